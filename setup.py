@@ -1,0 +1,47 @@
+"""Packaging of tfdistill. Ranges are what the library works with; requirements.txt pins what is tested."""
+
+import pathlib
+import runpy
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+
+EXTRAS = {
+    "report": ["matplotlib>=3.8", "jinja2>=3.1"],
+    "demo": ["scikit-learn>=1.4", "matplotlib>=3.8"],
+    "lowrank": ["tensorly>=0.9"],
+    "search": ["optuna>=4"],
+    "ray": ["ray[default]>=2.40"],
+    "quantizer": ["litert-quantizer>=0.11"],
+}
+EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
+EXTRAS["dev"] = sorted({*EXTRAS["demo"], *EXTRAS["report"], "pytest>=8", "hypothesis>=6.100", "ruff>=0.9"})
+
+setup(
+    name="tfdistill",
+    version=runpy.run_path(str(HERE / "tfdistill" / "version.py"))["__version__"],
+    description="Distil, compress, export, verify and benchmark Keras models for phones and small boards.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["tfdistill", "tfdistill.*"]),
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.12",  # the first with keras.distillation
+        "tf-keras>=2.18",
+        "tensorflow-model-optimization>=0.8.0",
+        "ai-edge-litert>=2.1",
+        "numpy>=1.26",
+        "rich>=13",
+        "typer>=0.12",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["tfdistill=tfdistill.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

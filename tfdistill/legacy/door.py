@@ -1,0 +1,52 @@
+"""The only place that imports `tf_keras` and tensorflow-model-optimization (TFMOT).
+
+Importing TFMOT sets `TF_USE_LEGACY_KERAS=1` for the whole process, even over a user's own value; if that happens before `tf.keras` was first
+touched, `tf.keras` turns into `tf_keras` for everybody. So both are imported at first use only, after TensorFlow and Keras, and the variable
+is put back.
+"""
+
+import contextlib
+import functools
+import os
+import warnings
+
+_VARIABLE = "TF_USE_LEGACY_KERAS"
+
+
+@contextlib.contextmanager
+def _environment_kept():
+    before = os.environ.get(_VARIABLE)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_VARIABLE, None)
+        else:
+            os.environ[_VARIABLE] = before
+
+
+def _settle_tf_keras_name():
+    # tf.keras is resolved lazily, at its first attribute access: let that be Keras 3 before anything can change the variable.
+    import tensorflow as tf
+
+    _ = tf.keras.Model
+
+
+@functools.cache
+def tf_keras():
+    """Returns the `tf_keras` module (Keras 2)."""
+    _settle_tf_keras_name()
+    import tf_keras as module
+
+    return module
+
+
+@functools.cache
+def tfmot():
+    """Returns the `tensorflow_model_optimization` module, with the process's environment left as it was."""
+    tf_keras()
+    with _environment_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside TFMOT that its users cannot mend
+        import tensorflow_model_optimization as module
+
+    return module

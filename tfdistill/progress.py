@@ -1,0 +1,61 @@
+"""One progress bar for the whole library: drawn on a terminal only, and only for work that takes over two seconds."""
+
+import contextlib
+import sys
+import time
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PATIENCE_SECONDS = 2.0
+
+
+@contextlib.contextmanager
+def progress(description, total=None):
+    """Gives a function `advance(n=1)` that moves a progress bar.
+
+    Args:
+        description: What is being done, in a few words.
+        total: Number of steps, or None where it is unknown.
+    """
+    # Standard error, so that output that another program reads stays clean.
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=_console(),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    task = bar.add_task(description, total=total)
+    began, shown = time.monotonic(), False
+
+    def advance(n=1):
+        nonlocal shown
+        bar.update(task, advance=n)
+        if not shown and time.monotonic() - began > PATIENCE_SECONDS:
+            bar.start()
+            shown = True
+
+    try:
+        yield advance
+    finally:
+        if shown:
+            bar.stop()
+
+
+def track(items, description, total=None):
+    """Iterates over `items` under a progress bar."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with progress(description, total) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+def _console():
+    from rich.console import Console
+
+    return Console(file=sys.stderr)
