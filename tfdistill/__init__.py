@@ -1,1 +1,38 @@
-"""Distil, compress, export, verify and benchmark Keras models for phones and small boards."""
+"""Distil, compress, export, verify and benchmark Keras models for phones and small boards.
+
+The public names are loaded at their first use: importing the package costs nothing but `keras` itself, which a user has imported anyway.
+"""
+
+import importlib
+
+from tfdistill.version import __version__
+
+# Public name -> module that defines it.
+_HOMES = {
+    "Distiller": "tfdistill.distill",
+    "to_tf_keras": "tfdistill.legacy",
+    "to_keras": "tfdistill.legacy",
+    "adopt": "tfdistill.legacy",
+    "export_tflite": "tfdistill.tflite",
+    "verify": "tfdistill.tflite",
+    "census": "tfdistill.tflite",
+}
+# `benchmark` is a module that can be called.
+_ROOMS = ("losses", "compress", "benchmark", "errors")
+
+__all__ = ["__version__", *_HOMES, *_ROOMS]
+
+
+def __getattr__(name):
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"tfdistill.{name}")
+    else:
+        raise AttributeError(f"module 'tfdistill' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,331 @@
+"""`Distiller`: a Keras model that teaches a student from a teacher."""
+
+import collections
+import functools
+import inspect
+import threading
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdistill.distill import first_batch, models
+from tfdistill.distill.projections import Projections
+from tfdistill.distill.taps import Taps
+from tfdistill.distill.teachers import Freeze
+from tfdistill.distill.terms import make_terms, select_output
+from tfdistill.distill.trackers import LastValue, SameAs
+from tfdistill.errors import ConfigurationError
+from tfdistill.losses.schedules import is_schedule
+
+# What one pass of both models gave: kept only while a step is traced or runs, so that `compute_loss` need not run the student again.
+_Pass = collections.namedtuple("_Pass", ["y_pred", "student_features", "teacher_outputs", "teacher_features"])
+
+
+@keras.saving.register_keras_serializable(package="tfdistill")
+class Distiller(keras.Model):
+    """Trains a student on the labels and on what a teacher knows (Hinton et al., 2015, "Distilling the Knowledge in a Neural Network").
+
+    A drop-in for `keras.distillation.Distiller`: the same arguments, `compile`, `fit`, metric names, and Keras's own distillation losses. The loss is
+
+        student_loss_weight * student_loss + (1 - student_loss_weight) * sum(weight * distillation_loss) + the student's own penalties
+
+    where `sample_weight` (and `class_weight`) weigh both of the first two, and the penalties (`kernel_regularizer`, `add_loss`) are those that the
+    student has anyway. Student and teacher each run once per step, layers inside them included; evaluation runs both with `training=False`. A batch
+    without labels is taught by the teacher alone.
+
+    Args:
+        teacher: A trained `keras.Model`. It is frozen, and gets its `trainable` flags back when `fit` ends.
+        student: The `keras.Model` to train: functional, Sequential, subclassed, or an adopted tf_keras model.
+        distillation_losses: A loss of `tfdistill.losses`, a `keras.distillation.DistillationLoss`, a list of them, or for models with several outputs a dict of
+            output name to a loss or a list of losses.
+        distillation_loss_weights: One weight (a number of at least 0, or a schedule) for each loss, in the same structure. Defaults to 1 for each.
+        student_loss_weight: Share of the student's loss on the labels, from 0 to 1.
+        name: Name of the model.
+        **kwargs: Further arguments of `keras.Model`.
+
+    Raises:
+        ModelError: if the models do not fit each other, or a layer that a loss names does not exist. A `ValueError`.
+        ConfigurationError: if a weight is out of range, or the numbers of weights and losses differ. A `ValueError`.
+    """
+
+    def __init__(
+        self,
+        teacher,
+        student,
+        distillation_losses,
+        distillation_loss_weights=None,
+        student_loss_weight=0.5,
+        name="distiller",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        if isinstance(student_loss_weight, bool) or not isinstance(student_loss_weight, (int, float)) or not 0.0 <= student_loss_weight <= 1.0:
+            raise ConfigurationError(f"student_loss_weight is {student_loss_weight!r}.", "a number between 0.0 and 1.0")
+        terms, flat_losses, flat_weights = make_terms(distillation_losses, distillation_loss_weights)
+        models.check_models(teacher, student, compare_outputs=any(t.wants_final_outputs and t.output is None for t in terms))
+        for loss in flat_losses:
+            loss.validate_model_compatibility(teacher, student)
+
+        self.student = student
+        # The teacher is no part of what is trained, counted or regularized, so Keras does not track it as a sublayer; it is saved all the same.
+        object.__setattr__(self, "teacher", teacher)
+        self.student_loss_weight = student_loss_weight
+        self.distillation_losses = flat_losses
+        self.distillation_loss_weights = flat_weights
+        self._given = (distillation_losses, distillation_loss_weights)
+        self._terms = tuple(terms)
+        self._teacher_feature_extractor = Taps(teacher, [t.teacher_tap for t in terms if t.teacher_tap], "teacher")
+        self._student_feature_extractor = Taps(student, [t.student_tap for t in terms if t.student_tap], "student")
+        self.projections = Projections()
+        projections_known = self._make_projections_early()
+
+        self._freeze = Freeze(teacher)
+        self._freeze.hold()
+        self._passes = threading.local()
+        self._looked_at_models = False
+        self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
+        self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
+        self.total_loss_tracker = SameAs(lambda: self._loss_tracker, name="total_loss")
+        self.schedule_trackers = {name: LastValue(name=name) for name in self._scheduled(0)}
+        # Keras restores what a loaded model is built from only while it says that it is not built.
+        self.built = bool(student.built and projections_known)
+
+    # Shapes and projections
+
+    def _make_projections_early(self):
+        """Checks features against each other and makes the projections here if the shapes are known, which they are of symbolic models.
+
+        Returns:
+            Whether that is done, or there is nothing to do.
+        """
+        if not any(t.teacher_tap or t.student_tap for t in self._terms):
+            return True
+        specs = [models.input_spec(m) for m in (self.teacher, self.student)]
+        if None in specs:
+            return False
+        extractors = (self._teacher_feature_extractor, self._student_feature_extractor)
+        told, said = (models.output_specs(taps, spec) for taps, spec in zip(extractors, specs, strict=True))
+        self._check_pairs(_Pass(*said, *told))
+        return True
+
+    def _check_pairs(self, both):
+        for index, term in enumerate(self._terms):
+            teacher, student = self._pair(term, both)
+            if not isinstance(teacher, (list, tuple, dict)) and not isinstance(student, (list, tuple, dict)):
+                teacher, student = self.projections.make(index, term, teacher, student)
+            term.loss.validate_outputs(teacher, student)
+
+    def _pair(self, term, both):
+        """What a term compares: the final outputs, or the tapped features."""
+        teacher = (
+            both.teacher_features[term.teacher_tap]
+            if term.teacher_tap
+            else select_output(both.teacher_outputs, term.output, self.teacher, "teacher")
+        )
+        student = both.student_features[term.student_tap] if term.student_tap else select_output(both.y_pred, term.output, self.student, "student")
+        return teacher, student
+
+    # Training
+
+    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
+        """Configures training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: Optimizer of the student (and of the projections).
+            loss: The student's loss on the labels. May be None only if `student_loss_weight` is 0.
+            metrics: Metrics of the student's predictions.
+            **kwargs: Further arguments of `keras.Model.compile`: `loss_weights`, `weighted_metrics`, `jit_compile`, ...
+
+        Raises:
+            ConfigurationError: if there is no loss. A `ValueError`.
+        """
+        if loss is None and self.student_loss_weight > 0:
+            raise ConfigurationError("'loss' cannot be `None`.", "the student's loss on the labels", "give one, or train with student_loss_weight=0")
+        if metrics is not None and not isinstance(metrics, (list, tuple, dict)):
+            raise ConfigurationError(f"metrics must be a list, tuple or dict, got {type(metrics)}.")
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        self._looked_at_models = False
+
+    @functools.wraps(keras.Model.fit)
+    def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
+        self._assert_compile_called("fit")
+        models.check_teacher_built(self.teacher)
+        sample_weight = inspect.signature(keras.Model.fit).bind(self, x, y, batch_size, *args, **kwargs).arguments.get("sample_weight")
+        x, batch = first_batch.peek(x, y, sample_weight, batch_size)
+        if batch is not None:
+            self._look_at(batch)
+        self._freeze.hold()
+        try:
+            return super().fit(x, y, batch_size, *args, **kwargs)
+        finally:
+            self._freeze.release()
+
+    def _look_at(self, batch):
+        """Finds what is wrong before any training: with the data every time, with the models once after `compile`."""
+        first_batch.check_finite(batch)
+        if self._looked_at_models:
+            return
+        # Variables that are made here belong where the student's are.
+        with self.distribute_strategy.scope():
+            if not self.student.built:
+                self.student(batch[0], training=False)  # building runs the layers once more: not while they are listened to
+            y_pred, features = self._student_feature_extractor(batch[0], training=False)
+            both = _Pass(y_pred, features, *self._teacher_feature_extractor(batch[0], training=False))
+            for value in keras.tree.flatten(both.teacher_outputs):
+                first_batch.refuse_nonfinite(value, f"The teacher '{self.teacher.name}' answers %s to the first batch.", "look at its weights and its inputs")
+            self._check_pairs(both)
+        for term in self._terms:
+            teacher, student = self._pair(term, both)
+            if hasattr(teacher, "dtype") and hasattr(student, "dtype"):
+                term.loss.check_first_batch(_numpy(teacher), _numpy(student))
+        self.built = True
+        self._looked_at_models = True
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        # Outside the tape: nothing of the teacher is kept for gradients.
+        told = self._ask_teacher(x)
+        with tf.GradientTape() as tape:
+            y_pred, features = self._student_feature_extractor(x, training=True)
+            loss = self._loss_of_pass(_Pass(y_pred, features, *told), x, y, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        weights = self.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
+        return self._metrics_after(loss, x, y, y_pred, sample_weight)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred, features = self._student_feature_extractor(x, training=False)
+        loss = self._loss_of_pass(_Pass(y_pred, features, *self._ask_teacher(x)), x, y, sample_weight, training=False)
+        return self._metrics_after(loss, x, y, y_pred, sample_weight)
+
+    def _ask_teacher(self, x):
+        """The teacher's outputs and features; nothing where they have no weight in the loss."""
+        return self._teacher_feature_extractor(x, training=False) if self.student_loss_weight < 1.0 else (None, None)
+
+    def _loss_of_pass(self, both, x, y, sample_weight, training):
+        # Through the public method, so that a subclass which overrides it is heard.
+        self._passes.current = both
+        try:
+            return self.compute_loss(x=x, y=y, y_pred=both.y_pred, sample_weight=sample_weight, training=training)
+        finally:
+            self._passes.current = None
+
+    def _metrics_after(self, loss, x, y, y_pred, sample_weight):
+        self._loss_tracker.update_state(loss * self._replicas, sample_weight=_batch_size(x))
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Computes the whole loss.
+
+        Args:
+            x: A batch of inputs.
+            y: Its labels, or None.
+            y_pred: The student's outputs, if they are there already.
+            sample_weight: Weights of the samples, or None.
+            training: Whether the student runs in training mode, where it has to run.
+
+        Returns:
+            Scalar. Under a distribution strategy this replica's share of it.
+        """
+        both = getattr(self._passes, "current", None)
+        if both is None or both.y_pred is not y_pred:
+            own, features = self._student_feature_extractor(x, training=training)
+            both = _Pass(own if y_pred is None else y_pred, features, *self._ask_teacher(x))
+        weight = self.student_loss_weight
+        size = _batch_size(x)
+        total = self._penalties() / self._replicas if self.student.losses else 0.0
+        if weight > 0.0 and y is not None:
+            student_loss = self._compile_loss(y, both.y_pred, sample_weight)
+            self.student_loss_tracker.update_state(student_loss * self._replicas, sample_weight=size)
+            total += weight * student_loss
+        if weight < 1.0:
+            distillation_loss = self._distillation_loss(both, y, sample_weight)
+            self.distillation_loss_tracker.update_state(distillation_loss, sample_weight=size)
+            total += (1.0 - weight) * distillation_loss / self._replicas
+        return keras.ops.convert_to_tensor(total, dtype=keras.config.floatx())
+
+    def _distillation_loss(self, both, y, sample_weight):
+        step = self._step()
+        total = 0.0
+        for index, term in enumerate(self._terms):
+            teacher, student = self._pair(term, both)
+            teacher, student = self.projections.apply(index, teacher, student)
+            extra = {"labels": select_output(y, term.output, self.student, "labels of the student")} if term.loss.needs_labels else {}
+            value = term.loss.compute_loss(teacher, student, sample_weight=sample_weight, step=step, **extra)
+            total += term.weight_at(step) * value
+        for name, value in self._scheduled(step).items():
+            self.schedule_trackers[name].update_state(value)
+        return total
+
+    def _penalties(self):
+        return sum(self._aggregate_additional_loss(loss) for loss in self.student.losses)
+
+    def _scheduled(self, step):
+        """Present values of all schedules, for the logs; numbered where several losses schedule the same setting."""
+        values = {}
+        for index, term in enumerate(self._terms):
+            own = dict(term.loss.scheduled(step))
+            if is_schedule(term.weight):
+                own["weight"] = term.weight_at(step)
+            for name, value in own.items():
+                values[name if len(self._terms) == 1 else f"{name}_{index}"] = value
+        return values
+
+    def _step(self):
+        return self.optimizer.iterations if self.compiled and self.optimizer is not None else 0
+
+    @property
+    def _replicas(self):
+        return self.distribute_strategy.num_replicas_in_sync
+
+    # As a model
+
+    def call(self, inputs, training=None, **kwargs):
+        """Returns the student's predictions."""
+        return self.student(inputs, training=training, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        losses, weights = self._given
+        serialize = keras.saving.serialize_keras_object
+        config.update(
+            teacher=serialize(self.teacher),
+            student=serialize(self.student),
+            distillation_losses=serialize(losses if isinstance(losses, dict) else self.distillation_losses),
+            distillation_loss_weights=serialize(weights if isinstance(losses, dict) else self.distillation_loss_weights),
+            student_loss_weight=self.student_loss_weight,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        revived = ("teacher", "student", "distillation_losses", "distillation_loss_weights")
+        return cls(**{k: keras.saving.deserialize_keras_object(v) if k in revived else v for k, v in config.items()})
+
+    def get_build_config(self):
+        return {"projections": self.projections.shapes()}
+
+    def build_from_config(self, config):
+        self.projections.restore(self._terms, config.get("projections", {}))
+
+    def get_compile_config(self):
+        # An optimizer that has not trained yet has no slots to save, so it must have none when they are loaded.
+        config = super().get_compile_config()
+        return config and {**config, "optimizer_built": bool(self.optimizer and self.optimizer.built)}
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        optimizer_built = config.pop("optimizer_built", False)
+        self.compile(**config)
+        if optimizer_built:
+            self.optimizer.build(self.trainable_variables)
+
+
+def _batch_size(x):
+    return tf.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
+
+
+def _numpy(tensor):
+    return np.asarray(keras.ops.convert_to_numpy(tensor))

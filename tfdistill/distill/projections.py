@@ -1,0 +1,72 @@
+"""Learned projections between features of different widths: trained with the student, owned by the distiller."""
+
+import keras
+
+
+class Projections(keras.layers.Layer):
+    """Holds the projections of all terms of a distiller.
+
+    The exported student carries none of them: they live here.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._made = {}
+        self._shapes = {}
+        self.built = True
+
+    def make(self, index, term, teacher, student):
+        """Makes the projections that a term needs, once, and returns how the two features look after them.
+
+        Args:
+            index: Number of the term.
+            term: `Term`.
+            teacher: The teacher's feature, or its spec; its shape counts.
+            student: The same of the student.
+
+        Raises:
+            ConfigurationError: if no projection can make the two match.
+        """
+        if str(index) not in self._shapes:
+            self._add(index, term, _shape(teacher), _shape(student))
+        for side, layer in self._of(index).items():
+            if side == "teacher":
+                teacher = keras.KerasTensor(layer.compute_output_shape(_shape(teacher)))
+            else:
+                student = keras.KerasTensor(layer.compute_output_shape(_shape(student)))
+        return teacher, student
+
+    def _add(self, index, term, teacher_shape, student_shape):
+        layers = term.loss.projections(teacher_shape, student_shape)
+        for side, layer in layers.items():
+            layer.build(teacher_shape if side == "teacher" else student_shape)
+        self._shapes[str(index)] = [list(teacher_shape), list(student_shape)]
+        for side, layer in layers.items():
+            self._made[f"{index}_{side}"] = layer
+
+    def _of(self, index):
+        return {side: self._made[f"{index}_{side}"] for side in ("teacher", "student") if f"{index}_{side}" in self._made}
+
+    def apply(self, index, teacher, student):
+        """Projects the two features of a term, where it has projections. No gradient reaches the teacher's feature itself."""
+        for side, layer in self._of(index).items():
+            if side == "teacher":
+                teacher = layer(keras.ops.stop_gradient(teacher))
+            else:
+                student = layer(student)
+        return teacher, student
+
+    def shapes(self):
+        """Shapes of the features of each term, from which `restore` makes the same projections again."""
+        return {index: [list(shape) for shape in pair] for index, pair in self._shapes.items()}
+
+    def restore(self, terms, shapes):
+        """Makes the projections for shapes that `shapes()` gave, where they are not there yet."""
+        for index, (teacher_shape, student_shape) in shapes.items():
+            if index not in self._shapes:
+                self._add(int(index), terms[int(index)], tuple(teacher_shape), tuple(student_shape))
+
+
+def _shape(feature):
+    # The batch's size is no part of a projection.
+    return (None, *tuple(feature.shape)[1:])

@@ -1,0 +1,36 @@
+"""Metrics of a distiller that Keras does not have."""
+
+import keras
+
+
+class SameAs(keras.metrics.Metric):
+    """Another metric under a second name, without counting twice.
+
+    Args:
+        of: Function that returns the other metric.
+        name: The second name.
+    """
+
+    def __init__(self, of, name):
+        super().__init__(name=name)
+        self._of = of
+
+    def update_state(self, *args, **kwargs):
+        """Nothing: the other metric is updated where it belongs."""
+
+    def result(self):
+        return self._of().result()
+
+
+class LastValue(keras.metrics.Metric):
+    """The value of the last step: for schedules, whose mean over an epoch says little."""
+
+    def __init__(self, name):
+        super().__init__(name=name)
+        self.last = self.add_variable(shape=(), initializer="zeros", name="last")
+
+    def update_state(self, value, sample_weight=None):
+        self.last.assign(value)
+
+    def result(self):
+        return self.last.value
