@@ -47,7 +47,11 @@ WEIGHTINGS = {
 def test_total_loss_equals_its_formula(case, rng):
     (teacher, student), (x, y) = pair(), data(32)
     distiller = compiled(
-        teacher, student, SoftTargets(3.0), distillation_loss_weights=case.get("weights"), student_loss_weight=case.get("student_share", 0.3)
+        teacher,
+        student,
+        SoftTargets(3.0),
+        distillation_loss_weights=case.get("weights"),
+        student_loss_weight=case.get("student_share", 0.3),
     )
     sample_weight, class_weight, w = None, None, np.ones(len(x))
     if case.get("sample_weight"):
@@ -98,7 +102,10 @@ def test_same_training_as_keras_where_keras_is_right():
             np.testing.assert_allclose(a, b, atol=2e-6)
 
 
-PENALTIES = {"kernel_regularizer": lambda m: 0.01 * sum((w.numpy() ** 2).sum() for w in [m.get_layer("hidden_0").kernel]), "add_loss": lambda m: 2.5}
+PENALTIES = {
+    "kernel_regularizer": lambda m: 0.01 * sum((w.numpy() ** 2).sum() for w in [m.get_layer("hidden_0").kernel]),
+    "add_loss": lambda m: 2.5,
+}
 
 
 class AddsLoss(keras.layers.Layer):
@@ -171,7 +178,7 @@ def test_projection_belongs_to_the_distiller_and_is_trained():
     before = [w.numpy().copy() for w in projections]
     distiller.fit(x, y, verbose=0)
     assert len(student.weights) == own
-    assert [tuple(w.shape) for w in projections][0] == (12, 24)
+    assert tuple(projections[0].shape) == (12, 24)
     assert all(np.abs(a - w.numpy()).max() > 0 for a, w in zip(before, projections, strict=True))
 
 
@@ -207,7 +214,9 @@ def test_every_kind_of_student_is_tapped_saved_loaded_and_trained_on(name, tmp_p
         student = Saved() if "unbuilt" in name else student
     x, y = data(64)
     teacher = mlp(24, name="teacher")
-    distiller = compiled(teacher, student, [SoftTargets(2.0), Hint("hidden_0", layer)], optimizer=keras.optimizers.Adam(0.01), student_loss_weight=0.4)
+    distiller = compiled(
+        teacher, student, [SoftTargets(2.0), Hint("hidden_0", layer)], optimizer=keras.optimizers.Adam(0.01), student_loss_weight=0.4
+    )
     distiller.fit(x, y, epochs=2, verbose=0, shuffle=False)
     path = tmp_path / "distiller.keras"
     with keras.saving.custom_object_scope({"Subclassed": Subclassed}):
@@ -226,7 +235,9 @@ def test_every_kind_of_student_is_tapped_saved_loaded_and_trained_on(name, tmp_p
 def two_headed(name, width):
     inputs = keras.Input((8,))
     x = keras.layers.Dense(width, activation="relu")(inputs)
-    return keras.Model(inputs, {"kind": keras.layers.Dense(CLASSES, name="kind")(x), "size": keras.layers.Dense(3, name="size")(x)}, name=name)
+    return keras.Model(
+        inputs, {"kind": keras.layers.Dense(CLASSES, name="kind")(x), "size": keras.layers.Dense(3, name="size")(x)}, name=name
+    )
 
 
 def test_a_loss_per_output_by_name():

@@ -1,25 +1,18 @@
 """`Distiller`: a Keras model that teaches a student from a teacher."""
 
-import collections
 import functools
 import inspect
 import threading
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfdistill.distill import first_batch, models
-from tfdistill.distill.projections import Projections
-from tfdistill.distill.taps import Taps
+from tfdistill.distill.lessons import Lessons, Pass
 from tfdistill.distill.teachers import Freeze
-from tfdistill.distill.terms import make_terms, select_output
+from tfdistill.distill.terms import make_terms
 from tfdistill.distill.trackers import LastValue, SameAs
 from tfdistill.errors import ConfigurationError
-from tfdistill.losses.schedules import is_schedule
-
-# What one pass of both models gave: kept only while a step is traced or runs, so that `compute_loss` need not run the student again.
-_Pass = collections.namedtuple("_Pass", ["y_pred", "student_features", "teacher_outputs", "teacher_features"])
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -60,7 +53,11 @@ class Distiller(keras.Model):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        if isinstance(student_loss_weight, bool) or not isinstance(student_loss_weight, (int, float)) or not 0.0 <= student_loss_weight <= 1.0:
+        if (
+            isinstance(student_loss_weight, bool)
+            or not isinstance(student_loss_weight, (int, float))
+            or not 0.0 <= student_loss_weight <= 1.0
+        ):
             raise ConfigurationError(f"student_loss_weight is {student_loss_weight!r}.", "a number between 0.0 and 1.0")
         terms, flat_losses, flat_weights = make_terms(distillation_losses, distillation_loss_weights)
         models.check_models(teacher, student, compare_outputs=any(t.wants_final_outputs and t.output is None for t in terms))
@@ -74,11 +71,8 @@ class Distiller(keras.Model):
         self.distillation_losses = flat_losses
         self.distillation_loss_weights = flat_weights
         self._given = (distillation_losses, distillation_loss_weights)
-        self._terms = tuple(terms)
-        self._teacher_feature_extractor = Taps(teacher, [t.teacher_tap for t in terms if t.teacher_tap], "teacher")
-        self._student_feature_extractor = Taps(student, [t.student_tap for t in terms if t.student_tap], "student")
-        self.projections = Projections()
-        projections_known = self._make_projections_early()
+        self._lessons = Lessons(teacher, student, terms)
+        self.projections = self._lessons.projections
 
         self._freeze = Freeze(teacher)
         self._freeze.hold()
@@ -87,44 +81,9 @@ class Distiller(keras.Model):
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.total_loss_tracker = SameAs(lambda: self._loss_tracker, name="total_loss")
-        self.schedule_trackers = {name: LastValue(name=name) for name in self._scheduled(0)}
+        self.schedule_trackers = {name: LastValue(name=name) for name in self._lessons.scheduled(0)}
         # Keras restores what a loaded model is built from only while it says that it is not built.
-        self.built = bool(student.built and projections_known)
-
-    # Shapes and projections
-
-    def _make_projections_early(self):
-        """Checks features against each other and makes the projections here if the shapes are known, which they are of symbolic models.
-
-        Returns:
-            Whether that is done, or there is nothing to do.
-        """
-        if not any(t.teacher_tap or t.student_tap for t in self._terms):
-            return True
-        specs = [models.input_spec(m) for m in (self.teacher, self.student)]
-        if None in specs:
-            return False
-        extractors = (self._teacher_feature_extractor, self._student_feature_extractor)
-        told, said = (models.output_specs(taps, spec) for taps, spec in zip(extractors, specs, strict=True))
-        self._check_pairs(_Pass(*said, *told))
-        return True
-
-    def _check_pairs(self, both):
-        for index, term in enumerate(self._terms):
-            teacher, student = self._pair(term, both)
-            if not isinstance(teacher, (list, tuple, dict)) and not isinstance(student, (list, tuple, dict)):
-                teacher, student = self.projections.make(index, term, teacher, student)
-            term.loss.validate_outputs(teacher, student)
-
-    def _pair(self, term, both):
-        """What a term compares: the final outputs, or the tapped features."""
-        teacher = (
-            both.teacher_features[term.teacher_tap]
-            if term.teacher_tap
-            else select_output(both.teacher_outputs, term.output, self.teacher, "teacher")
-        )
-        student = both.student_features[term.student_tap] if term.student_tap else select_output(both.y_pred, term.output, self.student, "student")
-        return teacher, student
+        self.built = bool(student.built and self._lessons.shapes_known)
 
     # Training
 
@@ -141,7 +100,9 @@ class Distiller(keras.Model):
             ConfigurationError: if there is no loss. A `ValueError`.
         """
         if loss is None and self.student_loss_weight > 0:
-            raise ConfigurationError("'loss' cannot be `None`.", "the student's loss on the labels", "give one, or train with student_loss_weight=0")
+            raise ConfigurationError(
+                "'loss' cannot be `None`.", "the student's loss on the labels", "give one, or train with student_loss_weight=0"
+            )
         if metrics is not None and not isinstance(metrics, (list, tuple, dict)):
             raise ConfigurationError(f"metrics must be a list, tuple or dict, got {type(metrics)}.")
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
@@ -168,17 +129,7 @@ class Distiller(keras.Model):
             return
         # Variables that are made here belong where the student's are.
         with self.distribute_strategy.scope():
-            if not self.student.built:
-                self.student(batch[0], training=False)  # building runs the layers once more: not while they are listened to
-            y_pred, features = self._student_feature_extractor(batch[0], training=False)
-            both = _Pass(y_pred, features, *self._teacher_feature_extractor(batch[0], training=False))
-            for value in keras.tree.flatten(both.teacher_outputs):
-                first_batch.refuse_nonfinite(value, f"The teacher '{self.teacher.name}' answers %s to the first batch.", "look at its weights and its inputs")
-            self._check_pairs(both)
-        for term in self._terms:
-            teacher, student = self._pair(term, both)
-            if hasattr(teacher, "dtype") and hasattr(student, "dtype"):
-                term.loss.check_first_batch(_numpy(teacher), _numpy(student))
+            self._lessons.look_at(batch[0])
         self.built = True
         self._looked_at_models = True
 
@@ -187,8 +138,8 @@ class Distiller(keras.Model):
         # Outside the tape: nothing of the teacher is kept for gradients.
         told = self._ask_teacher(x)
         with tf.GradientTape() as tape:
-            y_pred, features = self._student_feature_extractor(x, training=True)
-            loss = self._loss_of_pass(_Pass(y_pred, features, *told), x, y, sample_weight, training=True)
+            y_pred, features = self._lessons.ask_student(x, training=True)
+            loss = self._loss_of_pass(Pass(y_pred, features, *told), x, y, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
         self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
@@ -196,13 +147,13 @@ class Distiller(keras.Model):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y_pred, features = self._student_feature_extractor(x, training=False)
-        loss = self._loss_of_pass(_Pass(y_pred, features, *self._ask_teacher(x)), x, y, sample_weight, training=False)
+        y_pred, features = self._lessons.ask_student(x, training=False)
+        loss = self._loss_of_pass(Pass(y_pred, features, *self._ask_teacher(x)), x, y, sample_weight, training=False)
         return self._metrics_after(loss, x, y, y_pred, sample_weight)
 
     def _ask_teacher(self, x):
         """The teacher's outputs and features; nothing where they have no weight in the loss."""
-        return self._teacher_feature_extractor(x, training=False) if self.student_loss_weight < 1.0 else (None, None)
+        return self._lessons.ask_teacher(x, training=False) if self.student_loss_weight < 1.0 else (None, None)
 
     def _loss_of_pass(self, both, x, y, sample_weight, training):
         # Through the public method, so that a subclass which overrides it is heard.
@@ -231,8 +182,8 @@ class Distiller(keras.Model):
         """
         both = getattr(self._passes, "current", None)
         if both is None or both.y_pred is not y_pred:
-            own, features = self._student_feature_extractor(x, training=training)
-            both = _Pass(own if y_pred is None else y_pred, features, *self._ask_teacher(x))
+            own, features = self._lessons.ask_student(x, training=training)
+            both = Pass(own if y_pred is None else y_pred, features, *self._ask_teacher(x))
         weight = self.student_loss_weight
         size = _batch_size(x)
         total = self._penalties() / self._replicas if self.student.losses else 0.0
@@ -248,30 +199,12 @@ class Distiller(keras.Model):
 
     def _distillation_loss(self, both, y, sample_weight):
         step = self._step()
-        total = 0.0
-        for index, term in enumerate(self._terms):
-            teacher, student = self._pair(term, both)
-            teacher, student = self.projections.apply(index, teacher, student)
-            extra = {"labels": select_output(y, term.output, self.student, "labels of the student")} if term.loss.needs_labels else {}
-            value = term.loss.compute_loss(teacher, student, sample_weight=sample_weight, step=step, **extra)
-            total += term.weight_at(step) * value
-        for name, value in self._scheduled(step).items():
+        for name, value in self._lessons.scheduled(step).items():
             self.schedule_trackers[name].update_state(value)
-        return total
+        return self._lessons.loss(both, y, sample_weight, step)
 
     def _penalties(self):
         return sum(self._aggregate_additional_loss(loss) for loss in self.student.losses)
-
-    def _scheduled(self, step):
-        """Present values of all schedules, for the logs; numbered where several losses schedule the same setting."""
-        values = {}
-        for index, term in enumerate(self._terms):
-            own = dict(term.loss.scheduled(step))
-            if is_schedule(term.weight):
-                own["weight"] = term.weight_at(step)
-            for name, value in own.items():
-                values[name if len(self._terms) == 1 else f"{name}_{index}"] = value
-        return values
 
     def _step(self):
         return self.optimizer.iterations if self.compiled and self.optimizer is not None else 0
@@ -281,6 +214,15 @@ class Distiller(keras.Model):
         return self.distribute_strategy.num_replicas_in_sync
 
     # As a model
+
+    @property
+    def _teacher_feature_extractor(self):
+        """Under Keras's name: what reads the teacher's final output and features in one pass; `outputs` lists them."""
+        return self._lessons.ask_teacher
+
+    @property
+    def _student_feature_extractor(self):
+        return self._lessons.ask_student
 
     def call(self, inputs, training=None, **kwargs):
         """Returns the student's predictions."""
@@ -308,7 +250,7 @@ class Distiller(keras.Model):
         return {"projections": self.projections.shapes()}
 
     def build_from_config(self, config):
-        self.projections.restore(self._terms, config.get("projections", {}))
+        self.projections.restore(self._lessons.terms, config.get("projections", {}))
 
     def get_compile_config(self):
         # An optimizer that has not trained yet has no slots to save, so it must have none when they are loaded.
@@ -325,7 +267,3 @@ class Distiller(keras.Model):
 
 def _batch_size(x):
     return tf.shape(next(leaf for leaf in keras.tree.flatten(x) if leaf is not None))[0]
-
-
-def _numpy(tensor):
-    return np.asarray(keras.ops.convert_to_numpy(tensor))

@@ -40,7 +40,11 @@ def peek(x, y=None, sample_weight=None, batch_size=None):
         if not all(isinstance(a, (np.ndarray, tf.Tensor, tf.Variable)) for a in flat):
             return x, None
         rows = batch_size or 32
-        batch = keras.tree.map_structure(lambda a: None if a is None else a[:rows], (x, y, sample_weight), none_is_leaf=True) if _rows(x) else None
+        batch = (
+            keras.tree.map_structure(lambda a: None if a is None else a[:rows], (x, y, sample_weight), none_is_leaf=True)
+            if _rows(x)
+            else None
+        )
     if batch is None:
         raise DataError("The training data is empty.", "at least one batch")
     return x, keras.utils.unpack_x_y_sample_weight(batch)
@@ -68,7 +72,11 @@ def check_finite(batch):
     """
     for what, structure in zip(("input", "target", "sample weight"), batch, strict=True):
         for path, value in _named(structure):
-            refuse_nonfinite(value, f"The {what}{path} has %s in the first batch.", "clean the data, or mask such samples with sample_weight=0 and a finite value")
+            refuse_nonfinite(
+                value,
+                f"The {what}{path} has %s in the first batch.",
+                "clean the data, or mask such samples with sample_weight=0 and a finite value",
+            )
 
 
 def refuse_nonfinite(value, sentence, mend):
@@ -81,7 +89,9 @@ def refuse_nonfinite(value, sentence, mend):
         return
     first = tuple(int(i) for i in np.argwhere(~finite)[0])
     kind = "NaN" if np.isnan(value[first]) else "infinity"
-    raise DataError(sentence % kind + f" {int((~finite).sum())} of {value.size} values; the first at index {list(first)}.", "finite numbers", mend)
+    raise DataError(
+        sentence % kind + f" {int((~finite).sum())} of {value.size} values; the first at index {list(first)}.", "finite numbers", mend
+    )
 
 
 def _named(structure):

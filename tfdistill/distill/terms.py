@@ -143,9 +143,9 @@ def _term(output, loss, weight):
             f"A distillation loss is {loss!r}, a {type(loss).__name__}.",
             "an object of tfdistill.losses, or another keras.distillation.DistillationLoss",
         )
-    if not is_schedule(weight):
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
-            raise ConfigurationError(f"The weight of {type(loss).__name__} is {weight!r}.", "a finite number of at least 0, or a schedule")
+    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not is_schedule(weight) and not (number and 0 <= weight < float("inf")):
+        raise ConfigurationError(f"The weight of {type(loss).__name__} is {weight!r}.", "a finite number of at least 0, or a schedule")
     known = loss if isinstance(loss, KnowledgeLoss) else Foreign(loss)
     return Term(
         loss=known,
@@ -189,5 +189,7 @@ def select_output(outputs, name, model, role):
         flat = keras.tree.flatten(outputs)
         named = dict(zip(getattr(model, "output_names", None) or [], flat, strict=False))
     if name not in named:
-        raise ModelError(f"The {role} '{model.name}' has no output called '{name}'.", mend=f"use one of its output names. {nearest(name, named)}")
+        raise ModelError(
+            f"The {role} '{model.name}' has no output called '{name}'.", mend=f"use one of its output names. {nearest(name, named)}"
+        )
     return named[name]
