@@ -246,6 +246,21 @@ class Distiller(keras.Model):
         revived = ("teacher", "student", "distillation_losses", "distillation_loss_weights")
         return cls(**{k: keras.saving.deserialize_keras_object(v) if k in revived else v for k, v in config.items()})
 
+    def _random_states(self):
+        """The states of the student's random layers (dropout, augmentation), which Keras leaves out of its checkpoints."""
+        others = {id(v) for v in (*self.student.weights, *self.student.metrics_variables)}
+        return [v for v in self.student.variables if id(v) not in others]
+
+    def save_own_variables(self, store):
+        for index, state in enumerate(self._random_states()):
+            store[f"random_state_{index}"] = state
+
+    def load_own_variables(self, store):
+        # A run that is restored draws the numbers that it would have drawn. A file without them holds weights alone, and is good for that.
+        for index, state in enumerate(self._random_states()):
+            if f"random_state_{index}" in store:
+                state.assign(store[f"random_state_{index}"])
+
     def get_build_config(self):
         return {"projections": self.projections.shapes()}
 

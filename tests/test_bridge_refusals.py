@@ -1,0 +1,281 @@
+"""What the bridge refuses, what it says, and that its own checks can fail."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+from zoo_models import SMALL, nested, randomize
+
+from tfdistill.errors import BridgeError, ModelError
+from tfdistill.legacy import check_parity, host, register_bridge, to_keras, to_tf_keras
+from tfdistill.legacy.door import tf_keras
+from tfdistill.legacy.graph import as_functional
+from tfdistill.legacy.parity import within
+from tfdistill.legacy.tracing import open_model
+from tfdistill.legacy.weights import pair_weights
+
+
+def sequence(*parts, shape=(6,), dtype="float32"):
+    return keras.Sequential([keras.Input(shape, dtype=dtype), *parts], name="model")
+
+
+class Doubled(layers.Dense):
+    """Looks like Dense, but is not."""
+
+    def call(self, inputs):
+        return 2.0 * super().call(inputs)
+
+
+class Untraceable(keras.Model):
+    def __init__(self):
+        super().__init__(name="untraceable")
+        self.dense = layers.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(tf.math.square(inputs))  # the line
+
+
+class OfMany(keras.Model):
+    def __init__(self):
+        super().__init__(name="of_many")
+        self.dense = layers.Dense(2)
+
+    def call(self, one, other):
+        return self.dense(one) + self.dense(other)
+
+
+class Own(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return ops.sum(x)
+
+    def get_config(self):
+        return {}
+
+
+def built(model, *inputs):
+    model(*inputs)
+    return model
+
+
+def twice_used_variable():
+    variable = keras.Variable(np.ones(6, "float32"), name="shared")
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, ops.add(inputs, variable) * variable)
+
+
+def optional_input():
+    inputs = keras.Input((6,), name="maybe", optional=True)
+    return keras.Model(inputs, layers.Dense(2)(inputs))
+
+
+def quantized():
+    model = sequence(layers.Dense(4, name="eight"))
+    model.layers[0].quantize("int8")
+    return model
+
+
+def data():
+    return np.zeros((2, 6), "float32")
+
+
+REFUSALS = {
+    "not a model": (lambda: "model.keras", ModelError, ["builtins.str", "built keras.Model"]),
+    "a tf_keras model": (lambda: tf_keras().Sequential([tf_keras().layers.Dense(1)]), ModelError, ["tf_keras model needs no bridge"]),
+    "unbuilt Sequential": (lambda: keras.Sequential([layers.Dense(2)], name="bare"), ModelError, ["'bare'", "not built", "keras.Input"]),
+    "unbuilt subclass": (lambda: Untraceable(), ModelError, ["'untraceable'", "not built"]),
+    "a custom layer": (lambda: sequence(Doubled(3, name="twice")), BridgeError, ["'model/twice'", "Doubled", "register_bridge(Doubled"]),
+    "a custom layer, nested": (
+        lambda: sequence(keras.Sequential([keras.Input((6,)), Doubled(3, name="twice")], name="inner")),
+        BridgeError,
+        ["'model/inner/twice'"],
+    ),
+    "a Lambda": (lambda: sequence(layers.Lambda(lambda x: x * 2, name="fun")), BridgeError, ["'model/fun'", "allow_lambda=True"]),
+    "text": (lambda: sequence(layers.StringLookup(vocabulary=["a"], name="words"), dtype="string"), BridgeError, ["text"]),
+    "an own regularizer": (lambda: sequence(layers.Dense(2, kernel_regularizer=Own(), name="reg")), BridgeError, ["'model/reg'", "Own"]),
+    "quantized already": (quantized, BridgeError, ["'model/eight'", "already quantized"]),
+    "an optional input": (optional_input, BridgeError, ["'maybe'", "optional"]),
+    "a variable of two operations": (twice_used_variable, BridgeError, ["shared", "add", "multiply"]),
+    "not traceable": (lambda: built(Untraceable(), data()), BridgeError, ["tf.math.square(inputs))  # the line", __file__.rsplit("/")[-1]]),
+    "several arguments": (lambda: built(OfMany(), data(), data()), BridgeError, ["'of_many'", "one argument"]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals_name_the_place_and_the_remedy(name):
+    make, error, words = REFUSALS[name]
+    with pytest.raises(error) as caught:
+        to_tf_keras(make())
+    for word in words:
+        assert word in str(caught.value)
+    assert caught.value.happened
+
+
+def test_parity_names_the_first_layer_that_differs():
+    model = randomize(nested())
+    rebuilt = to_tf_keras(model)
+    weight = rebuilt.get_layer("middle").get_layer("inner").layers[2].beta
+    weight.assign_add(np.full(weight.shape, 1e-3, "float32"))
+    with pytest.raises(BridgeError, match=r"'nested/middle/inner/batch_normalization\w*'.*BatchNormalization"):
+        check_parity(model, rebuilt)
+
+
+@pytest.mark.parametrize("change", ["inference", "training"])
+def test_parity_sees_a_small_change(change):
+    model = sequence(layers.BatchNormalization(epsilon=1e-3), layers.Dense(2, name="last"))
+    rebuilt = to_tf_keras(model)
+    if change == "training":
+        rebuilt.layers[0].epsilon = 2e-3
+    else:
+        rebuilt.layers[1].kernel.assign_add(np.full((6, 2), 1e-4, "float32"))
+    with pytest.raises(BridgeError, match="first layer that differs"):
+        check_parity(model, rebuilt, training=change == "training")
+
+
+def test_the_tolerance_is_a_share_of_the_scale():
+    assert within(1e-7, 0.0, 1e-6)
+    assert within(0.9e-6, 1.0, 1e-6)
+    assert not within(1.1e-6, 1.0, 1e-6)
+    assert not within(2e-7, 0.01, 1e-6)
+    assert not within(float("inf"), 1.0, 1e-6)
+
+
+def test_parity_changes_neither_model():
+    model = randomize(SMALL["conv1d_net"]())
+    rebuilt = to_tf_keras(model)
+    before = [*model.get_weights(), *rebuilt.get_weights()]
+    check_parity(model, rebuilt, training=True)
+    for a, b in zip(before, [*model.get_weights(), *rebuilt.get_weights()], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_missing_layer_on_the_way_back():
+    model = sequence(layers.Dense(4, name="first"), layers.Dense(2, name="second"))
+    rebuilt = to_tf_keras(sequence(layers.Dense(4, name="first"), layers.Dense(2, name="secund")))
+    with pytest.raises(BridgeError, match=r"'model/second'.*Nearest: 'secund'"):
+        to_keras(rebuilt, model)
+
+
+def test_weights_that_do_not_match():
+    model = sequence(layers.Dense(4, name="first"))
+    rebuilt = to_tf_keras(sequence(layers.Dense(5, name="first")))
+    with pytest.raises(BridgeError, match=r"'model/first'.*do not match"):
+        to_keras(rebuilt, model)
+
+
+def test_weights_pair_by_name_then_by_order():
+    def variable(name, value):
+        return keras.Variable(np.full(3, value, "float32"), name=name)
+
+    pairs = pair_weights([variable("a", 1), variable("b", 2)], [variable("b", 0), variable("a", 0)], "x")
+    assert [(s.name, t.name) for s, t in pairs] == [("b", "b"), ("a", "a")]
+    pairs = pair_weights([variable("a", 1), variable("b", 2)], [variable("c", 0), variable("d", 0)], "x")
+    assert [(s.name, t.name) for s, t in pairs] == [("a", "c"), ("b", "d")]
+    with pytest.raises(BridgeError):
+        pair_weights([variable("a", 1)], [variable("a", 0), variable("b", 0)], "x")
+
+
+def test_a_lambda_when_it_is_allowed():
+    model = sequence(layers.Lambda(lambda x, by: x * by, arguments={"by": 3.0}), layers.Dense(2))
+    check_parity(model, to_tf_keras(model, allow_lambda=True))
+
+
+class Scaled(layers.Layer):
+    """A custom layer with a weight and an inner layer."""
+
+    def __init__(self, by=2.0, **kwargs):
+        super().__init__(**kwargs)
+        self.by, self.inner = by, layers.Dense(3)
+
+    def build(self, shape):
+        self.offset = self.add_weight(shape=(3,), name="offset")
+        self.inner.build(shape)
+
+    def call(self, inputs):
+        return self.by * self.inner(inputs) + self.offset
+
+    def get_config(self):
+        return {**super().get_config(), "by": self.by}
+
+
+def test_a_registered_custom_layer():
+    keras.saving.get_custom_objects()["Scaled"] = Scaled
+    register_bridge(Scaled, host)
+    model = randomize(sequence(Scaled(3.0, name="scaled"), layers.Dense(2)))
+    rebuilt = to_tf_keras(model)
+    assert check_parity(model, rebuilt).max_abs_error == 0.0
+    rebuilt.get_layer("scaled").weights[0].assign_add([1.0, 1.0, 1.0])
+    fresh = to_keras(rebuilt, model)
+    np.testing.assert_array_equal(fresh.get_layer("scaled").offset, model.get_layer("scaled").offset + 1.0)
+
+
+@pytest.mark.parametrize("arguments", [(dict, host), (tf_keras().layers.Dense, host), (Scaled, "host")])
+def test_what_cannot_be_registered(arguments):
+    with pytest.raises(BridgeError):
+        register_bridge(*arguments)
+
+
+def test_a_builder_that_forgets_the_name():
+    register_bridge(Doubled, lambda layer, base: tf_keras().layers.Dense(3))
+    with pytest.raises(BridgeError, match=r"Doubled.*\*\*base|named 'twice'"):
+        to_tf_keras(sequence(Doubled(3, name="twice")))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
+def test_precision(policy):
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(policy)
+        model = sequence(layers.Conv1D(4, 3), layers.BatchNormalization(), layers.Flatten(), layers.Dense(3, dtype="float32"), shape=(8, 4))
+    finally:
+        keras.config.set_dtype_policy(before)
+    rebuilt = to_tf_keras(randomize(model))
+    assert check_parity(model, rebuilt).max_abs_error == 0.0
+    assert [layer.compute_dtype for layer in rebuilt.layers] == [layer.compute_dtype for layer in model.layers]
+    assert [layer.dtype_policy.name for layer in to_keras(rebuilt, model).layers] == [layer.dtype_policy.name for layer in model.layers]
+
+
+def test_trainable_flags_are_kept():
+    model = nested()
+    model.get_layer("middle").trainable = False
+    model.get_layer("middle").get_layer("inner").layers[1].trainable = True
+    rebuilt = to_tf_keras(model)
+    for fresh in (rebuilt, to_keras(rebuilt, model)):
+        inner = [m.get_layer("middle").get_layer("inner").layers for m in (fresh, model)]
+        assert [layer.trainable for layer in inner[0] if layer.weights] == [layer.trainable for layer in inner[1] if layer.weights]
+        assert len(fresh.trainable_weights) == len(model.trainable_weights)
+
+
+def test_penalties_and_constraints_are_kept():
+    model = sequence(
+        layers.Dense(4, kernel_regularizer=keras.regularizers.L1L2(0.1, 0.2), bias_constraint="non_neg", name="a"),
+        layers.BatchNormalization(gamma_regularizer="l1"),
+        layers.Dense(
+            4, bias_regularizer="l2", activity_regularizer=keras.regularizers.L2(0.3), kernel_constraint=keras.constraints.MaxNorm(2)
+        ),
+    )
+    rebuilt = to_tf_keras(randomize(model))
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    assert model(x).shape == rebuilt(x).shape
+    np.testing.assert_allclose(sum(rebuilt.losses), sum(model.losses), rtol=1e-6)
+    assert [type(layer.bias_constraint).__name__ for layer in rebuilt.layers[::2]] == ["NonNeg", "NoneType"]
+    assert rebuilt.layers[2].kernel_constraint.max_value == 2
+
+
+def test_a_subclass_of_integers_with_given_inputs():
+    class Tokens(keras.Model):
+        def __init__(self):
+            super().__init__(name="tokens")
+            self.embed, self.head = layers.Embedding(9, 4, name="embed"), layers.Dense(2, name="head")
+            self.bias = self.add_weight(shape=(4,), initializer="ones", name="bias")
+
+        def call(self, inputs):
+            return self.head(ops.mean(self.embed(inputs) + self.bias, axis=1))
+
+    model = Tokens()
+    model(np.zeros((2, 5), "int32"))
+    inputs = keras.Input((5,), dtype="int32", name="ids")
+    rebuilt = to_tf_keras(randomize(model), inputs=inputs)
+    assert rebuilt.inputs[0].dtype == "int32"
+    check_parity(open_model(model, inputs), rebuilt)
+    assert as_functional(to_keras(rebuilt, model, inputs=inputs)).count_params() >= 46

@@ -1,0 +1,77 @@
+"""Every loss of the table in one step of training, in this library's Distiller and in Keras's."""
+
+import keras
+import numpy as np
+import pytest
+from test_losses_table import TABLE, every_loss
+
+from tfdistill import losses
+from tfdistill.distill.distiller import Distiller
+
+
+def model_for(case, side):
+    """A small model with a layer "tap" whose output is what the loss compares. It is the final output too where labels are needed."""
+    shape = getattr(case, side)[1:]
+    inputs = keras.Input((8,))
+    if isinstance(case.loss, losses.AttentionMaps):
+        sequence = keras.layers.Reshape((shape[1], 4))(keras.layers.Dense(shape[1] * 4)(inputs))
+        x = keras.layers.MultiHeadAttention(shape[0], 4, name="tap")(sequence, sequence)
+    else:
+        x = keras.layers.Dense(int(np.prod(shape)))(inputs)
+        x = keras.layers.Reshape(shape)(x)
+        x = keras.layers.Activation(case.activation(side) or "linear", name="tap")(x)
+    if not isinstance(case.loss, (losses.TeacherBounded, losses.DecoupledKD)):
+        x = keras.layers.Dense(5, name="logits")(keras.layers.Flatten()(x))
+    return keras.Model(inputs, x)
+
+
+def trained(case, distiller, steps=1):
+    """One step of `fit` and how far the student's weights moved."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 8)).astype("float32")
+    regression = case.labels == "numbers"
+    y = rng.normal(size=(6, *case.student[1:])).astype("float32") if regression else rng.integers(0, 5, 6)
+    loss = "mse" if regression else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile(optimizer=keras.optimizers.SGD(0.01), loss=loss, run_eagerly=True)
+    before = [w.copy() for w in distiller.student.get_weights()]
+    history = distiller.fit(x, y, batch_size=6, epochs=steps, verbose=0).history
+    moved = max(np.abs(a - b).max() for a, b in zip(before, distiller.student.get_weights(), strict=True))
+    return {name: values[-1] for name, values in history.items()}, moved
+
+
+def tapped(case):
+    if isinstance(case.loss, (losses.TeacherBounded, losses.DecoupledKD)):
+        return case.loss
+    return type(case.loss).from_config({**case.loss.get_config(), "teacher_layer": "tap", "student_layer": "tap"})
+
+
+# The student's last layer comes after the layer that is compared, and its own loss is left out.
+nothing_for_the_last_layer = pytest.mark.filterwarnings("ignore:Gradients do not exist for variables:UserWarning")
+
+
+@every_loss
+@nothing_for_the_last_layer
+def test_in_our_distiller(case):
+    distiller = Distiller(model_for(case, "teacher"), model_for(case, "student"), tapped(case), student_loss_weight=0.0)
+    logs, moved = trained(case, distiller)
+    assert np.isfinite(logs["distillation_loss"])
+    assert moved > 0
+
+
+@pytest.mark.parametrize(
+    "case",
+    [p for p in TABLE if not p.values[0].loss.needs_labels and not p.values[0].loss.scheduled(0) and p.values[0].loss.tap_kind == "output"],
+)
+@nothing_for_the_last_layer
+def test_in_keras_distiller(case):
+    distiller = keras.distillation.Distiller(model_for(case, "teacher"), model_for(case, "student"), tapped(case), student_loss_weight=0.0)
+    logs, moved = trained(case, distiller)
+    assert np.isfinite(logs["distillation_loss"])
+    assert moved > 0
+
+
+@pytest.mark.parametrize("case", [p for p in TABLE if p.values[0].loss.needs_labels or p.values[0].loss.scheduled(0)])
+def test_keras_distiller_is_told_what_it_does_not_pass(case):
+    distiller = keras.distillation.Distiller(model_for(case, "teacher"), model_for(case, "student"), tapped(case), student_loss_weight=0.0)
+    with pytest.raises(ValueError, match=r"train with tfdistill\.Distiller|shape"):
+        trained(case, distiller)

@@ -1,0 +1,69 @@
+"""Where a file is run.
+
+A target is a frozen dataclass with a `kind`, a `describe()` in words, and `open(path)`, which is called in the measuring process and gives
+an opened model with `inputs`, `set_inputs`, `invoke`, `read_outputs`, `engine` and `init_seconds`. Its fields must be plain numbers,
+strings and booleans: it reaches that process as JSON.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from tfdistill.errors import ConfigurationError, nearest
+from tfdistill.runtime.interpreter import ENGINES, open_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Cpu:
+    """The machine's own processor.
+
+    Attributes:
+        threads: CPU threads, at least 1. More than the cores at hand measure the scheduler.
+        xnnpack: Whether XNNPACK may take the nodes it can (the interpreter's default); False runs the plain built-in kernels.
+        engine: Import name of the interpreter (`ai_edge_litert`, `tflite_runtime` or `tensorflow`); None takes the first that is installed.
+    """
+
+    kind: ClassVar[str] = "cpu"
+
+    threads: int = 1
+    xnnpack: bool = True
+    engine: str | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.threads, int) or isinstance(self.threads, bool) or self.threads < 1:
+            raise ConfigurationError(f"threads={self.threads!r} is impossible.", "a whole number, at least 1")
+        if self.engine is not None and self.engine not in ENGINES:
+            raise ConfigurationError(
+                f"There is no engine '{self.engine}'.", f"one of {', '.join(ENGINES)}", nearest(str(self.engine), ENGINES)
+            )
+
+    def describe(self):
+        """Returns the target in words."""
+        return f"CPU, {self.threads} {'thread' if self.threads == 1 else 'threads'}, {'XNNPACK' if self.xnnpack else 'built-in kernels'}"
+
+    def open(self, path):
+        """Opens `path` there; returns a `tfdistill.runtime.interpreter.TFLiteModel`."""
+        return open_file(path, threads=self.threads, xnnpack=self.xnnpack, engine=self.engine)
+
+
+KINDS = {target.kind: target for target in (Cpu,)}
+
+
+def to_spec(target):
+    """Returns the target as a dict for JSON.
+
+    Raises:
+        ConfigurationError: if it is not a target.
+    """
+    if type(target) not in KINDS.values():
+        raise ConfigurationError(
+            f"target={target!r} is a {type(target).__name__}.",
+            f"one of {', '.join(kind.__name__ for kind in KINDS.values())}",
+            "tfdistill.benchmark.Cpu()",
+        )
+    return {"kind": target.kind, **dataclasses.asdict(target)}
+
+
+def from_spec(spec):
+    """Returns the target that `to_spec` described."""
+    settings = dict(spec)
+    return KINDS[settings.pop("kind")](**settings)

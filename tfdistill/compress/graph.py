@@ -1,0 +1,143 @@
+"""Opens models for a step: the tf_keras form to work on, the layers by the user's names, and rebuilt copies with replaced layers."""
+
+import dataclasses
+import functools
+import typing
+
+import keras
+import numpy as np
+
+from tfdistill.errors import ModelError
+from tfdistill.legacy import adopt_scope as scope
+from tfdistill.legacy import door
+from tfdistill.legacy.adopt import AdoptedModel, adopt
+from tfdistill.legacy.convert import to_tf_keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A model in both its forms.
+
+    Attributes:
+        legacy: The tf_keras model.
+        original: The Keras 3 model that it stands for, or None where there is none.
+        adopted: `legacy` as an `AdoptedModel`.
+    """
+
+    legacy: typing.Any
+    original: typing.Any
+    adopted: AdoptedModel
+
+    @functools.cached_property
+    def layers(self):
+        """Dict of path to live tf_keras layer: those that compute, without inputs and without nested models as such."""
+        skipped = (door.tf_keras().layers.InputLayer, door.tf_keras().Model)
+        return {path: layer for path, layer in self.adopted.named_layers().items() if not isinstance(scope.unwrap(layer), skipped)}
+
+
+def open_model(model):
+    """Returns the tf_keras form of a model; a Keras 3 model is converted, which leaves it as it was.
+
+    Args:
+        model: A built Keras 3 model, an `AdoptedModel`, or a tf_keras model.
+
+    Returns:
+        `Opened`.
+
+    Raises:
+        ModelError: if it is none of these.
+    """
+    if isinstance(model, AdoptedModel):
+        return Opened(model.legacy, model.original, model)
+    if isinstance(model, keras.Model):
+        legacy = to_tf_keras(model)
+        return Opened(legacy, model, adopt(legacy, original=model))
+    if isinstance(model, door.tf_keras().Model):
+        return Opened(model, None, adopt(model))
+    raise ModelError(f"A {type(model).__name__} cannot be compressed.", "a Keras model")
+
+
+def refuse_wrapped(opened, step):
+    """Raises ModelError when a model still wears the scaffolding of an earlier step."""
+    wrapped = [path for path, layer in opened.layers.items() if scope.is_wrapper(layer)]
+    if wrapped:
+        raise ModelError(
+            f"{step} cannot start from '{opened.adopted.name}': its layers ('{wrapped[0]}' and {len(wrapped) - 1} more) are still wrapped.",
+            "a model without the wrappers of an earlier step",
+            "give it what the earlier step's strip(model) returned; quantization-aware training comes last",
+        )
+
+
+def layers_by_name(model):
+    """Returns a dict of path to layer for an `AdoptedModel` or a Keras 3 model, nested models opened up.
+
+    A Keras 3 model that holds an adopted one, such as a Distiller, is not searched: give the student.
+    """
+    if isinstance(model, AdoptedModel):
+        return Opened(model.legacy, model.original, model).layers
+    found = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found.update({f"{layer.name}/{path}": inner for path, inner in layers_by_name(layer).items()})
+        elif not isinstance(layer, keras.layers.InputLayer):
+            found[layer.name] = layer
+    return found
+
+
+def rebuild(legacy, replace):
+    """Rebuilds a tf_keras model with other layers in place of its own, weights included.
+
+    Wrappers of pruning and clustering are taken off; the weights that they mask arrive masked.
+
+    Args:
+        legacy: A functional or Sequential tf_keras model, nested ones included.
+        replace: Function of (path, layer): gets a fresh copy of each layer and returns what is to stand in its place: the copy itself, or a
+            wrapper around it.
+
+    Returns:
+        A new tf_keras model of the same names.
+
+    Raises:
+        ModelError: if the model is neither functional nor Sequential.
+    """
+    pairs = []
+
+    def copy_model(model, prefix):
+        def copy_layer(layer):
+            inner = scope.unwrap(layer)
+            path = prefix + inner.name
+            if isinstance(inner, door.tf_keras().Model):
+                return copy_model(inner, path + "/")
+            fresh = type(inner).from_config(inner.get_config())
+            pairs.append((layer, fresh))
+            return replace(path, fresh)
+
+        return door.tf_keras().models.clone_model(model, clone_function=copy_layer)
+
+    if not isinstance(legacy, door.tf_keras().Sequential) and not legacy._is_graph_network:
+        raise ModelError(f"The tf_keras model '{legacy.name}' is subclassed.", "a functional or Sequential model")
+    with scope.legacy_scope():
+        copied = copy_model(legacy, "")
+    for layer, fresh in pairs:
+        fresh.set_weights(effective_weights(layer))
+    return copied
+
+
+def effective_weights(layer):
+    """Returns the weights of the user's layer as arrays, with every mask around it applied."""
+    masks = {id(weight): mask for weight, mask in scope.masks_of(layer)}
+    return [_masked(weight, masks.get(id(weight))) for weight in scope.unwrap(layer).weights]
+
+
+def effective_weight(layer, attribute):
+    """Returns one weight of a live layer (Keras 3, or tf_keras with or without wrappers) as an array, masked; None if it has no such weight."""
+    variable = scope.weight_named(layer, attribute)
+    if variable is None:
+        return None
+    masks = {id(weight): mask for weight, mask in scope.masks_of(layer)}
+    return _masked(variable, masks.get(id(variable)))
+
+
+def _masked(variable, mask):
+    value = np.asarray(variable)
+    return value if mask is None else value * np.asarray(mask)

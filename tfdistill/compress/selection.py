@@ -1,0 +1,64 @@
+"""Which layers a step works on: names, patterns or a predicate, with exceptions."""
+
+import fnmatch
+
+from tfdistill.errors import ConfigurationError, ModelError, nearest
+
+
+def selectors(value, setting):
+    """Puts what a user may give for `layers=` or `exclude=` into one form.
+
+    Args:
+        value: None, a name or pattern (`"conv1"`, `"encoder/*"`), a predicate of one layer that returns a bool, or a list of these.
+        setting: Name of the setting, for the error.
+
+    Returns:
+        None, or a tuple of strings and predicates.
+
+    Raises:
+        ConfigurationError: if it is anything else, or empty.
+    """
+    if value is None:
+        return None
+    given = (value,) if isinstance(value, str) or callable(value) else value
+    if not isinstance(given, (list, tuple, set, frozenset)) or not given or not all(isinstance(g, str) or callable(g) for g in given):
+        raise ConfigurationError(
+            f"{setting}={value!r} selects no layers.", "a layer's name, a pattern such as 'encoder/*', a predicate of a layer, or a list of these"
+        )
+    return tuple(given)
+
+
+def select(layers, include=None, exclude=None):
+    """Selects layers by name.
+
+    Args:
+        layers: Dict of path to layer: all there are.
+        include: What `selectors` returns; None for all.
+        exclude: What `selectors` returns; None for none. Wins over `include`.
+
+    Returns:
+        Tuple of two sets: the paths selected, and those of them that were named outright (not by a pattern or a predicate).
+
+    Raises:
+        ModelError: if a name or pattern matches no layer; the message holds the nearest names.
+    """
+    chosen, named = _matched(layers, include) if include is not None else (set(layers), set())
+    left_out, _ = _matched(layers, exclude) if exclude is not None else (set(), set())
+    return chosen - left_out, named - left_out
+
+
+def _matched(layers, given):
+    found, named = set(), set()
+    for selector in given:
+        if callable(selector):
+            found |= {path for path, layer in layers.items() if selector(layer)}
+        elif selector in layers:
+            found.add(selector)
+            named.add(selector)
+        else:
+            # The name of a nested model means all that is in it.
+            hits = {path for path in layers if fnmatch.fnmatchcase(path, selector) or path.startswith(selector + "/")}
+            if not hits:
+                raise ModelError(f"No layer is called '{selector}', or matches it as a pattern.", mend=nearest(selector, layers))
+            found |= hits
+    return found, named

@@ -1,0 +1,156 @@
+"""The protocol of every compression step, and the plan that it makes before it touches a model."""
+
+import abc
+import dataclasses
+
+from tfdistill.errors import ModelError
+from tfdistill.records import Record
+
+DONE, SKIPPED, IMPOSSIBLE = "done", "skipped", "impossible"
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerPlan(Record):
+    """What a step intends for one layer.
+
+    Attributes:
+        name: The user's name or path of the layer.
+        class_name: Class of the layer.
+        action: "done", "skipped" (left as it is, on purpose) or "impossible" (asked for, but cannot be).
+        reason: What is done, or why it is not.
+        parameters: Number of the layer's parameters now.
+        expected_parameters: Number afterwards, zeros included.
+        expected_nonzero: Number afterwards without the zeros, where the step knows it.
+        macs: Multiply-accumulates per example, where they are known.
+    """
+
+    name: str
+    class_name: str
+    action: str
+    reason: str
+    parameters: int
+    expected_parameters: int | None = None
+    expected_nonzero: int | None = None
+    macs: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(Record):
+    """What a step intends for a model, layer by layer. `print(plan)` shows a table.
+
+    Attributes:
+        step: The step with its settings, as text.
+        model: Name of the model.
+        rows: One `LayerPlan` a layer.
+    """
+
+    step: str
+    model: str
+    rows: tuple[LayerPlan, ...]
+
+    def names(self, action):
+        """Returns the names of the layers with that action, in order."""
+        return [row.name for row in self.rows if row.action == action]
+
+    def row(self, name):
+        """Returns the `LayerPlan` of the layer `name`."""
+        return next(row for row in self.rows if row.name == name)
+
+    def table(self):
+        """Returns the plan as a table in plain text."""
+        header = ("layer", "class", "action", "parameters", "nonzero after", "MACs", "reason")
+        lines = [header] + [
+            (r.name, r.class_name, r.action, _count(r.parameters), _count(r.expected_nonzero), _count(r.macs), r.reason) for r in self.rows
+        ]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        right = {3, 4, 5}
+        return "\n".join(
+            "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+            for line in lines
+        )
+
+    def __str__(self):
+        done = self.names(DONE)
+        return f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers\n{self.table()}"
+
+    def require_work(self, named=()):
+        """Refuses a plan that would do nothing, or that cannot do what was asked for by name.
+
+        Args:
+            named: Names of the layers that the user named outright.
+
+        Raises:
+            ModelError: with the reasons, layer by layer.
+        """
+        refused = [row for row in self.rows if row.action == IMPOSSIBLE and row.name in named]
+        if refused:
+            raise ModelError(
+                f"{self.step} cannot treat " + "; ".join(f"'{row.name}' ({row.reason})" for row in refused) + ".",
+                mend="leave these layers out of layers=",
+            )
+        if not self.names(DONE):
+            reasons = "; ".join(f"'{row.name}': {row.reason}" for row in self.rows[:8])
+            raise ModelError(f"{self.step} finds nothing to do in the model '{self.model}'. {reasons}", mend="look at plan(model)")
+
+
+class Step(abc.ABC):
+    """One compression step: frozen settings and five verbs.
+
+    Steps are frozen dataclasses that refuse contradictory settings when they are made. They hold no state of any model, so one step may serve
+    many. The order of use is `plan`, `apply`, training with `callbacks()`, `strip`, `check`; and `check` again after each later step.
+    """
+
+    @abc.abstractmethod
+    def plan(self, model):
+        """Says what would be done to `model`, layer by layer, and changes nothing.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+
+        Returns:
+            A `Plan`.
+        """
+
+    @abc.abstractmethod
+    def apply(self, model):
+        """Returns a new model, ready to be trained under this step. `model` is left as it was.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+
+        Returns:
+            An `AdoptedModel` with the same weights.
+
+        Raises:
+            ModelError: if there is nothing to do, or a layer that was named cannot be treated.
+        """
+
+    def callbacks(self):
+        """Returns the Keras 3 callbacks that training under this step needs, for `adopted.fit` or a Distiller's `fit`."""
+        return []
+
+    @abc.abstractmethod
+    def strip(self, model):
+        """Takes the step's scaffolding off a trained model.
+
+        Args:
+            model: The `AdoptedModel` that `apply` returned, after training.
+
+        Returns:
+            A plain Keras 3 model; for quantization-aware training the adopted model itself, as the ranges are what the export needs.
+        """
+
+    @abc.abstractmethod
+    def check(self, model):
+        """Asserts what the step promised, on its own result or on that of any later step.
+
+        Args:
+            model: An `AdoptedModel` or a Keras 3 model.
+
+        Raises:
+            InvariantError: naming the layers and their figures.
+        """
+
+
+def _count(value):
+    return "" if value is None else f"{value:,}"

@@ -1,0 +1,99 @@
+"""Where a figure was measured: the machine and the packages, written into every record of a measurement."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import os
+import pathlib
+import platform
+
+from tfdistill.records import Record
+from tfdistill.version import __version__
+
+# Distribution names of the packages whose version can change a measured number.
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "tf-keras",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "tflite-runtime",
+    "numpy",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class HostFingerprint(Record):
+    """The machine and software that a measurement was made on.
+
+    Attributes:
+        cpu_model: The processor's name as the operating system gives it; for boards, the board's name as well.
+        machine: Instruction set, for example `x86_64` or `aarch64`.
+        cores: Logical cores of the machine.
+        usable_cores: Logical cores this process may run on (fewer in a container or under `taskset`).
+        memory_bytes: Physical memory, or None where the system does not say.
+        os: Operating system and its version.
+        python: Version of the Python interpreter.
+        packages: Version of each package in `PACKAGES` that is installed.
+        library_version: Version of tfdistill.
+    """
+
+    cpu_model: str
+    machine: str
+    cores: int
+    usable_cores: int
+    memory_bytes: int | None
+    os: str
+    python: str
+    packages: dict[str, str]
+    library_version: str
+
+
+@functools.cache
+def fingerprint():
+    """Returns the `HostFingerprint` of this machine; imports none of the packages that it names."""
+    return HostFingerprint(
+        cpu_model=_cpu_model(),
+        machine=platform.machine(),
+        cores=os.cpu_count() or 1,
+        usable_cores=_usable_cores(),
+        memory_bytes=_memory_bytes(),
+        os=platform.platform(terse=False),
+        python=platform.python_version(),
+        packages=_versions(),
+        library_version=__version__,
+    )
+
+
+def _versions():
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # not installed here: its absence from the dict says so
+    return found
+
+
+def _cpu_model():
+    names = []
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            # "Model" with a capital is the board on ARM kernels; "model name" is the processor.
+            if key.strip() in ("model name", "Model") and value.strip() and value.strip() not in names:
+                names.append(value.strip())
+    return ", ".join(names) or platform.processor() or platform.machine()
+
+
+def _usable_cores():
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory_bytes():
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,121 @@
+"""Reads the graph of a Keras 3 model: the one place that touches what Keras keeps private about it."""
+
+import dataclasses
+
+import keras
+
+from tfdistill.errors import ModelError
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a layer or operation in a functional model, with the symbolic tensors that went in and came out."""
+
+    operation: object
+    args: tuple
+    kwargs: dict
+    outputs: list
+
+    def tensors(self):
+        """Returns the symbolic tensors among the arguments, flat."""
+        return [x for x in keras.tree.flatten((self.args, self.kwargs)) if isinstance(x, keras.KerasTensor)]
+
+
+def has_own_call(model):
+    """Whether `call` of a functional or Sequential model is the author's, so that its graph does not say what it computes."""
+    definer = next(c for c in type(model).__mro__ if "call" in vars(c))
+    return not definer.__module__.startswith("keras.src.")
+
+
+def is_functional(model):
+    """Whether `model` is a functional model that computes what its graph says."""
+    return isinstance(model, keras.Model) and isinstance(model, keras.Function) and not has_own_call(model)
+
+
+def is_sequential(model):
+    """Whether `model` is a Sequential model that runs its layers one after the other."""
+    return isinstance(model, keras.Sequential) and not has_own_call(model)
+
+
+def as_functional(model):
+    """Returns a functional view of a built functional or Sequential model, sharing its layers.
+
+    Raises:
+        ModelError: if a Sequential model has not been built.
+    """
+    if is_functional(model):
+        return model
+    try:
+        inputs, outputs = model.inputs, model.outputs
+    except (AttributeError, ValueError) as error:
+        raise unbuilt(model) from error
+    if not inputs or not outputs:
+        raise unbuilt(model)
+    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+
+
+def unbuilt(model):
+    """Returns the error for a model without weights yet."""
+    return ModelError(
+        f"The model '{model.name}' ({type(model).__name__}) is not built: it has no weights and no input shape yet.",
+        "a model that was called, or built with an input shape",
+        "begin a Sequential model with keras.Input(shape), or call the model once on a batch",
+    )
+
+
+def calls(model):
+    """Yields every `Call` of a functional model, in an order in which each one's inputs are there.
+
+    Args:
+        model: Functional Keras 3 model.
+    """
+    by_depth = model._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        for node in by_depth[depth]:
+            if not node.is_input:
+                yield Call(node.operation, node.arguments.args, node.arguments.kwargs, node.outputs)
+
+
+def input_operation(tensor):
+    """Returns the InputLayer (or operation) that a symbolic tensor came from."""
+    return tensor._keras_history.operation
+
+
+def implicit_mask(value):
+    """Returns the mask that travels with a symbolic tensor or a structure of them, None where there is none."""
+    return keras.tree.map_structure(lambda x: getattr(x, "_keras_mask", None), value)
+
+
+def index_bounds(model):
+    """Finds inputs that end as indices of an Embedding.
+
+    Args:
+        model: Functional Keras 3 model.
+
+    Returns:
+        Dict from the position of an input in `model.inputs` to the number of indices that are valid there.
+    """
+    origins = {id(tensor): {i} for i, tensor in enumerate(model.inputs)}
+    bounds = {}
+    for call in calls(model):
+        sources = [origins.get(id(tensor), set()) for tensor in call.tensors()]
+        for position, bound in _bounds_of(call.operation).items():
+            reached = set().union(*sources) if position is None else sources[position] if position < len(sources) else set()
+            for i in reached:
+                bounds[i] = min(bound, bounds.get(i, bound))
+        union = set().union(*sources)
+        for output in call.outputs:
+            origins[id(output)] = union
+    return bounds
+
+
+def _bounds_of(operation):
+    if isinstance(operation, keras.layers.Embedding):
+        return {None: operation.input_dim}
+    if isinstance(operation, keras.layers.CategoryEncoding):
+        return {None: operation.num_tokens}
+    if isinstance(operation, keras.layers.Wrapper):
+        return _bounds_of(operation.layer)
+    if is_functional(operation) or is_sequential(operation):
+        return index_bounds(as_functional(operation))
+    return {}

@@ -1,0 +1,153 @@
+"""Where the teacher looks: attention maps of convolutions, and of transformers head by head."""
+
+import keras
+from keras import ops
+
+from tfdistill.errors import ConfigurationError
+from tfdistill.losses import checks, pooling
+from tfdistill.losses.base import KnowledgeLoss
+from tfdistill.losses.features import unit_vectors
+
+
+def attention_transfer(teacher, student, power=2.0):
+    """Squared distance of two normalized maps of activity.
+
+    Args:
+        teacher: `(batch, positions..., channels)`.
+        student: `(batch, positions..., channels)`; channels and sizes may differ.
+        power: Positive exponent of the absolute activations.
+
+    Returns:
+        `(batch,)`, from 0 to 2: the mean over channels of |activation|**power, averaged to the smaller size, laid out as one vector of length 1.
+    """
+    maps = []
+    for feature in (teacher, student):
+        size = ops.square(feature) if power == 2.0 else ops.power(ops.maximum(ops.abs(feature), 1e-12), power)
+        maps.append(ops.mean(size, axis=-1, keepdims=True))
+    flat = [unit_vectors(ops.reshape(m, (-1, _positions(m)))) for m in pooling.to_common_size(*maps)]
+    return ops.sum(ops.square(flat[1] - flat[0]), axis=-1)
+
+
+def _positions(x):
+    """Number of positions of a map: known where it can be, so that shapes stay known."""
+    count = 1
+    for size in x.shape[1:]:
+        if size is None:
+            sizes = ops.shape(x)[1:]
+            count = sizes[0]
+            for other in sizes[1:]:
+                count = count * other
+            return count
+        count *= size
+    return count
+
+
+def attention_maps(teacher, student, heads="match", loss="mse"):
+    """Distance of the attention scores of two transformer layers.
+
+    Args:
+        teacher: `(batch, heads, queries, keys)`, rows of probabilities.
+        student: Of the same shape, but for the heads where `heads="mean"`.
+        heads: "match" compares head by head, "mean" the means over the heads.
+        loss: "mse", mean over the keys of squared differences; "kl", the sum over the keys of KL(teacher || student), with the
+            student's probabilities kept above 1e-7.
+
+    Returns:
+        `(batch, queries)`, mean over the heads.
+    """
+    if heads == "mean":
+        teacher, student = (ops.mean(x, axis=1, keepdims=True) for x in (teacher, student))
+    if loss == "kl":
+        losses = ops.sum(teacher * (ops.log(ops.maximum(teacher, 1e-7)) - ops.log(ops.maximum(student, 1e-7))), axis=-1)
+    else:
+        losses = ops.mean(ops.square(student - teacher), axis=-1)
+    return ops.mean(losses, axis=1)
+
+
+@keras.saving.register_keras_serializable(package="tfdistill")
+class AttentionTransfer(KnowledgeLoss):
+    """Activation-based attention transfer: where a convolutional teacher is active, whatever its channels.
+
+    Zagoruyko and Komodakis 2017, "Paying more attention to attention", arXiv 1612.03928. The squared distance of the two maps, each
+    normalized to length 1: from 0 to 2, whatever the size of the map (their weight of 1000 goes with a mean over positions). Needs no projection: channel
+    counts may differ, and sizes are averaged to the smaller.
+
+    Args:
+        teacher_layer: Name or path of the teacher's layer, `(batch, positions..., channels)`.
+        student_layer: The same of the student's, with as many dimensions.
+        power: Positive exponent of the absolute activations; larger ones look at the peaks.
+
+    Raises:
+        ConfigurationError: if the power is not positive.
+    """
+
+    def __init__(self, teacher_layer=None, student_layer=None, power=2.0):
+        super().__init__(teacher_layer, student_layer)
+        self.power = checks.number("AttentionTransfer", "power", power, 0.0, strict=True)
+
+    def check_shapes(self, teacher_shape, student_shape):
+        if len(student_shape) < 3 or not pooling.sizes_can_meet(teacher_shape, student_shape):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "(batch, positions..., channels) with as many dimensions on both sides, and known sizes where they differ",
+                "tap layers before pooling or flattening",
+            )
+
+    def elementwise(self, teacher, student, step=None, labels=None):
+        return attention_transfer(teacher, student, self.power)
+
+
+@keras.saving.register_keras_serializable(package="tfdistill")
+class AttentionMaps(KnowledgeLoss):
+    """Attention scores of `MultiHeadAttention` layers, head by head.
+
+    Jiao et al. 2020, "TinyBERT", arXiv 1909.10351 (mean squared error, there on scores before the softmax; here on what Keras's layer returns, after it);
+    Wang et al. 2020, "MiniLM", arXiv 2002.10957 (KL divergence). Averaged over heads, queries and batch; `sample_weight` may be `(batch, queries)`
+    to leave padding out.
+
+    Args:
+        teacher_layer: Name or path of the teacher's attention layer. The scores are `(batch, heads, queries, keys)`.
+        student_layer: The same of the student's; queries and keys must be those of the teacher.
+        heads: "match" asks for equal head counts and compares head by head; "mean" averages each side over its heads first, so that the counts may
+            differ (what single heads look at is then lost).
+        loss: "mse" or "kl".
+
+    Raises:
+        ConfigurationError: if a choice is unknown.
+    """
+
+    tap_kind = "attention_scores"
+
+    def __init__(self, teacher_layer=None, student_layer=None, heads="match", loss="mse"):
+        super().__init__(teacher_layer, student_layer)
+        self.heads = checks.choice("AttentionMaps", "heads", heads, ("match", "mean"))
+        self.loss = checks.choice("AttentionMaps", "loss", loss, ("mse", "kl"))
+
+    def check_shapes(self, teacher_shape, student_shape):
+        if len(teacher_shape) != 4 or len(student_shape) != 4:
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "scores (batch, heads, queries, keys)",
+                "name MultiHeadAttention layers and train with tfdistill.Distiller",
+            )
+        differ = [i for i in range(4) if None not in (teacher_shape[i], student_shape[i]) and teacher_shape[i] != student_shape[i]]
+        if differ == [1] and self.heads == "mean":
+            return
+        if differ:
+            mend = "set heads='mean' to compare the means over the heads" if differ == [1] else "tap layers that see the same positions"
+            raise self.mismatch(teacher_shape, student_shape, "equal queries, keys" + (" and heads" if self.heads == "match" else ""), mend)
+
+    def check_first_batch(self, teacher, student):
+        super().check_first_batch(teacher, student)
+        for side, scores in (("teacher", teacher), ("student", student)):
+            if self.loss == "kl" and scores.min() < 0:
+                raise ConfigurationError(
+                    f"AttentionMaps: the {self._named(side)} gives scores down to {scores.min():.4g}.",
+                    "probabilities (scores after the softmax), as loss='kl'",
+                    "set loss='mse'",
+                )
+
+    def elementwise(self, teacher, student, step=None, labels=None):
+        return attention_maps(teacher, student, self.heads, self.loss)

@@ -1,0 +1,78 @@
+"""Feature maps of different sizes, averaged to a common one."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def _windows(size, wanted):
+    """`(size, wanted)` matrix whose columns average `wanted` windows that cover `size` positions (adaptive average pooling)."""
+    matrix = np.zeros((size, wanted))
+    for i in range(wanted):
+        first, last = i * size // wanted, -(-(i + 1) * size // wanted)
+        matrix[first:last, i] = 1.0 / (last - first)
+    return matrix
+
+
+def pool_to(x, sizes):
+    """Averages the positions of a feature map to given sizes.
+
+    Args:
+        x: `(batch, positions..., channels)`, with known position sizes.
+        sizes: The wanted sizes, one for each position dimension, each at most what `x` has. Where one does not divide the other, windows
+            overlap so that every position is in one.
+
+    Returns:
+        `(batch, *sizes, channels)`.
+    """
+    present = tuple(x.shape[1:-1])
+    if present == tuple(sizes):
+        return x
+    if all(p % s == 0 for p, s in zip(present, sizes, strict=True)):
+        window = tuple(p // s for p, s in zip(present, sizes, strict=True))
+        return ops.average_pool(x, window, strides=window, padding="valid", data_format="channels_last")
+    for axis, (size, wanted) in enumerate(zip(present, sizes, strict=True), start=1):
+        if size != wanted:
+            matrix = ops.convert_to_tensor(_windows(size, wanted), dtype=x.dtype)
+            x = ops.moveaxis(ops.matmul(ops.moveaxis(x, axis, -1), matrix), -1, axis)
+    return x
+
+
+def to_common_size(teacher, student):
+    """Pools both sides to the smaller of the two sizes, dimension by dimension.
+
+    Args:
+        teacher: `(batch, positions..., channels)`.
+        student: `(batch, positions..., channels)`, as many dimensions. Sizes that differ are known ones.
+
+    Returns:
+        `(teacher, student)`.
+    """
+    pairs = list(zip(teacher.shape[1:-1], student.shape[1:-1], strict=True))
+    if all(t == s or t is None or s is None for t, s in pairs):
+        return teacher, student
+    sizes = tuple(min(pair) for pair in pairs)
+    return pool_to(teacher, sizes), pool_to(student, sizes)
+
+
+def sizes_can_meet(teacher_shape, student_shape):
+    """Whether `to_common_size` can bring two shapes `(batch, positions..., channels)` together."""
+    if len(teacher_shape) != len(student_shape):
+        return False
+    pairs = list(zip(teacher_shape[1:-1], student_shape[1:-1], strict=True))
+    # An unknown size is trusted to be equal only when no dimension needs pooling.
+    known = all(t is not None and s is not None for t, s in pairs)
+    return known or all(t == s or t is None or s is None for t, s in pairs)
+
+
+def pointwise(rank, width, name, use_bias=True):
+    """An unbuilt layer that maps channels to `width` at every position: a convolution of kernel 1.
+
+    Args:
+        rank: Dimensions of the feature with its batch: 3, 4 or 5.
+        width: Number of channels wanted.
+        name: Name of the layer.
+        use_bias: Whether it has a bias.
+    """
+    kind = {3: keras.layers.Conv1D, 4: keras.layers.Conv2D, 5: keras.layers.Conv3D}[rank]
+    return kind(width, 1, use_bias=use_bias, name=name, dtype="float32", data_format="channels_last")

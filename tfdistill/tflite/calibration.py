@@ -1,0 +1,182 @@
+"""Samples for calibration and verification, from whatever Keras itself takes, checked before anything slow begins."""
+
+import dataclasses
+import itertools
+import math
+
+import keras
+import numpy as np
+
+from tfdistill.errors import DataError, nearest
+
+# Below this many samples the observed ranges say more about the samples than about the data.
+MIN_CALIBRATION_SAMPLES = 16
+# Ranges hardly move after a few hundred samples, and each costs a run of the uncompressed model.
+MAX_CALIBRATION_SAMPLES = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Checked samples in memory.
+
+    Attributes:
+        inputs: Dict of input name -> array (samples, ...) of the input's own type.
+        labels: What came along as labels, in the caller's own nest of arrays, or None.
+        count: Number of samples, at least 1.
+    """
+
+    inputs: dict
+    labels: object
+    count: int
+
+    def batches(self, size):
+        """Yields dicts of input name -> array of at most `size` samples."""
+        for start in range(0, self.count, size):
+            yield {name: array[start : start + size] for name, array in self.inputs.items()}
+
+
+def collect(data, signature, what="calibration", minimum=1, limit=None):
+    """Reads samples and checks them.
+
+    Args:
+        data: One of: an array (samples, ...); a list of arrays, one for each input; a dict of input name -> array; a tuple (inputs,
+            labels) or (inputs, labels, sample_weight) of these; or a `tf.data.Dataset`, `keras.utils.PyDataset` or iterator of batches or
+            single samples of any of these.
+        signature: The model's `ModelSignature`.
+        what: Name of the data in errors.
+        minimum: Least number of samples.
+        limit: Largest number of samples to keep: evenly spaced ones of arrays, the first ones of a dataset. None keeps all.
+
+    Returns:
+        `Samples`.
+
+    Raises:
+        DataError: for too few samples, unknown or missing inputs, wrong shapes, NaN or infinite values.
+    """
+    if _is_stream(data):
+        inputs, labels = _read_stream(data, signature, what, limit)
+    else:
+        x, labels = _split(data)
+        inputs = _by_name(x, signature, what)
+        labels = None if labels is None else keras.tree.map_structure(np.asarray, labels)
+    for i in signature.inputs:
+        _check_shape(inputs[i.name], i, what)
+    counts = {name: len(array) for name, array in inputs.items()}
+    for position, leaf in enumerate(keras.tree.flatten(labels) if labels is not None else []):
+        counts[f"labels[{position}]"] = len(leaf) if np.ndim(leaf) else 0
+    count = next(iter(counts.values()))
+    if len(set(counts.values())) > 1:
+        raise DataError(f"The {what} data has different numbers of samples: {counts}.", "one number for all inputs and labels")
+    if count < minimum:
+        raise DataError(
+            f"The {what} data holds {count} {'sample' if count == 1 else 'samples'}.",
+            f"at least {minimum}",
+            "give more samples of real data, of the kind the model will meet; a few hundred are usual",
+        )
+    if limit is not None and count > limit:
+        kept = np.linspace(0, count - 1, limit).round().astype(int)
+        inputs = {name: array[kept] for name, array in inputs.items()}
+        labels = None if labels is None else keras.tree.map_structure(lambda leaf: leaf[kept], labels)
+        count = limit
+    inputs = {i.name: _cast(inputs[i.name], i, what) for i in signature.inputs}
+    for name, array in inputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int((~np.isfinite(array.reshape(count, -1))).any(axis=1).sum())
+            raise DataError(f"Input '{name}' of the {what} data is NaN or infinite in {bad} of {count} samples.", "finite values")
+    return Samples(inputs, labels, count)
+
+
+def _is_stream(data):
+    import tensorflow as tf
+
+    return isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) or hasattr(data, "__next__")
+
+
+def _split(element):
+    # Keras's own convention: a tuple is (inputs, labels, sample weights), a list is several inputs.
+    if isinstance(element, tuple):
+        return element[0], element[1] if len(element) > 1 else None
+    return element, None
+
+
+def _elements(data):
+    """Returns what to iterate over, and its length: infinite for a dataset that says that it never ends, None where unknown."""
+    import tensorflow as tf
+
+    if isinstance(data, tf.data.Dataset):
+        return data, math.inf if data.cardinality() == tf.data.INFINITE_CARDINALITY else None
+    if isinstance(data, keras.utils.PyDataset):
+        length = data.num_batches
+        return (data[i] for i in (itertools.count() if length is None else range(length))), math.inf if length is None else length
+    return data, None
+
+
+def _read_stream(data, signature, what, limit):
+    elements, length = _elements(data)
+    if limit is None and length == math.inf:
+        raise DataError(f"The {what} dataset never ends.", "a finite one", "take a part of it: dataset.take(n)")
+    parts, labels, count = [], [], 0
+    for element in elements:
+        x, y = _split(element)
+        part = _by_name(x, signature, what)
+        first = signature.inputs[0]
+        single = np.ndim(part[first.name]) == len(first.shape)
+        if single:
+            part = {name: array[None] for name, array in part.items()}
+        parts.append(part)
+        if y is not None:
+            labels.append(keras.tree.map_structure(lambda leaf, single=single: np.asarray(leaf)[None] if single else np.asarray(leaf), y))
+        count += len(part[first.name])
+        if limit is not None and count >= limit:
+            break
+    if not parts:
+        raise DataError(f"The {what} dataset is empty.", "at least one batch", "an iterator that was read once is spent: make a new one")
+    try:
+        inputs = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        joined = keras.tree.map_structure(lambda *leaves: np.concatenate(leaves), *labels) if labels else None
+    except ValueError as error:
+        raise DataError(f"The batches of the {what} dataset do not fit together: {error}.", "batches of one shape") from error
+    if limit is not None and count > limit:
+        inputs = {name: array[:limit] for name, array in inputs.items()}
+        joined = None if joined is None else keras.tree.map_structure(lambda leaf: leaf[:limit], joined)
+    return inputs, joined
+
+
+def _by_name(x, signature, what):
+    wanted = [i.key for i in signature.inputs]
+    if isinstance(x, dict):
+        by_key = {}
+        for i in signature.inputs:
+            key = i.key if i.key in x else i.name
+            if key not in x:
+                raise DataError(f"The {what} data has no input '{i.key}'.", f"the inputs {wanted}", nearest(i.key, [str(k) for k in x]))
+            by_key[i.name] = np.asarray(x[key])
+        unknown = sorted(set(x) - set(wanted) - set(by_key))
+        if unknown:
+            raise DataError(f"The {what} data has the inputs {unknown}, which the model has not.", f"the inputs {wanted}")
+        return by_key
+    if len(signature.inputs) == 1:
+        only = signature.inputs[0]
+        if isinstance(x, (list, tuple)) and len(x) == 1 and np.ndim(x[0]) == len(only.shape) + 1:
+            x = x[0]
+        return {only.name: np.asarray(x)}
+    if not isinstance(x, (list, tuple)) or len(x) != len(wanted):
+        raise DataError(f"The {what} data is a {type(x).__name__}.", f"a dict, or a list of {len(wanted)} arrays, for the inputs {wanted}")
+    return {i.name: np.asarray(array) for i, array in zip(signature.inputs, x, strict=True)}
+
+
+def _check_shape(array, expected, what):
+    fits = array.ndim == len(expected.shape) + 1 and all(
+        want is None or have == want for have, want in zip(array.shape[1:], expected.shape, strict=True)
+    )
+    if not fits:
+        shape = ", ".join(["samples", *("any" if s is None else str(s) for s in expected.shape)])
+        raise DataError(f"Input '{expected.key}' of the {what} data has the shape {array.shape}.", f"({shape})")
+
+
+def _cast(array, expected, what):
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"Input '{expected.key}' of the {what} data has the type {array.dtype}.", f"numbers, for {expected.dtype}")
+    if np.dtype(expected.dtype).kind in "iu" and array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):
+        raise DataError(f"Input '{expected.key}' of the {what} data holds fractions.", f"whole numbers, for {expected.dtype}")
+    return np.ascontiguousarray(array, dtype=expected.dtype)

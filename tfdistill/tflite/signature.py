@@ -1,0 +1,155 @@
+"""What a model takes and gives, by name: the names that end up in the file's signature."""
+
+import dataclasses
+import re
+
+import keras
+
+from tfdistill.errors import ModelError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInput:
+    """One input of a model.
+
+    Attributes:
+        key: Its name in the model.
+        name: Its name in the file: `key` with everything that is not a letter, digit or underscore replaced.
+        batch: The batch the model was built for, or None where any will do.
+        shape: Shape without the batch; None for an axis of any length.
+        dtype: For example `"float32"`.
+    """
+
+    key: str
+    name: str
+    batch: int | None
+    shape: tuple
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSignature:
+    """All inputs of a model in flattened order, and the nest that its `call` expects them in."""
+
+    inputs: tuple[ModelInput, ...]
+    structure: object
+    output_keys: tuple[str, ...] | None
+
+    def pack(self, arrays):
+        """Turns a dict of input name -> array into the nest that the model takes."""
+        return keras.tree.pack_sequence_as(self.structure, [arrays[i.name] for i in self.inputs])
+
+    def name_outputs(self, outputs):
+        """Turns what the model returned into a dict of output name -> tensor, in flattened order."""
+        flat = keras.tree.flatten(outputs)
+        if isinstance(outputs, dict):
+            keys = [_key(path) for path, _ in keras.tree.flatten_with_path(outputs)]
+        elif self.output_keys is not None and len(self.output_keys) == len(flat):
+            keys = self.output_keys
+        else:
+            keys = [f"output_{i}" for i in range(len(flat))]
+        return dict(zip(_identifiers(keys), flat, strict=True))
+
+
+def describe(model):
+    """Finds out what `model` takes.
+
+    Args:
+        model: A built Keras 3 model (functional, Sequential or subclassed), or an adopted tf_keras model.
+
+    Returns:
+        A `ModelSignature`.
+
+    Raises:
+        ModelError: if it is not a Keras model or not built.
+    """
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"A {type(model).__module__}.{type(model).__name__} cannot be exported.",
+            "a keras.Model (Keras 3)",
+            "adopt a tf_keras model first: tfdistill.legacy.adopt",
+        )
+    from tfdistill.legacy.adopt import AdoptedModel  # brings no tf_keras by itself, but is needed here only
+
+    source = model.legacy if isinstance(model, AdoptedModel) else model
+    if not source.built:
+        raise ModelError(
+            f"The model '{model.name}' is not built.", "a model that knows its input shapes", "call it once, or give it a keras.Input"
+        )
+    tensors = getattr(source, "inputs", None)
+    if not tensors:
+        return _from_build_config(model)
+    # A Sequential has a list of tensors only; the others know the nest that they were made with.
+    structure = tensors[0] if isinstance(source, keras.Sequential) else _plain(source.input)
+    paths = keras.tree.flatten_with_path(structure)
+    keys = [_key(path) if isinstance(structure, dict) else tensor.name.partition(":")[0] for path, tensor in paths]
+    inputs = tuple(
+        ModelInput(key, name, tensor.shape[0], tuple(tensor.shape[1:]), _dtype_name(tensor.dtype))
+        for key, name, (_, tensor) in zip(keys, _identifiers(keys), paths, strict=True)
+    )
+    # Keras names an output after the layer that makes it; only Sequential does not say so itself.
+    output_keys = (source.layers[-1].name,) if isinstance(source, keras.Sequential) else getattr(source, "output_names", None)
+    return ModelSignature(inputs, structure, tuple(output_keys) if output_keys else None)
+
+
+def _from_build_config(model):
+    # A subclassed model says only which shapes it was built with; its dtype is its policy's.
+    config = model.get_build_config() or {}
+    shapes = config.get("input_shape", config.get("shapes_dict"))
+    if shapes is None:
+        raise ModelError(
+            f"The subclassed model '{model.name}' does not say which shapes it takes.",
+            "a model whose `build` or first call recorded its input shape",
+            "call it once on a batch of data",
+        )
+    structure = _shapes_as_leaves(shapes)
+    paths = keras.tree.flatten_with_path(structure)
+    keys = [_key(path) if path else "inputs" for path, _ in paths]
+    inputs = tuple(
+        ModelInput(key, name, None, leaf.shape[1:], model.input_dtype)
+        for key, name, (_, leaf) in zip(keys, _identifiers(keys), paths, strict=True)
+    )
+    return ModelSignature(inputs, structure, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    shape: tuple
+
+
+def _shapes_as_leaves(shapes):
+    if isinstance(shapes, dict):
+        return {key: _shapes_as_leaves(value) for key, value in shapes.items()}
+    if all(size is None or isinstance(size, int) for size in shapes):
+        return _Leaf(tuple(shapes))
+    return [_shapes_as_leaves(value) for value in shapes]
+
+
+def _plain(structure):
+    # Keras and tf_keras wrap lists and dicts for tracking; the nest is all that is wanted.
+    if isinstance(structure, dict):
+        return {key: _plain(value) for key, value in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return [_plain(value) for value in structure]
+    return structure
+
+
+def _key(path):
+    return "_".join(str(part) for part in path)
+
+
+def _dtype_name(dtype):
+    return dtype if isinstance(dtype, str) else dtype.name
+
+
+def _identifiers(keys):
+    names = []
+    for key in keys:
+        name = re.sub(r"\W", "_", key)
+        name = f"_{name}" if name[:1].isdigit() else name
+        # Two outputs of one layer share a name in Keras; a signature cannot.
+        unique, suffix = name, 1
+        while unique in names:
+            unique, suffix = f"{name}_{suffix}", suffix + 1
+        names.append(unique)
+    return names
