@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from zoo_models import FAMILIES, SMALL, family, randomize
 
 from tfdistill.legacy import check_parity, to_keras, to_tf_keras
@@ -64,3 +66,29 @@ def test_structures_and_predictions_agree(name):
     ours, theirs = model(inputs), to_tf_keras(model)(inputs)
     assert type(ours) is type(theirs) or not isinstance(ours, dict)
     keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, atol=BOUND, rtol=0), ours, theirs)
+
+
+# Layers that keep an image's size and number of channels, so that any two can follow each other or be merged.
+KEEPERS = (
+    lambda x: keras.layers.Conv2D(4, 3, padding="same", activation="relu")(x),
+    lambda x: keras.layers.DepthwiseConv2D(3, padding="same")(x),
+    lambda x: keras.layers.BatchNormalization()(x),
+    lambda x: keras.layers.GroupNormalization(2)(x),
+    lambda x: keras.layers.ReLU(6.0)(x),
+    lambda x: keras.layers.Dropout(0.5)(x),
+    lambda x: x * keras.ops.mean(x, axis=(1, 2), keepdims=True),
+    lambda x: 1.0 - keras.ops.sigmoid(x),
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(KEEPERS) - 1), st.integers(0, 20)), min_size=1, max_size=6), st.integers(0, 2**16))
+@settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_graph(steps, seed):
+    """Each step applies a layer to any earlier tensor and, every second time, adds the newest one."""
+    inputs = keras.Input((6, 6, 4), name="image")
+    made = [inputs]
+    for i, (kind, source) in enumerate(steps):
+        x = KEEPERS[kind](made[source % len(made)])
+        made.append(keras.layers.Add()([x, made[-1]]) if i % 2 else x)
+    model = randomize(keras.Model(inputs, [made[-1], keras.layers.GlobalAveragePooling2D()(made[-1])]), seed)
+    assert check_parity(model, to_tf_keras(model, check=False), seed=seed).max_abs_error <= BOUND

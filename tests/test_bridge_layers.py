@@ -90,7 +90,6 @@ LAYERS = {
     "GlobalMaxPooling1D": lambda: one(layers.GlobalMaxPooling1D(), SIGNAL),
     "GlobalMaxPooling2D": lambda: one(layers.GlobalMaxPooling2D(), IMAGE),
     "GlobalMaxPooling3D": lambda: one(layers.GlobalMaxPooling3D(), VOLUME),
-    "AdaptiveAveragePooling2D": lambda: one(layers.AdaptiveAveragePooling2D(3), IMAGE),
     "UpSampling1D": lambda: one(layers.UpSampling1D(2), SIGNAL),
     "UpSampling2D nearest": lambda: one(layers.UpSampling2D((2, 3)), IMAGE),
     "UpSampling2D bilinear": lambda: one(layers.UpSampling2D(2, interpolation="bilinear"), IMAGE),
@@ -217,6 +216,8 @@ ACTIVATIONS = sorted(
     and name not in ("deserialize", "get", "serialize", "threshold")
     and not name.startswith("_")
 )
+if hasattr(layers, "AdaptiveAveragePooling2D"):  # newer than Keras 3.12
+    LAYERS["AdaptiveAveragePooling2D"] = lambda: one(layers.AdaptiveAveragePooling2D(3), IMAGE)
 RANDOM = ("Dropout", "dropout", "Noise", "RandomFlip")
 ROWS = {
     **LAYERS,

@@ -11,7 +11,14 @@ from tfdistill.errors import ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy import door
 from tfdistill.legacy.adopt import AdoptedModel, adopt
+from tfdistill.legacy.back import to_keras
 from tfdistill.legacy.convert import to_tf_keras
+from tfdistill.legacy.graph import is_functional, is_sequential
+from tfdistill.legacy.parity import check_parity
+from tfdistill.legacy.tracing import open_model as open_subclassed
+
+# The two Keras round differently in places, and a trained model multiplies that; a wrong translation differs by far more.
+TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +57,8 @@ def open_model(model):
     if isinstance(model, AdoptedModel):
         return Opened(model.legacy, model.original, model)
     if isinstance(model, keras.Model):
-        legacy = to_tf_keras(model)
+        legacy = to_tf_keras(model, check=False)
+        _compare(model, legacy)
         return Opened(legacy, model, adopt(legacy, original=model))
     if isinstance(model, door.tf_keras().Model):
         return Opened(model, None, adopt(model))
@@ -66,6 +74,17 @@ def refuse_wrapped(opened, step):
             "a model without the wrappers of an earlier step",
             "give it what the earlier step's strip(model) returned; quantization-aware training comes last",
         )
+
+
+def back_to_keras(legacy, original):
+    """Returns a fresh Keras 3 model like `original` with the weights of an unwrapped tf_keras model, compared on random input."""
+    model = to_keras(legacy, like=original, check=False)
+    _compare(model, legacy)
+    return model
+
+
+def _compare(model, legacy):
+    check_parity(model if is_functional(model) or is_sequential(model) else open_subclassed(model), legacy, tolerance=TOLERANCE)
 
 
 def layers_by_name(model):

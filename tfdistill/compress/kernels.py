@@ -25,7 +25,14 @@ PRUNABLE = {
 }
 
 DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
-NORMALIZATIONS = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization", "Normalization", "SyncBatchNormalization")
+NORMALIZATIONS = (
+    "BatchNormalization",
+    "LayerNormalization",
+    "GroupNormalization",
+    "UnitNormalization",
+    "Normalization",
+    "SyncBatchNormalization",
+)
 
 _PER_OUTPUT_POSITION = ("Dense", "Conv1D", "Conv2D", "Conv3D", "SeparableConv1D", "SeparableConv2D", *DEPTHWISE)
 

@@ -17,7 +17,6 @@ from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy import door
 from tfdistill.legacy.adopt import AdoptedModel, adopt
-from tfdistill.legacy.back import to_keras
 
 POLYNOMIAL, CONSTANT = "polynomial", "constant"
 
@@ -68,7 +67,9 @@ class Prune(Step):
             raise ConfigurationError(f"schedule={self.schedule!r}.", "'polynomial' or 'constant'")
         if self.schedule == CONSTANT and self.initial_sparsity:
             raise ConfigurationError(
-                f"initial_sparsity={self.initial_sparsity} with schedule='constant'.", "a constant schedule has one sparsity", "use 'polynomial'"
+                f"initial_sparsity={self.initial_sparsity} with schedule='constant'.",
+                "a constant schedule has one sparsity",
+                "use 'polynomial'",
             )
         if not self.power > 0:
             raise ConfigurationError(f"power={self.power}.", "a number above 0")
@@ -144,7 +145,7 @@ class Prune(Step):
             raise ModelError(
                 f"The model '{model.name}' does not know the Keras 3 model that it came from.", "one that apply() made from a Keras 3 model"
             )
-        return to_keras(graph.rebuild(model.legacy, lambda path, layer: layer), like=model.original)
+        return graph.back_to_keras(graph.rebuild(model.legacy, lambda path, layer: layer), model.original)
 
     def check(self, model):
         wrong = []

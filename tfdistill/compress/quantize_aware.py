@@ -13,8 +13,8 @@ from tfdistill.compress import graph, kernels, quantize_scheme
 from tfdistill.compress.selection import select, selectors
 from tfdistill.compress.step import DONE, SKIPPED, LayerPlan, Plan, Step
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
+from tfdistill.legacy import adopt_quantizers, door
 from tfdistill.legacy import adopt_scope as scope
-from tfdistill.legacy import door
 from tfdistill.legacy.adopt import AdoptedModel, adopt
 
 AUTO = "auto"
@@ -61,6 +61,8 @@ class QuantizeAware(Step):
         for row in plan.rows:
             if row.name in named and row.action == SKIPPED:
                 raise ModelError(f"QuantizeAware cannot train '{row.name}' quantized: {row.reason}.", mend="leave it out of layers=")
+        if not any(row.action == DONE and not row.reason.startswith(quantize_scheme.PASSES) for row in plan.rows):
+            raise ModelError(f"QuantizeAware finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", mend="choose other layers")
         sparse = self._sparse(opened, plan)
         quantize = door.tfmot().quantization.keras
         done = set(plan.names(DONE))
@@ -75,10 +77,11 @@ class QuantizeAware(Step):
                 made = quantize.quantize_apply(graph.rebuild(opened.legacy, replace), scheme=quantize_scheme.scheme(sparse))
             except (ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
                 raise ModelError(
-                    f"TFMOT cannot make '{opened.adopted.name}' quantization-aware: {error}", mend="exclude the layers that plan(model) is unsure of"
+                    f"TFMOT cannot make '{opened.adopted.name}' quantization-aware: {error}",
+                    mend="exclude the layers that plan(model) is unsure of",
                 ) from error
         for layer in quantized_layers(made):
-            scope.make_serializable(layer)
+            adopt_quantizers.make_serializable(layer)
             for weight, mask in scope.masks_of(layer):
                 mask.assign(np.asarray(weight) != 0)
         return adopt(made, original=opened.original, name=opened.adopted.name)
@@ -91,11 +94,15 @@ class QuantizeAware(Step):
     def check(self, model):
         layers = quantized_layers(model.legacy) if isinstance(model, AdoptedModel) else []
         if not layers:
-            raise InvariantError(f"The model '{model.name}' holds no quantizers.", "the model that QuantizeAware.apply returned, or its checkpoint")
+            raise InvariantError(
+                f"The model '{model.name}' holds no quantizers.", "the model that QuantizeAware.apply returned, or its checkpoint"
+            )
         wrong = [text for layer in layers for text in _wrong_ranges(layer)]
         if wrong:
             raise InvariantError(
-                f"Ranges of '{model.name}' were never trained: {'; '.join(wrong)}.", "ranges that training has seen data for", "train the model with fit"
+                f"Ranges of '{model.name}' were never trained: {'; '.join(wrong)}.",
+                "ranges that training has seen data for",
+                "train the model with fit",
             )
         for layer in layers:
             for weight, mask in scope.masks_of(layer):
@@ -115,7 +122,9 @@ class QuantizeAware(Step):
                     sparse.add(path)
         if self.preserve_sparsity is True and not sparse:
             raise ModelError(
-                f"preserve_sparsity=True, but no kernel of '{opened.adopted.name}' has a zero.", "a pruned model", "prune it first, or use 'auto'"
+                f"preserve_sparsity=True, but no kernel of '{opened.adopted.name}' has a zero.",
+                "a pruned model",
+                "prune it first, or use 'auto'",
             )
         return sparse
 

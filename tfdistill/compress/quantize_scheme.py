@@ -8,8 +8,7 @@ own transform leaves such a layer without any quantizer).
 import functools
 import typing
 
-from tfdistill.legacy import adopt_scope as scope
-from tfdistill.legacy import door
+from tfdistill.legacy import adopt_quantizers, door
 
 WEIGHTS, OUTPUT, PASSES = "weights and output trained quantized", "output trained quantized", "adds no range of its own"
 FOLDED = "folded into the layer before it, which is trained quantized"
@@ -73,7 +72,7 @@ def treatment(layer, chosen):
     if kind == "BatchNormalization" and _foldable_before(layer, chosen):
         return Treatment(True, FOLDED)
     if kind in _OUTPUT_ONLY or (kind == "Activation" and _name(layer.activation) not in _AS_LAYER):
-        return Treatment(True, OUTPUT, scope.output_only_config())
+        return Treatment(True, OUTPUT, adopt_quantizers.output_only_config())
     if kind == "SeparableConv2D":
         return Treatment(True, WEIGHTS)
     if not registry.supports(layer):
@@ -93,7 +92,7 @@ def scheme(sparse):
     base_layout, registry_module, base_scheme, separable, transformer = _tfmot_parts()
 
     def own(name, config):
-        return scope.prompt_quantize_config(config, masked=name in sparse)
+        return adopt_quantizers.prompt_quantize_config(config, masked=name in sparse)
 
     class NamedSeparable(separable):
         """Splits a separable convolution into two layers that are named after it."""

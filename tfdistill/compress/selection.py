@@ -23,7 +23,8 @@ def selectors(value, setting):
     given = (value,) if isinstance(value, str) or callable(value) else value
     if not isinstance(given, (list, tuple, set, frozenset)) or not given or not all(isinstance(g, str) or callable(g) for g in given):
         raise ConfigurationError(
-            f"{setting}={value!r} selects no layers.", "a layer's name, a pattern such as 'encoder/*', a predicate of a layer, or a list of these"
+            f"{setting}={value!r} selects no layers.",
+            "a layer's name, a pattern such as 'encoder/*', a predicate of a layer, or a list of these",
         )
     return tuple(given)
 

@@ -7,7 +7,7 @@ from keras import layers
 MOMENTUM = 0.9
 
 
-def _convolved(x, filters, strides=1, size=3):
+def convolved(x, filters, strides=1, size=3):
     x = layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False)(x)
     return layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM)(x))
 
@@ -15,7 +15,7 @@ def _convolved(x, filters, strides=1, size=3):
 def _separable(x, filters, strides=1):
     x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x)
     x = layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM)(x))
-    return _convolved(x, filters, size=1)
+    return convolved(x, filters, size=1)
 
 
 def _stem_strides(shape):
@@ -26,10 +26,10 @@ def _stem_strides(shape):
 def teacher(shape, classes):
     """A convolutional net, about twenty times the student's computation."""
     inputs = keras.Input(shape)
-    x = _convolved(inputs, 32, _stem_strides(shape))
-    x = _convolved(x, 64)
-    x = _convolved(x, 64, strides=2)
-    x = _convolved(x, 128)
+    x = convolved(inputs, 32, _stem_strides(shape))
+    x = convolved(x, 64)
+    x = convolved(x, 64, strides=2)
+    x = convolved(x, 128)
     x = layers.Dropout(0.3)(layers.Flatten()(x))
     x = layers.Dropout(0.3)(layers.Dense(128, activation="relu")(x))
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="teacher")
@@ -38,7 +38,7 @@ def teacher(shape, classes):
 def student(shape, classes):
     """A depthwise separable net for a small board."""
     inputs = keras.Input(shape)
-    x = _convolved(inputs, 16, _stem_strides(shape))
+    x = convolved(inputs, 16, _stem_strides(shape))
     x = _separable(x, 32, strides=2)
     x = layers.Dense(64, activation="relu")(layers.Flatten()(x))
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="student")

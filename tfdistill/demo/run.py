@@ -125,10 +125,12 @@ class Demo:
         keras.utils.set_random_seed(self.seed)
         return build(self.data.shape, self.data.classes)
 
+    def distiller(self, teacher, student):
+        return Distiller(teacher, student, SoftTargets(self.plan.temperature), student_loss_weight=self.plan.student_loss_weight)
+
     def distil(self, name, student, rate, epochs, callbacks=()):
         """Trains a student, of whatever kind, with the teacher on."""
-        distiller = Distiller(self.teacher, student, SoftTargets(self.plan.temperature), student_loss_weight=self.plan.student_loss_weight)
-        return self.fit(name, distiller, rate, epochs, callbacks=callbacks)
+        return self.fit(name, self.distiller(self.teacher, student), rate, epochs, callbacks=callbacks)
 
     def train_teacher(self):
         self.teacher = self.fresh(models.teacher)
@@ -142,11 +144,15 @@ class Demo:
         self.note("scratch", scratch, scratch.get_weights(), seconds)
         return scratch
 
-    def train_distilled(self):
+    def train_taught(self, name, way):
+        """Trains a fresh student with the distiller that `way(teacher, student)` makes, under the settings of the scratch student."""
         student = self.fresh(models.student)
-        seconds = self.distil("distilled", student, self.plan.rate, self.plan.student_epochs)
-        self.note("distilled", student, student.get_weights(), seconds)
+        seconds = self.fit(name, way(self.teacher, student), self.plan.rate, self.plan.student_epochs)
+        self.note(name, student, student.get_weights(), seconds)
         return student
+
+    def train_distilled(self):
+        return self.train_taught("distilled", self.distiller)
 
     def prune(self, student):
         """Prunes the student, the teacher still on; returns the step and the plain Keras model."""

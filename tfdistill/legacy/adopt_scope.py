@@ -1,7 +1,7 @@
-"""What this library adds to TFMOT's quantization, and how TFMOT's wrappers are seen through.
+"""How TFMOT's wrappers are seen through, and how a wrapped model is written down and rebuilt.
 
-TFMOT wraps and renames layers (`quant_conv`), keeps its masks and ranges among the weights, and writes no quantizer into its configs. Here are the
-functions that find the user's layer, kernel and mask again, and the classes that a rebuilt model needs.
+TFMOT wraps and renames layers (`quant_conv`), and keeps its masks and ranges among the weights. Here are the functions that find the user's layer,
+kernel and mask again.
 """
 
 import contextlib
@@ -13,9 +13,8 @@ import keras
 
 from tfdistill.legacy import door
 from tfdistill.legacy.activations import translate_activation
+from tfdistill.legacy.adopt_quantizers import MASK, own_classes
 from tfdistill.legacy.hosted import layer_class, operation_class
-
-MASK = "sparsity_mask"
 
 
 @functools.cache
@@ -76,143 +75,6 @@ def own_variables(layer):
     return list(layer._non_trainable_weights) if is_wrapper(layer) else []
 
 
-@functools.cache
-def _own_classes():
-    tfmot = door.tfmot()
-    import tensorflow as tf
-    from tensorflow_model_optimization.python.core.quantization.keras import quantize_config, utils
-
-    keras_base = tfmot.quantization.keras
-
-    class SparseWeightsQuantizer(keras_base.quantizers.Quantizer):
-        """Quantizes a weight under a fixed mask, so that its zeros stay zero.
-
-        The mask is a variable of the wrapper: unlike TFMOT's own sparsity-preserving quantizer, whose mask is a constant of one process, it is in
-        every checkpoint. It multiplies the weight before the fake quantization, so the gradient of a masked weight is zero as well.
-        """
-
-        def __init__(self, quantizer):
-            self.quantizer = quantizer
-
-        def build(self, tensor_shape, name, layer):
-            mask = layer.add_weight(f"{name}_{MASK}", shape=tensor_shape, initializer="ones", trainable=False)
-            return {**self.quantizer.build(tensor_shape, name, layer), MASK: mask}
-
-        def __call__(self, inputs, training, weights, **kwargs):
-            return self.quantizer(tf.multiply(inputs, tf.cast(weights[MASK], inputs.dtype)), training, weights=weights, **kwargs)
-
-        def get_config(self):
-            return {"quantizer": utils.serialize_keras_object(self.quantizer)}
-
-        @classmethod
-        def from_config(cls, config):
-            return cls(utils.deserialize_keras_object(config["quantizer"]))
-
-    class PromptRangeQuantizer(keras_base.quantizers.Quantizer):
-        """Quantizes activations to a moving average of their range that starts from the first batch.
-
-        TFMOT's own starts from -6 to 6 and forgets that at 0.1 % a batch: after 500 batches, 60 % of it is still there. This one is the plain mean of
-        the ranges of the first 100 batches, and a moving average with a momentum of 0.99 from there on.
-        """
-
-        def __init__(self, quantizer):
-            self.quantizer = quantizer
-
-        def build(self, tensor_shape, name, layer):
-            batches = layer.add_weight(
-                f"{name}_batches", shape=(), initializer="zeros", trainable=False, aggregation=tf.VariableAggregation.MEAN
-            )
-            return {**self.quantizer.build(tensor_shape, name, layer), "batches": batches}
-
-        def __call__(self, inputs, training, weights, **kwargs):
-            if training:
-                momentum = tf.minimum(weights["batches"] / (weights["batches"] + 1.0), 0.99)
-                # An integer zero point needs a range that holds zero.
-                low = tf.minimum(tf.cast(tf.reduce_min(inputs), tf.float32), 0.0)
-                high = tf.maximum(tf.cast(tf.reduce_max(inputs), tf.float32), 0.0)
-                move = tf.__internal__.train.assign_moving_average
-                moved = [move(weights["min_var"], low, momentum, zero_debias=False), move(weights["max_var"], high, momentum, zero_debias=False)]
-                with tf.control_dependencies([tf.convert_to_tensor(value) for value in moved]):
-                    weights["batches"].assign_add(1.0)
-            return self.quantizer(inputs, False, weights=weights, **kwargs)
-
-        def get_config(self):
-            return {"quantizer": utils.serialize_keras_object(self.quantizer)}
-
-        @classmethod
-        def from_config(cls, config):
-            return cls(utils.deserialize_keras_object(config["quantizer"]))
-
-    def prompt(quantizer):
-        return PromptRangeQuantizer(quantizer) if isinstance(quantizer, keras_base.quantizers.MovingAverageQuantizer) else quantizer
-
-    class PromptQuantizeConfig(keras_base.QuantizeConfig):
-        """Another `QuantizeConfig` with ranges that start from the first batch and, if `masked`, with every weight quantized under a mask."""
-
-        def __init__(self, config, masked=False):
-            self.config, self.masked = config, masked
-
-        def get_weights_and_quantizers(self, layer):
-            pairs = self.config.get_weights_and_quantizers(layer)
-            return [(weight, SparseWeightsQuantizer(quantizer)) for weight, quantizer in pairs] if self.masked else pairs
-
-        def get_activations_and_quantizers(self, layer):
-            return [(activation, prompt(quantizer)) for activation, quantizer in self.config.get_activations_and_quantizers(layer)]
-
-        def set_quantize_weights(self, layer, quantize_weights):
-            self.config.set_quantize_weights(layer, quantize_weights)
-
-        def set_quantize_activations(self, layer, quantize_activations):
-            self.config.set_quantize_activations(layer, quantize_activations)
-
-        def get_output_quantizers(self, layer):
-            return [prompt(quantizer) for quantizer in self.config.get_output_quantizers(layer)]
-
-        def get_config(self):
-            return {"config": utils.serialize_keras_object(self.config), "masked": self.masked}
-
-        @classmethod
-        def from_config(cls, config):
-            return cls(utils.deserialize_keras_object(config["config"]), config["masked"])
-
-    class SerializableOutputOnlyConfig(quantize_config.OutputOnlyConfig):
-        """TFMOT's config for a layer that only has to give its output's range to the next one, in a form that can be written down."""
-
-        def get_config(self):
-            return {"config": utils.serialize_keras_object(self.quantize_config)}
-
-        @classmethod
-        def from_config(cls, config):
-            return cls(utils.deserialize_keras_object(config["config"]))
-
-    return {
-        "SparseWeightsQuantizer": SparseWeightsQuantizer,
-        "PromptRangeQuantizer": PromptRangeQuantizer,
-        "PromptQuantizeConfig": PromptQuantizeConfig,
-        "SerializableOutputOnlyConfig": SerializableOutputOnlyConfig,
-    }
-
-
-def prompt_quantize_config(config, masked):
-    """Returns a TFMOT `QuantizeConfig` that does what `config` does, with ranges from the first batch on, and weights under a mask if `masked`."""
-    kind = _own_classes()["PromptQuantizeConfig"]
-    return config if isinstance(config, kind) else kind(config, masked)
-
-
-def output_only_config():
-    """Returns a TFMOT `QuantizeConfig` that quantizes a layer's output and nothing else of it."""
-    door.tfmot()
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
-
-    return default_8bit_quantize_configs.Default8BitOutputQuantizeConfig()
-
-
-def make_serializable(layer):
-    """Replaces a quantization wrapper's config by an equal one that can be written down, where TFMOT's own cannot."""
-    if type(layer.quantize_config).__name__ == "OutputOnlyConfig":
-        layer.quantize_config = _own_classes()["SerializableOutputOnlyConfig"](layer.quantize_config.quantize_config)
-
-
 def masks_of(layer):
     """Lists the weights of one live layer that a mask holds: pairs of (weight variable, mask variable), from pruning or from sparse QAT."""
     if is_pruned(layer):
@@ -263,7 +125,7 @@ def legacy_scope(custom_objects=None):
     with (
         tfmot.sparsity.keras.prune_scope(),
         cluster.cluster_scope(),
-        tfmot.quantization.keras.quantize_scope({**_own_classes(), **(custom_objects or {})}),
+        tfmot.quantization.keras.quantize_scope({**own_classes(), **(custom_objects or {})}),
     ):
         yield
 

@@ -152,7 +152,8 @@ class _Bridge:
         specs = [
             {"shape": list(v.shape), "dtype": keras.backend.standardize_dtype(v.dtype), "trainable": bool(v.trainable)} for v in variables
         ]
-        layer = operation_class()(operation, arguments, specs, name=call.operation.name)
+        shapes = [list(output.shape) for output in call.outputs]
+        layer = operation_class()(operation, arguments, shapes, specs, name=call.operation.name)
         outputs = layer([tensors[id(x)] for x in found] if len(found) > 1 else tensors[id(found[0])])
         if variables:
             copy_weights(variables, layer.weights, path)

@@ -27,14 +27,15 @@ def operation_class():
         Args:
             operation: Serialized `keras.Operation`.
             arguments: Its encoded arguments (see `encoding.encode`).
-            variables: List of `{"shape", "dtype", "trainable"}` for the variables among them.
+            shapes: Shapes of its outputs; Keras 3 infers dimensions that TensorFlow may lose.
+            variables: List of `{"shape", "dtype", "trainable"}` for the variables among the arguments.
         """
 
-        def __init__(self, operation, arguments, variables=(), **kwargs):
+        def __init__(self, operation, arguments, shapes, variables=(), **kwargs):
             # Operations of Keras 3 promote dtypes by themselves; a cast before them would be a second opinion.
             super().__init__(autocast=False, **kwargs)
             # Plain dicts in a namespace: as attributes, tf_keras would wrap them, and a deserialization may change what it is given.
-            self._host = types.SimpleNamespace(operation=operation, arguments=arguments, variables=list(variables))
+            self._host = types.SimpleNamespace(operation=operation, arguments=arguments, shapes=shapes, variables=list(variables))
             self._host.run = keras.saving.deserialize_keras_object(copy.deepcopy(operation))
             self._held = []
 
@@ -51,7 +52,10 @@ def operation_class():
         def call(self, inputs):
             tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
             args, kwargs = decode(self._host.arguments, tensors, [keras.ops.convert_to_tensor(v) for v in self._held])
-            return self._host.run.call(*args, **kwargs)
+            outputs = self._host.run.call(*args, **kwargs)
+            for output, shape in zip(keras.tree.flatten(outputs), self._host.shapes, strict=True):
+                output.set_shape(shape)
+            return outputs
 
         def compute_mask(self, inputs, mask=None):
             return None  # an operation of Keras 3 drops the mask
@@ -61,6 +65,7 @@ def operation_class():
                 **super().get_config(),
                 "operation": copy.deepcopy(self._host.operation),
                 "arguments": copy.deepcopy(self._host.arguments),
+                "shapes": copy.deepcopy(self._host.shapes),
                 "variables": copy.deepcopy(self._host.variables),
             }
 
@@ -100,7 +105,10 @@ def layer_class():
 
         def _own(self, variable, trainable):
             return self.add_weight(
-                name=variable.name, shape=tuple(variable.shape), dtype=keras.backend.standardize_dtype(variable.dtype), trainable=trainable
+                name=variable.path.rpartition(f"{self.name}/")[2],
+                shape=tuple(variable.shape),
+                dtype=keras.backend.standardize_dtype(variable.dtype),
+                trainable=trainable,
             )
 
         def call(self, inputs, training=None, **kwargs):
