@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zoo_models import FAMILIES, SMALL, family, randomize
+from zoo_models import FAMILIES, SMALL, Subclassed, family, randomize
 
 from tfdistill.legacy import check_parity, to_keras, to_tf_keras
 from tfdistill.legacy.graph import as_functional, is_sequential
@@ -43,6 +43,8 @@ def round_trip(model):
     for old, before, after in zip(model.weights, weights, fresh.weights, strict=True):
         step = np.float32(0.0 if old.path in learned else 0.01)  # data statistics are settings there, not weights
         np.testing.assert_array_equal(before + step, after.numpy())
+    assert fresh.name == model.name
+    assert type(fresh) is type(model)
     assert [w.name for w in fresh.weights] == [w.name for w in model.weights]
     assert [layer.name for layer in fresh.layers] == [layer.name for layer in model.layers]
     return error
@@ -66,6 +68,64 @@ def test_structures_and_predictions_agree(name):
     ours, theirs = model(inputs), to_tf_keras(model)(inputs)
     assert type(ours) is type(theirs) or not isinstance(ours, dict)
     keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, atol=BOUND, rtol=0), ours, theirs)
+
+
+def shared_across():
+    """A layer used inside a nested model and outside, and a nested model inside a layer that repeats it."""
+    dense = keras.layers.Dense(6, name="shared")
+    inner = keras.Sequential([keras.Input((6,)), dense, keras.layers.ReLU()], name="inner")
+    inputs = keras.Input((4, 6), name="steps")
+    x = keras.layers.TimeDistributed(inner, name="each")(inputs)
+    return keras.Model(inputs, dense(keras.layers.Flatten()(x)[:, :6]), name="shared_across")
+
+
+def subclassed_inside():
+    inputs = keras.Input((7,), name="x")
+    inner = Subclassed(name="own")
+    return keras.Model(inputs, keras.layers.Dense(2, name="last")(inner(keras.layers.Dense(7, name="first")(inputs))), name="outer")
+
+
+def dict_inside():
+    inner_in = keras.Input((5,), name="a")
+    inner = keras.Model(
+        {"a": inner_in}, {"z": keras.layers.Dense(3, name="z")(inner_in), "b": keras.layers.Dense(4, name="b")(inner_in)}, name="inner"
+    )
+    inputs = keras.Input((5,), name="x")
+    out = inner({"a": inputs * 2.0})
+    return keras.Model(inputs, [out["z"], keras.layers.Dense(1, name="last")(out["b"])], name="dicts")
+
+
+def cut_from_another():
+    """A model whose input is another model's inner tensor."""
+    whole = SMALL["conv1d_net"]()
+    return keras.Model(whole.layers[2].output, whole.output, name="tail")
+
+
+@pytest.mark.parametrize("make", [shared_across, subclassed_inside, dict_inside, cut_from_another])
+def test_structures(make):
+    assert round_trip(randomize(make())) <= BOUND
+
+
+def test_a_shared_layer_stays_one_layer():
+    model = shared_across()
+    rebuilt = to_tf_keras(model)
+    assert len(rebuilt.weights) == len(to_keras(rebuilt, model).weights) == len(model.weights) == 2
+
+
+def test_a_subclass_without_config_comes_back_functional():
+    class Bare(keras.Model):
+        def __init__(self, width):
+            super().__init__(name="bare")
+            self.dense = keras.layers.Dense(width, name="dense")
+
+        def call(self, inputs):
+            return self.dense(inputs) * 2.0
+
+    model = Bare(3)
+    model(np.zeros((1, 4), "float32"))
+    fresh = to_keras(to_tf_keras(randomize(model)), model)
+    assert isinstance(fresh, keras.Function)
+    np.testing.assert_array_equal(fresh(np.ones((2, 4), "float32")), model(np.ones((2, 4), "float32")))
 
 
 # Layers that keep an image's size and number of channels, so that any two can follow each other or be merged.

@@ -58,6 +58,14 @@ def adapted_normalization():
     return one(layer, VECTOR)
 
 
+def own_activation(x):
+    return ops.tanh(x) * 0.5
+
+
+def power(n):
+    return lambda x: x**n
+
+
 LAYERS = {
     "Dense": lambda: one(layers.Dense(5, activation="relu", use_bias=False), VECTOR),
     "Dense of sequences": lambda: one(layers.Dense(5), SIGNAL),
@@ -138,6 +146,8 @@ LAYERS = {
     "ELU": lambda: one(layers.ELU(0.7), VECTOR),
     "Softmax": lambda: one(layers.Softmax(axis=1), SIGNAL),
     "Activation layer": lambda: one(layers.Activation(layers.LeakyReLU(0.3)), VECTOR),
+    "own activation": lambda: one(layers.Dense(4, activation=own_activation), VECTOR),
+    "own activations of one name": lambda: op(lambda x: layers.Activation(power(2))(layers.Activation(power(3))(x)), VECTOR),
     "Add": lambda: one(layers.Add(), VECTOR, VECTOR, VECTOR),
     "Subtract": lambda: one(layers.Subtract(), VECTOR, VECTOR),
     "Multiply": lambda: one(layers.Multiply(), IMAGE, (1, 1, 4)),

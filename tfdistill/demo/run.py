@@ -172,9 +172,7 @@ class Demo:
         seconds = self.distil("quantized", quantized, self.plan.fine_tuning_rate, self.plan.quantizing_epochs, step.callbacks())
         step.check(quantized)
         pruning.check(quantized)
-        weights = (
-            [quantized.effective_weight(w.path) for w in pruned.weights] if hasattr(quantized, "effective_weight") else pruned.get_weights()
-        )
+        weights = [w for layer in graph.layers_by_name(quantized).values() for w in graph.effective_weights(layer)]
         self.note("quantized", quantized, weights, seconds)
         return step.strip(quantized)
 

@@ -33,4 +33,4 @@ class LastValue(keras.metrics.Metric):
         self.last.assign(value)
 
     def result(self):
-        return self.last.value
+        return keras.ops.convert_to_tensor(self.last)

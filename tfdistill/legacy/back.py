@@ -44,14 +44,35 @@ def clone(like, view, inputs=None):
         inputs: What a subclassed one is built with.
     """
     if is_functional(like) or is_sequential(like):
-        fresh = opened = keras.models.clone_model(like)
+        fresh = opened = _cloner()(like)
     else:
         fresh = _same_class(like, inputs)
         opened = fresh if is_functional(fresh) else open_model(fresh, inputs)
     for kept, made in zip(_flat(view), _flat(opened), strict=True):
         made.name = kept.name  # layers without a given name got the next free one
         made.trainable = kept.trainable
+    if [w.shape for w in fresh.weights] != [w.shape for w in like.weights]:
+        raise BridgeError(
+            f"A new model made like '{like.name}' has other weights: {len(fresh.weights)} of them, {fresh.count_params():,} numbers, where "
+            f"'{like.name}' has {len(like.weights)}, {like.count_params():,}.",
+            "layers whose get_config says all that their weights' shapes follow from",
+        )
     return fresh
+
+
+def _cloner():
+    """Returns a function that clones layers and models, each one once, so that a layer shared across nested models stays shared."""
+    made = {}
+
+    def clone_one(layer):
+        if id(layer) not in made:
+            if is_functional(layer) or is_sequential(layer):
+                made[id(layer)] = keras.models.clone_model(layer, clone_function=clone_one)
+            else:
+                made[id(layer)] = type(layer).from_config(layer.get_config())
+        return made[id(layer)]
+
+    return clone_one
 
 
 def _same_class(like, inputs):
@@ -59,7 +80,7 @@ def _same_class(like, inputs):
     try:
         fresh = type(like).from_config(like.get_config())
     except (NotImplementedError, TypeError):  # the constructor's arguments are not in the config
-        return keras.models.clone_model(open_model(like, inputs))
+        return _cloner()(open_model(like, inputs))
     fresh(symbolic_inputs(like) if inputs is None else inputs)
     return fresh
 
