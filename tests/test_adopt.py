@@ -233,7 +233,7 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("make", [nested, quantized], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("make", [pytest.param(nested, id="nested"), pytest.param(quantized, id="quantized", marks=pytest.mark.slow)])
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(make, tmp_path):
     x, y = images()
     start = make()
@@ -253,7 +253,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(make, tmp_path):
     assert largest_difference(whole, resumed) == 0
 
 
-@EVERY
+@pytest.mark.parametrize("make", [pytest.param(f, id=n, marks=() if n == "quantized" else pytest.mark.slow) for n, f in MODELS.items()])
 def test_saved_and_loaded_it_trains_on(make, tmp_path):
     x, y = images()
     adopted = compiled(adopt(make()), "adam")

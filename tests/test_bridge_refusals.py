@@ -156,6 +156,20 @@ def test_a_missing_layer_on_the_way_back():
         to_keras(rebuilt, model)
 
 
+def test_functions_of_one_name_stay_apart_and_unregistered_ones_do_not_come_back():
+    def power(n):
+        def raised(x):
+            return x**n
+
+        return raised
+
+    model = sequence(layers.Activation(power(2)), layers.Activation(power(3)))
+    rebuilt = to_tf_keras(model)
+    np.testing.assert_allclose(rebuilt(np.full((1, 6), 2.0, "float32")), np.full((1, 6), 64.0))
+    with pytest.raises(BridgeError, match=r"get_config[\s\S]*register_keras_serializable"):
+        to_keras(rebuilt, model)
+
+
 def test_weights_that_do_not_match():
     model = sequence(layers.Dense(4, name="first"))
     rebuilt = to_tf_keras(sequence(layers.Dense(5, name="first")))

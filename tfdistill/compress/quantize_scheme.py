@@ -5,7 +5,6 @@ convolutions keep the user's name when they are split; and a convolution or dens
 own transform leaves such a layer without any quantizer).
 """
 
-import functools
 import typing
 
 from tfdistill.legacy import adopt_quantizers, door
@@ -35,26 +34,6 @@ class Treatment(typing.NamedTuple):
     config: typing.Any = None
 
 
-@functools.cache
-def _tfmot_parts():
-    door.tfmot()
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-        default_8bit_quantize_layout_transform,
-        default_8bit_quantize_registry,
-        default_8bit_quantize_scheme,
-        default_8bit_transforms,
-    )
-    from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import model_transformer
-
-    return (
-        default_8bit_quantize_layout_transform.Default8BitQuantizeLayoutTransform,
-        default_8bit_quantize_registry,
-        default_8bit_quantize_scheme.Default8BitQuantizeScheme,
-        default_8bit_transforms.SeparableConvQuantize,
-        model_transformer.ModelTransformer,
-    )
-
-
 def treatment(layer, chosen):
     """Decides how a tf_keras layer is trained quantized.
 
@@ -66,7 +45,7 @@ def treatment(layer, chosen):
         `Treatment`.
     """
     kind = type(layer).__name__
-    registry = _tfmot_parts()[1].Default8BitQuantizeRegistry()
+    registry = adopt_quantizers.quantize_parts().registry.Default8BitQuantizeRegistry()
     if len(layer.inbound_nodes) != 1 and layer.weights:
         return Treatment(False, "it is called several times, which TFMOT does not take")
     if kind == "BatchNormalization" and _foldable_before(layer, chosen):
@@ -89,7 +68,7 @@ def scheme(sparse):
     Args:
         sparse: Set of layer names whose weights are quantized under a mask.
     """
-    base_layout, registry_module, base_scheme, separable, transformer = _tfmot_parts()
+    base_layout, registry_module, base_scheme, separable, transformer = adopt_quantizers.quantize_parts()
 
     def own(name, config):
         return adopt_quantizers.prompt_quantize_config(config, masked=name in sparse)
@@ -135,7 +114,7 @@ def scheme(sparse):
 
 
 def _weights_config(layer, quantize_output):
-    registry = _tfmot_parts()[1]
+    registry = adopt_quantizers.quantize_parts().registry
     kind = type(layer).__name__
     classes = {"Dense": registry.Default8BitQuantizeConfig, "Conv2DTranspose": registry.Default8BitConvTransposeQuantizeConfig}
     return classes.get(kind, registry.Default8BitConvQuantizeConfig)([_KERNELS[kind]], [], quantize_output)

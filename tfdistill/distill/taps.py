@@ -161,6 +161,8 @@ class Taps:
                 f"{where} did not run in the model's forward pass, so it has no output to distil.",
                 mend="tap a layer that the model calls; a layer whose functions another layer uses without calling it cannot be tapped",
             )
+        if _in_another_graph(notes):
+            raise ModelError(f"{where} runs inside a loop (a recurrent or time-distributed layer).", mend="tap the layer around it")
         if number is None and len(notes) > 1:
             raise ModelError(
                 f"{where} is called {len(notes)} times in one forward pass.",
@@ -168,11 +170,13 @@ class Taps:
             )
         if number is not None and number >= len(notes):
             raise ModelError(f"{where} is called {len(notes)} times in one forward pass.", f"a call number below {len(notes)}")
-        value = notes[number or 0]
-        here = tf.compat.v1.get_default_graph() if not tf.executing_eagerly() else None
-        if any(getattr(t, "graph", here) is not here for t in keras.tree.flatten(value) if here is not None and not hasattr(t, "numpy")):
-            raise ModelError(f"{where} runs inside a loop (a recurrent or time-distributed layer).", mend="tap the layer around it")
-        return value
+        return notes[number or 0]
+
+
+def _in_another_graph(tensors):
+    """Whether a tensor belongs to the graph of a loop's body, from which nothing can be read outside."""
+    here = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    return any(getattr(t, "graph", here) is not here for t in keras.tree.flatten(tensors) if not hasattr(t, "numpy"))
 
 
 @contextlib.contextmanager

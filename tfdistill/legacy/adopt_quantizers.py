@@ -4,10 +4,42 @@ The classes derive from TFMOT's, so they are made at first use.
 """
 
 import functools
+import typing
 
 from tfdistill.legacy import door
 
 MASK = "sparsity_mask"
+
+
+class QuantizeParts(typing.NamedTuple):
+    """What a quantization scheme of one's own is made of: TFMOT's classes, and the module `registry` of its configs."""
+
+    layout: type
+    registry: typing.Any
+    scheme: type
+    separable: type
+    transformer: type
+
+
+@functools.cache
+def quantize_parts():
+    """Returns TFMOT's `QuantizeParts`."""
+    door.tfmot()
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+        default_8bit_quantize_layout_transform,
+        default_8bit_quantize_registry,
+        default_8bit_quantize_scheme,
+        default_8bit_transforms,
+    )
+    from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import model_transformer
+
+    return QuantizeParts(
+        layout=default_8bit_quantize_layout_transform.Default8BitQuantizeLayoutTransform,
+        registry=default_8bit_quantize_registry,
+        scheme=default_8bit_quantize_scheme.Default8BitQuantizeScheme,
+        separable=default_8bit_transforms.SeparableConvQuantize,
+        transformer=model_transformer.ModelTransformer,
+    )
 
 
 @functools.cache
@@ -55,7 +87,7 @@ def own_classes():
 
         def build(self, tensor_shape, name, layer):
             batches = layer.add_weight(
-                f"{name}_batches", shape=(), initializer="zeros", trainable=False, aggregation=tf.VariableAggregation.MEAN
+                f"{name}_batches", shape=(), initializer="zeros", trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
             )
             return {**self.quantizer.build(tensor_shape, name, layer), "batches": batches}
 

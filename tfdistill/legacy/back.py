@@ -68,11 +68,26 @@ def _cloner():
         if id(layer) not in made:
             if is_functional(layer) or is_sequential(layer):
                 made[id(layer)] = keras.models.clone_model(layer, clone_function=clone_one)
+            elif type(layer) is keras.layers.TimeDistributed:
+                config = {key: value for key, value in layer.get_config().items() if key != "layer"}
+                made[id(layer)] = keras.layers.TimeDistributed(clone_one(layer.layer), **config)
             else:
-                made[id(layer)] = type(layer).from_config(layer.get_config())
+                made[id(layer)] = _again(layer)
         return made[id(layer)]
 
     return clone_one
+
+
+def _again(layer):
+    try:
+        return type(layer).from_config(layer.get_config())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise BridgeError(
+            f"A second layer like '{layer.name}' ({type(layer).__name__}) cannot be made from its get_config(): {error}",
+            "a layer that Keras can save and load",
+            "give the class a get_config that holds its constructor's arguments, and decorate classes and functions of your own with "
+            "@keras.saving.register_keras_serializable()",
+        ) from error
 
 
 def _same_class(like, inputs):

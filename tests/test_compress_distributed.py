@@ -1,0 +1,32 @@
+"""Steps under a MirroredStrategy, on two logical devices of one machine; each in a process of its own, as devices are set once."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tfdistill.compress import Prune, QuantizeAware
+step = {step}
+layers = keras.layers
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    adopted = step.apply(keras.Sequential([keras.Input((6, 6, 2)), layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU(),
+                                           layers.Flatten(), layers.Dropout(0.2), layers.Dense(3)]))
+    adopted.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+x, y = np.random.rand(32, 6, 6, 2).astype("float32"), np.random.randint(0, 3, 32)
+adopted.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=step.callbacks())
+step.check(adopted)
+step.check(step.strip(adopted))
+print("held")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["Prune(0.5, end_step=4, frequency=1)", "QuantizeAware()"])
+def test_a_step_holds_on_two_devices(step):
+    run = subprocess.run([sys.executable, "-c", PROGRAM.format(step=step)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.endswith("held\n")
