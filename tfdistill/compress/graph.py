@@ -145,7 +145,7 @@ def rebuild(legacy, replace):
 def effective_weights(layer):
     """Returns the weights of the user's layer as arrays, with every mask around it applied."""
     masks = {id(weight): mask for weight, mask in scope.masks_of(layer)}
-    return [_masked(weight, masks.get(id(weight))) for weight in scope.unwrap(layer).weights]
+    return [_masked(weight, masks.get(id(weight))) for weight in scope.weights_of(layer)]
 
 
 def effective_weight(layer, attribute):

@@ -7,7 +7,7 @@ own transform leaves such a layer without any quantizer).
 
 import typing
 
-from tfdistill.legacy import adopt_quantizers, door
+from tfdistill.legacy import adopt_quantizers
 
 WEIGHTS, OUTPUT, PASSES = "weights and output trained quantized", "output trained quantized", "adds no range of its own"
 FOLDED = "folded into the layer before it, which is trained quantized"

@@ -1,4 +1,4 @@
-"""The demo's teacher and student."""
+"""The demo's teacher and student. Their blocks have names, so that losses can tap them: `block_1`, `block_2`, ... and `hidden`."""
 
 import keras
 from keras import layers
@@ -7,15 +7,16 @@ from keras import layers
 MOMENTUM = 0.9
 
 
-def convolved(x, filters, strides=1, size=3):
+def convolved(x, filters, strides=1, size=3, name=None):
+    """Convolution, batch normalization and ReLU; `name` is the ReLU's."""
     x = layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False)(x)
-    return layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM)(x))
+    return layers.ReLU(name=name)(layers.BatchNormalization(momentum=MOMENTUM)(x))
 
 
-def _separable(x, filters, strides=1):
+def _separable(x, filters, strides=1, name=None):
     x = layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(x)
     x = layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM)(x))
-    return convolved(x, filters, size=1)
+    return convolved(x, filters, size=1, name=name)
 
 
 def _stem_strides(shape):
@@ -24,21 +25,21 @@ def _stem_strides(shape):
 
 
 def teacher(shape, classes):
-    """A convolutional net, about twenty times the student's computation."""
+    """A convolutional net of over ten times the student's weights and a hundred times its computation."""
     inputs = keras.Input(shape)
-    x = convolved(inputs, 32, _stem_strides(shape))
-    x = convolved(x, 64)
-    x = convolved(x, 64, strides=2)
-    x = convolved(x, 128)
+    x = convolved(inputs, 32, _stem_strides(shape), name="block_1")
+    x = convolved(x, 64, name="block_2")
+    x = convolved(x, 64, strides=2, name="block_3")
+    x = convolved(x, 128, name="block_4")
     x = layers.Dropout(0.3)(layers.Flatten()(x))
-    x = layers.Dropout(0.3)(layers.Dense(128, activation="relu")(x))
+    x = layers.Dropout(0.3)(layers.Dense(128, activation="relu", name="hidden")(x))
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="teacher")
 
 
 def student(shape, classes):
     """A depthwise separable net for a small board."""
     inputs = keras.Input(shape)
-    x = convolved(inputs, 16, _stem_strides(shape))
-    x = _separable(x, 32, strides=2)
-    x = layers.Dense(64, activation="relu")(layers.Flatten()(x))
+    x = convolved(inputs, 16, _stem_strides(shape), name="block_1")
+    x = _separable(x, 32, strides=2, name="block_2")
+    x = layers.Dense(64, activation="relu", name="hidden")(layers.Flatten()(x))
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="student")

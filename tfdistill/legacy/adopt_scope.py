@@ -84,6 +84,13 @@ def masks_of(layer):
     return []
 
 
+def weights_of(layer):
+    """Lists the weights of the user's layer inside TFMOT's wrappers, those too that a quantization wrapper keeps in its own hands."""
+    held = [weight for weight, _, _ in layer._weight_vars] if is_quantized(layer) else []
+    known = {id(weight) for weight in held}
+    return held + [weight for weight in unwrap(layer).weights if id(weight) not in known]
+
+
 def weight_named(layer, attribute):
     """Returns the variable behind an attribute such as `"kernel"` or `"cell.kernel"` of a live layer, through TFMOT's wrappers.
 

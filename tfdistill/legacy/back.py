@@ -51,6 +51,7 @@ def clone(like, view, inputs=None):
     for kept, made in zip(_flat(view), _flat(opened), strict=True):
         made.name = kept.name  # layers without a given name got the next free one
         made.trainable = kept.trainable
+    _refuse_shared(view, opened, like.name)
     if [w.shape for w in fresh.weights] != [w.shape for w in like.weights]:
         raise BridgeError(
             f"A new model made like '{like.name}' has other weights: {len(fresh.weights)} of them, {fresh.count_params():,} numbers, where "
@@ -110,6 +111,7 @@ def _flat(model):
 
 def _copy(kept, fresh, tf_keras_model, path, done):
     """Fills `fresh`, a clone of `kept`, from the layers of the tf_keras model that have the names of `kept`'s."""
+    _refuse_shared(kept, fresh, path)
     counterparts = {layer.name: layer for layer in tf_keras_model.layers}
     for (old, _), (new, variables) in zip(_holders(kept), _holders(fresh), strict=True):
         where = f"{path}/{old.name}"
@@ -133,6 +135,17 @@ def _copy(kept, fresh, tf_keras_model, path, done):
             new.finalize_state()
         else:
             copy_weights(counterpart.weights, variables, where)
+
+
+def _refuse_shared(kept, fresh, path):
+    """Refuses a clone whose operations still use the variables of the original: filling it would change the original."""
+    for (old, olds), (_, news) in zip(_holders(kept), _holders(fresh), strict=True):
+        if any(a is b for a, b in zip(olds, news, strict=True)):
+            raise BridgeError(
+                f"The operation '{path}/{old.name}' ({type(old).__name__}) uses the variable '{olds[0].path}', which a clone of the graph would share.",
+                "variables that belong to layers, or to a model that can be made again from its get_config()",
+                "make it the weight of a layer (add_weight), or give the model's class a get_config with its constructor's arguments",
+            )
 
 
 def _opened(model):
