@@ -1,4 +1,4 @@
-"""The demo's teacher and student. Their blocks have names, so that losses can tap them: `block_1`, `block_2`, ... and `hidden`."""
+"""Models of the demo and the benchmarks. Their blocks have names, so that losses can tap them: `block_1`, `block_2`, ... and `hidden`."""
 
 import keras
 from keras import layers
@@ -43,3 +43,31 @@ def student(shape, classes):
     x = _separable(x, 32, strides=2, name="block_2")
     x = layers.Dense(64, activation="relu", name="hidden")(layers.Flatten()(x))
     return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name="student")
+
+
+def transformer(shape, classes, blocks, width, heads, name):
+    """A transformer encoder that reads an image as a sequence of its rows.
+
+    Block i ends in the layer `block_i`, of shape (batch, rows, width); its attention is `attention_i`.
+
+    Args:
+        shape: (rows, columns) or (rows, columns, 1).
+        classes: Number of logits.
+        blocks: Number of blocks.
+        width: Width of the residual stream, divisible by `heads`.
+        heads: Attention heads per block.
+        name: Name of the model.
+    """
+    inputs = keras.Input(shape)
+    x = layers.Dense(width)(layers.Reshape(shape[:2])(inputs))
+    positions = layers.Embedding(shape[0], width, name="positions")(keras.ops.arange(shape[0])[None])
+    x = layers.Add()([x, positions])
+    for i in range(1, blocks + 1):
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        y = layers.MultiHeadAttention(heads, width // heads, name=f"attention_{i}")(y, y)
+        x = layers.Add()([x, y])
+        y = layers.LayerNormalization(epsilon=1e-6)(x)
+        y = layers.Dense(width)(layers.Dense(2 * width, activation="gelu")(y))
+        x = layers.Add(name=f"block_{i}")([x, y])
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization(epsilon=1e-6)(x))
+    return keras.Model(inputs, layers.Dense(classes, name="logits")(x), name=name)

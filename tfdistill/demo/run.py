@@ -89,10 +89,13 @@ class Demo:
         plan: `Plan`.
         seed: Every stage begins with this seed, so the student has the same initial weights and order of batches with and without a teacher.
         say: Function that is given a line of text after each stage.
+        teacher: Function of (shape, classes) that makes the teacher.
+        student: The same for the student.
     """
 
-    def __init__(self, data, plan, seed, say=print):
+    def __init__(self, data, plan, seed, say=print, teacher=models.teacher, student=models.student):
         self.data, self.plan, self.seed, self.say = data, plan, seed, say
+        self.build_teacher, self.build_student = teacher, student
         self.stages = []
 
     def fit(self, name, model, rate, epochs, loss=None, callbacks=()):
@@ -133,20 +136,20 @@ class Demo:
         return self.fit(name, self.distiller(self.teacher, student), rate, epochs, callbacks=callbacks)
 
     def train_teacher(self):
-        self.teacher = self.fresh(models.teacher)
+        self.teacher = self.fresh(self.build_teacher)
         seconds = self.fit("teacher", self.teacher, self.plan.rate, self.plan.teacher_epochs)
         self.note("teacher", self.teacher, self.teacher.get_weights(), seconds)
         return self.teacher
 
     def train_scratch(self):
-        scratch = self.fresh(models.student)
+        scratch = self.fresh(self.build_student)
         seconds = self.fit("scratch", scratch, self.plan.rate, self.plan.student_epochs)
         self.note("scratch", scratch, scratch.get_weights(), seconds)
         return scratch
 
     def train_taught(self, name, way):
         """Trains a fresh student with the distiller that `way(teacher, student)` makes, under the settings of the scratch student."""
-        student = self.fresh(models.student)
+        student = self.fresh(self.build_student)
         seconds = self.fit(name, way(self.teacher, student), self.plan.rate, self.plan.student_epochs)
         self.note(name, student, student.get_weights(), seconds)
         return student
