@@ -54,6 +54,16 @@ def test_a_registered_custom_layer():
     np.testing.assert_array_equal(fresh.get_layer("scaled").offset, model.get_layer("scaled").offset + 1.0)
 
 
+class Unregistered(Scaled):
+    """Keras cannot find this class by its name."""
+
+
+def test_a_hosted_layer_that_keras_cannot_make_again():
+    register_bridge(Unregistered, host)
+    with pytest.raises(BridgeError, match=r"'plain' \(Unregistered\)[\s\S]*register_keras_serializable"):
+        to_tf_keras(sequence(Unregistered(name="plain")))
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
 def test_precision(policy):
     before = keras.config.dtype_policy()

@@ -9,6 +9,7 @@ from zoo_models import SMALL, nested, randomize
 
 from tfdistill.errors import BridgeError, ModelError
 from tfdistill.legacy import check_parity, host, register_bridge, to_keras, to_tf_keras
+from tfdistill.legacy import layers as layers_module
 from tfdistill.legacy.door import tf_keras
 from tfdistill.legacy.parity import within
 from tfdistill.legacy.weights import pair_weights
@@ -193,7 +194,24 @@ def test_what_cannot_be_registered(arguments):
         register_bridge(*arguments)
 
 
+class Tripled(Doubled):
+    """Registered with a builder that forgets the name."""
+
+
 def test_a_builder_that_forgets_the_name():
-    register_bridge(Doubled, lambda layer, base: tf_keras().layers.Dense(3))
-    with pytest.raises(BridgeError, match=r"Doubled.*\*\*base|named 'twice'"):
-        to_tf_keras(sequence(Doubled(3, name="twice")))
+    register_bridge(Tripled, lambda layer, base: tf_keras().layers.Dense(3))
+    with pytest.raises(BridgeError, match=r"Tripled[\s\S]*named 'twice'[\s\S]*\*\*base"):
+        to_tf_keras(sequence(Tripled(3, name="twice")))
+
+
+def test_a_registered_class_says_nothing_about_its_subclasses():
+    register_bridge(Doubled, host)
+
+    class Again(Doubled):
+        pass
+
+    try:
+        with pytest.raises(BridgeError, match="Again"):
+            to_tf_keras(sequence(Again(3)))
+    finally:
+        layers_module._REGISTERED.pop(Doubled)  # other tests count on its refusal

@@ -20,6 +20,9 @@ def to_tf_keras(model, *, check=True, seed=0, allow_lambda=False, inputs=None):
     Every layer becomes the tf_keras layer of the same name and settings; operations of `keras.ops` become layers as well. Regularizers,
     constraints, dtype policies and trainable flags are kept; initializers are not, as the weights are copied. The two models share nothing.
 
+    In training they compute the same too, random layers aside, with one exception: the fused BatchNormalization of tf_keras moves its variance towards
+    the batch's unbiased variance, n / (n - 1) times that of Keras 3, n being the number of values per channel in a batch.
+
     Args:
         model: Built `keras.Model`: functional, Sequential, or subclassed where its `call` works on symbolic tensors.
         check: Whether both models are compared on random input before the new one is returned.

@@ -11,6 +11,7 @@ import types
 
 import keras
 
+from tfdistill.errors import BridgeError
 from tfdistill.legacy.door import tf_keras
 from tfdistill.legacy.encoding import decode
 
@@ -151,5 +152,16 @@ def host(layer, base):
 
     Returns:
         tf_keras layer with the same weights, in the same order.
+
+    Raises:
+        BridgeError: if Keras cannot make a second layer from its config.
     """
-    return layer_class()(keras.saving.serialize_keras_object(layer), layer.get_build_config(), **base)
+    try:
+        return layer_class()(keras.saving.serialize_keras_object(layer), layer.get_build_config(), **base)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise BridgeError(
+            f"The layer '{layer.name}' ({type(layer).__name__}) cannot be made again from its get_config(), which running it in tf_keras takes: {error}",
+            "a layer that Keras can save and load",
+            "give the class a get_config that holds its constructor's arguments, and decorate it with "
+            "@keras.saving.register_keras_serializable()",
+        ) from error

@@ -44,7 +44,7 @@ HARMLESS = {
     "use_cudnn": ("auto", True, False),
     "use_gate": (None, False),
 }
-DROPPED = ("seed", "value_range", "query_shape", "key_shape", "value_shape", "weights")
+DROPPED = ("seed", "query_shape", "key_shape", "value_shape", "weights")
 
 
 def register_bridge(keras_layer_class, builder):
