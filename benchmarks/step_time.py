@@ -2,6 +2,9 @@
 
     python benchmarks/step_time.py [--rounds 15] [--out runs/step_time.json]
 
+Then every loss is added to soft targets, and its own overhead over soft targets alone is printed the same way (batches of 32: relational losses are
+quadratic in the batch, CorrelationCongruence and RelationalKD most of all).
+
 Each round runs one epoch of every contestant, in an order that changes from round to round, after two epochs that are not counted. Printed are the
 median epoch times and the median over the rounds of ours divided by Keras's of the same round: machines drift, and a ratio within one round does not.
 Keras's logits loss is given `KLDivergence()`, so that both compute the same.
@@ -14,7 +17,7 @@ import time
 import keras
 import numpy as np
 
-from tfdistill import Distiller, datasets
+from tfdistill import Distiller, datasets, losses
 from tfdistill.demo import models
 from tfdistill.demo.run import BATCH, cross_entropy
 from tfdistill.host import HostFingerprint, fingerprint
@@ -23,15 +26,17 @@ from tfdistill.progress import track
 from tfdistill.records import Record
 
 TEMPERATURE, SHARE = 4.0, 0.1
+ALONE = "SoftTargets alone"
 
 
 @dataclasses.dataclass(frozen=True)
 class StepTimes(Record):
-    """Epoch times in seconds, one per round, and ratios of ours to Keras's."""
+    """Epoch times in seconds, one per round; ratios of ours to Keras's; and of soft targets with one more loss to soft targets alone."""
 
     epoch_seconds: dict[str, tuple[float, ...]]
     steps_per_epoch: int
     ratios: dict[str, float]
+    overheads: dict[str, float]
     host: HostFingerprint
 
 
@@ -41,16 +46,16 @@ def feature_pairs(count):
 
 
 def two_nets():
-    """The demo's student, and a teacher whose first features are as wide as the student's, about ten times its computation."""
+    """A teacher and a student with batch normalization and dropout, as most nets have, whose first two features are equally wide."""
     nets = []
-    for name, body in (("teacher", (64, 128, 128)), ("student", (32,))):
+    for name, body in (("teacher", (64, 128)), ("student", (32, 32))):
         x = inputs = keras.Input((8, 8, 1))
-        for i, filters in enumerate((16, 16)):
-            x = keras.layers.Conv2D(filters, 3, padding="same", name=f"conv_{i}")(x)
-            x = keras.layers.ReLU(name=f"relu_{i}")(x)
+        for i in range(2):
+            x = models.convolved(x, 24, name=f"relu_{i}")
         for filters in body:
-            x = models.convolved(x, filters, strides=2 if filters == body[-1] else 1)
-        nets.append(keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(x)), name=name))
+            x = models.convolved(x, filters, strides=2)
+        x = keras.layers.Dropout(0.2)(keras.layers.Flatten()(x))
+        nets.append(keras.Model(inputs, keras.layers.Dense(10)(x), name=name))
     return nets
 
 
@@ -82,14 +87,36 @@ def contestants():
     return made
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", default="runs/step_time.json")
-    arguments = parser.parse_args()
+def with_each_loss():
+    """Name -> compiled distiller of the demo's nets: soft targets alone, and with one more loss."""
+    last = {"teacher_layer": "block_4", "student_layer": "block_2"}
+    hidden = {"teacher_layer": "hidden", "student_layer": "hidden"}
+    added = {
+        ALONE: [],
+        "DecoupledKD": [losses.DecoupledKD(TEMPERATURE)],
+        "DIST": [losses.DIST()],
+        "LogitMatching": [losses.LogitMatching()],
+        "BinarySoftTargets": [losses.BinarySoftTargets()],
+        "OutputMatching": [losses.OutputMatching()],
+        "Hint": [Hint(**last)],
+        "AttentionTransfer": [losses.AttentionTransfer(**last)],
+        "SimilarityPreserving": [losses.SimilarityPreserving(**hidden)],
+        "ProbabilisticTransfer": [losses.ProbabilisticTransfer(**hidden)],
+        "CorrelationCongruence": [losses.CorrelationCongruence(**hidden)],
+        "RelationalKD": [losses.RelationalKD(**hidden)],
+        "ContrastiveRepresentation": [losses.ContrastiveRepresentation(**hidden)],
+    }
+    made = {}
+    for name, more in added.items():
+        keras.utils.set_random_seed(0)
+        nets = models.teacher((8, 8, 1), 10), models.student((8, 8, 1), 10)
+        made[name] = Distiller(*nets, [SoftTargets(TEMPERATURE), *more], student_loss_weight=SHARE)
+        made[name].compile(keras.optimizers.Adam(1e-3), loss=cross_entropy())
+    return made
 
-    data = datasets.digits()
-    made = contestants()
+
+def race(made, data, rounds):
+    """Runs an epoch of every model in each round; returns name -> seconds per round."""
 
     def epoch(model):
         began = time.perf_counter()
@@ -100,27 +127,39 @@ def main():
         epoch(model), epoch(model)
     seconds = {name: [] for name in made}
     names = list(made)
-    for round_number in track(range(arguments.rounds), "Rounds"):
-        order = np.roll(names, round_number)[:: -1 if round_number % 2 else 1]
-        for name in order:
+    for number in track(range(rounds), "Rounds"):
+        for name in np.roll(names, number)[:: -1 if number % 2 else 1]:
             seconds[name].append(epoch(made[name]))
+    return {name: np.array(values) for name, values in seconds.items()}
 
-    ratios = {}
-    for name in names:
-        if name.startswith("tfdistill: "):
-            against = seconds[name.replace("tfdistill", "keras.distillation")]
-            ratios[name.removeprefix("tfdistill: ")] = float(np.median(np.array(seconds[name]) / np.array(against)))
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", default="runs/step_time.json")
+    arguments = parser.parse_args()
+    data = datasets.digits()
     steps = -(-len(data.x_train) // BATCH)
-    record = StepTimes({n: tuple(s) for n, s in seconds.items()}, steps, ratios, fingerprint())
-    print(f"{record.host.cpu_model}, {arguments.rounds} rounds of {steps} steps of {BATCH}")
-    for name in names:
-        values = 1000 * np.array(seconds[name]) / steps
-        print(
-            f"{name:<50} {np.median(values):6.2f} ms per step  (quartiles {np.percentile(values, 25):.2f} to {np.percentile(values, 75):.2f})"
-        )
-    for name, ratio in ratios.items():
-        print(f"ours to Keras's, {name}: {ratio:.3f}")
-    record.save(arguments.out)
+    host = fingerprint()
+    print(f"{host.cpu_model}, {arguments.rounds} rounds of {steps} steps of {BATCH}")
+
+    seconds = race(contestants(), data, arguments.rounds)
+    for name, values in seconds.items():
+        low, middle, high = np.percentile(1000 * values / steps, (25, 50, 75))
+        print(f"{name:<50} {middle:6.2f} ms per step  (quartiles {low:.2f} to {high:.2f})")
+    ours = {name.removeprefix("tfdistill: "): name for name in seconds if name.startswith("tfdistill: ")}
+    ratios = {label: float(np.median(seconds[name] / seconds[f"keras.distillation: {label}"])) for label, name in ours.items()}
+    for label, ratio in ratios.items():
+        print(f"ours to Keras's, {label}: {ratio:.3f}")
+
+    keras.backend.clear_session()
+    taught = race(with_each_loss(), data, arguments.rounds)
+    overheads = {name: float(np.median(values / taught[ALONE])) for name, values in taught.items()}
+    print(f"\n{ALONE}: {1000 * np.median(taught[ALONE]) / steps:.2f} ms per step; with one more loss, times that:")
+    for name, ratio in overheads.items():
+        print(f"{name:<50} {ratio:6.3f}")
+    everything = {name: tuple(values) for name, values in {**seconds, **taught}.items()}
+    StepTimes(everything, steps, ratios, overheads, host).save(arguments.out)
 
 
 if __name__ == "__main__":
