@@ -12,7 +12,7 @@ EXTRAS = {
     "demo": ["scikit-learn>=1.4", "matplotlib>=3.8"],
     "lowrank": ["tensorly>=0.9"],
     "search": ["optuna>=4"],
-    "ray": ["ray[default]>=2.40"],
+    "ray": ["ray[default,train]>=2.60"],
     "quantizer": ["litert-quantizer>=0.11"],
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})

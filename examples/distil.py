@@ -25,7 +25,7 @@ def net(width):
 
 
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-teacher, student = net(64), net(4)
+teacher, student = net(64), net(8)
 teacher.compile("adam", loss, metrics=["accuracy"])
 teacher.fit(x_train, y_train, epochs=10, verbose=2)
 

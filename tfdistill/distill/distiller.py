@@ -8,15 +8,17 @@ import keras
 import tensorflow as tf
 
 from tfdistill.distill import first_batch, models
+from tfdistill.distill.distributed import ManyDevices
 from tfdistill.distill.lessons import Lessons, Pass
-from tfdistill.distill.teachers import Freeze
+from tfdistill.distill.teacher_black_box import own_errors, refuse_jit, refuse_taps
+from tfdistill.distill.teachers import Freeze, as_teacher
 from tfdistill.distill.terms import make_terms
 from tfdistill.distill.trackers import LastValue, SameAs
 from tfdistill.errors import ConfigurationError
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
-class Distiller(keras.Model):
+class Distiller(ManyDevices, keras.Model):
     """Trains a student on the labels and on what a teacher knows (Hinton et al., 2015, "Distilling the Knowledge in a Neural Network").
 
     A drop-in for `keras.distillation.Distiller`: the same arguments, `compile`, `fit`, metric names, and Keras's own distillation losses. The loss is
@@ -28,7 +30,8 @@ class Distiller(keras.Model):
     without labels is taught by the teacher alone.
 
     Args:
-        teacher: A trained `keras.Model`. It is frozen, and gets its `trainable` flags back when `fit` ends.
+        teacher: A trained `keras.Model`, or anything that `as_teacher` makes one of: a tf_keras model, the path of a .tflite file or SavedModel folder, a
+            callable of NumPy arrays, an `Ensemble`. It is frozen, and gets its `trainable` flags back when `fit` ends.
         student: The `keras.Model` to train: functional, Sequential, subclassed, or an adopted tf_keras model.
         distillation_losses: A loss of `tfdistill.losses`, a `keras.distillation.DistillationLoss`, a list of them, or for models with several outputs a dict of
             output name to a loss or a list of losses.
@@ -60,7 +63,9 @@ class Distiller(keras.Model):
         ):
             raise ConfigurationError(f"student_loss_weight is {student_loss_weight!r}.", "a number between 0.0 and 1.0")
         terms, flat_losses, flat_weights = make_terms(distillation_losses, distillation_loss_weights)
+        teacher = as_teacher(teacher)
         models.check_models(teacher, student, compare_outputs=any(t.wants_final_outputs and t.output is None for t in terms))
+        refuse_taps(teacher, terms)
         for loss in flat_losses:
             loss.validate_model_compatibility(teacher, student)
 
@@ -74,6 +79,8 @@ class Distiller(keras.Model):
         self._lessons = Lessons(teacher, student, terms)
         self.projections = self._lessons.projections
 
+        # Keras looks at the student only when it decides on XLA.
+        self.supports_jit = all(layer.supports_jit for layer in teacher._flatten_layers())
         self._freeze = Freeze(teacher)
         self._freeze.hold()
         self._passes = threading.local()
@@ -97,7 +104,7 @@ class Distiller(keras.Model):
             **kwargs: Further arguments of `keras.Model.compile`: `loss_weights`, `weighted_metrics`, `jit_compile`, ...
 
         Raises:
-            ConfigurationError: if there is no loss. A `ValueError`.
+            ConfigurationError: if there is no loss, or `jit_compile=True` and the teacher is a black box. A `ValueError`.
         """
         if loss is None and self.student_loss_weight > 0:
             raise ConfigurationError(
@@ -105,6 +112,8 @@ class Distiller(keras.Model):
             )
         if metrics is not None and not isinstance(metrics, (list, tuple, dict)):
             raise ConfigurationError(f"metrics must be a list, tuple or dict, got {type(metrics)}.")
+        if kwargs.get("jit_compile") is True:
+            refuse_jit(self.teacher)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         self._looked_at_models = False
 
@@ -118,9 +127,15 @@ class Distiller(keras.Model):
             self._look_at(batch)
         self._freeze.hold()
         try:
-            return super().fit(x, y, batch_size, *args, **kwargs)
+            with own_errors(self.teacher):
+                return super().fit(x, y, batch_size, *args, **kwargs)
         finally:
             self._freeze.release()
+
+    @functools.wraps(keras.Model.evaluate)
+    def evaluate(self, *args, **kwargs):
+        with own_errors(self.teacher):
+            return super().evaluate(*args, **kwargs)
 
     def _look_at(self, batch):
         """Finds what is wrong before any training: with the data every time, with the models once after `compile`."""
@@ -186,7 +201,7 @@ class Distiller(keras.Model):
             both = Pass(own if y_pred is None else y_pred, features, *self._ask_teacher(x))
         weight = self.student_loss_weight
         size = _batch_size(x)
-        total = self._penalties() / self._replicas if self.student.losses else 0.0
+        total = self._penalties() if self.student.losses else 0.0
         if weight > 0.0 and y is not None:
             student_loss = self._compile_loss(y, both.y_pred, sample_weight)
             self.student_loss_tracker.update_state(student_loss * self._replicas, sample_weight=size)
@@ -204,6 +219,7 @@ class Distiller(keras.Model):
         return self._lessons.loss(both, y, sample_weight, step)
 
     def _penalties(self):
+        # Keras itself makes each of them this replica's share.
         return sum(self._aggregate_additional_loss(loss) for loss in self.student.losses)
 
     def _step(self):

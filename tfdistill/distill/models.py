@@ -24,6 +24,8 @@ def check_models(teacher, student, compare_outputs):
             )
     if teacher is student:
         raise ModelError("Teacher and student are one and the same model.", "two models", "keras.models.clone_model makes a second one")
+    if any(layer is student for layer in teacher._flatten_layers()):
+        raise ModelError(f"The student '{student.name}' is a part of the teacher '{teacher.name}', which is frozen.", "two models")
     for what, theirs, ours in (
         ("input", _specs(teacher, "inputs"), _specs(student, "inputs")),
         ("output", _specs(teacher, "outputs"), _specs(student, "outputs")),
@@ -57,7 +59,8 @@ def input_spec(model):
     """Returns the structure of a model's inputs as `tf.TensorSpec`s, or None where it is not known yet (a subclassed or unbuilt model)."""
     own = getattr(model, "input_spec_structure", None)
     if callable(own):
-        return own()
+        structure = own()
+        return None if structure is None else keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), structure)
     if _specs(model, "inputs") is None:
         return None
     # Only a functional model knows the structure (a list, a dict) in which its inputs come; a Sequential has one.

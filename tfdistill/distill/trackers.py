@@ -27,7 +27,8 @@ class LastValue(keras.metrics.Metric):
 
     def __init__(self, name):
         super().__init__(name=name)
-        self.last = self.add_variable(shape=(), initializer="zeros", name="last")
+        # Replicas have the same value: their sum, Keras's default, would be none.
+        self.last = self.add_variable(shape=(), initializer="zeros", aggregation="mean", name="last")
 
     def update_state(self, value, sample_weight=None):
         self.last.assign(value)
