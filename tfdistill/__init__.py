@@ -10,6 +10,15 @@ from tfdistill.version import __version__
 # Public name -> module that defines it.
 _HOMES = {
     "Distiller": "tfdistill.distill",
+    "Ensemble": "tfdistill.distill",
+    "StopAtTarget": "tfdistill.distill",
+    "TeacherReport": "tfdistill.distill",
+    "assistants": "tfdistill.distill",
+    "blockwise": "tfdistill.distill",
+    "born_again": "tfdistill.distill",
+    "many_to_one": "tfdistill.distill",
+    "mutual": "tfdistill.distill",
+    "warm_start": "tfdistill.distill",
     "to_tf_keras": "tfdistill.legacy",
     "to_keras": "tfdistill.legacy",
     "adopt": "tfdistill.legacy",
@@ -18,7 +27,7 @@ _HOMES = {
     "census": "tfdistill.tflite",
 }
 # `benchmark` is a module that can be called.
-_ROOMS = ("losses", "compress", "benchmark", "errors")
+_ROOMS = ("losses", "distill", "compress", "benchmark", "errors")
 
 __all__ = ["__version__", *_HOMES, *_ROOMS]
 

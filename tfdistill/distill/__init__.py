@@ -1,9 +1,36 @@
-"""Distillation: a teacher, a student, and the Keras model that brings them together."""
+"""Distillation: teachers, students, and the Keras model that brings them together."""
 
-from tfdistill.distill.distiller import Distiller
-from tfdistill.distill.taps import Tap, Taps, named_layers
-from tfdistill.distill.teacher_black_box import CallableTeacher
-from tfdistill.distill.teacher_files import SavedModelTeacher, TFLiteTeacher
-from tfdistill.distill.teachers import Ensemble, as_teacher
+import importlib
 
-__all__ = ["CallableTeacher", "Distiller", "Ensemble", "SavedModelTeacher", "TFLiteTeacher", "Tap", "Taps", "as_teacher", "named_layers"]
+# Public name -> module, each imported at its first use: who only distils need not wait for chains and caches.
+_WHERE = {
+    "CallableTeacher": "teacher_black_box",
+    "ChainSettings": "chain_settings",
+    "Distiller": "distiller",
+    "Ensemble": "teachers",
+    "SavedModelTeacher": "teacher_files",
+    "StopAtTarget": "callbacks",
+    "TFLiteTeacher": "teacher_files",
+    "Tap": "taps",
+    "Taps": "taps",
+    "TeacherReport": "report",
+    "as_teacher": "teachers",
+    "assistants": "chain",
+    "blockwise": "chain",
+    "born_again": "chain",
+    "many_to_one": "chain",
+    "mutual": "chain",
+    "named_layers": "taps",
+    "warm_start": "warm_starting",
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name):
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

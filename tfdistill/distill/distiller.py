@@ -8,8 +8,10 @@ import keras
 import tensorflow as tf
 
 from tfdistill.distill import first_batch, models
+from tfdistill.distill.cache_joined import inputs_of
 from tfdistill.distill.distributed import ManyDevices
 from tfdistill.distill.lessons import Lessons, Pass
+from tfdistill.distill.report import take_reports
 from tfdistill.distill.teacher_black_box import own_errors, refuse_jit, refuse_taps
 from tfdistill.distill.teachers import Freeze, as_teacher
 from tfdistill.distill.terms import make_terms
@@ -84,6 +86,7 @@ class Distiller(ManyDevices, keras.Model):
         self._freeze = Freeze(teacher)
         self._freeze.hold()
         self._passes = threading.local()
+        self.reports = []
         self._looked_at_models = False
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
@@ -114,6 +117,9 @@ class Distiller(ManyDevices, keras.Model):
             raise ConfigurationError(f"metrics must be a list, tuple or dict, got {type(metrics)}.")
         if kwargs.get("jit_compile") is True:
             refuse_jit(self.teacher)
+        for report in self.reports:
+            self._tracker.untrack(report)
+        self.reports, metrics = take_reports(metrics)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         self._looked_at_models = False
 
@@ -167,11 +173,13 @@ class Distiller(ManyDevices, keras.Model):
         return self._metrics_after(loss, x, y, y_pred, sample_weight)
 
     def _ask_teacher(self, x):
-        """The teacher's outputs and features; nothing where they have no weight in the loss."""
-        return self._lessons.ask_teacher(x, training=False) if self.student_loss_weight < 1.0 else (None, None)
+        """The teacher's outputs and features; nothing where they have no weight in the loss and nobody reports on them."""
+        return self._lessons.ask_teacher(x, training=False) if self.student_loss_weight < 1.0 or self.reports else (None, None)
 
     def _loss_of_pass(self, both, x, y, sample_weight, training):
         # Through the public method, so that a subclass which overrides it is heard.
+        for report in self.reports:
+            report.update_teacher_state(y, both.teacher_outputs, both.y_pred, sample_weight)
         self._passes.current = both
         try:
             return self.compute_loss(x=x, y=y, y_pred=both.y_pred, sample_weight=sample_weight, training=training)
@@ -242,7 +250,7 @@ class Distiller(ManyDevices, keras.Model):
 
     def call(self, inputs, training=None, **kwargs):
         """Returns the student's predictions."""
-        return self.student(inputs, training=training, **kwargs)
+        return self.student(inputs_of(inputs), training=training, **kwargs)
 
     def get_config(self):
         config = super().get_config()
@@ -286,7 +294,12 @@ class Distiller(ManyDevices, keras.Model):
     def get_compile_config(self):
         # An optimizer that has not trained yet has no slots to save, so it must have none when they are loaded.
         config = super().get_compile_config()
-        return config and {**config, "optimizer_built": bool(self.optimizer and self.optimizer.built)}
+        if not config:
+            return config
+        metrics = config["metrics"]
+        if self.reports:
+            metrics = [*(metrics or []), *keras.saving.serialize_keras_object(list(self.reports))]
+        return {**config, "metrics": metrics, "optimizer_built": bool(self.optimizer and self.optimizer.built)}
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)

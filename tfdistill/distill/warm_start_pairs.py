@@ -1,0 +1,162 @@
+"""Which layer of a student takes after which layer of a teacher: repeated blocks, found by structure, and their pairing by order."""
+
+import collections
+import re
+
+from tfdistill.errors import ModelError
+
+# One layer of the student with weights of its own, and the teacher's that it takes after; `teacher` is None where there is none, and `reason` says why.
+Pairing = collections.namedtuple("Pairing", ["student", "teacher", "reason"], defaults=[None])
+
+
+def sublayers(layer):
+    """The layers directly inside a layer that have weights, in order: of a functional model from input to output, else as they were made."""
+    found = {id(child): child for child in layer._flatten_layers(include_self=False, recursive=False) if child.weights}
+    return list(found.values())
+
+
+def own_weights(layer):
+    """The weights of a layer itself, without those of layers inside it."""
+    inside = {id(w) for child in sublayers(layer) for w in child.weights}
+    return [w for w in layer.weights if id(w) not in inside]
+
+
+def units(layer):
+    """The layers in a layer, itself included, that have weights of their own; outer ones first."""
+    found = {}
+    for unit in [*([layer] if own_weights(layer) else []), *(u for child in sublayers(layer) for u in units(child))]:
+        found.setdefault(id(unit), unit)
+    return list(found.values())
+
+
+def kind(layer):
+    """What a layer is apart from sizes and names. What merely holds other layers (a nested model, a block's class) counts as those layers."""
+    own = own_weights(layer)
+    itself = (type(layer).__name__, tuple(len(w.shape) for w in own)) if own else ()
+    return itself, tuple(kind(child) for child in sublayers(layer))
+
+
+def _shapes(layer):
+    return tuple(tuple(w.shape) for w in layer.weights)
+
+
+def pair_composites(student, teacher):
+    """Pairs the layers inside two layers (or the layers themselves) of the same make.
+
+    Returns:
+        List of `Pairing`s, or None if the two are built differently.
+    """
+    if kind(student) != kind(teacher):
+        return None
+    return [Pairing(s, t) for s, t in zip(units(student), units(teacher), strict=True)]
+
+
+def pair_alternate(student, teacher):
+    """Pairs the layers of two models, repeated blocks by order. See `warm_start`.
+
+    Returns:
+        List of `Pairing`s in the order of the student's layers.
+
+    Raises:
+        ModelError: if no repeated blocks are found that both models have.
+    """
+    found = []
+    pairings = _pair_level([student], [teacher], found)
+    if not found:
+        raise ModelError(
+            f"No repeated blocks were found that the student '{student.name}' shares with the teacher '{teacher.name}'.",
+            "at least two consecutive blocks of the same layers and sizes in the teacher, and in the student at most as many of the same layers",
+            "name the pairs yourself: layers={student layer: teacher layer}",
+        )
+    order = {id(unit): index for index, unit in enumerate(units(student))}
+    return sorted(pairings, key=lambda p: order[id(p.student)])
+
+
+def _pair_level(student, teacher, found):
+    """Pairs two lists of sibling layers; appends the runs of blocks that it used to `found`."""
+    if not student:
+        return []
+    run = _best_run(student, teacher)
+    if run is not None:
+        found.append(run)
+        s, t, period, ours, theirs = run
+        pairings = _pair_level(student[:s], teacher[:t], found)
+        for block in range(ours):
+            chosen = t + period * (block * theirs // ours)
+            for position in range(period):
+                pairings += pair_composites(student[s + block * period + position], teacher[chosen + position])
+        return pairings + _pair_level(student[s + ours * period :], teacher[t + theirs * period :], found)
+    if len(student) != len(teacher):
+        reason = f"no counterpart: {len(student)} layers of the student stand where the teacher has {len(teacher)}"
+        return [Pairing(unit, None, reason) for layer in student for unit in units(layer)]
+    pairings = []
+    for ours, theirs in zip(student, teacher, strict=True):
+        inside = (sublayers(ours), sublayers(theirs))
+        if all(inside):
+            mine, other = own_weights(ours), own_weights(theirs)
+            if mine:
+                fits = len(mine) == len(other)
+                pairings.append(Pairing(ours, theirs) if fits else Pairing(ours, None, f"'{theirs.name}' has other weights of its own"))
+            pairings += _pair_level(*inside, found)
+        elif kind(ours) == kind(theirs):
+            pairings.append(Pairing(ours, theirs))
+        else:
+            reason = f"no counterpart: in its place the teacher has '{theirs.name}', a {type(theirs).__name__}"
+            pairings += [Pairing(unit, None, reason) for unit in units(ours)]
+    return pairings
+
+
+def _best_run(student, teacher):
+    """Finds the blocks that repeat in the teacher's list, and where the student's list has the same kind of blocks.
+
+    Returns:
+        (start in the student, start in the teacher, layers per block, student's blocks, teacher's blocks), or None.
+    """
+    kinds, own = [kind(layer) for layer in student], [_shapes(layer) for layer in student]
+    ours, theirs = list(zip(kinds, own, strict=True)), [kind(layer) for layer in teacher]
+    whole = [(k, _shapes(layer)) for k, layer in zip(theirs, teacher, strict=True)]
+    best, best_score = None, None
+    for start, period, blocks in _runs(whole):
+        for s in range(len(student) - period + 1):
+            if kinds[s : s + period] != theirs[start : start + period]:
+                continue
+            count = _repeats(ours, s, period)
+            if count > blocks or (s >= period and ours[s - period : s] == ours[s : s + period]):
+                continue
+            names = [[layer.name for layer in teacher[b : b + period]] for b in range(start, start + blocks * period, period)]
+            ends = (kinds[:s] == theirs[:start]) + (kinds[s + count * period :] == theirs[start + blocks * period :])
+            score = (
+                ends,  # what stands before and behind the blocks is alike in both models
+                count * period + blocks * period,  # as much as possible belongs to the blocks
+                all(len({re.sub(r"_?\d+", "", name) for name in column}) == 1 for column in zip(*names, strict=True)),
+                -period,
+                sum(_common_beginning(block) for block in names),  # names tell where a block begins
+                own[s : s + period] == [_shapes(layer) for layer in teacher[start : start + period]],
+                -start,
+                -s,
+            )
+            if best_score is None or score > best_score:
+                best, best_score = (s, start, period, count, blocks), score
+    return best
+
+
+def _runs(signatures):
+    """Every (start, period, number of blocks) where a pattern comes at least twice in a row."""
+    for period in range(1, len(signatures) // 2 + 1):
+        for start in range(len(signatures) - 2 * period + 1):
+            blocks = _repeats(signatures, start, period)
+            if blocks > 1 and signatures[max(start - period, 0) : start] != signatures[start : start + period]:
+                yield start, period, blocks
+
+
+def _repeats(signatures, start, period):
+    pattern, count = signatures[start : start + period], 1
+    while signatures[start + count * period : start + (count + 1) * period] == pattern:
+        count += 1
+    return count
+
+
+def _common_beginning(names):
+    """Number of characters with which all the names begin."""
+    alike = [len(set(column)) == 1 for column in zip(*names, strict=False)]
+    return alike.index(False) if False in alike else len(alike)
