@@ -32,7 +32,6 @@ FLOORS = {
     "tfdistill.pipeline": 4,
     "tfdistill.demo": 4,
     "tfdistill.search": 5,
-    "tfdistill.cli_cache": 5,
     "tfdistill.cli_cache": 6,
     "tfdistill.cli": 7,
 }

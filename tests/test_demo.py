@@ -19,6 +19,7 @@ from tfdistill.report.tables import summary_table
 
 COMMAND = [str(pathlib.Path(sys.executable).with_name("tfdistill"))]
 FILES = {
+    "soft_targets",
     "teacher.keras",
     "scratch.keras",
     "student.keras",
@@ -52,7 +53,7 @@ def test_the_main_job_ends_with_a_small_verified_file(tmp_path):
     assert stages["quantized"].nonzero_parameters <= stages["pruned"].nonzero_parameters
     assert [timed.variant for timed in summary.benchmarks] == ["float32", "int8"]
     assert all(0 < t.p50_ms <= t.p90_ms <= t.p99_ms for t in summary.benchmarks)
-    for word in ("teacher", "quantized", "int8 .tflite", "summary.png"):
+    for word in ("teacher", "s saved", "quantized", "int8 .tflite", "summary.png"):
         assert word in done.stdout
     # The files belong together: the saved student is the one that the float32 file was made of.
     data = datasets.load("digits")

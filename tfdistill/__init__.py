@@ -11,9 +11,13 @@ from tfdistill.version import __version__
 _HOMES = {
     "Distiller": "tfdistill.distill",
     "Ensemble": "tfdistill.distill",
+    "RemoteTeacher": "tfdistill.distill.cache_black_box",
+    "SoftTargetCache": "tfdistill.distill.cache_reader",
     "StopAtTarget": "tfdistill.distill",
     "TeacherReport": "tfdistill.distill",
     "assistants": "tfdistill.distill",
+    "label": "tfdistill.distill.labelling",
+    "soft_targets": "tfdistill.distill.soft_targets",
     "blockwise": "tfdistill.distill",
     "born_again": "tfdistill.distill",
     "many_to_one": "tfdistill.distill",

@@ -10,12 +10,16 @@ import typer
 # TensorFlow's greetings are no news to the user of a command.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+from tfdistill import cli_cache
 from tfdistill.errors import TfdistillError
 from tfdistill.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Distil and compress Keras models for small devices."
 )
+
+app.add_typer(cli_cache.cache, name="cache")
+app.command()(cli_cache.label)
 
 
 def _version(wanted):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tfdistill.distill import first_batch, models
+from tfdistill.distill.cache_joined import StudentTaps, inputs_of
 from tfdistill.distill.projections import Projections
 from tfdistill.distill.taps import Taps
 from tfdistill.distill.terms import select_output
@@ -30,7 +31,7 @@ class Lessons:
     def __init__(self, teacher, student, terms):
         self.teacher, self.student, self.terms = teacher, student, terms
         self.ask_teacher = Taps(teacher, [t.teacher_tap for t in terms if t.teacher_tap], "teacher")
-        self.ask_student = Taps(student, [t.student_tap for t in terms if t.student_tap], "student")
+        self.ask_student = StudentTaps(student, [t.student_tap for t in terms if t.student_tap], "student")
         self.projections = Projections()
         self.shapes_known = self._make_projections_early()
 
@@ -78,7 +79,7 @@ class Lessons:
             ConfigurationError: if they are not what a loss was told, for example probabilities instead of logits.
         """
         if not self.student.built:
-            self.student(x, training=False)  # building runs the layers once more: not while they are listened to
+            self.student(inputs_of(x), training=False)  # building runs the layers once more: not while they are listened to
         both = Pass(*self.ask_student(x, training=False), *self.ask_teacher(x, training=False))
         for value in keras.tree.flatten(both.teacher_outputs):
             first_batch.refuse_nonfinite(

@@ -13,6 +13,7 @@ from keras import ops
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses import checks, schedules
 from tfdistill.losses.reduction import at_least_float32, weighted_mean
+from tfdistill.losses.top_k import TopK
 
 
 class KnowledgeLoss(keras.distillation.DistillationLoss):
@@ -75,6 +76,26 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         """
         return weighted_mean(self.elementwise(teacher, student, step=step, labels=labels), sample_weight)
 
+    def of_largest(self, teacher, student, step=None):
+        """Losses per sample and position where only the teacher's largest logits are known.
+
+        Args:
+            teacher: `TopK`.
+            student: `(batch, ..., classes)`, float32 or wider.
+            step: Training step, or None.
+
+        Returns:
+            `(batch,)`, or `(batch, positions...)`.
+
+        Raises:
+            ConfigurationError: if the loss cannot be computed from them exactly.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} needs all outputs of the teacher, but only the {teacher.values.shape[-1]} largest and the sum of the rest were kept.",
+            "tfdistill.losses.SoftTargets with top_k",
+            "keep whole outputs (top_k=None), or teach with SoftTargets",
+        )
+
     def check_shapes(self, teacher_shape, student_shape):
         """Raises `ModelError` (use `self.mismatch`) unless the two shapes, tuples with None for what is unknown, can be compared.
 
@@ -129,6 +150,10 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
                 "labels, which tfdistill.Distiller passes and keras.distillation.Distiller does not",
                 "train with tfdistill.Distiller on data with labels",
             )
+        if isinstance(teacher_outputs, TopK):
+            student = self._tensors(student_outputs, student_outputs)[1]
+            losses = self.of_largest(teacher_outputs, at_least_float32(student), step=step)
+            return weighted_mean(losses, sample_weight)
         teacher, student = self._tensors(teacher_outputs, student_outputs)
         self.check_shapes(tuple(teacher.shape), tuple(student.shape))
         teacher, student = self._prepared(teacher, student)
@@ -174,6 +199,10 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         Raises:
             ModelError: naming the loss and both shapes.
         """
+        if isinstance(teacher_outputs, TopK):
+            student = self._tensors(student_outputs, student_outputs)[1]
+            self.check_shapes((*teacher_outputs.values.shape[:-1], student.shape[-1]), tuple(student.shape))
+            return
         teacher, student = self._tensors(teacher_outputs, student_outputs)
         self.check_shapes(tuple(teacher.shape), tuple(student.shape))
 

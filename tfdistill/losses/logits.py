@@ -5,8 +5,10 @@ import math
 import keras
 from keras import ops
 
+from tfdistill.errors import ConfigurationError
 from tfdistill.losses import checks, schedules, spaces
 from tfdistill.losses.base import KnowledgeLoss
+from tfdistill.losses.top_k import merged_logits
 
 DIVERGENCES = ("kl", "reverse_kl", "js", "cross_entropy")
 
@@ -165,6 +167,29 @@ class SoftTargets(ClassOutputs):
     def elementwise(self, teacher, student, step=None, labels=None):
         teacher, student = self.as_logits(teacher, student)
         return soft_targets(teacher, student, self.value("temperature", step, student), self.divergence, self.standardize)
+
+    def of_largest(self, teacher, student, step=None):
+        temperature = self.temperature
+        if schedules.is_schedule(temperature) or temperature not in teacher.temperatures:
+            raise ConfigurationError(
+                f"SoftTargets has the temperature {temperature}, but with top_k the weight of the other classes was kept for {list(teacher.temperatures)} only.",
+                "one of these temperatures: at another one that weight is not known",
+                "use one of them, or label again with top_k and this one among the temperatures",
+            )
+        if self.standardize:
+            raise ConfigurationError(
+                "SoftTargets(standardize=True) needs the mean and deviation of all logits, but only the largest were kept.",
+                "standardize=False with top_k, or whole outputs (top_k=None)",
+            )
+        if self.teacher_outputs == "probabilities":
+            raise ConfigurationError(
+                "SoftTargets was told that the teacher's outputs are probabilities, but with top_k logits are kept.",
+                "teacher_outputs='logits'",
+            )
+        student = spaces.as_logits(student, self.student_outputs)
+        theirs, own = merged_logits(teacher, student, float(temperature))
+        # Divided by the temperature already.
+        return soft_targets(theirs, own, 1.0, self.divergence) * temperature**2
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")

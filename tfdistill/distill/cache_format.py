@@ -1,0 +1,184 @@
+"""How a teacher's answers lie in a file: rows of fixed size, many rows to a record, many records to a shard.
+
+A shard is a TFRecord file. Each record is one batch of elements; each element is one row of bytes; in a row the views of the element follow one
+another, and in a view the leaves (outputs, layers) do, little-endian, without padding. So a row's place in its file is known without reading it.
+"""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.records import Record
+
+FLOATS = ("float16", "bfloat16", "float32")
+# What TFRecord puts before and after a record's bytes: length and its checksum, and the checksum of the bytes.
+BEFORE, AFTER = 12, 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf(Record):
+    """One tensor of a teacher's answer.
+
+    Attributes:
+        role: "output", "layer", or for a final output of which only the largest logits are kept "values", "indices" and "rest".
+        name: Number of the output, counted from 0 as text; or the layer's name or path.
+        shape: Shape without the batch axis.
+        dtype: Name of the type in the file.
+    """
+
+    role: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def numpy_dtype(self):
+        return np.dtype(tf.as_dtype(self.dtype).as_numpy_dtype)
+
+    @property
+    def size_bytes(self):
+        return self.numpy_dtype.itemsize * math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout(Record):
+    """The row of one element.
+
+    Attributes:
+        leaves: The tensors of one view, in their order.
+        views: Number of views of each element.
+    """
+
+    leaves: tuple[Leaf, ...]
+    views: int
+
+    @functools.cached_property
+    def view_bytes(self):
+        return sum(leaf.size_bytes for leaf in self.leaves)
+
+    @functools.cached_property
+    def row_bytes(self):
+        return self.views * self.view_bytes
+
+    def pack(self, views):
+        """Puts the answers for a batch into rows.
+
+        Args:
+            views: For each view a list of arrays `(rows, *shape)`, one for each leaf.
+
+        Returns:
+            uint8, of shape (rows, row_bytes).
+
+        Raises:
+            DataError: if a value is NaN or infinite, or becomes so in the leaf's type.
+        """
+        rows = len(views[0][0])
+        parts = []
+        for answers in views:
+            for leaf, values in zip(self.leaves, answers, strict=True):
+                with np.errstate(over="ignore"):
+                    stored = np.ascontiguousarray(values, leaf.numpy_dtype)
+                if stored.shape != (rows, *leaf.shape):
+                    raise DataError(
+                        f"The teacher's {leaf.role} '{leaf.name}' has the shape {stored.shape} for a batch of {rows}.",
+                        f"{(rows, *leaf.shape)}, as for the batches before",
+                    )
+                if leaf.role != "indices":
+                    _refuse_nonfinite(leaf, values, stored)
+                parts.append(stored.reshape(rows, -1).view(np.uint8))
+        return np.concatenate(parts, axis=1)
+
+    def unpack(self, rows, view=None):
+        """Takes rows apart.
+
+        Args:
+            rows: uint8 tensor of shape (n, row_bytes).
+            view: int tensor of shape (n,), the view that is wanted of each element; None for the only one.
+
+        Returns:
+            Tuple of tensors `(n, *shape)`, one for each leaf, in the types of the file.
+        """
+        if self.views > 1:
+            rows = tf.gather(tf.reshape(rows, [-1, self.views, self.view_bytes]), view, batch_dims=1)
+        found = []
+        for leaf, place in self._places():
+            own = tf.reshape(rows[:, place], [-1, *leaf.shape, leaf.numpy_dtype.itemsize])
+            found.append(tf.bitcast(own, tf.as_dtype(leaf.dtype)))
+        return tuple(found)
+
+    def unpack_arrays(self, rows, view=None):
+        """`unpack` for NumPy arrays, where TensorFlow must not be touched: in worker processes."""
+        if self.views > 1:
+            rows = rows.reshape(-1, self.views, self.view_bytes)[np.arange(len(rows)), view]
+        return tuple(np.ascontiguousarray(rows[:, place]).view(leaf.numpy_dtype).reshape(-1, *leaf.shape) for leaf, place in self._places())
+
+    def _places(self):
+        at = 0
+        for leaf in self.leaves:
+            yield leaf, slice(at, at + leaf.size_bytes)
+            at += leaf.size_bytes
+
+    def from_records(self, records):
+        """Turns a string tensor of whole records into rows, uint8 of shape (n, row_bytes)."""
+        return tf.reshape(tf.io.decode_raw(tf.strings.reduce_join(records), tf.uint8), [-1, self.row_bytes])
+
+    def read_rows(self, path, first, count, block):
+        """Reads some rows of a shard, and no more than these.
+
+        Args:
+            path: The shard.
+            first: Number of the first row within the shard.
+            count: Number of rows.
+            block: Rows in each record but the last.
+
+        Returns:
+            uint8 array of shape (count, row_bytes).
+
+        Raises:
+            DataError: if the file ends before.
+        """
+        parts = []
+        with open(path, "rb") as file:
+            while count:
+                record, row = divmod(first, block)
+                here = min(count, block - row)
+                file.seek(record * (BEFORE + block * self.row_bytes + AFTER) + BEFORE + row * self.row_bytes)
+                parts.append(file.read(here * self.row_bytes))
+                if len(parts[-1]) != here * self.row_bytes:
+                    raise DataError(f"'{path}' ends before row {first + here}.", mend="label this shard again")
+                first, count = first + here, count - here
+        return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, self.row_bytes)
+
+
+def write_shard(path, batches):
+    """Writes one record for each array of rows; returns nothing. The caller gives a path that nobody reads yet."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for rows in batches:
+            writer.write(rows.tobytes())
+
+
+def checked_dtype(dtype):
+    """The name of a type that answers can be kept in.
+
+    Raises:
+        ConfigurationError: if it is none of `FLOATS`.
+    """
+    if dtype not in FLOATS:
+        raise ConfigurationError(f"dtype is {dtype!r}.", f"one of {FLOATS}")
+    return dtype
+
+
+def _refuse_nonfinite(leaf, values, stored):
+    finite = np.isfinite(stored.astype("float32"))
+    if finite.all():
+        return
+    place = tuple(int(i) for i in np.argwhere(~finite)[0])
+    value = float(np.asarray(values)[place])
+    where = f"The teacher's {leaf.role} '{leaf.name}' is {value:g} at {list(place)} of a batch"
+    if math.isfinite(value):
+        raise DataError(f"{where}, which {leaf.dtype} cannot hold.", mend="keep the answers with dtype='bfloat16' or 'float32'")
+    raise DataError(f"{where}.", "finite numbers", "look at the teacher's weights and inputs")

@@ -1,0 +1,247 @@
+"""Labelling on many machines: the shards of one cache, written by Ray workers that each load the teacher once."""
+
+import collections
+import collections.abc
+import importlib
+import itertools
+import os
+import pathlib
+
+import keras
+import tensorflow as tf
+
+from tfdistill.distill import cache_manifest, cache_sources
+from tfdistill.distill.cache_asking import Asker, Wanted
+from tfdistill.distill.cache_format import checked_dtype
+from tfdistill.distill.cache_lock import only_writer
+from tfdistill.distill.cache_manifest import PLAN, Shard
+from tfdistill.distill.cache_plan import Preparation
+from tfdistill.distill.cache_prints import teacher_print
+from tfdistill.distill.cache_reader import SoftTargetCache
+from tfdistill.distill.cache_writer import Shelf
+from tfdistill.distill.soft_targets import TEMPERATURES, begun
+from tfdistill.distill.teachers import as_teacher
+from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.files import writable_folder
+from tfdistill.optional import require
+from tfdistill.progress import progress
+
+# How often a shard is given to another worker after the one that had it died.
+TRIES = 5
+
+
+def label(
+    teacher_path,
+    make_dataset,
+    directory,
+    num_shards,
+    address=None,
+    *,
+    workers=None,
+    threads=1,
+    layers=None,
+    dtype="float16",
+    top_k=None,
+    views=1,
+    augment=None,
+    temperatures=TEMPERATURES,
+    batch_size=None,
+    pids=None,
+):
+    """Does what `soft_targets` does, on many processes or machines. The files are the same.
+
+    Each worker loads the teacher and makes the data set once, then takes shard after shard. The shard of a worker that dies is done again by a new
+    one. A second run does only what is missing. On several machines the teacher's path and the directory must be on a file system that all share.
+
+    Args:
+        teacher_path: A .keras file, .tflite file or SavedModel folder.
+        make_dataset: Function without arguments that makes the data set (see `soft_targets`), or its name as "module:function". A
+            `tf.data.Dataset` is read from its beginning by every worker; arrays and PyDatasets only where they are needed.
+        directory: Folder of the cache.
+        num_shards: Number of files, at least 1; fewer where whole batches fill fewer.
+        address: Address of a Ray cluster ("auto", "ray://host:10001"); None starts Ray on this machine, and stops it afterwards.
+        workers: Number of workers. Defaults to one for each CPU that Ray has, at most one for each shard.
+        threads: CPU threads of each worker.
+        layers: As for `soft_targets`, like all that follow.
+        dtype: "float16", "bfloat16" or "float32".
+        top_k: Number of largest logits, or None.
+        views: Number of augmented views.
+        augment: Function `(x, seed)`, or None.
+        temperatures: With `top_k`, those for which the log-sum of the rest is kept.
+        batch_size: Elements that the teacher is asked about at once.
+        pids: Function that is given the process number of each worker that starts, or None.
+
+    Returns:
+        `SoftTargetCache`.
+
+    Raises:
+        MissingPackage: if Ray is not installed.
+        ConfigurationError: if a value is out of its range, or another process writes the folder.
+        DataError: as for `soft_targets`; or if one shard's workers died five times.
+    """
+    for name, value in (("num_shards", num_shards), ("threads", threads), ("workers", 1 if workers is None else workers)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigurationError(f"{name} is {value!r}.", "a whole number of at least 1")
+    ray = require("ray", "label on many machines")
+    wanted = Wanted(layers, checked_dtype(dtype), top_k, temperatures, views, augment)
+    teacher_path = str(pathlib.Path(teacher_path).absolute()) if "://" not in str(teacher_path) else str(teacher_path)
+    directory = writable_folder(directory).absolute()
+    source = cache_sources.as_source(_dataset_maker(make_dataset)())
+    with only_writer(directory):
+        old, finished = begun(directory)
+        ready = Preparation(load_teacher(teacher_path), source, wanted, batch_size, _per_shard(source.count(), num_shards), old)
+        if old is not None:
+            ready.compare(old, directory)
+        else:
+            ready.check_room(directory)
+            cache_manifest.save_signed(ready.settings, directory / PLAN)
+        shelf = Shelf(directory, old or ready.settings)
+        shelf.tidy()
+        if not finished:
+            count = -(-source.count() // shelf.settings.shard_elements)
+            shards = {index: done for index in range(count) if (done := shelf.done(index))}
+            for index, shard in shards.items():
+                shelf.compare(shard, _blocks(source, shelf.settings, index))
+            missing = [index for index in range(count) if index not in shards]
+            with progress("Labelling", count) as advance:
+                advance(len(shards))
+                jobs = (teacher_path, make_dataset, str(directory), shelf.settings, wanted, threads)
+                with _cluster(ray, address, workers, threads):
+                    shards |= _Foremen(ray, jobs, workers, pids).run(missing, advance)
+            shelf.finish([shards[index] for index in range(count)])
+    cache = SoftTargetCache(directory, augment=augment)
+    if finished:
+        cache.verify()
+        cache.check_dataset(source)
+    return cache
+
+
+def load_teacher(path):
+    """Loads a teacher from a path: a .keras file, or what `as_teacher` takes."""
+    return keras.saving.load_model(path, compile=False) if str(path).endswith(".keras") else as_teacher(path)
+
+
+def _per_shard(elements, num_shards):
+    if not elements:
+        raise DataError("The dataset is empty.", "at least one element")
+    return -(-elements // num_shards)
+
+
+def _dataset_maker(make_dataset):
+    if isinstance(make_dataset, collections.abc.Callable):
+        return make_dataset
+    module, mark, name = str(make_dataset).partition(":")
+    if not mark:
+        raise ConfigurationError(f"make_dataset is {make_dataset!r}.", "a function, or its name as 'module:function'")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"The function '{make_dataset}' cannot be imported: {error}.", "'module:function'") from error
+
+
+def _blocks(source, settings, index):
+    per = settings.shard_elements // settings.block
+    return itertools.islice(source.blocks(settings.block, index * per), per)
+
+
+class _cluster:
+    """Ray, for the length of a block: one that runs already, or one of our own."""
+
+    def __init__(self, ray, address, workers, threads):
+        self.ray, self.address, self.workers, self.threads = ray, address, workers, threads
+        self.ours = False
+
+    def __enter__(self):
+        if not self.ray.is_initialized():
+            cpus = None if self.workers is None or self.address else self.workers * self.threads
+            own = {} if self.address else {"include_dashboard": False, "num_cpus": cpus}
+            self.ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **own)
+            self.ours = True
+
+    def __exit__(self, *error):
+        if self.ours:
+            self.ray.shutdown()
+
+
+class Worker:
+    """What runs in a process of Ray: one teacher, one data set, shard after shard.
+
+    Args:
+        teacher_path: See `label`.
+        make_dataset: See `label`.
+        directory: See `label`.
+        settings: `Settings` of the cache.
+        wanted: `Wanted`.
+        threads: CPU threads of TensorFlow in this process, or None to leave them as they are.
+
+    Raises:
+        DataError: if the teacher that is found here is another one.
+    """
+
+    def __init__(self, teacher_path, make_dataset, directory, settings, wanted, threads):
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        teacher = load_teacher(teacher_path)
+        if teacher_print(teacher) != settings.teacher:
+            raise DataError(f"On this machine '{teacher_path}' is another teacher.", "the same file on all machines")
+        self.asker, self.shelf = Asker(teacher, wanted), Shelf(directory, settings)
+        self.source = cache_sources.as_source(_dataset_maker(make_dataset)())
+
+    def pid(self):
+        """Number of this process."""
+        return os.getpid()
+
+    def fill(self, index):
+        """Writes one shard; returns it as a dict."""
+        return self.shelf.fill(index, _blocks(self.source, self.shelf.settings, index), self.asker).to_dict()
+
+
+class _Foremen:
+    """Gives shards to workers until none is left, and starts a new worker for one that died."""
+
+    def __init__(self, ray, jobs, workers, pids):
+        self.ray, self.jobs, self.workers, self.pids = ray, jobs, workers, pids
+        self._given = {}
+        self.remote = ray.remote(max_restarts=0, num_cpus=jobs[-1])(Worker)
+
+    def _hire(self):
+        # A worker of Ray that is made without a word takes all threads it can get.
+        worker = self.remote.options(runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self.jobs[-1])}}).remote(*self.jobs)
+        if self.pids:
+            self.pids(self.ray.get(worker.pid.remote()))
+        return worker
+
+    def run(self, missing, advance):
+        """Labels the missing shards; returns them as a dict of number to `Shard`."""
+        queue, done, tries, busy = collections.deque(missing), {}, collections.Counter(), {}
+        given = self._given
+        cpus = int(self.ray.cluster_resources().get("CPU", 1)) // self.jobs[-1]
+        for _ in range(min(self.workers or max(1, cpus), len(missing))):
+            worker = self._hire()
+            busy[self._give(worker, queue, tries)] = worker
+        while busy:
+            (ready,), _ = self.ray.wait(list(busy), num_returns=1)
+            worker, index = busy.pop(ready), given.pop(ready)
+            try:
+                done[index] = Shard.from_dict(self.ray.get(ready))
+                advance()
+            except self.ray.exceptions.RayActorError as error:
+                if tries[index] >= TRIES:
+                    raise DataError(
+                        f"The workers that had shard {index} died {TRIES} times.", mend="look at the machine's memory"
+                    ) from error
+                queue.appendleft(index)
+                worker = self._hire()
+            except self.ray.exceptions.RayTaskError as error:
+                raise error.as_instanceof_cause() from error
+            if queue:
+                busy[self._give(worker, queue, tries)] = worker
+        return done
+
+    def _give(self, worker, queue, tries):
+        index = queue.popleft()
+        tries[index] += 1
+        job = worker.fill.remote(index)
+        self._given[job] = index
+        return job

@@ -1,0 +1,132 @@
+"""The teacher runs once: its answers, which Hinton et al. (2015, arXiv 1503.02531) call soft targets, go to disk."""
+
+import sys
+
+from tfdistill.distill import cache_manifest, cache_sources
+from tfdistill.distill.cache_asking import Wanted
+from tfdistill.distill.cache_format import checked_dtype
+from tfdistill.distill.cache_lock import only_writer
+from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Manifest, Settings
+from tfdistill.distill.cache_plan import Preparation
+from tfdistill.distill.cache_reader import SoftTargetCache
+from tfdistill.distill.cache_writer import Shelf
+from tfdistill.files import writable_folder
+from tfdistill.progress import progress
+
+TEMPERATURES = (1.0, 2.0, 4.0)
+
+
+def soft_targets(
+    teacher,
+    dataset,
+    directory,
+    layers=None,
+    dtype="float16",
+    top_k=None,
+    views=1,
+    augment=None,
+    *,
+    temperatures=TEMPERATURES,
+    batch_size=None,
+    shard_elements=None,
+    say=None,
+):
+    """Asks a teacher about every element of a data set, once, and keeps the answers in a folder.
+
+    A run that was killed goes on where it was when it is started again; a folder that is complete is only compared with the arguments. The folder is
+    this one writer's while it runs.
+
+    Args:
+        teacher: Whatever `Distiller` takes as a teacher, or a `RemoteTeacher` (an API). It runs in inference mode.
+        dataset: `x`, `(x, y)` or `(x, y, sample_weight)` of arrays; a `tf.data.Dataset` of batches that come in the same order every time; or a
+            `keras.utils.PyDataset`. Labels are not kept: they come from the data at training.
+        directory: Folder of the cache; made if it is missing.
+        layers: Names or paths of layers whose outputs are kept besides the final ones. How many bytes that takes is said before they are written.
+        dtype: Type of kept numbers: "float16" (a relative error of at most 2**-11 and a largest value of 65504), "bfloat16" or "float32" (exact).
+        top_k: Number of largest logits kept of each final output `(batch, ..., classes)`, with the log-sum of the rest; None keeps all.
+            `tfdistill.losses.SoftTargets` is taught from these; other losses refuse them.
+        views: Number of augmented views of each element that the teacher is asked about (consistent teaching, Beyer et al. 2022, arXiv 2106.05237).
+        augment: Function `(x, seed)` of one element's inputs (without batch axis) and an int32 tensor of shape (2,), stateless: equal arguments give
+            equal results. Training draws one of the views, and gives the student what the teacher saw.
+        temperatures: With `top_k`, the temperatures for which the log-sum of the rest is kept. At another temperature it is not known.
+        batch_size: Elements that the teacher is asked about at once. Defaults to 256, for a `RemoteTeacher` to 32.
+        shard_elements: Elements in a file; what a killed run has to do again. Defaults to at most 8192 and 4 MiB, for a `RemoteTeacher` to one batch.
+        say: Function that is given the plan as text before anything is written. Defaults to standard error where layers are kept, else to nothing.
+
+    Returns:
+        `SoftTargetCache`.
+
+    Raises:
+        ConfigurationError: if arguments contradict each other, another process writes the folder, or the disk is too small.
+        DataError: if the folder holds answers of another teacher, about other data or of another kind; or is damaged; or an answer is NaN.
+        ModelError: if a layer is not there.
+        BudgetSpent: if a `RemoteTeacher` may not be called again.
+    """
+    wanted = Wanted(layers, checked_dtype(dtype), top_k, temperatures, views, augment)
+    source = cache_sources.as_source(dataset)
+    if say is None and wanted.layers:
+        say = _say_to_the_user
+    directory = writable_folder(directory)
+    with only_writer(directory):
+        old, finished = begun(directory)
+        ready = Preparation(teacher, source, wanted, batch_size, shard_elements, old)
+        shelf = Shelf(directory, old or ready.settings)
+        if old is not None:
+            ready.compare(old, directory)
+        else:
+            ready.check_room(directory)
+            if say:
+                say(str(ready.plan()))
+            cache_manifest.save_signed(ready.settings, directory / PLAN)
+        shelf.tidy()
+        if not finished:
+            elements = ready.plan().elements
+            with progress("Asking the teacher", elements and -(-elements // ready.settings.block)) as advance:
+                shelf.finish(shelf.fill_all(source, ready.asker, ready.known, advance))
+    cache = SoftTargetCache(directory, augment=augment)
+    if finished:
+        cache.verify()
+        cache.check_dataset(source)
+    return cache
+
+
+def plan_soft_targets(
+    teacher,
+    dataset,
+    layers=None,
+    dtype="float16",
+    top_k=None,
+    views=1,
+    augment=None,
+    *,
+    temperatures=TEMPERATURES,
+    batch_size=None,
+    shard_elements=None,
+):
+    """Finds what `soft_targets` would keep and how large it would be. The teacher is asked about one batch; nothing is written.
+
+    Returns:
+        `CachePlan`; `str` of it is for people.
+    """
+    wanted = Wanted(layers, checked_dtype(dtype), top_k, temperatures, views, augment)
+    return Preparation(teacher, cache_sources.as_source(dataset), wanted, batch_size, shard_elements).plan()
+
+
+def begun(directory):
+    """Looks for a cache in a folder.
+
+    Returns:
+        Its `Settings` or None, and whether it is finished.
+
+    Raises:
+        DataError: if its manifest or plan is damaged.
+    """
+    if (directory / MANIFEST).is_file():
+        return cache_manifest.load_signed(Manifest, directory / MANIFEST)[0].settings, True
+    if (directory / PLAN).is_file():
+        return cache_manifest.load_signed(Settings, directory / PLAN)[0], False
+    return None, False
+
+
+def _say_to_the_user(text):
+    print(text, file=sys.stderr)
