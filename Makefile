@@ -8,6 +8,9 @@ WORKS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
 	"$$p" -c "$(WORKS)" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
+# Tests run in this many processes; each needs about 2 GiB.
+WORKERS ?= 2
+
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -28,10 +31,10 @@ demo: $(STAMP)
 	$(BIN)/tfdistill demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

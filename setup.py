@@ -16,7 +16,7 @@ EXTRAS = {
     "quantizer": ["litert-quantizer>=0.11"],
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
-EXTRAS["dev"] = sorted({*EXTRAS["demo"], *EXTRAS["report"], "pytest>=8", "hypothesis>=6.100", "ruff>=0.9"})
+EXTRAS["dev"] = sorted({*EXTRAS["demo"], *EXTRAS["report"], "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"})
 
 setup(
     name="tfdistill",
