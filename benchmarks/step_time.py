@@ -50,9 +50,9 @@ def feature_pairs(count):
 
 
 def two_nets():
-    """A teacher and a student with batch normalization and dropout, as most nets have."""
+    """A teacher of about four times the student's computation; both with batch normalization and dropout, as most nets have."""
     nets = []
-    for name, between in (("teacher", ((64, 1), (64, 2))), ("student", ((32, 2),))):
+    for name, between in (("teacher", ((32, 1), (32, 1), (32, 2))), ("student", ((32, 2),))):
         inputs = keras.Input((8, 8, 1))
         x = models.convolved(inputs, 24, name="first")
         for filters, strides in between:
