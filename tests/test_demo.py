@@ -1,5 +1,6 @@
 """The main job as a user runs it, and the mistakes that it answers before any training."""
 
+import io
 import json
 import pathlib
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tfdistill import datasets
 from tfdistill.demo import models
@@ -114,7 +116,13 @@ def test_the_report_is_made_of_the_record_alone(tmp_path):
     assert set(json.loads((tmp_path / "summary.json").read_text())) == {"dataset", "seed", "host", "stages", "exports", "benchmarks"}
     picture = summary_picture(summary, tmp_path / "summary.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert summary_table(summary).row_count == 7
+    table = summary_table(summary)
+    assert table.row_count == 7
+    console = Console(width=80, file=io.StringIO())
+    console.print(table)
+    # Nothing is cut off on a plain terminal.
+    assert "int8 .tflite" in console.file.getvalue()
+    assert "…" not in console.file.getvalue()
 
 
 def test_a_factor_of_epochs_keeps_at_least_one():

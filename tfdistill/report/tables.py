@@ -1,5 +1,6 @@
 """Tables for a terminal, made from records."""
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 
@@ -12,25 +13,26 @@ def summary_table(summary):
     Returns:
         A `rich.table.Table`: a row per stage, then a row per file.
     """
-    table = Table(title=f"{summary.dataset}, seed {summary.seed}")
+    # Without a frame it fits the 80 columns of a plain terminal.
+    table = Table(title=f"{summary.dataset}, seed {summary.seed}", box=SIMPLE_HEAD)
     for heading, side in (
         ("model", "left"),
         ("accuracy", "right"),
         ("weights", "right"),
         ("not zero", "right"),
-        ("size", "right"),
-        ("p50", "right"),
-        ("p99", "right"),
+        ("KiB", "right"),
+        ("p50 ms", "right"),
+        ("p99 ms", "right"),
     ):
-        table.add_column(heading, justify=side)
+        table.add_column(heading, justify=side, no_wrap=True)
     for stage in summary.stages:
         table.add_row(stage.name, _percent(stage.accuracy), f"{stage.parameters:,}", f"{stage.nonzero_parameters:,}", "", "", "")
     table.add_section()
     latencies = {timed.variant: timed for timed in summary.benchmarks}
     for export in summary.exports:
         timed = latencies.get(export.variant)
-        times = [f"{timed.p50_ms:.3f} ms", f"{timed.p99_ms:.3f} ms"] if timed else ["", ""]
-        table.add_row(f"{export.variant} .tflite", _percent(export.accuracy), "", "", f"{export.size_bytes / 1024:.1f} KiB", *times)
+        times = [f"{timed.p50_ms:.3f}", f"{timed.p99_ms:.3f}"] if timed else ["", ""]
+        table.add_row(f"{export.variant} .tflite", _percent(export.accuracy), "", "", f"{export.size_bytes / 1024:.1f}", *times)
     return table
 
 
