@@ -19,6 +19,7 @@ FLOORS = {
     "tfdistill.optional": 0,
     "tfdistill.progress": 0,
     "tfdistill.host": 0,
+    "tfdistill.lazy": 0,
     "tfdistill.losses": 1,
     "tfdistill.legacy": 1,
     "tfdistill.runtime": 1,

@@ -1,8 +1,9 @@
 """Truthful timing of .tflite files: `tfdistill.benchmark(path, target=Cpu(threads=1))`."""
 
-import importlib
 import sys
 import types
+
+from tfdistill.lazy import lazily
 
 # Public name -> module, imported at first use: the child process that measures must not wait for, nor hold in memory, what it does not
 # need.
@@ -11,17 +12,7 @@ _WHERE = {
     "Cpu": "targets",
     "Timing": "timing",
 }
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name):
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazily(__name__, _WHERE)
 
 
 class _CallablePackage(types.ModuleType):

@@ -55,6 +55,7 @@ PLANS = {
 
 
 def cross_entropy():
+    """The loss on class indices, for models that end in logits."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -64,6 +65,7 @@ def optimizer(rate, epochs, samples):
 
 
 def steps_per_epoch(samples):
+    """Number of batches of one epoch, the last one possibly smaller."""
     return -(-samples // BATCH)
 
 

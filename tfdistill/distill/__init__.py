@@ -1,6 +1,6 @@
 """Distillation: teachers, students, and the Keras model that brings them together."""
 
-import importlib
+from tfdistill.lazy import lazily
 
 # Public name -> module, each imported at its first use: who only distils need not wait for chains and caches.
 _WHERE = {
@@ -23,14 +23,4 @@ _WHERE = {
     "named_layers": "taps",
     "warm_start": "warm_starting",
 }
-__all__ = sorted(_WHERE)
-
-
-def __getattr__(name):
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazily(__name__, _WHERE)
