@@ -9,7 +9,7 @@ PROGRAM = """
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tfdistill.compress import Prune, QuantizeAware
+from tfdistill.compress import Cluster, Prune, QuantizeAware
 step = {step}
 layers = keras.layers
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
@@ -25,7 +25,7 @@ print("held")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["Prune(0.5, end_step=4, frequency=1)", "QuantizeAware()"])
+@pytest.mark.parametrize("step", ["Prune(0.5, end_step=4, frequency=1)", "Cluster(4)", "QuantizeAware()"])
 def test_a_step_holds_on_two_devices(step):
     run = subprocess.run([sys.executable, "-c", PROGRAM.format(step=step)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]

@@ -76,6 +76,19 @@ def refuse_wrapped(opened, step):
         )
 
 
+def without_wrappers(model):
+    """Returns a fresh Keras 3 model with the effective weights of an `AdoptedModel`.
+
+    Raises:
+        ModelError: if it does not know the Keras 3 model that it came from.
+    """
+    if model.original is None:
+        raise ModelError(
+            f"The model '{model.name}' does not know the Keras 3 model that it came from.", "one that apply() made from a Keras 3 model"
+        )
+    return back_to_keras(rebuild(model.legacy, lambda path, layer: layer), model.original)
+
+
 def back_to_keras(legacy, original):
     """Returns a fresh Keras 3 model like `original` with the weights of an unwrapped tf_keras model, compared on random input."""
     model = to_keras(legacy, like=original, check=False)
@@ -106,7 +119,7 @@ def layers_by_name(model):
 def rebuild(legacy, replace):
     """Rebuilds a tf_keras model with other layers in place of its own, weights included.
 
-    Wrappers of pruning and clustering are taken off; the weights that they mask arrive masked.
+    Wrappers of pruning and clustering are taken off; the weights that they mask or cluster arrive so.
 
     Args:
         legacy: A functional or Sequential tf_keras model, nested ones included.
@@ -143,20 +156,12 @@ def rebuild(legacy, replace):
 
 
 def effective_weights(layer):
-    """Returns the weights of the user's layer as arrays, with every mask around it applied."""
-    masks = {id(weight): mask for weight, mask in scope.masks_of(layer)}
-    return [_masked(weight, masks.get(id(weight))) for weight in scope.weights_of(layer)]
+    """Returns the weights of the user's layer as arrays, as it computes with them: masked and clustered by what is around it."""
+    effective = scope.effective_values(layer)
+    return [np.asarray(effective.get(id(weight), weight)) for weight in scope.weights_of(layer)]
 
 
 def effective_weight(layer, attribute):
-    """Returns one weight of a live layer (Keras 3, or tf_keras with or without wrappers) as an array, masked; None if it has no such weight."""
+    """Returns one weight of a live layer (Keras 3, or tf_keras, wrapped or not) as it computes with it; None if it has none of that name."""
     variable = scope.weight_named(layer, attribute)
-    if variable is None:
-        return None
-    masks = {id(weight): mask for weight, mask in scope.masks_of(layer)}
-    return _masked(variable, masks.get(id(variable)))
-
-
-def _masked(variable, mask):
-    value = np.asarray(variable)
-    return value if mask is None else value * np.asarray(mask)
+    return None if variable is None else np.asarray(scope.effective_values(layer).get(id(variable), variable))

@@ -1,28 +1,15 @@
-"""What in a layer is a kernel, and what a layer costs."""
+"""What in a layer is a kernel, which of its axes sum and which are channels, and what a layer costs."""
 
+import dataclasses
 import math
 
+import keras
 import numpy as np
 
 from tfdistill.legacy import adopt_scope as scope
+from tfdistill.legacy import door
 
-_RECURRENT = ("cell.kernel", "cell.recurrent_kernel")
-
-# Class name -> attributes of the weights that TFMOT prunes. Keras 3 and tf_keras use the same names.
-PRUNABLE = {
-    "Dense": ("kernel",),
-    "Conv1D": ("kernel",),
-    "Conv2D": ("kernel",),
-    "Conv3D": ("kernel",),
-    "Conv2DTranspose": ("kernel",),
-    "Conv3DTranspose": ("kernel",),
-    "SeparableConv1D": ("pointwise_kernel",),
-    "SeparableConv2D": ("pointwise_kernel",),
-    "Embedding": ("embeddings",),
-    "SimpleRNN": _RECURRENT,
-    "LSTM": _RECURRENT,
-    "GRU": _RECURRENT,
-}
+MATRIX, DEPTHWISE_FILTERS, LOOKUP = "matrix", "depthwise filters", "lookup table"
 
 DEPTHWISE = ("DepthwiseConv1D", "DepthwiseConv2D")
 NORMALIZATIONS = (
@@ -34,12 +21,137 @@ NORMALIZATIONS = (
     "SyncBatchNormalization",
 )
 
-_PER_OUTPUT_POSITION = ("Dense", "Conv1D", "Conv2D", "Conv3D", "SeparableConv1D", "SeparableConv2D", *DEPTHWISE)
+_SEPARABLE = ("SeparableConv1D", "SeparableConv2D")
+_TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+_CELLS = ("SimpleRNNCell", "LSTMCell", "GRUCell", "ConvLSTMCell")
+_ATTENTION = ("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_dense")
+
+# Class name -> attributes of its own kernels. Keras 3 and tf_keras use the same names, but for depthwise convolutions: there, the first
+# that it has.
+_KERNELS = {
+    **dict.fromkeys(("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", *_TRANSPOSED), ("kernel",)),
+    **dict.fromkeys(DEPTHWISE, ("depthwise_kernel", "kernel")),
+    **dict.fromkeys(_SEPARABLE, ("depthwise_kernel", "pointwise_kernel")),
+    **dict.fromkeys(_CELLS, ("kernel", "recurrent_kernel")),
+    "Embedding": ("embeddings",),
+}
+
+# Class name -> attributes of the layers inside. Of a class that is in neither table, every public attribute that is a layer, or a list of
+# layers, is looked into.
+_INNER = {
+    "MultiHeadAttention": _ATTENTION,
+    "GroupedQueryAttention": _ATTENTION,  # keras.layers.GroupQueryAttention
+    "Bidirectional": ("forward_layer", "backward_layer"),
+    "TimeDistributed": ("layer",),
+    "RNN": ("cell",),
+    "ConvRNN": ("cell",),
+    "StackedRNNCells": ("cells",),
+}
+
+_PER_OUTPUT_POSITION = ("Dense", "Conv1D", "Conv2D", "Conv3D", *_SEPARABLE, *DEPTHWISE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One kernel of a layer.
+
+    Attributes:
+        attribute: Where it is, from the user's layer on: `"kernel"`, `"forward_layer.cell.kernel"`, `"cell.cells.0.kernel"`.
+        shape: Its shape.
+        inputs: The axes that one output is summed over; the last one is consecutive in a .tflite file.
+        outputs: The axes of the output channels. For depthwise filters those are the input channel and the multiplier; the sum is over
+            space alone.
+        kind: `MATRIX`, `DEPTHWISE_FILTERS` or `LOOKUP` (an embedding, whose rows are looked up, not summed).
+    """
+
+    attribute: str
+    shape: tuple
+    inputs: tuple
+    outputs: tuple
+    kind: str = MATRIX
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+    @property
+    def rows(self):
+        """Number of weights that one output channel has."""
+        return math.prod(self.shape[axis] for axis in self.inputs)
+
+    @property
+    def columns(self):
+        """Number of output channels."""
+        return math.prod(self.shape[axis] for axis in self.outputs)
+
+    def matrix(self, value):
+        """Returns the kernel `value` as an array of shape (rows, columns)."""
+        return np.transpose(value, (*self.inputs, *self.outputs)).reshape(self.rows, self.columns)
+
+
+def kernels_of(layer):
+    """Lists the kernels of a live layer: Keras 3's, or tf_keras's with or without TFMOT's wrappers.
+
+    Layers inside it (projections of attention, directions, cells) are looked into, models inside it are not.
+
+    Returns:
+        List of `Kernel`.
+    """
+    found, seen = [], set()
+    for attribute, owner in _owners(scope.computing_layer(layer)):
+        variable = scope.weight_named(layer, attribute)
+        if variable is None or id(variable) in seen:
+            continue
+        seen.add(id(variable))
+        kernel = _kernel(attribute, tuple(variable.shape), owner)
+        if kernel.inputs:  # else an EinsumDense that only scales
+            found.append(kernel)
+    return found
 
 
 def prunable_attributes(layer):
-    """Returns the attribute names of the weights of `layer` that can be pruned; empty if there are none."""
-    return PRUNABLE.get(type(scope.unwrap(layer)).__name__, ())
+    """Returns the attribute paths of the kernels of `layer`; empty if there are none."""
+    return tuple(kernel.attribute for kernel in kernels_of(layer))
+
+
+def known_as(layer, names):
+    """Returns the name among `names` that is the class of `layer`, or of the nearest class that it derives from; None if there is none."""
+    return next((kind.__name__ for kind in type(layer).__mro__ if kind.__name__ in names), None)
+
+
+def _owners(layer, path=""):
+    """Yields (attribute path, layer that has it) of what may be a kernel in `layer`."""
+    name = known_as(layer, {*_KERNELS, *_INNER})
+    if name in _KERNELS:
+        present = [attribute for attribute in _KERNELS[name] if hasattr(layer, attribute)]
+        yield from ((path + attribute, layer) for attribute in (present[:1] if name in DEPTHWISE else present))
+        return
+    attributes = _INNER[name] if name else [attribute for attribute in vars(layer) if not attribute.startswith("_")]
+    for attribute in attributes:
+        value = getattr(layer, attribute, None)
+        found = {f".{i}": item for i, item in enumerate(value)} if isinstance(value, (list, tuple)) else {"": value}
+        for place, inner in found.items():
+            if _is_layer(inner):
+                yield from _owners(inner, f"{path}{attribute}{place}.")
+
+
+def _is_layer(value):
+    kinds, models = (keras.layers.Layer, door.tf_keras().layers.Layer), (keras.Model, door.tf_keras().Model)
+    return isinstance(value, kinds) and not isinstance(value, models)
+
+
+def _kernel(attribute, shape, owner):
+    rank, name = len(shape), known_as(owner, _KERNELS)
+    if name in DEPTHWISE or attribute.endswith("depthwise_kernel"):
+        return Kernel(attribute, shape, tuple(range(rank - 2)), (rank - 2, rank - 1), DEPTHWISE_FILTERS)
+    if name in _TRANSPOSED:
+        return Kernel(attribute, shape, (*range(rank - 2), rank - 1), (rank - 2,))
+    if name == "EinsumDense":
+        operands, _, result = owner.equation.replace(" ", "").replace("...", "").partition("->")
+        labels = operands.partition(",")[2]
+        outputs = tuple(axis for axis in range(rank) if labels[axis] in result)
+        return Kernel(attribute, shape, tuple(axis for axis in range(rank) if axis not in outputs), outputs)
+    return Kernel(attribute, shape, tuple(range(rank - 1)), (rank - 1,), LOOKUP if name == "Embedding" else MATRIX)
 
 
 def parameters(layer):

@@ -1,22 +1,23 @@
 """Magnitude pruning with a schedule: the smallest weights of each kernel become zero while the model trains.
 
-Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression" (2017), https://arxiv.org/abs/1710.01878, through
-tensorflow-model-optimization.
+Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression" (2017),
+https://arxiv.org/abs/1710.01878, with the schedules of tensorflow-model-optimization.
 """
 
 import dataclasses
 import typing
 
-import keras
 import numpy as np
 
-from tfdistill.compress import graph, kernels
-from tfdistill.compress.selection import select, selectors
+from tfdistill.compress import graph, kernels, prune_patterns
+from tfdistill.compress.prune_training import KeepPruned, PrunedModel, pruned_layers
+from tfdistill.compress.selection import select_values, selectors
 from tfdistill.compress.step import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy import door
-from tfdistill.legacy.adopt import AdoptedModel, adopt
+from tfdistill.legacy.adopt import AdoptedModel
+from tfdistill.legacy.adopt_pruning import prune_layer
 
 POLYNOMIAL, CONSTANT = "polynomial", "constant"
 
@@ -25,28 +26,45 @@ POLYNOMIAL, CONSTANT = "polynomial", "constant"
 class Prune(Step):
     """Magnitude pruning: in each kernel the weights of smallest magnitude become zero, more and more of them as the schedule says.
 
-    Zeros make a file smaller after compression (gzip), not the inference faster. Steps are training steps (batches), counted from 1; training on
-    goes on counting. The mask of a kernel is computed anew every `frequency` steps, counted back from `end_step`, so that the last time falls on
-    it; between these, pruned weights stay zero after every step. To be what it promises, training must reach `end_step`, and best goes
-    on a while after it with fixed masks. `Prune.for_training` computes it from epochs.
+    Every layer that has kernels is pruned: also those inside attention, recurrent, bidirectional and time-distributed layers, in nested
+    models, and in layers that are called several times. Depthwise kernels are spared unless `layers` or a dict of `sparsity` selects their
+    layer: they are a few percent of a model's weights, and a filter of nine weights has none to spare.
+
+    A kernel is seen as a matrix with one column per output channel, and one row per weight that such a channel sums (space, then input
+    channels). No mask empties a column: each keeps at least its largest weight, or block. Embeddings alone have no such columns.
+
+    Zeros make a file smaller after compression (gzip), not the inference faster. Steps are training steps (batches), counted from 1;
+    training on goes on counting. The mask of a kernel is computed anew every `frequency` steps, counted back from `end_step`, so that the
+    last time falls on it; between these, pruned weights stay zero after every step. To be what it promises, training must reach `end_step`,
+    and best goes on a while after it with fixed masks. `Prune.for_training` computes it from epochs.
 
     Args:
-        sparsity: Final share of zeros in each pruned kernel, in (0, 1).
+        sparsity: Final share of zeros in each pruned kernel, in (0, 1); None is 0.5, or what `n_of_m` leaves. Or a dict of selector
+            (name, path or pattern; the first match wins, `"*"` is all the rest) to such a share: `{"conv_1": 0.5, "encoder/*": 0.8}`.
+            Layers that no selector matches are left as they are.
         initial_sparsity: Share at `begin_step`, in [0, sparsity); polynomial schedule only.
         begin_step: Step after which pruning begins, at least 0.
-        end_step: Step at which the final sparsity is reached. Required by the polynomial schedule; for the constant one, the step after which masks
-            stay as they are, None for never.
+        end_step: Step at which the final sparsity is reached. Required by the polynomial schedule; for the constant one, the step after
+            which masks stay as they are, None for never.
         frequency: Steps between two computations of the masks. None chooses: a twentieth of the range, between 1 and 100.
         schedule: `"polynomial"`, from the initial to the final sparsity, fast first and slower later; or `"constant"`, all at once.
         power: Exponent of the polynomial schedule, above 0.
-        layers: Which layers: a name or path, a pattern, a predicate of a layer, or a list of these. None is every layer with a prunable kernel.
-        exclude: Which layers not; wins over `layers`.
+        layers: Which layers: a name or path, a pattern, a predicate of a layer, or a list of these. None is every layer with a kernel that
+            is not depthwise. Not together with a dict of `sparsity`, which selects by itself.
+        exclude: Which layers not; wins over `layers` and over a dict.
+        block: (rows, columns) of blocks of the matrix that are kept or zeroed as a whole, such as (4, 1): four inputs of one output
+            channel. Blocks at the edge may be smaller. The sparsity is the share of zero blocks.
+        block_pooling: What of its magnitudes a block is measured by: `"avg"` or `"max"`.
+        n_of_m: (n, m): of every m consecutive input channels of an output channel, at every place of the kernel, at most n weights are not
+            zero. That is the N:M sparsity of Zhou et al., "Learning N:M fine-grained structured sparse neural networks from scratch"
+            (2021), https://arxiv.org/abs/2102.04010; (2, 4) is the one that hardware knows. Input channels are consecutive in a .tflite
+            file too. On the way, those weights that the pattern does not keep become zero from the smallest on.
 
     Raises:
         ConfigurationError: if the settings contradict each other or are out of range.
     """
 
-    sparsity: float = 0.5
+    sparsity: typing.Any = None
     initial_sparsity: float = 0.0
     begin_step: int = 0
     end_step: int | None = None
@@ -55,11 +73,18 @@ class Prune(Step):
     power: float = 3
     layers: typing.Any = None
     exclude: typing.Any = None
+    block: tuple[int, int] | None = None
+    block_pooling: str = prune_patterns.AVG
+    n_of_m: tuple[int, int] | None = None
 
     def __post_init__(self):
-        if not 0 < self.sparsity < 1:
-            raise ConfigurationError(f"sparsity={self.sparsity}.", "a share of zeros above 0 and below 1")
-        if not 0 <= self.initial_sparsity < self.sparsity:
+        object.__setattr__(self, "sparsity", prune_patterns.shares(self.sparsity, self._pattern()))
+        if isinstance(self.sparsity, dict) and self.layers is not None:
+            raise ConfigurationError(
+                f"layers={self.layers!r} with sparsity={self.sparsity}.", "one selection of layers", "leave out layers="
+            )
+        least = min(self.sparsity.values()) if isinstance(self.sparsity, dict) else self.sparsity
+        if not 0 <= self.initial_sparsity < least:
             raise ConfigurationError(
                 f"initial_sparsity={self.initial_sparsity} with sparsity={self.sparsity}.", "at least 0 and below the final sparsity"
             )
@@ -123,13 +148,16 @@ class Prune(Step):
         graph.refuse_wrapped(opened, "Prune")
         plan, named = self._plan(opened)
         plan.require_work(named)
-        done = set(plan.names(DONE))
-        wrap = door.tfmot().sparsity.keras.prune_low_magnitude
+        done, shares = set(plan.names(DONE)), self._shares(opened.layers)[0]
 
         def replace(path, layer):
-            return wrap(layer, pruning_schedule=self._tfmot_schedule()) if path in done else layer
+            if path not in done:
+                return layer
+            promises, _ = self._promises(opened.layers[path], shares[path])
+            schedule = self._tfmot_schedule(shares[path])
+            return prune_layer(layer, [promise.pruned_kernel for promise in promises], self._pattern(), schedule)
 
-        adopted = adopt(graph.rebuild(opened.legacy, replace), original=opened.original, name=opened.adopted.name)
+        adopted = PrunedModel(graph.rebuild(opened.legacy, replace), original=opened.original, name=opened.adopted.name)
         for layer in pruned_layers(adopted):
             # -1, the initial value, is TFMOT's sign for a missing callback; ours has nothing to count.
             layer.pruning_step.assign(0)
@@ -141,30 +169,32 @@ class Prune(Step):
     def strip(self, model):
         if not isinstance(model, AdoptedModel) or not pruned_layers(model):
             raise ModelError(f"'{getattr(model, 'name', model)}' carries no pruning.", "the model that Prune.apply returned")
-        if model.original is None:
-            raise ModelError(
-                f"The model '{model.name}' does not know the Keras 3 model that it came from.", "one that apply() made from a Keras 3 model"
-            )
-        return graph.back_to_keras(graph.rebuild(model.legacy, lambda path, layer: layer), model.original)
+        return graph.without_wrappers(model)
 
     def check(self, model):
-        wrong = []
         layers = graph.layers_by_name(model)
-        for path in sorted(select(layers, self.layers, self.exclude)[0], key=list(layers).index):
-            for attribute in kernels.prunable_attributes(layers[path]):
-                value = graph.effective_weight(layers[path], attribute)
-                if kernels.zeros(value) < value.size - self.kept(value.size):
-                    wrong.append(f"'{path}' {attribute}: {100 * kernels.zeros(value) / value.size:.1f} % zeros")
+        shares, _ = self._shares(layers)
+        wrong, emptied = [], []
+        for path, layer in layers.items():
+            for promise in self._promises(layer, shares[path])[0] if path in shares else ():
+                attribute = promise.kernel.attribute
+                value = graph.effective_weight(layer, attribute)
+                if broken := promise.broken(value):
+                    wrong.append(f"'{path}' {attribute}: {broken}")
+                elif channels := promise.emptied(value):
+                    emptied.append(f"'{path}' {attribute}: {channels} of {promise.kernel.columns}")
         if wrong:
             raise InvariantError(
                 f"Kernels are less sparse than promised: {'; '.join(wrong)}.{self._progress(model)}",
-                f"{100 * self.sparsity:.1f} % zeros",
+                self._promised(),
                 f"train under the step's callbacks() up to end_step={self.end_step}, and apply no later step that fills zeros in",
             )
-
-    def kept(self, size):
-        """Number of weights that stay in a kernel of `size` weights."""
-        return max(int(np.round(np.float32(size) * np.float32(1 - self.sparsity))), 1)
+        if emptied:
+            raise InvariantError(
+                f"Output channels have no weight left: {'; '.join(emptied)}.",
+                "at least one weight in each, which pruning keeps",
+                "look at what came after pruning, or whether these weights were zero before it",
+            )
 
     def _progress(self, model):
         steps = [int(layer.pruning_step.numpy()) for layer in pruned_layers(model)] if isinstance(model, AdoptedModel) else []
@@ -174,15 +204,21 @@ class Prune(Step):
             return f" Training ended before the schedule did: at step {min(steps)} of {self.end_step}."
         return f" {min(steps)} steps were trained."
 
-    def _tfmot_schedule(self):
+    def _promised(self):
+        if self.n_of_m is not None:
+            return "at most {} of {} consecutive weights that are not zero".format(*self.n_of_m)
+        what = "zeros" if self.block is None else "zero blocks"
+        return f"{what} by layer {self.sparsity}" if isinstance(self.sparsity, dict) else f"{100 * self.sparsity:.1f} % {what}"
+
+    def _tfmot_schedule(self, sparsity):
         schedules = door.tfmot().sparsity.keras
         begin, frequency = self._begin_and_frequency()
         if self.schedule == CONSTANT:
             end = -1 if self.end_step is None else self.end_step
-            return schedules.ConstantSparsity(self.sparsity, begin_step=begin, end_step=end, frequency=frequency)
+            return schedules.ConstantSparsity(sparsity, begin_step=begin, end_step=end, frequency=frequency)
         return schedules.PolynomialDecay(
             initial_sparsity=self.initial_sparsity,
-            final_sparsity=self.sparsity,
+            final_sparsity=sparsity,
             begin_step=begin,
             end_step=self.end_step,
             power=self.power,
@@ -198,30 +234,49 @@ class Prune(Step):
         # TFMOT acts at begin, begin + frequency, ...: shifted by the remainder, the last time is end_step, not shortly before it.
         return self.begin_step + length % frequency, frequency
 
+    def _pattern(self):
+        return prune_patterns.pattern(self.block, self.block_pooling, self.n_of_m)
+
+    def _shares(self, layers):
+        """Returns a dict of path to sparsity for the layers that are selected, and the paths that were named outright."""
+        return select_values(layers, self.sparsity, self.layers, self.exclude)
+
+    @property
+    def _selects(self):
+        return self.layers is not None or isinstance(self.sparsity, dict)
+
+    def _promises(self, layer, share):
+        """Returns what is promised of the kernels of a layer, and why others of them cannot be pruned."""
+        found = [k for k in kernels.kernels_of(layer) if self._selects or k.kind != kernels.DEPTHWISE_FILTERS]
+        promises = [prune_patterns.Promise(kernel, share, self._pattern()) for kernel in found]
+        impossible = [promise.impossible() for promise in promises]
+        return [p for p, why in zip(promises, impossible, strict=True) if not why], [why for why in impossible if why]
+
     def _plan(self, opened):
-        layers = opened.layers
-        chosen, named = select(layers, self.layers, self.exclude)
-        rows = tuple(self._row(path, layer, path in chosen) for path, layer in layers.items())
+        shares, named = self._shares(opened.layers)
+        rows = tuple(self._row(path, layer, shares.get(path)) for path, layer in opened.layers.items())
         return Plan(step=repr(self), model=opened.adopted.name, rows=rows), named
 
-    def _row(self, path, layer, chosen):
-        count, nonzero = kernels.parameters(layer), None
-        attributes = kernels.prunable_attributes(layer)
-        kind = type(scope.unwrap(layer)).__name__
-        if not chosen:
-            action, reason = SKIPPED, "left out by layers= or exclude="
-        elif attributes:
-            sizes = [int(np.size(graph.effective_weight(layer, attribute))) for attribute in attributes]
-            nonzero = count - sum(sizes) + sum(self.kept(size) for size in sizes)
-            action, reason = DONE, f"{100 * self.sparsity:g} % of {sum(sizes):,} weights in {', '.join(attributes)}"
-        elif kind in kernels.DEPTHWISE:
-            action, reason = IMPOSSIBLE, "TFMOT does not prune depthwise kernels: they are few, and sensitive"
+    def _row(self, path, layer, share):
+        count = kernels.parameters(layer)
+        promises, impossible = ([], []) if share is None else self._promises(layer, share)
+        kind = type(scope.computing_layer(layer)).__name__
+        if share is None:
+            action, reason = SKIPPED, f"left out by {'sparsity=' if isinstance(self.sparsity, dict) else 'layers='} or exclude="
+        elif promises:
+            size = sum(promise.kernel.size for promise in promises)
+            reason = f"{100 * share:g} % of {size:,} weights in {', '.join(promise.kernel.attribute for promise in promises)}"
+            action, reason = DONE, "; ".join([reason, *(note for promise in promises for note in promise.notes()), *impossible])
+        elif impossible:
+            action, reason = IMPOSSIBLE, "; ".join(impossible)
+        elif kernels.kernels_of(layer):
+            action, reason = SKIPPED, "depthwise kernels are few, and sensitive: spared unless layers= or sparsity= selects them"
         elif not count or kind in kernels.NORMALIZATIONS:
             action, reason = SKIPPED, "has no kernel"
         else:
-            action, reason = IMPOSSIBLE, f"TFMOT cannot prune a {kind}"
-        # A layer that nobody named is skipped; only one that was asked for is impossible.
-        if action == IMPOSSIBLE and self.layers is None:
+            action, reason = IMPOSSIBLE, f"no kernel is known in a {kind}"
+        # A layer that nobody asked for is skipped; only one that was selected is impossible.
+        if action == IMPOSSIBLE and not self._selects:
             action = SKIPPED
         return LayerPlan(
             name=path,
@@ -230,43 +285,6 @@ class Prune(Step):
             reason=reason,
             parameters=count,
             expected_parameters=count,
-            expected_nonzero=count if nonzero is None else nonzero,
+            expected_nonzero=count - sum(promise.kernel.size - promise.kept for promise in promises),
             macs=kernels.macs(layer),
         )
-
-
-def pruned_layers(model):
-    """Lists TFMOT's pruning wrappers in an `AdoptedModel`, nested ones too."""
-    return [layer for layer in model.legacy._flatten_layers() if scope.is_pruned(layer)]
-
-
-class KeepPruned(keras.callbacks.Callback):
-    """Puts pruned weights back to zero after every batch, so that whatever is saved or evaluated meanwhile is as sparse as its masks.
-
-    It finds the pruned models inside the model that is trained, so it serves `adopted.fit` and a Distiller's `fit` alike.
-    """
-
-    def on_train_begin(self, logs=None):
-        import tensorflow as tf
-
-        adopted = [layer for layer in self.model._flatten_layers() if isinstance(layer, AdoptedModel)]
-        pairs = [pair for model in adopted for layer in pruned_layers(model) for pair in scope.masks_of(layer)]
-        if not pairs:
-            raise ModelError(f"The model '{self.model.name}' holds no pruned model.", "training of what Prune.apply returned")
-
-        @tf.function
-        def keep():
-            for weight, mask in pairs:
-                weight.assign(weight * tf.cast(mask, weight.dtype))
-
-        self._keep = keep
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._keep()
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._keep()
-
-    def on_train_end(self, logs=None):
-        # An optimizer with moving averages has just put those into the weights.
-        self._keep()

@@ -48,6 +48,55 @@ def select(layers, include=None, exclude=None):
     return chosen - left_out, named - left_out
 
 
+def assign(layers, values):
+    """Gives each layer the value of the first selector that matches it.
+
+    Args:
+        layers: Dict of path to layer: all there are.
+        values: Dict of a name, path or pattern to a value; `"*"` is all the rest.
+
+    Returns:
+        Tuple of a dict of path to value, without the layers that no selector matches, and the set of those that were named outright.
+
+    Raises:
+        ModelError: if a selector matches no layer, or only layers that those before it have taken.
+    """
+    found, named = {}, set()
+    for selector, value in values.items():
+        hits, outright = _matched(layers, (selector,))
+        if hits <= found.keys():
+            raise ModelError(
+                f"'{selector}' matches only layers that an earlier selector matches: {', '.join(sorted(hits)[:5])}.",
+                "at least one layer for every selector",
+                "put the more special selectors first",
+            )
+        found |= dict.fromkeys(hits - found.keys(), value)
+        named |= outright
+    return found, named
+
+
+def select_values(layers, value, include=None, exclude=None):
+    """Selects layers by name, and gives each of them its value of a setting that may be one for all.
+
+    Args:
+        layers: Dict of path to layer: all there are.
+        value: The value of all; or a dict as `assign` takes it, which selects by itself.
+        include: What `selectors` returns; None for all.
+        exclude: What `selectors` returns; None for none. Wins over the others.
+
+    Returns:
+        Tuple of a dict of path to value, and the set of those paths that were named outright.
+
+    Raises:
+        ModelError: if a name or pattern matches no layer.
+    """
+    chosen, named = select(layers, include, exclude)
+    if not isinstance(value, dict):
+        return dict.fromkeys(chosen, value), named
+    values, named = assign(layers, value)
+    return {path: one for path, one in values.items() if path in chosen}, named & chosen
+
+
 def _matched(layers, given):
     found, named = set(), set()
     for selector in given:

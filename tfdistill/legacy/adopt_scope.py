@@ -10,10 +10,14 @@ import json
 import types
 
 import keras
+import numpy as np
 
 from tfdistill.legacy import door
 from tfdistill.legacy.activations import translate_activation
-from tfdistill.legacy.adopt_quantizers import MASK, own_classes
+from tfdistill.legacy.adopt_clustering import clustered_layer_class, is_clustered
+from tfdistill.legacy.adopt_pruning import is_pruned_layer, pruned_layer_class
+from tfdistill.legacy.adopt_quantizing import is_quantized_layer, quantized_layer_class
+from tfdistill.legacy.adopt_wrapping import variable_at
 from tfdistill.legacy.hosted import layer_class, operation_class
 
 
@@ -42,8 +46,9 @@ def _from_tfmot(layer):
 
 
 def is_wrapper(layer):
-    """Says whether `layer` is one of TFMOT's wrappers around a user's layer. Does not import TFMOT when it was never used."""
-    return _from_tfmot(layer) and isinstance(layer, wrapper_classes())
+    """Says whether `layer` wraps a user's layer for pruning, clustering or quantization. Does not import TFMOT when it was never used."""
+    own = is_clustered(layer) or is_pruned_layer(layer) or is_quantized_layer(layer)
+    return own or (_from_tfmot(layer) and isinstance(layer, wrapper_classes()))
 
 
 def is_input_quantizer(layer):
@@ -52,12 +57,16 @@ def is_input_quantizer(layer):
 
 
 def is_pruned(layer):
-    """Says whether `layer` is TFMOT's pruning wrapper."""
-    return _from_tfmot(layer) and isinstance(layer, wrapper_classes()[0])
+    """Says whether `layer` is a pruning wrapper, this library's or TFMOT's."""
+    return is_pruned_layer(layer) or (_from_tfmot(layer) and isinstance(layer, wrapper_classes()[0]))
 
 
 def is_quantized(layer):
-    """Says whether `layer` is TFMOT's quantization wrapper."""
+    """Says whether `layer` is a quantization wrapper, this library's or TFMOT's."""
+    return is_quantized_layer(layer) or _is_quantized_by_tfmot(layer)
+
+
+def _is_quantized_by_tfmot(layer):
     return _from_tfmot(layer) and isinstance(layer, wrapper_classes()[2])
 
 
@@ -68,25 +77,43 @@ def unwrap(layer):
     return layer
 
 
+def computing_layer(layer):
+    """Returns the layer that computes inside the wrappers: the user's own, or the Keras 3 layer itself where tf_keras only hosts it."""
+    inner = unwrap(layer)
+    return inner._hosted.layer if hasattr(inner, "_hosted") else inner
+
+
 def own_variables(layer):
-    """Returns the variables that TFMOT added around `layer`: masks, thresholds, steps and ranges; never a weight of the user's."""
+    """Returns the variables that a wrapper added around `layer`: masks, thresholds, centroids and ranges; never a weight of the user's."""
     if is_input_quantizer(layer):
         return list(layer.weights)
+    if is_clustered(layer):
+        return [*layer.centroids.values(), *layer.masks.values()]
     return list(layer._non_trainable_weights) if is_wrapper(layer) else []
 
 
 def masks_of(layer):
-    """Lists the weights of one live layer that a mask holds: pairs of (weight variable, mask variable), from pruning or from sparse QAT."""
+    """Lists the weights of one live layer that a mask holds: pairs of (weight variable, mask variable), from any step."""
+    if is_clustered(layer) or is_quantized_layer(layer):
+        return [(variable_at(layer.layer, path), mask) for path, mask in layer.masks.items()]
     if is_pruned(layer):
         return [(weight, mask) for weight, mask, _ in layer.pruning_vars]
-    if is_quantized(layer):
-        return [(weight, variables[MASK]) for weight, _, variables in layer._weight_vars if MASK in variables]
     return []
 
 
+def effective_values(layer):
+    """Returns a dict of id to value of those weights of one live layer that it computes with changed: masked, or clustered."""
+    if is_clustered(layer):
+        return {id(variable_at(layer.layer, path)): layer.clustered(path) for path in layer.clusters}
+    if is_quantized_layer(layer):
+        kept = [weight for weight in layer.quantization.weights if weight.sparse or weight.clusters]
+        return {id(variable_at(layer.layer, weight.path)): layer.effective(weight) for weight in kept}
+    return {id(weight): np.asarray(weight) * np.asarray(mask) for weight, mask in masks_of(layer)}
+
+
 def weights_of(layer):
-    """Lists the weights of the user's layer inside TFMOT's wrappers, those too that a quantization wrapper keeps in its own hands."""
-    held = [weight for weight, _, _ in layer._weight_vars] if is_quantized(layer) else []
+    """Lists the weights of the user's layer inside the wrappers, those too that TFMOT's quantization wrapper keeps in its own hands."""
+    held = [weight for weight, _, _ in layer._weight_vars] if _is_quantized_by_tfmot(layer) else []
     known = {id(weight) for weight in held}
     return held + [weight for weight in unwrap(layer).weights if id(weight) not in known]
 
@@ -94,20 +121,21 @@ def weights_of(layer):
 def weight_named(layer, attribute):
     """Returns the variable behind an attribute such as `"kernel"` or `"cell.kernel"` of a live layer, through TFMOT's wrappers.
 
-    A quantization wrapper replaces the attribute by the quantized tensor of its last trace, so there the variable is taken from the wrapper.
+    TFMOT's quantization wrapper replaces the attribute by the quantized tensor of its last trace, so there the variable is taken from the wrapper.
 
     Returns:
         The variable, or None when the layer has none under that attribute.
     """
-    if is_quantized(layer):
+    if _is_quantized_by_tfmot(layer):
         last = attribute.rpartition(".")[2]
         for weight, _, _ in layer._weight_vars:
             if layer._weight_name(weight.name) == last:
                 return weight
-    value = unwrap(layer)
+    value = computing_layer(layer)
     for part in attribute.split("."):
-        value = getattr(value, part, None)
-    return value
+        value = value[int(part)] if part.isdigit() else getattr(value, part, None)
+    hosted = value is not None and computing_layer(layer) is not unwrap(layer)
+    return variable_at(unwrap(layer), attribute) if hosted else value
 
 
 @functools.cache
@@ -115,6 +143,9 @@ def _register_bridge_classes():
     # A new process that only loads a file has converted nothing yet.
     operation_class()
     layer_class()
+    clustered_layer_class()
+    pruned_layer_class()
+    quantized_layer_class()
     for name in dir(keras.activations):
         activation = getattr(keras.activations, name)
         if isinstance(activation, types.FunctionType) and name not in ("get", "serialize", "deserialize"):
@@ -132,7 +163,7 @@ def legacy_scope(custom_objects=None):
     with (
         tfmot.sparsity.keras.prune_scope(),
         cluster.cluster_scope(),
-        tfmot.quantization.keras.quantize_scope({**own_classes(), **(custom_objects or {})}),
+        tfmot.quantization.keras.quantize_scope(custom_objects or {}),
     ):
         yield
 
@@ -151,21 +182,23 @@ def legacy_model(text, custom_objects=None):
 
 def _without_build_config(config):
     # Building from a build_config makes some of TFMOT's layers build twice, and their ranges twice with them.
+    # A hosted layer has an argument of that name: only what stands beside a class is meant.
     if isinstance(config, dict):
-        return {key: _without_build_config(value) for key, value in config.items() if key != "build_config"}
+        dropped = "build_config" if "class_name" in config else None
+        return {key: _without_build_config(value) for key, value in config.items() if key != dropped}
     return [_without_build_config(value) for value in config] if isinstance(config, list) else config
 
 
 @contextlib.contextmanager
 def plain_activations(legacy):
-    """While open, quantization wrappers show the activations that they were made with.
+    """While open, TFMOT's quantization wrappers show the activations that they were made with.
 
     A traced wrapper has put its own fake-quantizing activation into the layer. Written into a config as it stands, that would come back as one
     more quantizer in the rebuilt model.
     """
     replaced = []
     for layer in legacy._flatten_layers():
-        if is_quantized(layer) and layer.built and layer._quantize_activations:
+        if _is_quantized_by_tfmot(layer) and layer.built and layer._quantize_activations:
             own = [activation.activation for activation in layer._quantize_activations]
             layer.quantize_config.set_quantize_activations(layer.layer, own)
             replaced.append(layer)
@@ -178,6 +211,8 @@ def plain_activations(legacy):
 
 def ranges_of(layer):
     """Lists the quantization ranges of one quantization wrapper: tuples of (what, minimum variable, maximum variable)."""
+    if is_quantized_layer(layer):
+        return [(what, low, high) for what, (low, high, _) in layer.ranges.items()]
     found = [(layer._weight_name(weight.name), variables) for weight, _, variables in layer._weight_vars]
     for activation in layer._quantize_activations:
         for kind in ("pre_activation", "post_activation"):
