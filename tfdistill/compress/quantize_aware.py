@@ -1,89 +1,97 @@
-"""Quantization-aware training (QAT): the model trains with the rounding of an int8 file in its forward pass.
+"""Quantization-aware training (QAT): the model trains with the rounding of an integer file in its forward pass.
 
-Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), https://arxiv.org/abs/1712.05877,
-through tensorflow-model-optimization.
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), https://arxiv.org/abs/1712.05877.
 """
 
 import dataclasses
 import typing
 
-import numpy as np
-
-from tfdistill.compress import graph, kernels, quantize_scheme
+from tfdistill.compress import graph, kernels, quantize_layout
+from tfdistill.compress.quantize_build import build
+from tfdistill.compress.quantize_check import wrong_ranges, wrong_structure
+from tfdistill.compress.quantize_scheme import CALIBRATED, takes_bits, treatments
+from tfdistill.compress.quantize_structure import structure
 from tfdistill.compress.selection import select, selectors
-from tfdistill.compress.step import DONE, SKIPPED, LayerPlan, Plan, Step
+from tfdistill.compress.step import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
-from tfdistill.legacy import adopt_quantizers, door
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy.adopt import AdoptedModel, adopt
 
 AUTO = "auto"
-CALIBRATED = "calibrated, not trained quantized"
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizeAware(Step):
-    """Quantization-aware training to 8 bits: weights per channel for convolutions and per tensor for dense layers, activations per tensor.
+    """Quantization-aware training: weights symmetric, per channel in convolutions and per tensor in dense layers; activations affine, per tensor.
 
-    Layers for which there is no quantizer, or that are excluded, are left as they are: the converter calibrates them on a representative dataset, so
-    the file is full integer all the same. The plan says which those are.
+    Layers whose ranges cannot be trained, or that are excluded, are left as they are: the converter calibrates them on a representative dataset, so the file is
+    full integer all the same. The plan says which those are, and which ones TFLite computes in float only.
 
-    Kernels that come in with zeros (pruned models) are trained under a mask, so that the zeros stay; the mask is saved with the model.
+    Kernels that come in with zeros (pruned models) keep them; kernels that come in with few values (clustered models) keep their clusters: each is the mean
+    of its members, which move together. Masks and clusters are saved with the model. So a pruned, a clustered, and a pruned and clustered model
+    become PQAT, CQAT and PCQAT ones.
 
     Args:
-        layers: Which layers: a name or path, a pattern, a predicate of a layer, or a list of these. None is every layer.
+        layers: Which layers: a name or path, a pattern such as `"encoder/*"`, a predicate of a layer, or a list of these. None is every layer.
         exclude: Which layers not; wins over `layers`.
         preserve_sparsity: `"auto"` keeps the zeros of every kernel that has any, True does the same and insists that there are some, False lets
             zeros be trained away.
+        preserve_clusters: The same for clusters. A kernel counts as clustered if it has at most 256 values, and a quarter of its weights or more repeat
+            another one; in the whole kernel, or in every output channel.
+        weight_bits: 8 or 4; or a dict of names and patterns to these, where the first that fits a layer counts and `"*"` is the rest. 4 bits are for Conv2D,
+            DepthwiseConv2D, SeparableConv2D, Dense, EinsumDense and MultiHeadAttention; a layer of another kind stays at 8, and the plan says so.
+        activation_bits: 8; or 16, for export as int16x8: weights are trained in 8 bits, and the activations, whose rounding to 65,536 steps no training
+            notices, are calibrated.
 
     Raises:
-        ConfigurationError: if the settings are of the wrong kind.
+        ConfigurationError: if the settings are of the wrong kind, or TFLite has no such integers.
     """
 
     layers: typing.Any = None
     exclude: typing.Any = None
     preserve_sparsity: typing.Any = AUTO
+    preserve_clusters: typing.Any = AUTO
+    weight_bits: typing.Any = 8
+    activation_bits: int = 8
 
     def __post_init__(self):
-        if self.preserve_sparsity not in (AUTO, True, False):
-            raise ConfigurationError(f"preserve_sparsity={self.preserve_sparsity!r}.", "'auto', True or False")
+        for name in ("preserve_sparsity", "preserve_clusters"):
+            if getattr(self, name) not in (AUTO, True, False):
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}.", "'auto', True or False")
+        if self.activation_bits not in (8, 16):
+            raise ConfigurationError(f"activation_bits={self.activation_bits!r}.", "8, or 16 for export as int16x8")
+        given = self.weight_bits if isinstance(self.weight_bits, dict) else {"*": self.weight_bits}
+        for selector, bits in given.items():
+            if not isinstance(selector, str) or isinstance(bits, bool) or bits not in (4, 8):
+                raise ConfigurationError(
+                    f"weight_bits={self.weight_bits!r}: TFLite has integer weights of 8 and of 4 bits.",
+                    "8 or 4, or a dict of layer names and patterns to these",
+                    "for more precision give activation_bits=16; for weights of 16 bits export the float model as float16"
+                    if bits == 16
+                    else None,
+                )
+        if self.activation_bits == 16 and 4 in given.values():
+            raise ConfigurationError("weight_bits=4 with activation_bits=16.", "8-bit weights: TFLite's int16x8 has no others")
         object.__setattr__(self, "layers", selectors(self.layers, "layers"))
         object.__setattr__(self, "exclude", selectors(self.exclude, "exclude"))
 
     def plan(self, model):
-        return self._plan(graph.open_model(model))[0]
+        opened = graph.open_model(model)
+        return self._plan(opened, self._decide(opened)[0])
 
     def apply(self, model):
         opened = graph.open_model(model)
         graph.refuse_wrapped(opened, "QuantizeAware")
-        plan, chosen, named = self._plan(opened)
+        decided, named = self._decide(opened)
+        plan = self._plan(opened, decided)
         plan.require_work(named)
         for row in plan.rows:
             if row.name in named and row.action == SKIPPED:
                 raise ModelError(f"QuantizeAware cannot train '{row.name}' quantized: {row.reason}.", mend="leave it out of layers=")
-        if not any(row.action == DONE and not row.reason.startswith(quantize_scheme.PASSES) for row in plan.rows):
+        if not any(treatment is not None and treatment.quantization for treatment in decided.values()):
             raise ModelError(f"QuantizeAware finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", mend="choose other layers")
-        sparse = self._sparse(opened, plan)
-        quantize = door.tfmot().quantization.keras
-        done = set(plan.names(DONE))
-
-        def replace(path, layer):
-            if path not in done:
-                return layer
-            return quantize.quantize_annotate_layer(layer, quantize_scheme.treatment(opened.layers[path], chosen).config)
-
-        with scope.legacy_scope():
-            try:
-                made = quantize.quantize_apply(graph.rebuild(opened.legacy, replace), scheme=quantize_scheme.scheme(sparse))
-            except (ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
-                raise ModelError(
-                    f"TFMOT cannot make '{opened.adopted.name}' quantization-aware: {error}",
-                    mend="exclude the layers that plan(model) is unsure of",
-                ) from error
-        for layer in quantized_layers(made):
-            adopt_quantizers.make_serializable(layer)
-            for weight, mask in scope.masks_of(layer):
-                mask.assign(np.asarray(weight) != 0)
+        self._require_structure(opened, decided)
+        made = build(opened, decided, quantize_inputs=self.activation_bits == 8)
         return adopt(made, original=opened.original, name=opened.adopted.name)
 
     def strip(self, model):
@@ -97,61 +105,92 @@ class QuantizeAware(Step):
             raise InvariantError(
                 f"The model '{model.name}' holds no quantizers.", "the model that QuantizeAware.apply returned, or its checkpoint"
             )
-        wrong = [text for layer in layers for text in _wrong_ranges(layer)]
+        wrong = [text for layer in layers for text in wrong_ranges(layer)]
         if wrong:
             raise InvariantError(
                 f"Ranges of '{model.name}' were never trained: {'; '.join(wrong)}.",
                 "ranges that training has seen data for",
                 "train the model with fit",
             )
-        for layer in layers:
-            for weight, mask in scope.masks_of(layer):
-                lost = int(np.sum((np.asarray(mask) == 0) & (np.asarray(weight) != 0)))
-                if lost:
-                    wrong.append(f"'{layer.layer.name}' lost {lost} of {kernels.zeros(np.asarray(mask))} zeros")
+        wrong = [text for layer in layers for text in wrong_structure(layer)]
         if wrong:
-            raise InvariantError(f"Sparsity was not kept: {'; '.join(wrong)}.", "weights that stay zero where they came in zero")
-
-    def _sparse(self, opened, plan):
-        if self.preserve_sparsity is False:
-            return set()
-        sparse = set()
-        for path in plan.names(DONE):
-            for attribute in kernels.prunable_attributes(opened.layers[path]):
-                if kernels.zeros(graph.effective_weight(opened.layers[path], attribute)):
-                    sparse.add(path)
-        if self.preserve_sparsity is True and not sparse:
-            raise ModelError(
-                f"preserve_sparsity=True, but no kernel of '{opened.adopted.name}' has a zero.",
-                "a pruned model",
-                "prune it first, or use 'auto'",
+            raise InvariantError(
+                f"Sparsity or clusters were not kept: {'; '.join(wrong)}.",
+                "zeros that stay zero, and values that stay one for each cluster",
             )
-        return sparse
 
-    def _plan(self, opened):
-        layers = opened.layers
-        chosen, named = select(layers, self.layers, self.exclude)
-        rows = tuple(self._row(path, layer, chosen) for path, layer in layers.items())
-        return Plan(step=repr(self), model=opened.adopted.name, rows=rows), chosen, named
+    def _decide(self, opened):
+        """Returns a dict of path to `Treatment` (None for a layer left out), and the set of the paths that were named outright."""
+        chosen, named = select(opened.layers, self.layers, self.exclude)
+        bits = self._bits(opened.layers, chosen)
+        decided = treatments(quantize_layout.places(opened.legacy), chosen, bits, self.activation_bits)
+        decided = {path: decided[path] for path in opened.layers}
+        for path in decided:
+            if decided[path] is not None and decided[path].quantization is not None:
+                decided[path] = self._with_structure(opened.layers[path], decided[path])
+        return decided, named
 
-    def _row(self, path, layer, chosen):
-        done = False
-        kind = type(scope.unwrap(layer)).__name__
-        if path not in chosen:
-            reason = f"left out by layers= or exclude=: {CALIBRATED}"
-        elif "/" in path:
-            reason = f"inside a nested model: {CALIBRATED}"
-        else:
-            done, reason, _ = quantize_scheme.treatment(scope.unwrap(layer), chosen)
-            reason = reason if done else f"{CALIBRATED}: {reason}"
+    def _with_structure(self, layer, treatment):
+        zeros, clusters = self.preserve_sparsity is not False, self.preserve_clusters is not False
+        found = {
+            kernel.attribute: structure(kernel, graph.effective_weight(layer, kernel.attribute)) for kernel in kernels.kernels_of(layer)
+        }
+        return treatment.keeping(
+            {path: kept.zeros if zeros else 0 for path, kept in found.items()},
+            {path: kept.clustering if clusters else None for path, kept in found.items()},
+        )
+
+    def _require_structure(self, opened, decided):
+        weights = [w for treatment in decided.values() if treatment and treatment.quantization for w in treatment.quantization.weights]
+        for setting, kept, lacking, mend in (
+            (
+                self.preserve_sparsity,
+                any(w.sparse for w in weights),
+                "no kernel that is quantized has a zero",
+                "prune it first, or use 'auto'",
+            ),
+            (
+                self.preserve_clusters,
+                any(w.clusters for w in weights),
+                "no kernel that is quantized is clustered",
+                "cluster it first, or use 'auto'",
+            ),
+        ):
+            if setting is True and not kept:
+                name = "preserve_sparsity" if "zero" in lacking else "preserve_clusters"
+                raise ModelError(f"{name}=True, but {lacking} in '{opened.adopted.name}'.", mend=mend)
+
+    def _bits(self, layers, chosen):
+        given = self.weight_bits if isinstance(self.weight_bits, dict) else {"*": self.weight_bits}
+        left, found = set(chosen), dict.fromkeys(chosen, 8)
+        for selector, bits in given.items():
+            paths, named = select(layers, (selector,))
+            for path in named:
+                if not takes_bits(layers[path], bits):
+                    raise ModelError(
+                        f"'{path}' cannot have weights of {bits} bits: TFLite has none for a {type(scope.unwrap(layers[path])).__name__}.",
+                        mend="give it 8",
+                    )
+            found.update(dict.fromkeys(paths & left, bits))
+            left -= paths
+        return found
+
+    def _plan(self, opened, decided):
+        rows = tuple(self._row(path, opened.layers[path], treatment) for path, treatment in decided.items())
+        return Plan(step=repr(self), model=opened.adopted.name, rows=rows)
+
+    def _row(self, path, layer, treatment):
         count = kernels.parameters(layer)
         sparse = sum(kernels.zeros(graph.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))
-        if done and sparse and self.preserve_sparsity is not False:
-            reason += f", {sparse:,} zeros kept"
+        if treatment is None:
+            action, reason = SKIPPED, f"left out by layers= or exclude=: {CALIBRATED}"
+        else:
+            action = DONE if treatment.done else SKIPPED if treatment.possible else IMPOSSIBLE
+            reason = treatment.reason
         return LayerPlan(
             name=path,
-            class_name=kind,
-            action=DONE if done else SKIPPED,
+            class_name=type(scope.unwrap(layer)).__name__,
+            action=action,
             reason=reason,
             parameters=count,
             expected_parameters=count,
@@ -161,15 +200,5 @@ class QuantizeAware(Step):
 
 
 def quantized_layers(legacy):
-    """Lists TFMOT's quantization wrappers in a tf_keras model."""
+    """Lists the quantization wrappers in a tf_keras model, this library's and TFMOT's."""
     return [layer for layer in legacy._flatten_layers() if scope.is_quantized(layer)]
-
-
-def _wrong_ranges(layer):
-    # Every range starts at -6 to 6; training moves it with the first batch.
-    for what, low, high in scope.ranges_of(layer):
-        low, high = np.asarray(low), np.asarray(high)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            yield f"'{layer.layer.name}' {what} is not finite"
-        elif np.all(low == -6) and np.all(high == 6):
-            yield f"'{layer.layer.name}' {what} is -6 to 6, as it began"

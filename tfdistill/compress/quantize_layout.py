@@ -1,0 +1,103 @@
+"""Who reads whose output in a tf_keras model: what the converter fuses into one integer operation follows from that."""
+
+import collections
+import dataclasses
+
+from tfdistill.legacy import adopt_scope as scope
+from tfdistill.legacy import door
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one layer stands in its model.
+
+    Attributes:
+        path: The user's path of the layer.
+        layer: The live tf_keras layer, without wrappers.
+        readers: The layers that read its output, one for each time; None stands for the model's own output.
+        sources: The layers whose outputs it reads; None stands for one of the model's inputs.
+        calls: How often it is called.
+        dtypes: Names of the types of its outputs.
+        rank: Number of axes of its first output.
+        sized: Whether all of these but the batch are of known length.
+    """
+
+    path: str
+    layer: object
+    readers: tuple
+    sources: tuple
+    calls: int
+    dtypes: tuple[str, ...]
+    rank: int | None
+    sized: bool
+
+    @property
+    def reader(self):
+        """The only layer that reads its output; None if there are several, or the model's output is among them, or it is called several times."""
+        return self.readers[0] if len(self.readers) == 1 and self.calls == 1 else None
+
+    @property
+    def source(self):
+        """The only layer that it reads; None if there are several, or it is called several times."""
+        return self.sources[0] if len(self.sources) == 1 and self.calls == 1 else None
+
+
+def places(legacy):
+    """Finds every layer of a functional or Sequential tf_keras model, those of nested models too.
+
+    Args:
+        legacy: The tf_keras model.
+
+    Returns:
+        Dict of path to `Place`.
+    """
+    found = {}
+    _collect(legacy, "", found)
+    return found
+
+
+def _collect(model, prefix, found):
+    import tensorflow as tf
+
+    tfk = door.tf_keras()
+    readers, sources, outputs = (collections.defaultdict(list) for _ in range(3))
+    inputs = {id(tensor) for tensor in model.inputs}
+    for node in (node for nodes in model._nodes_by_depth.values() for node in nodes):
+        if node.is_input:
+            continue
+        outputs[id(node.layer)].append(tf.nest.flatten(node.outputs))
+        for tensor in node.keras_inputs:
+            source = None if id(tensor) in inputs else tensor._keras_history.layer
+            sources[id(node.layer)].append(source and scope.unwrap(source))
+            if source is not None:
+                readers[id(source)].append(scope.unwrap(node.layer))
+    for tensor in model.outputs:
+        readers[id(tensor._keras_history.layer)].append(None)
+    for layer in model.layers:
+        key, inner = id(layer), scope.unwrap(layer)
+        if key not in outputs or scope.is_input_quantizer(layer):
+            continue
+        if isinstance(inner, tfk.Model):
+            _collect(inner, f"{prefix}{inner.name}/", found)
+            continue
+        flat = [tensor for call in outputs[key] for tensor in call]
+        found[prefix + inner.name] = Place(
+            path=prefix + inner.name,
+            layer=inner,
+            readers=tuple(readers[key]),
+            sources=tuple(sources[key]),
+            calls=len(outputs[key]),
+            dtypes=tuple(tensor.dtype.name for tensor in flat),
+            rank=flat[0].shape.rank if flat else None,
+            sized=bool(flat) and flat[0].shape.rank is not None and flat[0].shape[1:].is_fully_defined(),
+        )
+
+
+def input_readers(legacy):
+    """Returns a dict of id of each of a tf_keras model's input tensors to the list of the layers that read it, without wrappers."""
+    found = {id(tensor): [] for tensor in legacy.inputs}
+    for node in (node for nodes in legacy._nodes_by_depth.values() for node in nodes):
+        for tensor in () if node.is_input else node.keras_inputs:
+            if id(tensor) in found:
+                found[id(tensor)].append(scope.unwrap(node.layer))
+    return found

@@ -1,0 +1,179 @@
+"""Layers computed the way an integer file computes them: what is one layer to Keras is several integer tensors there, and each needs a range.
+
+Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer, with rounded weights in place of its own; `quantize(x, what, symmetric=False)`,
+which rounds a tensor to the range that is trained under the name `what`; and what the layer is called with.
+"""
+
+import math
+
+# The score of what attention must not see: e to the power of it is nothing next to 8 bits.
+MASKED = -16.0
+
+
+def normalization_alone(layer, quantize, args, kwargs):
+    """A BatchNormalization that is folded into no convolution, as a 1 x 1 depthwise convolution.
+
+    As a product and a sum it would be rounded twice, the product on a range that no training has seen; as a convolution it has a scale for each channel, a 32-bit sum
+    and one rounding.
+    """
+    import tensorflow as tf
+
+    if kwargs.get("training") and layer.trainable:
+        return layer(*args, **kwargs)
+    multiplier = tf.math.rsqrt(layer.moving_variance + layer.epsilon)
+    if layer.scale:
+        multiplier *= layer.gamma
+    offset = -layer.moving_mean * multiplier
+    if layer.center:
+        offset += layer.beta
+    return tf.cast(_per_channel(tf.cast(args[0], "float32"), multiplier, offset), layer.compute_dtype)
+
+
+def rescaling(layer, quantize, args, kwargs):
+    """A Rescaling as such a convolution, for the same reason."""
+    import tensorflow as tf
+
+    ones = tf.ones((args[0].shape[-1],))
+    return tf.cast(_per_channel(tf.cast(args[0], "float32"), layer.scale * ones, layer.offset * ones), layer.compute_dtype)
+
+
+def standardization(layer, quantize, args, kwargs):
+    """A Normalization (by the mean and variance of the data) as such a convolution."""
+    import tensorflow as tf
+
+    ones = tf.ones((args[0].shape[-1],))
+    multiplier = tf.reshape(1.0 / tf.maximum(tf.sqrt(layer.variance), 1e-7), (-1,)) * ones
+    offset = -tf.reshape(layer.mean, (-1,)) * multiplier
+    return tf.cast(_per_channel(tf.cast(args[0], "float32"), multiplier, offset), layer.compute_dtype)
+
+
+def _per_channel(x, multiplier, offset):
+    """Returns `x * multiplier + offset` along the last of at most four axes, as a 1 x 1 depthwise convolution."""
+    import tensorflow as tf
+
+    added = list(range(1, 5 - x.shape.rank))
+    for axis in added:
+        x = tf.expand_dims(x, axis)
+    y = tf.nn.bias_add(tf.nn.depthwise_conv2d(x, tf.reshape(multiplier, (1, 1, -1, 1)), (1, 1, 1, 1), "VALID"), offset)
+    return tf.squeeze(y, added) if added else y
+
+
+def layer_normalization(layer, quantize, args, kwargs):
+    """A LayerNormalization over the last axis, step by step, ending in a 1 x 1 depthwise convolution by its scale and offset."""
+    import tensorflow as tf
+
+    x = tf.cast(args[0], "float32")
+    return _scaled(layer, _standardized(x, [-1], layer.epsilon, quantize), quantize)
+
+
+def group_normalization(layer, quantize, args, kwargs):
+    """A GroupNormalization over the last axis, step by step as well."""
+    import tensorflow as tf
+
+    x = tf.cast(args[0], "float32")
+    places, channels = math.prod(x.shape[1:-1]), x.shape[-1]
+    grouped = tf.reshape(x, (-1, places, layer.groups, channels // layer.groups))
+    y = _standardized(grouped, [1, 3], layer.epsilon, quantize)
+    return _scaled(layer, tf.reshape(y, (-1, *x.shape[1:])), quantize)
+
+
+def _standardized(x, axes, epsilon, quantize):
+    import tensorflow as tf
+
+    centred = quantize(x - quantize(tf.reduce_mean(x, axes, keepdims=True), "mean"), "centred")
+    variance = quantize(tf.reduce_mean(quantize(centred * centred, "squares"), axes, keepdims=True), "variance")
+    return centred * quantize(tf.math.rsqrt(quantize(variance + epsilon, "variance_and_epsilon")), "inverse_deviation")
+
+
+def _scaled(layer, y, quantize):
+    import tensorflow as tf
+
+    if layer.scale or layer.center:
+        ones = tf.ones((y.shape[-1],))
+        y = _per_channel(quantize(y, "normalized"), layer.gamma * ones if layer.scale else ones, layer.beta if layer.center else 0.0 * ones)
+    return tf.cast(y, layer.compute_dtype)
+
+
+def separable(layer, quantize, args, kwargs):
+    """SeparableConv1D and SeparableConv2D: a depthwise convolution, its output rounded, and a pointwise one."""
+    import tensorflow as tf
+
+    x, depthwise, pointwise = args[0], layer.depthwise_kernel, layer.pointwise_kernel
+    strides, dilations, padding = layer.strides, layer.dilation_rate, layer.padding
+    flat = layer.rank == 1
+    if padding == "causal":
+        x, padding = tf.pad(x, layer._compute_causal_padding(x)), "valid"
+    if flat:
+        x, depthwise, pointwise = tf.expand_dims(x, 1), depthwise[None], pointwise[None]
+        strides, dilations = strides * 2, (1, *dilations)
+    x = tf.nn.depthwise_conv2d(x, depthwise, (1, *strides, 1), padding.upper(), dilations=dilations)
+    x = tf.nn.conv2d(quantize(x, "depthwise"), pointwise, 1, "VALID")
+    if layer.use_bias:
+        x = tf.nn.bias_add(x, layer.bias)
+    x = tf.squeeze(x, [1]) if flat else x
+    return x if layer.activation is None else layer.activation(x)
+
+
+def attention(layer, quantize, args, kwargs):
+    """MultiHeadAttention: projections, scaled query, scores and weighted values are integer tensors of their own.
+
+    What is masked gets `MASKED` for its score, not -1e9: no range of 256 steps holds that and the others.
+    """
+    import tensorflow as tf
+
+    def compute(query, key, value, attention_mask=None, training=None):
+        # Symmetric, as XNNPACK of TensorFlow 2.21 forgets the zero point of a matrix that is no constant.
+        query, key, value = quantize(query, "query"), quantize(key, "key", symmetric=True), quantize(value, "value", symmetric=True)
+        query = quantize(query * (1.0 / math.sqrt(float(layer._key_dim))), "scaled_query", symmetric=True)
+        scores = tf.einsum(layer._dot_product_equation, key, query)
+        if attention_mask is not None:
+            for _ in range(scores.shape.rank - attention_mask.shape.rank):
+                attention_mask = tf.expand_dims(attention_mask, -2 * len(layer._attention_axes) - 1)
+            scores = tf.where(tf.cast(attention_mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
+        scores = layer._softmax(quantize(scores, "scores"))
+        dropped = layer._dropout_layer(scores, training=training)
+        return quantize(tf.einsum(layer._combine_equation, dropped, value), "weighted_values"), scores
+
+    try:
+        vars(layer)["_compute_attention"] = compute
+        return layer(*args, **kwargs)
+    finally:
+        del vars(layer)["_compute_attention"]
+
+
+def average_pooling(layer, quantize, args, kwargs):
+    """An AveragePooling2D without padding, as a depthwise convolution by a constant: TFLite's own would round its output to the steps of its input."""
+    import tensorflow as tf
+
+    height, width = layer.pool_size
+    kernel = tf.fill((height, width, args[0].shape[-1], 1), tf.cast(1.0 / (height * width), args[0].dtype))
+    return tf.nn.depthwise_conv2d(args[0], kernel, (1, *layer.strides, 1), "VALID")
+
+
+def elu_layer(layer, quantize, args, kwargs):
+    """An ELU layer."""
+    return elu(args[0], quantize, "input", float(layer.alpha))
+
+
+def elu(x, quantize, what, alpha=1.0):
+    """The exponential linear unit, which TFLite's converter has in float only: relu(x) + alpha * (exp(min(x, 0)) - 1), its parts rounded."""
+    import tensorflow as tf
+
+    below = quantize(tf.exp(quantize(tf.minimum(x, 0.0), f"{what}_below_zero")), f"{what}_exponential")
+    return quantize(tf.nn.relu(x), f"{what}_above_zero") + quantize(alpha * below - alpha, f"{what}_offset")
+
+
+# Activation functions inside a layer that are computed otherwise: functions of (x, quantize, what).
+ACTIVATIONS = {"elu": elu}
+
+FORMS = {
+    "elu": elu_layer,
+    "group normalization": group_normalization,
+    "attention": attention,
+    "average pooling": average_pooling,
+    "layer normalization": layer_normalization,
+    "normalization alone": normalization_alone,
+    "rescaling": rescaling,
+    "separable": separable,
+    "standardization": standardization,
+}

@@ -1,0 +1,99 @@
+"""The rounding of quantization-aware training, as functions of tensors."""
+
+import functools
+
+# The largest magnitude of an all-zero channel, whose scale must not be zero.
+_TINY = 1e-9
+
+
+def round_weights(value, bits, axes=()):
+    """Rounds a weight to a symmetric grid without the lowest integer (-127 to 127 for 8 bits), the gradient passing straight through.
+
+    The range is the weight's own at this moment, so there is none to store, and an exported weight is never clipped.
+
+    Args:
+        value: float32 tensor.
+        bits: 8 or 4.
+        axes: Axes with a scale for each index; empty for one scale. With less than 8 bits they must be the last ones.
+
+    Returns:
+        float32 tensor of the same shape.
+    """
+    import tensorflow as tf
+
+    others = [axis for axis in range(value.shape.rank) if axis not in axes]
+    limit = tf.maximum(tf.stop_gradient(tf.reduce_max(tf.abs(value), others, keepdims=True)), _TINY)
+    if not axes:
+        limit = tf.reshape(limit, ())
+        return tf.quantization.fake_quant_with_min_max_vars(value, -limit, limit, num_bits=bits, narrow_range=True)
+    if bits < 8:
+        # The converter takes 4 bits from this operation alone.
+        limit, flat = tf.reshape(limit, (-1,)), tf.reshape(value, (*(value.shape[axis] for axis in others), -1))
+        rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(flat, -limit, limit, num_bits=bits, narrow_range=True)
+        return tf.reshape(rounded, value.shape)
+    # As plain arithmetic, which the converter folds into a constant and puts on this same grid by itself; the operation for channels fails there wherever
+    # a kernel is reshaped or transposed on its way (Conv1D, Conv2DTranspose).
+    return _snap()(value, limit / (2 ** (bits - 1) - 1))
+
+
+@functools.cache
+def _snap():
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def snap(value, scale):
+        return tf.round(value / scale) * scale, lambda upstream: (upstream, None)
+
+    return snap
+
+
+def cluster_means(value, members, count):
+    """Gives each weight the mean of its cluster; so does the gradient.
+
+    Args:
+        value: float32 tensor of weights.
+        members: int32 tensor of its shape: the index of each weight's cluster.
+        count: Number of clusters.
+
+    Returns:
+        float32 tensor of the same shape.
+    """
+    import tensorflow as tf
+
+    sizes = tf.math.unsorted_segment_sum(tf.ones_like(value), members, count)
+    means = tf.math.unsorted_segment_sum(value, members, count) / tf.maximum(sizes, 1.0)
+    return tf.gather(means, members)
+
+
+def round_activations(x, range_variables, training, symmetric=False):
+    """Rounds activations to 256 steps over a moving average of their range.
+
+    The range is the plain mean of those of the first 100 batches, and a moving average with a momentum of 0.99 from there on. It always holds 0, which has
+    to be one of the steps.
+
+    Args:
+        x: float tensor.
+        range_variables: Variables `(minimum, maximum, batches)`, scalars.
+        training: Python bool: whether the range moves.
+        symmetric: Whether 0 is the middle one of the steps: the zero point of an int8 tensor is then 0.
+
+    Returns:
+        Tensor of the type and shape of `x`.
+    """
+    import tensorflow as tf
+
+    low, high, batches = range_variables
+    wide = tf.cast(x, tf.float32)
+    if training:
+        momentum = tf.minimum(batches / (batches + 1.0), 0.99)
+        move = tf.__internal__.train.assign_moving_average
+        moved = [
+            move(low, tf.minimum(tf.reduce_min(wide), 0.0), momentum, zero_debias=False),
+            move(high, tf.maximum(tf.reduce_max(wide), 0.0), momentum, zero_debias=False),
+        ]
+        with tf.control_dependencies([tf.convert_to_tensor(value) for value in moved]):
+            batches.assign_add(1.0)
+    if symmetric:
+        scale = tf.maximum(high / 127.0, -low / 128.0)
+        low, high = -128.0 * scale, 127.0 * scale
+    return tf.cast(tf.quantization.fake_quant_with_min_max_vars(wide, low, high), x.dtype)

@@ -1,0 +1,54 @@
+"""Rebuilds a tf_keras model call by call, so that layers can be put in between: what cloning, which only exchanges layers, cannot do."""
+
+from tfdistill.legacy import door
+
+
+def rewire(legacy, copy, enter):
+    """Makes every call of a model anew, nested models included, in time that grows with the number of calls.
+
+    Args:
+        legacy: A functional or Sequential tf_keras model that is built.
+        copy: Function of (path, layer): returns the layer to call in place of `layer`. It is asked once per layer, also for a shared one.
+        enter: Function of an input tensor of the outermost model: returns a layer to put between it and its readers, or None.
+
+    Returns:
+        A new tf_keras model of the same names and the same structure of inputs and outputs.
+    """
+    import tensorflow as tf
+
+    tfk = door.tf_keras()
+    made = {}
+
+    def again(layer, prefix):
+        if id(layer) not in made:
+            path = prefix + layer.name
+            made[id(layer)] = (layer, rebuilt(layer, f"{path}/") if isinstance(layer, tfk.Model) else copy(path, layer))
+        return made[id(layer)][1]
+
+    def rebuilt(model, prefix):
+        inputs = {id(tensor): _input(tensor) for tensor in model.inputs}
+        between = {id(tensor): None if prefix else enter(tensor) for tensor in model.inputs}
+        if isinstance(model, tfk.Sequential):
+            first = [layer for layer in between.values() if layer is not None]
+            return tfk.Sequential([*inputs.values(), *first, *(again(layer, prefix) for layer in model.layers)], name=model.name)
+        tensors = {key: tensor if between[key] is None else between[key](tensor) for key, tensor in inputs.items()}
+
+        def now(structure):
+            return tf.nest.map_structure(lambda x: tensors.get(id(x), x), structure)
+
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                outputs = again(node.layer, prefix)(*now(node.call_args), **now(node.call_kwargs))
+                for kept, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
+                    tensors[id(kept)] = new
+        structure = tf.nest.map_structure(lambda x: inputs[id(x)], model._nested_inputs)
+        return tfk.Model(structure, now(model._nested_outputs), name=model.name)
+
+    return rebuilt(legacy, "")
+
+
+def _input(tensor):
+    layer = tensor._keras_history.layer
+    return door.tf_keras().Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name, sparse=getattr(layer, "sparse", None))
