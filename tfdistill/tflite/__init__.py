@@ -12,6 +12,7 @@ _WHERE = {
     "Variant": "variants",
     "VerificationRecord": "verification",
     "census": "contents",
+    "check_file": "trained",
     "export_tflite": "export",
     "verify": "verification",
 }

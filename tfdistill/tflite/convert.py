@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import pathlib
 import re
 import tempfile
 
@@ -11,6 +12,7 @@ import numpy as np
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
 from tfdistill.progress import progress
 from tfdistill.runtime.quiet import captured_output
+from tfdistill.tflite.contents import census
 from tfdistill.tflite.variants import VARIANTS
 
 SIGNATURE = "serving_default"
@@ -46,18 +48,41 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
     try:
         with captured_output() as captured:
             concrete = _trace(model, signature, batch_size)
-            _check_fits(model, variant, samples, concrete)
+            trained = _check_fits(model, variant, samples, concrete)
             module = tf.Module()
             module.variables_of_graph = list(concrete.graph.variables)  # without these the file would have no weights
             with tempfile.TemporaryDirectory(prefix="tfdistill-") as folder, _calibration_bar(samples, batch_size) as feed:
                 tf.saved_model.save(module, folder, signatures={SIGNATURE: concrete})
-                converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-                _set_up(converter, variant, io, feed, allow_flex)
-                return converter.convert()
+                convert_with = functools.partial(_convert, folder, variant, io, allow_flex=allow_flex)
+                if trained and feed is not None and (content := _without_calibration(convert_with, folder, io)):
+                    return content
+                return convert_with(feed)
     except TfdistillError:
         raise
     except Exception as error:  # the converter raises whatever its C++ gave it; all of it is the same failure to the caller
         raise _failure(model, variant, error, captured.last() if captured else "") from error
+
+
+def _convert(folder, variant, io, feed, allow_flex):
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+    _set_up(converter, variant, io, feed, allow_flex)
+    return converter.convert()
+
+
+def _without_calibration(convert_with, folder, io):
+    """Converts a model with trained ranges by these alone; returns None unless that makes every tensor integer.
+
+    The calibrator measures what has a trained range as well; where its range is another one it leaves both, and a float tensor between them.
+    """
+    try:
+        content = convert_with(None)
+    except Exception:  # of a layer without ranges; with calibration the converter says so, or it works
+        return None
+    path = pathlib.Path(folder) / "trained.tflite"
+    path.write_bytes(content)
+    return None if census(path).stray_floats(float_io=io == "float32") else content
 
 
 def _failure(model, variant, error, said):
@@ -107,7 +132,7 @@ def _nodes(concrete):
 
 
 def _check_fits(model, variant, samples, concrete):
-    """Refuses what the converter would crash on, or turn into something else than what was asked for."""
+    """Refuses what the converter would crash on, or turn into something else than what was asked for; says whether there are trained ranges."""
     nodes = _nodes(concrete)
     trained = any(node.op.startswith("FakeQuantWithMinMax") for node in nodes)
     if trained and not variant.takes_trained_ranges:
@@ -115,10 +140,10 @@ def _check_fits(model, variant, samples, concrete):
         raise ConfigurationError(
             f"The model '{model.name}' was trained quantization-aware for int8; as {variant.name} it would be neither.",
             f"one of {takers} (float32 keeps the trained rounding, simulated)",
-            "export it as int8, or export the model it was before quantization-aware training",
+            "export it as int8, train it with QuantizeAware(activation_bits=16) for int16x8, or export the model it was before quantization-aware training",
         )
     if not variant.integer_only:
-        return
+        return trained
     if samples is None and not trained:
         raise DataError(
             f"The variant '{variant.name}' of the model '{model.name}' needs calibration data: the model has no trained ranges.",
@@ -126,14 +151,16 @@ def _check_fits(model, variant, samples, concrete):
             "export_tflite(..., calibration=samples)",
         )
     functions = concrete.graph.as_graph_def().library.function
-    # tf_keras marks its recurrent layers so that the converter fuses them into one operation; any other loop crashes its calibrator.
-    fused = any("api_implements" in function.attr for function in functions)
+    # tf_keras marks its recurrent layers, and the converter fuses the LSTM into one operation; any other loop crashes its calibrator.
+    marks = {function.attr["api_implements"].s.partition(b"_")[0] for function in functions if "api_implements" in function.attr}
+    fused = marks == {b"lstm"}
     if samples is not None and not fused and any(node.op in ("While", "StatelessWhile") for node in nodes):
         raise ModelError(
             f"The model '{model.name}' holds a loop (a recurrent layer), and the converter cannot calibrate one.",
             "a graph without loops for an integer variant",
             "build the recurrent layer with unroll=True, or export as dynamic_range or float16",
         )
+    return trained
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from tfdistill.tflite.calibration import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATIO
 from tfdistill.tflite.contents import CensusRecord, census, require_integer, require_no_flex
 from tfdistill.tflite.convert import convert
 from tfdistill.tflite.signature import describe
+from tfdistill.tflite.trained import require_trained_bits
 from tfdistill.tflite.variants import resolve_io, variant_named
 from tfdistill.tflite.verification import VerificationRecord, tolerances_or_default, verify_samples
 
@@ -134,6 +135,7 @@ def export_tflite(
             require_no_flex(counted)
         if kind.integer_only:
             require_integer(counted, float_io=io == "float32")
+            require_trained_bits(beside, model)
         found = None
         if checking is not None and not counted.flex_ops:
             found = verify_samples(beside, model, signature, checking, limits, name=str(path))
