@@ -14,7 +14,7 @@ WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow lint format clean
+.PHONY: setup demo test test-slow zoo lint format clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+# All models of tests/zoo, about an hour on two cores: records in runs/zoo, the table in docs/coverage.md.
+zoo: $(STAMP)
+	$(BIN)/python tests/zoo/run_zoo.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
