@@ -100,7 +100,10 @@ def measure(arguments):
     data = data.first(arguments.samples) if arguments.samples else data
     plan = PLANS[arguments.dataset].scaled(arguments.epochs_scale)
     path = pathlib.Path(arguments.out or f"runs/losses_{arguments.dataset}.json")
-    found = {name: list(values) for name, values in LossTable.load(path).accuracies.items()} if path.exists() else {}
+    record = LossTable.load(path) if path.exists() else None
+    if record and (record.training_samples, record.epochs) != (len(data.x_train), plan.student_epochs):
+        raise SystemExit(f"{path} is of {record.training_samples} images and {record.epochs} epochs; give another --out.")
+    found = {name: list(values) for name, values in record.accuracies.items()} if record else {}
 
     def keep(name, demo):
         found.setdefault(name, []).append(demo.stages[-1].accuracy)
@@ -110,7 +113,6 @@ def measure(arguments):
         record.save(path)
         return record
 
-    record = LossTable.load(path) if found else None
     with progress("Trainings", total=arguments.seeds * (len(ROWS) + 2)) as advance:
         for seed in range(arguments.seeds):
             missing = [name for name in ROWS if len(found.get(name, ())) <= seed]

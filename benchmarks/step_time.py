@@ -2,8 +2,8 @@
 
     python benchmarks/step_time.py [--rounds 15] [--out runs/step_time.json]
 
-Then every loss is added to soft targets, and its own overhead over soft targets alone is printed the same way (batches of 256: relational losses are
-quadratic in the batch, CorrelationCongruence and RelationalKD most of all).
+Then every loss is added to soft targets (those of regressions to output matching), and its own overhead is printed the same way. Batches are of 256:
+relational losses are quadratic in the batch, RelationalKD's angles cubic.
 
 Each round runs eight epochs of every contestant, in an order that changes from round to round, after eight epochs that are not counted. Printed are the
 median epoch times and the median over the rounds of ours divided by Keras's of the same round: machines drift, and a ratio within one round does not.
@@ -13,6 +13,7 @@ Keras's logits loss is given `KLDivergence()`, so that both compute the same.
 import argparse
 import dataclasses
 import time
+import typing
 
 import keras
 import numpy as np
@@ -30,7 +31,6 @@ TEMPERATURE, SHARE = 4.0, 0.1
 BATCH = 256
 # So that what `fit` does once is not counted for every epoch.
 EPOCHS = 8
-ALONE = "SoftTargets alone"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,31 +91,68 @@ def contestants():
     return made
 
 
-def with_each_loss():
-    """Name -> compiled distiller of the demo's nets: soft targets alone, and with one more loss."""
+def dense_nets():
+    return [
+        keras.Sequential([keras.Input((8, 8, 1)), *_dense(widths)], name=n) for n, widths in (("teacher", (128, 128)), ("student", (32,)))
+    ]
+
+
+def _dense(widths):
+    return [keras.layers.Flatten(), *(keras.layers.Dense(width, "relu") for width in widths), keras.layers.Dense(10)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """Nets of one kind, the loss that they are taught with alone, and those that are added to it one at a time."""
+
+    nets: typing.Callable
+    alone: object
+    added: dict
+    label_loss: typing.Callable = cross_entropy
+
+
+def fields():
     last = {"teacher_layer": "block_4", "student_layer": "block_2"}
     hidden = {"teacher_layer": "hidden", "student_layer": "hidden"}
-    added = {
-        ALONE: [],
-        "DecoupledKD": [losses.DecoupledKD(TEMPERATURE)],
-        "DIST": [losses.DIST()],
-        "LogitMatching": [losses.LogitMatching()],
-        "BinarySoftTargets": [losses.BinarySoftTargets()],
-        "OutputMatching": [losses.OutputMatching()],
-        "Hint": [Hint(**last)],
-        "AttentionTransfer": [losses.AttentionTransfer(**last)],
-        "SimilarityPreserving": [losses.SimilarityPreserving(**hidden)],
-        "ProbabilisticTransfer": [losses.ProbabilisticTransfer(**hidden)],
-        "CorrelationCongruence": [losses.CorrelationCongruence(**hidden)],
-        "RelationalKD": [losses.RelationalKD(**hidden)],
-        "ContrastiveRepresentation": [losses.ContrastiveRepresentation(**hidden)],
+    attention, states = ({"teacher_layer": f"{kind}_4", "student_layer": f"{kind}_2"} for kind in ("attention", "block"))
+    soft = SoftTargets(TEMPERATURE)
+    return {
+        "SoftTargets alone": Field(
+            lambda: (models.teacher((8, 8, 1), 10), models.student((8, 8, 1), 10)),
+            soft,
+            {
+                "DecoupledKD": losses.DecoupledKD(TEMPERATURE),
+                "DIST": losses.DIST(),
+                "LogitMatching": losses.LogitMatching(),
+                "BinarySoftTargets": losses.BinarySoftTargets(),
+                "OutputMatching": losses.OutputMatching(),
+                "Hint": Hint(**last),
+                "AttentionTransfer": losses.AttentionTransfer(**last),
+                "SimilarityPreserving": losses.SimilarityPreserving(**hidden),
+                "ProbabilisticTransfer": losses.ProbabilisticTransfer(**hidden),
+                "CorrelationCongruence": losses.CorrelationCongruence(**hidden),
+                "RelationalKD": losses.RelationalKD(**hidden),
+                "ContrastiveRepresentation": losses.ContrastiveRepresentation(**hidden),
+            },
+        ),
+        "SoftTargets alone, transformers": Field(
+            lambda: [models.transformer((8, 8, 1), 10, blocks, 32, 4, name) for blocks, name in ((4, "teacher"), (2, "student"))],
+            soft,
+            {"AttentionMaps": losses.AttentionMaps(**attention), "HiddenStates": losses.HiddenStates(**states)},
+        ),
+        "OutputMatching alone, regression": Field(
+            dense_nets, losses.OutputMatching(), {"TeacherBounded": losses.TeacherBounded()}, keras.losses.MeanSquaredError
+        ),
     }
+
+
+def taught(field):
+    """Name -> compiled distiller: with one loss, under its name "alone", and with one more."""
     made = {}
-    for name, more in added.items():
+    for name, more in {None: [], **{name: [loss] for name, loss in field.added.items()}}.items():
         keras.utils.set_random_seed(0)
-        nets = models.teacher((8, 8, 1), 10), models.student((8, 8, 1), 10)
-        made[name] = Distiller(*nets, [SoftTargets(TEMPERATURE), *more], student_loss_weight=SHARE)
-        made[name].compile(keras.optimizers.Adam(1e-3), loss=cross_entropy())
+        made[name] = Distiller(*field.nets(), [field.alone, *more], student_loss_weight=SHARE)
+        made[name].compile(keras.optimizers.Adam(1e-3), loss=field.label_loss())
     return made
 
 
@@ -156,14 +193,18 @@ def main():
     for label, ratio in ratios.items():
         print(f"ours to Keras's, {label}: {ratio:.3f}")
 
-    keras.backend.clear_session()
-    taught = race(with_each_loss(), data, arguments.rounds)
-    overheads = {name: float(np.median(values / taught[ALONE])) for name, values in taught.items()}
-    print(f"\n{ALONE}: {1000 * np.median(taught[ALONE]) / steps:.2f} ms per step; with one more loss, times that:")
-    for name, ratio in overheads.items():
-        print(f"{name:<50} {ratio:6.3f}")
-    everything = {name: tuple(values) for name, values in {**seconds, **taught}.items()}
-    StepTimes(everything, steps, ratios, overheads, host).save(arguments.out)
+    overheads = {}
+    targets = keras.utils.to_categorical(data.y_train, 10)
+    for alone, field in fields().items():
+        keras.backend.clear_session()
+        labels = data.y_train if field.label_loss is cross_entropy else targets
+        found = race(taught(field), dataclasses.replace(data, y_train=labels), arguments.rounds)
+        print(f"\n{alone}: {1000 * np.median(found[None]) / steps:.2f} ms per step; with one more loss, times that:")
+        for name in field.added:
+            overheads[name] = float(np.median(found[name] / found[None]))
+            print(f"{name:<50} {overheads[name]:6.3f}")
+        seconds |= {name or alone: values for name, values in found.items()}
+    StepTimes({name: tuple(values) for name, values in seconds.items()}, steps, ratios, overheads, host).save(arguments.out)
 
 
 if __name__ == "__main__":
