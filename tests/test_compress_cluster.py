@@ -346,6 +346,7 @@ def test_masks_and_the_training_mode_reach_the_layer_inside():
         {"number_of_clusters": {"conv": 4}, "layers": "conv"},
         {"initialization": "k-means"},
         {"preserve_sparsity": "yes"},
+        {"preserve_sparsity": 0},
         {"per_channel": 1},
         {"seed": -1},
         {"layers": []},

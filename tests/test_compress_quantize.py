@@ -224,9 +224,12 @@ def test_a_saved_model_is_the_same(tmp_path, rng):
     [
         ({"preserve_sparsity": "yes"}, "'yes'"),
         ({"preserve_clusters": 3}, "preserve_clusters"),
+        ({"preserve_clusters": 1}, "True or False"),
         ({"weight_bits": 16}, "float16"),
         ({"weight_bits": 2}, "8 or 4"),
         ({"weight_bits": {"conv*": True}}, "8 or 4"),
+        ({"weight_bits": {}}, "names, paths or patterns"),
+        ({"weight_bits": {3: 8}}, "names, paths or patterns"),
         ({"activation_bits": 4}, "int16x8"),
         ({"activation_bits": 16, "weight_bits": 4}, "8-bit weights"),
     ],
@@ -252,9 +255,10 @@ def solid():
         (lambda: QuantizeAware(preserve_sparsity=True).apply(sequential()), "no kernel that is quantized has a zero"),
         (lambda: QuantizeAware(weight_bits={"up": 4, "*": 8}).apply(transposed()), "'up' cannot have weights of 4 bits"),
         (lambda: QuantizeAware(weight_bits={"cnv": 4}).apply(transposed()), "Nearest: 'conv'"),
+        (lambda: QuantizeAware(weight_bits={"*": 8, "up": 4}).apply(transposed()), "an earlier selector matches: up"),
         (lambda: QuantizeAware(layers=["solid", "dense"]).apply(solid()), "float only"),
     ],
-    ids=["clusters", "zeros", "bits", "misspelt", "float only"],
+    ids=["clusters", "zeros", "bits", "misspelt", "hidden", "float only"],
 )
 def test_what_cannot_be_is_refused(call, words):
     with pytest.raises(ModelError, match=words):

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfdistill.compress import Plan, Prune, QuantizeAware
+from tfdistill.compress import Cluster, Plan, Prune, QuantizeAware
 from tfdistill.distill.distiller import Distiller
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.legacy import adopt_scope
@@ -113,6 +113,13 @@ def test_the_whole_way(model, step):
         for row in plan.rows:
             if row.action == "done" and "/" not in row.name and row.class_name in ("Conv2D", "Dense"):
                 assert np.count_nonzero(stripped.get_layer(row.name).kernel) <= row.expected_nonzero
+
+
+def test_every_plan_names_the_users_class():
+    inputs = keras.Input((6, 8))
+    model = keras.Model(inputs, layers.GroupQueryAttention(3, 4, 2, name="grouped")(inputs, inputs))
+    steps = (Prune(0.5, end_step=4), Cluster(4), QuantizeAware())
+    assert {step.plan(model).row("grouped").class_name for step in steps} == {"GroupedQueryAttention"}
 
 
 @pytest.mark.parametrize("step", [s for s in STEPS if s != "qat but"])

@@ -104,6 +104,11 @@ def _arena(path, engine):
 
 
 def main(answer_path):
+    """Measures what standard input orders.
+
+    Args:
+        answer_path: File that the answer is written to as JSON: `{"record": ...}`, or `{"error": "..."}` for an error of this library.
+    """
     try:
         answer = {"record": measure_file(json.load(sys.stdin)).to_dict()}
     except TfdistillError as error:

@@ -12,14 +12,12 @@ import numpy as np
 
 from tfdistill.compress import graph, kernels
 from tfdistill.compress.cluster_centroids import INITIALIZATIONS, KMEANS, centroids
-from tfdistill.compress.selection import select_values, selectors
-from tfdistill.compress.step import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step
+from tfdistill.compress.selection import select_values, selectors, settings_by_layer
+from tfdistill.compress.step import AUTO, DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step, is_whole, require_auto_or_bool, why_no_kernel
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy.adopt import AdoptedModel, adopt
 from tfdistill.legacy.adopt_clustering import Clusters, cluster_layer, is_clustered
-
-AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,28 +58,17 @@ class Cluster(Step):
     seed: int = 0
 
     def __post_init__(self):
-        given = self.number_of_clusters
-        by_layer = isinstance(given, dict)
-        if by_layer and (not given or not all(isinstance(selector, str) for selector in given)):
-            raise ConfigurationError(
-                f"number_of_clusters={given!r}.", "a dict of names, paths or patterns to numbers", "use '*' for all the rest"
-            )
-        for number in given.values() if by_layer else (given,):
-            if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or not 2 <= number <= 256:
-                raise ConfigurationError(f"number_of_clusters={given!r}.", "whole numbers from 2 to 256")
-        if by_layer and self.layers is not None:
-            raise ConfigurationError(
-                f"layers={self.layers!r} with number_of_clusters={given!r}.", "one selection of layers", "leave out layers="
-            )
+        clusters, given = settings_by_layer("number_of_clusters", self.number_of_clusters, "numbers", self.layers)
+        if not all(is_whole(number, 2) and number <= 256 for number in given):
+            raise ConfigurationError(f"number_of_clusters={clusters!r}.", "whole numbers from 2 to 256")
         if self.initialization not in INITIALIZATIONS:
             raise ConfigurationError(f"initialization={self.initialization!r}.", f"one of {', '.join(map(repr, INITIALIZATIONS))}")
-        if self.preserve_sparsity not in (AUTO, True, False):
-            raise ConfigurationError(f"preserve_sparsity={self.preserve_sparsity!r}.", "'auto', True or False")
+        require_auto_or_bool(self, "preserve_sparsity")
         if not isinstance(self.per_channel, bool):
             raise ConfigurationError(f"per_channel={self.per_channel!r}.", "True or False")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+        if not is_whole(self.seed, 0):
             raise ConfigurationError(f"seed={self.seed!r}.", "a whole number of at least 0")
-        object.__setattr__(self, "number_of_clusters", dict(given) if by_layer else given)
+        object.__setattr__(self, "number_of_clusters", clusters)
         object.__setattr__(self, "layers", selectors(self.layers, "layers"))
         object.__setattr__(self, "exclude", selectors(self.exclude, "exclude"))
 
@@ -148,7 +135,7 @@ class Cluster(Step):
         layers, wanted, rows = opened.layers, {}, []
         numbers, named = self._numbers(layers)
         for path, layer in layers.items():
-            found, reasons, nonzero = {}, [], kernels.parameters(layer)
+            found, reasons, zeros = {}, [], 0
             for kernel in kernels.kernels_of(layer) if path in numbers else ():
                 value = graph.effective_weight(layer, kernel.attribute)
                 clusters = self._clusters(kernel, value, numbers[path])
@@ -159,14 +146,14 @@ class Cluster(Step):
                 else:
                     found[kernel.attribute] = clusters
                     reasons.append(f"{kernel.attribute}: {self._told(value, clusters)}")
-                    nonzero -= kernels.zeros(value) if clusters.sparse else 0
+                    zeros += kernels.zeros(value) if clusters.sparse else 0
             if found:
                 wanted[path] = found
             if path not in numbers:
                 reasons = [f"left out by {'number_of_clusters=' if isinstance(self.number_of_clusters, dict) else 'layers='} or exclude="]
             # A layer that is merely among those selected is skipped; one that was asked for by its name cannot be.
             action = DONE if found else IMPOSSIBLE if path in named else SKIPPED
-            rows.append(_row(path, layer, action, "; ".join(reasons) or _why_not(layer), nonzero))
+            rows.append(LayerPlan.of(path, layer, action, "; ".join(reasons) or why_no_kernel(layer), zeros))
         return Plan(step=repr(self), model=opened.adopted.name, rows=tuple(rows)), named, wanted
 
     def _told(self, value, clusters):
@@ -194,26 +181,6 @@ class Cluster(Step):
 def clustered_layers(model):
     """Lists the clustering wrappers in an `AdoptedModel`, nested ones too."""
     return [layer for layer in model.legacy._flatten_layers() if is_clustered(layer)]
-
-
-def _row(path, layer, action, reason, nonzero):
-    count = kernels.parameters(layer)
-    return LayerPlan(
-        name=path,
-        class_name=type(scope.computing_layer(layer)).__name__,
-        action=action,
-        reason=reason,
-        parameters=count,
-        expected_parameters=count,
-        expected_nonzero=nonzero,
-        macs=kernels.macs(layer),
-    )
-
-
-def _why_not(layer):
-    kind = type(scope.computing_layer(layer)).__name__
-    without = not kernels.parameters(layer) or kind in kernels.NORMALIZATIONS
-    return "has no kernel" if without else f"no kernel is known in a {kind}"
 
 
 def _channels(value, clusters):

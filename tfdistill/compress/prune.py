@@ -7,14 +7,11 @@ https://arxiv.org/abs/1710.01878, with the schedules of tensorflow-model-optimiz
 import dataclasses
 import typing
 
-import numpy as np
-
 from tfdistill.compress import graph, kernels, prune_patterns
 from tfdistill.compress.prune_training import KeepPruned, PrunedModel, pruned_layers
 from tfdistill.compress.selection import select_values, selectors
-from tfdistill.compress.step import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step
+from tfdistill.compress.step import DONE, IMPOSSIBLE, NO_KERNEL, SKIPPED, LayerPlan, Plan, Step, is_whole, why_no_kernel
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
-from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy import door
 from tfdistill.legacy.adopt import AdoptedModel
 from tfdistill.legacy.adopt_pruning import prune_layer
@@ -78,11 +75,7 @@ class Prune(Step):
     n_of_m: tuple[int, int] | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "sparsity", prune_patterns.shares(self.sparsity, self._pattern()))
-        if isinstance(self.sparsity, dict) and self.layers is not None:
-            raise ConfigurationError(
-                f"layers={self.layers!r} with sparsity={self.sparsity}.", "one selection of layers", "leave out layers="
-            )
+        object.__setattr__(self, "sparsity", prune_patterns.shares(self.sparsity, self._pattern(), self.layers))
         least = min(self.sparsity.values()) if isinstance(self.sparsity, dict) else self.sparsity
         if not 0 <= self.initial_sparsity < least:
             raise ConfigurationError(
@@ -100,7 +93,7 @@ class Prune(Step):
             raise ConfigurationError(f"power={self.power}.", "a number above 0")
         for name, least in (("begin_step", 0), ("end_step", 1), ("frequency", 1)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least):
+            if value is not None and not is_whole(value, least):
                 raise ConfigurationError(f"{name}={value!r}.", f"a whole number of training steps, at least {least}")
         if self.end_step is None and self.schedule == POLYNOMIAL:
             raise ConfigurationError(
@@ -258,9 +251,7 @@ class Prune(Step):
         return Plan(step=repr(self), model=opened.adopted.name, rows=rows), named
 
     def _row(self, path, layer, share):
-        count = kernels.parameters(layer)
         promises, impossible = ([], []) if share is None else self._promises(layer, share)
-        kind = type(scope.computing_layer(layer)).__name__
         if share is None:
             action, reason = SKIPPED, f"left out by {'sparsity=' if isinstance(self.sparsity, dict) else 'layers='} or exclude="
         elif promises:
@@ -271,20 +262,10 @@ class Prune(Step):
             action, reason = IMPOSSIBLE, "; ".join(impossible)
         elif kernels.kernels_of(layer):
             action, reason = SKIPPED, "depthwise kernels are few, and sensitive: spared unless layers= or sparsity= selects them"
-        elif not count or kind in kernels.NORMALIZATIONS:
-            action, reason = SKIPPED, "has no kernel"
         else:
-            action, reason = IMPOSSIBLE, f"no kernel is known in a {kind}"
+            reason = why_no_kernel(layer)
+            action = SKIPPED if reason == NO_KERNEL else IMPOSSIBLE
         # A layer that nobody asked for is skipped; only one that was selected is impossible.
         if action == IMPOSSIBLE and not self._selects:
             action = SKIPPED
-        return LayerPlan(
-            name=path,
-            class_name=kind,
-            action=action,
-            reason=reason,
-            parameters=count,
-            expected_parameters=count,
-            expected_nonzero=count - sum(promise.kernel.size - promise.kept for promise in promises),
-            macs=kernels.macs(layer),
-        )
+        return LayerPlan.of(path, layer, action, reason, zeros=sum(promise.kernel.size - promise.kept for promise in promises))

@@ -6,6 +6,8 @@ import math
 import numpy as np
 
 from tfdistill.compress import kernels
+from tfdistill.compress.selection import settings_by_layer
+from tfdistill.compress.step import is_whole
 from tfdistill.errors import ConfigurationError
 from tfdistill.legacy.adopt_pruning import Pattern, PrunedKernel
 
@@ -122,7 +124,7 @@ def pattern(block, pooling, n_of_m):
         ConfigurationError: if they contradict each other or are out of range.
     """
     for name, value in (("block", block), ("n_of_m", n_of_m)):
-        if value is not None and not (isinstance(value, (tuple, list)) and len(value) == 2 and all(_is_count(v) for v in value)):
+        if value is not None and not (isinstance(value, (tuple, list)) and len(value) == 2 and all(is_whole(v, 1) for v in value)):
             raise ConfigurationError(f"{name}={value!r}.", "two whole numbers of at least 1")
     if block is not None and n_of_m is not None:
         raise ConfigurationError(f"block={block!r} with n_of_m={n_of_m!r}.", "one pattern")
@@ -133,27 +135,24 @@ def pattern(block, pooling, n_of_m):
     return Pattern(tuple(block or (1, 1)), pooling, None if n_of_m is None else tuple(n_of_m))
 
 
-def shares(sparsity, pattern):
-    """Returns what a user gave for `sparsity=`, checked, with the default in place of None: a share, or a dict of selector to share.
+def shares(sparsity, pattern, layers):
+    """Checks what a user gave for `sparsity=` beside `layers=`.
+
+    Returns:
+        A share, the default in place of None; or a dict of selector to share.
 
     Raises:
-        ConfigurationError: if a share is out of range or is not that of the pattern, or a selector is no text.
+        ConfigurationError: if a share is out of range or is not that of the pattern, or a dict does not select.
     """
     own = None if pattern.n_of_m is None else 1 - pattern.n_of_m[0] / pattern.n_of_m[1]
     if sparsity is None:
         return own or 0.5
-    by_layer = isinstance(sparsity, dict)
-    if by_layer and (not sparsity or not all(isinstance(selector, str) for selector in sparsity)):
-        raise ConfigurationError(f"sparsity={sparsity!r}.", "a dict of names, paths or patterns to shares", "use '*' for all the rest")
-    for share in sparsity.values() if by_layer else (sparsity,):
+    sparsity, given = settings_by_layer("sparsity", sparsity, "shares", layers)
+    for share in given:
         if isinstance(share, (bool, str)) or not 0 < share < 1:
             raise ConfigurationError(f"sparsity={sparsity!r}.", "a share of zeros above 0 and below 1")
         if own is not None and not np.isclose(share, own):
             raise ConfigurationError(
                 f"sparsity={sparsity!r} with n_of_m={pattern.n_of_m}.", f"{own:g}, which the pattern leaves", "leave out sparsity="
             )
-    return dict(sparsity) if by_layer else sparsity
-
-
-def _is_count(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return sparsity

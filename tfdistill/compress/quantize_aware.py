@@ -9,23 +9,23 @@ import typing
 from tfdistill.compress import graph, kernels, quantize_layout
 from tfdistill.compress.quantize_build import build
 from tfdistill.compress.quantize_check import wrong_ranges, wrong_structure
-from tfdistill.compress.quantize_scheme import CALIBRATED, takes_bits, treatments
+from tfdistill.compress.quantize_scheme import takes_bits, treatments
 from tfdistill.compress.quantize_structure import structure
-from tfdistill.compress.selection import select, selectors
-from tfdistill.compress.step import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step
+from tfdistill.compress.selection import select, select_values, selectors, settings_by_layer
+from tfdistill.compress.step import AUTO, DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step, require_auto_or_bool
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy.adopt import AdoptedModel, adopt
-
-AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizeAware(Step):
     """Quantization-aware training: weights symmetric, per channel in convolutions and per tensor in dense layers; activations affine, per tensor.
 
-    Layers whose ranges cannot be trained, or that are excluded, are left as they are: the converter calibrates them on a representative dataset, so the file is
-    full integer all the same. The plan says which those are, and which ones TFLite computes in float only.
+    Layers that are left out compute in float while they train and wherever Keras runs them. Their ranges are measured in training all the same, and the file,
+    which is full integer, rounds them over these. Of the few layers whose ranges cannot be trained, the converter calibrates the inside on a representative dataset.
+    The plan says which those are, and which ones TFLite computes in float only. GRU, SimpleRNN and an LSTM built with unroll=True are trained and written out step by
+    step; any other LSTM becomes TFLite's own operation for it, which is calibrated.
 
     Kernels that come in with zeros (pruned models) keep them; kernels that come in with few values (clustered models) keep their clusters: each is the mean
     of its members, which move together. Masks and clusters are saved with the model. So a pruned, a clustered, and a pruned and clustered model
@@ -55,14 +55,12 @@ class QuantizeAware(Step):
     activation_bits: int = 8
 
     def __post_init__(self):
-        for name in ("preserve_sparsity", "preserve_clusters"):
-            if getattr(self, name) not in (AUTO, True, False):
-                raise ConfigurationError(f"{name}={getattr(self, name)!r}.", "'auto', True or False")
+        require_auto_or_bool(self, "preserve_sparsity", "preserve_clusters")
         if self.activation_bits not in (8, 16):
             raise ConfigurationError(f"activation_bits={self.activation_bits!r}.", "8, or 16 for export as int16x8")
-        given = self.weight_bits if isinstance(self.weight_bits, dict) else {"*": self.weight_bits}
-        for selector, bits in given.items():
-            if not isinstance(selector, str) or isinstance(bits, bool) or bits not in (4, 8):
+        weight_bits, given = settings_by_layer("weight_bits", self.weight_bits, "8 or 4")
+        for bits in given:
+            if isinstance(bits, bool) or bits not in (4, 8):
                 raise ConfigurationError(
                     f"weight_bits={self.weight_bits!r}: TFLite has integer weights of 8 and of 4 bits.",
                     "8 or 4, or a dict of layer names and patterns to these",
@@ -70,8 +68,9 @@ class QuantizeAware(Step):
                     if bits == 16
                     else None,
                 )
-        if self.activation_bits == 16 and 4 in given.values():
+        if self.activation_bits == 16 and 4 in given:
             raise ConfigurationError("weight_bits=4 with activation_bits=16.", "8-bit weights: TFLite's int16x8 has no others")
+        object.__setattr__(self, "weight_bits", weight_bits)
         object.__setattr__(self, "layers", selectors(self.layers, "layers"))
         object.__setattr__(self, "exclude", selectors(self.exclude, "exclude"))
 
@@ -88,7 +87,7 @@ class QuantizeAware(Step):
         for row in plan.rows:
             if row.name in named and row.action == SKIPPED:
                 raise ModelError(f"QuantizeAware cannot train '{row.name}' quantized: {row.reason}.", mend="leave it out of layers=")
-        if not any(treatment is not None and treatment.quantization for treatment in decided.values()):
+        if not any(treatment.done and treatment.quantization for treatment in decided.values()):
             raise ModelError(f"QuantizeAware finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", mend="choose other layers")
         self._require_structure(opened, decided)
         made = build(opened, decided, quantize_inputs=self.activation_bits == 8)
@@ -120,15 +119,11 @@ class QuantizeAware(Step):
             )
 
     def _decide(self, opened):
-        """Returns a dict of path to `Treatment` (None for a layer left out), and the set of the paths that were named outright."""
+        """Returns a dict of path to `Treatment`, and the set of the paths that were named outright."""
         chosen, named = select(opened.layers, self.layers, self.exclude)
         bits = self._bits(opened.layers, chosen)
         decided = treatments(quantize_layout.places(opened.legacy), chosen, bits, self.activation_bits)
-        decided = {path: decided[path] for path in opened.layers}
-        for path in decided:
-            if decided[path] is not None and decided[path].quantization is not None:
-                decided[path] = self._with_structure(opened.layers[path], decided[path])
-        return decided, named
+        return {path: self._with_structure(layer, decided[path]) for path, layer in opened.layers.items()}, named
 
     def _with_structure(self, layer, treatment):
         zeros, clusters = self.preserve_sparsity is not False, self.preserve_clusters is not False
@@ -141,62 +136,30 @@ class QuantizeAware(Step):
         )
 
     def _require_structure(self, opened, decided):
-        weights = [w for treatment in decided.values() if treatment and treatment.quantization for w in treatment.quantization.weights]
+        weights = [w for treatment in decided.values() if treatment.quantization for w in treatment.quantization.weights]
         for setting, kept, lacking, mend in (
-            (
-                self.preserve_sparsity,
-                any(w.sparse for w in weights),
-                "no kernel that is quantized has a zero",
-                "prune it first, or use 'auto'",
-            ),
-            (
-                self.preserve_clusters,
-                any(w.clusters for w in weights),
-                "no kernel that is quantized is clustered",
-                "cluster it first, or use 'auto'",
-            ),
+            ("preserve_sparsity", any(w.sparse for w in weights), "has a zero", "prune it first, or use 'auto'"),
+            ("preserve_clusters", any(w.clusters for w in weights), "is clustered", "cluster it first, or use 'auto'"),
         ):
-            if setting is True and not kept:
-                name = "preserve_sparsity" if "zero" in lacking else "preserve_clusters"
-                raise ModelError(f"{name}=True, but {lacking} in '{opened.adopted.name}'.", mend=mend)
+            if getattr(self, setting) is True and not kept:
+                raise ModelError(f"{setting}=True, but no kernel that is quantized {lacking} in '{opened.adopted.name}'.", mend=mend)
 
     def _bits(self, layers, chosen):
-        given = self.weight_bits if isinstance(self.weight_bits, dict) else {"*": self.weight_bits}
-        left, found = set(chosen), dict.fromkeys(chosen, 8)
-        for selector, bits in given.items():
-            paths, named = select(layers, (selector,))
-            for path in named:
-                if not takes_bits(layers[path], bits):
-                    raise ModelError(
-                        f"'{path}' cannot have weights of {bits} bits: TFLite has none for a {type(scope.unwrap(layers[path])).__name__}.",
-                        mend="give it 8",
-                    )
-            found.update(dict.fromkeys(paths & left, bits))
-            left -= paths
-        return found
+        bits, named = select_values(layers, self.weight_bits)
+        for path in sorted(named):
+            if not takes_bits(layers[path], bits[path]):
+                kind = type(scope.computing_layer(layers[path])).__name__
+                raise ModelError(f"'{path}' cannot have weights of {bits[path]} bits: TFLite has none for a {kind}.", mend="give it 8")
+        return {path: bits.get(path, 8) for path in chosen}
 
     def _plan(self, opened, decided):
         rows = tuple(self._row(path, opened.layers[path], treatment) for path, treatment in decided.items())
         return Plan(step=repr(self), model=opened.adopted.name, rows=rows)
 
     def _row(self, path, layer, treatment):
-        count = kernels.parameters(layer)
-        sparse = sum(kernels.zeros(graph.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))
-        if treatment is None:
-            action, reason = SKIPPED, f"left out by layers= or exclude=: {CALIBRATED}"
-        else:
-            action = DONE if treatment.done else SKIPPED if treatment.possible else IMPOSSIBLE
-            reason = treatment.reason
-        return LayerPlan(
-            name=path,
-            class_name=type(scope.unwrap(layer)).__name__,
-            action=action,
-            reason=reason,
-            parameters=count,
-            expected_parameters=count,
-            expected_nonzero=count - sparse,
-            macs=kernels.macs(layer),
-        )
+        zeros = sum(kernels.zeros(graph.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))
+        action = DONE if treatment.done else SKIPPED if treatment.possible else IMPOSSIBLE
+        return LayerPlan.of(path, layer, action, treatment.reason, zeros)
 
 
 def quantized_layers(legacy):

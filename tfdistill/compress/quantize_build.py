@@ -4,12 +4,8 @@ import numpy as np
 
 from tfdistill.compress import graph, quantize_layout
 from tfdistill.legacy import adopt_scope as scope
-from tfdistill.legacy import door
 from tfdistill.legacy.adopt_quantizing import input_quantizer, is_quantized_layer, quantize_layer
 from tfdistill.legacy.rewire import rewire
-
-# They read indices, whatever their type.
-_READ_INDICES = ("Embedding", "CategoryEncoding", "IntegerLookup", "Hashing")
 
 
 def build(opened, decided, quantize_inputs=True):
@@ -17,28 +13,24 @@ def build(opened, decided, quantize_inputs=True):
 
     Args:
         opened: `graph.Opened` of the model.
-        decided: Dict of path to `quantize_scheme.Treatment`, None for layers that are left as they are.
-        quantize_inputs: Whether float inputs that a treated layer reads are rounded.
+        decided: Dict of path to `quantize_scheme.Treatment`.
+        quantize_inputs: Whether float inputs are rounded.
     """
     pairs = []
-    treated = {id(scope.unwrap(opened.layers[path])) for path, treatment in decided.items() if treatment and treatment.done}
     readers = quantize_layout.input_readers(opened.legacy)
 
     def copy(path, layer):
         inner = scope.unwrap(layer)
         fresh = type(inner).from_config(inner.get_config())
         treatment = decided.get(path)
-        wanted = treatment is not None and treatment.quantization is not None
-        made = quantize_layer(fresh, treatment.quantization) if wanted else fresh
+        made = quantize_layer(fresh, treatment.quantization) if treatment is not None and treatment.quantization else fresh
         pairs.append((layer, made, treatment))
         return made
 
     def enter(tensor):
-        read_by = readers[id(tensor)]
-        indices = all(type(scope.computing_layer(layer)).__name__ in _READ_INDICES for layer in read_by)
-        wanted = any(id(layer) in treated or isinstance(layer, door.tf_keras().Model) for layer in read_by)
-        floats = tensor.dtype.is_floating and not indices
-        return input_quantizer(f"quantize_{tensor._keras_history.layer.name}") if quantize_inputs and floats and wanted else None
+        indices = all(quantize_layout.kind_of(layer) in quantize_layout.READ_INDICES for layer in readers[id(tensor)])
+        wanted = quantize_inputs and tensor.dtype.is_floating and not indices
+        return input_quantizer(f"quantize_{tensor._keras_history.layer.name}") if wanted else None
 
     with scope.legacy_scope():
         made = rewire(opened.legacy, copy, enter)

@@ -5,6 +5,32 @@ import dataclasses
 
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy import door
+from tfdistill.legacy.quantize_rounding import FIXED_RANGES
+
+# Activations, and the operations of the same name, whose range the converter fixes.
+FIXED = {*FIXED_RANGES, *(name.capitalize() for name in FIXED_RANGES)}
+# Layers that read indices, whatever the type.
+READ_INDICES = {"Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"}
+
+
+def kind_of(layer):
+    """Returns the name of the class that computes in a layer, whatever wraps or hosts it."""
+    return type(scope.computing_layer(layer)).__name__
+
+
+def operation_of(layer):
+    """Returns the name of the operation that a layer stands for, of keras.ops or of TensorFlow; None for any other layer."""
+    return getattr(layer, "operation_name", None) or getattr(layer, "symbol", None)
+
+
+def activation_of(layer):
+    """Returns the name of a layer's activation, or of the operation that it stands for; `"linear"` if it has none."""
+    if kind_of(layer) == "Softmax":
+        return "softmax"
+    if operation_of(layer) is not None:
+        return operation_of(layer)
+    function = getattr(layer, "activation", None)
+    return getattr(function, "__name__", type(function).__name__) if function is not None else "linear"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +46,8 @@ class Place:
         dtypes: Names of the types of its outputs.
         rank: Number of axes of its first output.
         sized: Whether all of these but the batch are of known length.
+        masked: Whether its first input carries a mask.
+        length: Length of the second axis of its first input; None if that is not known, or differs between its calls.
     """
 
     path: str
@@ -30,6 +58,8 @@ class Place:
     dtypes: tuple[str, ...]
     rank: int | None
     sized: bool
+    masked: bool
+    length: int | None
 
     @property
     def reader(self):
@@ -60,12 +90,13 @@ def _collect(model, prefix, found):
     import tensorflow as tf
 
     tfk = door.tf_keras()
-    readers, sources, outputs = (collections.defaultdict(list) for _ in range(3))
+    readers, sources, outputs, firsts = (collections.defaultdict(list) for _ in range(4))
     inputs = {id(tensor) for tensor in model.inputs}
     for node in (node for nodes in model._nodes_by_depth.values() for node in nodes):
         if node.is_input:
             continue
         outputs[id(node.layer)].append(tf.nest.flatten(node.outputs))
+        firsts[id(node.layer)].extend(node.keras_inputs[:1])
         for tensor in node.keras_inputs:
             source = None if id(tensor) in inputs else tensor._keras_history.layer
             sources[id(node.layer)].append(source and scope.unwrap(source))
@@ -81,6 +112,7 @@ def _collect(model, prefix, found):
             _collect(inner, f"{prefix}{inner.name}/", found)
             continue
         flat = [tensor for call in outputs[key] for tensor in call]
+        lengths = {x.shape[1] if (x.shape.rank or 0) > 1 else None for x in firsts[key]}
         found[prefix + inner.name] = Place(
             path=prefix + inner.name,
             layer=inner,
@@ -90,6 +122,8 @@ def _collect(model, prefix, found):
             dtypes=tuple(tensor.dtype.name for tensor in flat),
             rank=flat[0].shape.rank if flat else None,
             sized=bool(flat) and flat[0].shape.rank is not None and flat[0].shape[1:].is_fully_defined(),
+            masked=any(getattr(x, "_keras_mask", None) is not None for x in firsts[key]),
+            length=lengths.pop() if len(lengths) == 1 else None,
         )
 
 

@@ -29,6 +29,30 @@ def selectors(value, setting):
     return tuple(given)
 
 
+def settings_by_layer(setting, value, what, include=None):
+    """Takes a setting apart that is one value for all layers, or a dict of selector to value.
+
+    Args:
+        setting: Name of the setting, for the error.
+        value: What the user gave.
+        what: What the values of a dict are, for the error: `"shares"`.
+        include: What the user gave for `layers=`, if a dict selects by itself.
+
+    Returns:
+        Tuple of the setting, a copy where it is a dict, and the list of its values. The values are not checked.
+
+    Raises:
+        ConfigurationError: if a dict is empty, has a selector that is no text, or comes together with `include`.
+    """
+    if not isinstance(value, dict):
+        return value, [value]
+    if not value or not all(isinstance(selector, str) for selector in value):
+        raise ConfigurationError(f"{setting}={value!r}.", f"a dict of names, paths or patterns to {what}", "use '*' for all the rest")
+    if include is not None:
+        raise ConfigurationError(f"layers={include!r} with {setting}={value!r}.", "one selection of layers", "leave out layers=")
+    return dict(value), list(value.values())
+
+
 def select(layers, include=None, exclude=None):
     """Selects layers by name.
 

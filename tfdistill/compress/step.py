@@ -3,10 +3,16 @@
 import abc
 import dataclasses
 
-from tfdistill.errors import ModelError
+import numpy as np
+
+from tfdistill.compress import kernels
+from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.legacy import adopt_scope as scope
 from tfdistill.records import Record
 
 DONE, SKIPPED, IMPOSSIBLE = "done", "skipped", "impossible"
+AUTO = "auto"
+NO_KERNEL = "has no kernel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +38,20 @@ class LayerPlan(Record):
     expected_parameters: int | None = None
     expected_nonzero: int | None = None
     macs: int | None = None
+
+    @classmethod
+    def of(cls, path, layer, action, reason, zeros):
+        """Makes the row of a live layer that keeps all its parameters.
+
+        Args:
+            path: The user's name or path of the layer.
+            layer: The layer, wrapped or not.
+            action: `DONE`, `SKIPPED` or `IMPOSSIBLE`.
+            reason: What is done, or why it is not.
+            zeros: Number of its parameters that will be zero.
+        """
+        count, kind = kernels.parameters(layer), type(scope.computing_layer(layer)).__name__
+        return cls(path, kind, action, reason, count, count, count - zeros, kernels.macs(layer))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +170,30 @@ class Step(abc.ABC):
         Raises:
             InvariantError: naming the layers and their figures.
         """
+
+
+def why_no_kernel(layer):
+    """Says why no kernel is found in a layer: `NO_KERNEL`, or that its class is not known."""
+    kind = type(scope.computing_layer(layer)).__name__
+    without = not kernels.parameters(layer) or kind in kernels.NORMALIZATIONS
+    return NO_KERNEL if without else f"no kernel is known in a {kind}"
+
+
+def is_whole(value, least):
+    """Whether a setting is a whole number of at least `least`."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+
+
+def require_auto_or_bool(step, *settings):
+    """Refuses settings of a step that are not `"auto"`, True or False.
+
+    Raises:
+        ConfigurationError: naming the setting and its value.
+    """
+    for name in settings:
+        value = getattr(step, name)
+        if not isinstance(value, bool) and value != AUTO:
+            raise ConfigurationError(f"{name}={value!r}.", "'auto', True or False")
 
 
 def _count(value):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill.distill.cache_black_box import RemoteTeacher, checked_answer
-from tfdistill.distill.cache_format import Layout, Leaf
+from tfdistill.distill.cache_format import FLOATS, Layout, Leaf
 from tfdistill.distill.taps import Tap, Taps
 from tfdistill.distill.teacher_black_box import own_errors
 from tfdistill.errors import ConfigurationError, DataError, ModelError
@@ -28,7 +28,7 @@ class Wanted:
         augment: Function of one element's inputs and a seed, int32 of shape (2,); or None.
 
     Raises:
-        ConfigurationError: if they contradict each other.
+        ConfigurationError: if they contradict each other, or one is out of its range.
     """
 
     layers: tuple = ()
@@ -39,6 +39,8 @@ class Wanted:
     augment: object = None
 
     def __post_init__(self):
+        if self.dtype not in FLOATS:
+            raise ConfigurationError(f"dtype is {self.dtype!r}.", f"one of {FLOATS}")
         object.__setattr__(self, "layers", tuple(self.layers or ()))
         for name in ("top_k", "views"):
             value = getattr(self, name)

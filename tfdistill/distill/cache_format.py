@@ -11,7 +11,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.errors import DataError
 from tfdistill.records import Record
 
 FLOATS = ("float16", "bfloat16", "float32")
@@ -159,17 +159,6 @@ def write_shard(path, batches):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for rows in batches:
             writer.write(rows.tobytes())
-
-
-def checked_dtype(dtype):
-    """The name of a type that answers can be kept in.
-
-    Raises:
-        ConfigurationError: if it is none of `FLOATS`.
-    """
-    if dtype not in FLOATS:
-        raise ConfigurationError(f"dtype is {dtype!r}.", f"one of {FLOATS}")
-    return dtype
 
 
 def _refuse_nonfinite(leaf, values, stored):

@@ -113,6 +113,7 @@ class Manifest(Record):
 
 
 def shard_name(index):
+    """Name of the file of a shard, which are counted from 0."""
     return f"shard-{index:05d}.tfrecord"
 
 
@@ -193,7 +194,7 @@ def differences(old, new):
             "another teacher: " + ", ".join(f"its {what} differ{'' if what == 'weights' else 's'}" for what, a, b in both if a != b)
         )
     if old.inputs != new.inputs:
-        found.append(f"another dataset: its inputs are {_inputs(new.inputs)}, those of the cache {_inputs(old.inputs)}")
+        found.append(f"another dataset: its inputs are {inputs_text(new.inputs)}, those of the cache {inputs_text(old.inputs)}")
     for field in dataclasses.fields(Settings):
         a, b = getattr(old, field.name), getattr(new, field.name)
         if a == b or field.name in ("teacher", "inputs", "library_version"):
@@ -207,7 +208,8 @@ def differences(old, new):
     return found
 
 
-def _inputs(parts):
+def inputs_text(parts):
+    """Says what `InputPart`s there are, for people."""
     return ", ".join(f"{part.path or 'x'} {part.dtype} {part.shape}" for part in parts)
 
 

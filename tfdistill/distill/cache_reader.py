@@ -160,8 +160,8 @@ class SoftTargetCache(keras.Model):
         for number, inputs in _numbered(source, block, wanted, whole):
             if number == 0 and cache_prints.input_parts(inputs) != settings.inputs:
                 raise DataError(
-                    f"Another dataset: its inputs are {_words(cache_prints.input_parts(inputs))}.",
-                    f"{_words(settings.inputs)}, as in '{where}'",
+                    f"Another dataset: its inputs are {cache_manifest.inputs_text(cache_prints.input_parts(inputs))}.",
+                    f"{cache_manifest.inputs_text(settings.inputs)}, as in '{where}'",
                 )
             found[number] = cache_prints.inputs_digest(inputs)
         refuse_other_data(where, found, expected, 0, block, whole)
@@ -253,7 +253,3 @@ def _numbered(source, block, wanted, whole):
     else:
         for number in wanted:
             yield number, next(iter(source.blocks(block, number)))
-
-
-def _words(parts):
-    return ", ".join(f"{part.path or 'x'} {part.dtype} {part.shape}" for part in parts)

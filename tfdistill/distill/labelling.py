@@ -1,7 +1,7 @@
 """Labelling on many machines: the shards of one cache, written by Ray workers that each load the teacher once."""
 
 import collections
-import collections.abc
+import contextlib
 import importlib
 import itertools
 import os
@@ -10,16 +10,13 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from tfdistill.distill import cache_manifest, cache_sources
+from tfdistill.distill import cache_sources
 from tfdistill.distill.cache_asking import Asker, Wanted
-from tfdistill.distill.cache_format import checked_dtype
 from tfdistill.distill.cache_lock import only_writer
-from tfdistill.distill.cache_manifest import PLAN, Shard
-from tfdistill.distill.cache_plan import Preparation
+from tfdistill.distill.cache_manifest import Shard
 from tfdistill.distill.cache_prints import teacher_print
-from tfdistill.distill.cache_reader import SoftTargetCache
 from tfdistill.distill.cache_writer import Shelf
-from tfdistill.distill.soft_targets import TEMPERATURES, begun
+from tfdistill.distill.soft_targets import TEMPERATURES, begin, open_cache
 from tfdistill.distill.teachers import as_teacher
 from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.files import writable_folder
@@ -83,20 +80,13 @@ def label(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigurationError(f"{name} is {value!r}.", "a whole number of at least 1")
     ray = require("ray", "label on many machines")
-    wanted = Wanted(layers, checked_dtype(dtype), top_k, temperatures, views, augment)
-    teacher_path = str(pathlib.Path(teacher_path).absolute()) if "://" not in str(teacher_path) else str(teacher_path)
+    wanted = Wanted(layers, dtype, top_k, temperatures, views, augment)
+    teacher_path = str(teacher_path if "://" in str(teacher_path) else pathlib.Path(teacher_path).absolute())
     directory = writable_folder(directory).absolute()
     source = cache_sources.as_source(_dataset_maker(make_dataset)())
     with only_writer(directory):
-        old, finished = begun(directory)
-        ready = Preparation(load_teacher(teacher_path), source, wanted, batch_size, _per_shard(source.count(), num_shards), old)
-        if old is not None:
-            ready.compare(old, directory)
-        else:
-            ready.check_room(directory)
-            cache_manifest.save_signed(ready.settings, directory / PLAN)
-        shelf = Shelf(directory, old or ready.settings)
-        shelf.tidy()
+        per_shard = _per_shard(source.count(), num_shards)
+        shelf, _, finished = begin(directory, load_teacher(teacher_path), source, wanted, batch_size, per_shard)
         if not finished:
             count = -(-source.count() // shelf.settings.shard_elements)
             shards = {index: done for index in range(count) if (done := shelf.done(index))}
@@ -109,11 +99,7 @@ def label(
                 with _cluster(ray, address, workers, threads):
                     shards |= _Foremen(ray, jobs, workers, pids).run(missing, advance)
             shelf.finish([shards[index] for index in range(count)])
-    cache = SoftTargetCache(directory, augment=augment)
-    if finished:
-        cache.verify()
-        cache.check_dataset(source)
-    return cache
+    return open_cache(directory, source, augment, check=finished)
 
 
 def load_teacher(path):
@@ -128,7 +114,7 @@ def _per_shard(elements, num_shards):
 
 
 def _dataset_maker(make_dataset):
-    if isinstance(make_dataset, collections.abc.Callable):
+    if callable(make_dataset):
         return make_dataset
     module, mark, name = str(make_dataset).partition(":")
     if not mark:
@@ -144,23 +130,19 @@ def _blocks(source, settings, index):
     return itertools.islice(source.blocks(settings.block, index * per), per)
 
 
-class _cluster:
+@contextlib.contextmanager
+def _cluster(ray, address, workers, threads):
     """Ray, for the length of a block: one that runs already, or one of our own."""
-
-    def __init__(self, ray, address, workers, threads):
-        self.ray, self.address, self.workers, self.threads = ray, address, workers, threads
-        self.ours = False
-
-    def __enter__(self):
-        if not self.ray.is_initialized():
-            cpus = None if self.workers is None or self.address else self.workers * self.threads
-            own = {} if self.address else {"include_dashboard": False, "num_cpus": cpus}
-            self.ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **own)
-            self.ours = True
-
-    def __exit__(self, *error):
-        if self.ours:
-            self.ray.shutdown()
+    ours = not ray.is_initialized()
+    if ours:
+        cpus = None if workers is None or address else workers * threads
+        own = {} if address else {"include_dashboard": False, "num_cpus": cpus}
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
 
 
 class Worker:
@@ -202,7 +184,6 @@ class _Foremen:
 
     def __init__(self, ray, jobs, workers, pids):
         self.ray, self.jobs, self.workers, self.pids = ray, jobs, workers, pids
-        self._given = {}
         self.remote = ray.remote(max_restarts=0, num_cpus=jobs[-1])(Worker)
 
     def _hire(self):
@@ -215,14 +196,18 @@ class _Foremen:
     def run(self, missing, advance):
         """Labels the missing shards; returns them as a dict of number to `Shard`."""
         queue, done, tries, busy = collections.deque(missing), {}, collections.Counter(), {}
-        given = self._given
+
+        def give(worker):
+            index = queue.popleft()
+            tries[index] += 1
+            busy[worker.fill.remote(index)] = worker, index
+
         cpus = int(self.ray.cluster_resources().get("CPU", 1)) // self.jobs[-1]
         for _ in range(min(self.workers or max(1, cpus), len(missing))):
-            worker = self._hire()
-            busy[self._give(worker, queue, tries)] = worker
+            give(self._hire())
         while busy:
             (ready,), _ = self.ray.wait(list(busy), num_returns=1)
-            worker, index = busy.pop(ready), given.pop(ready)
+            worker, index = busy.pop(ready)
             try:
                 done[index] = Shard.from_dict(self.ray.get(ready))
                 advance()
@@ -236,12 +221,5 @@ class _Foremen:
             except self.ray.exceptions.RayTaskError as error:
                 raise error.as_instanceof_cause() from error
             if queue:
-                busy[self._give(worker, queue, tries)] = worker
+                give(worker)
         return done
-
-    def _give(self, worker, queue, tries):
-        index = queue.popleft()
-        tries[index] += 1
-        job = worker.fill.remote(index)
-        self._given[job] = index
-        return job

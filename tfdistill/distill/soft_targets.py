@@ -4,7 +4,6 @@ import sys
 
 from tfdistill.distill import cache_manifest, cache_sources
 from tfdistill.distill.cache_asking import Wanted
-from tfdistill.distill.cache_format import checked_dtype
 from tfdistill.distill.cache_lock import only_writer
 from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Manifest, Settings
 from tfdistill.distill.cache_plan import Preparation
@@ -62,32 +61,18 @@ def soft_targets(
         ModelError: if a layer is not there.
         BudgetSpent: if a `RemoteTeacher` may not be called again.
     """
-    wanted = Wanted(layers, checked_dtype(dtype), top_k, temperatures, views, augment)
+    wanted = Wanted(layers, dtype, top_k, temperatures, views, augment)
     source = cache_sources.as_source(dataset)
     if say is None and wanted.layers:
         say = _say_to_the_user
     directory = writable_folder(directory)
     with only_writer(directory):
-        old, finished = begun(directory)
-        ready = Preparation(teacher, source, wanted, batch_size, shard_elements, old)
-        shelf = Shelf(directory, old or ready.settings)
-        if old is not None:
-            ready.compare(old, directory)
-        else:
-            ready.check_room(directory)
-            if say:
-                say(str(ready.plan()))
-            cache_manifest.save_signed(ready.settings, directory / PLAN)
-        shelf.tidy()
+        shelf, ready, finished = begin(directory, teacher, source, wanted, batch_size, shard_elements, say)
         if not finished:
             elements = ready.plan().elements
             with progress("Asking the teacher", elements and -(-elements // ready.settings.block)) as advance:
                 shelf.finish(shelf.fill_all(source, ready.asker, ready.known, advance))
-    cache = SoftTargetCache(directory, augment=augment)
-    if finished:
-        cache.verify()
-        cache.check_dataset(source)
-    return cache
+    return open_cache(directory, source, augment, check=finished)
 
 
 def plan_soft_targets(
@@ -108,24 +93,54 @@ def plan_soft_targets(
     Returns:
         `CachePlan`; `str` of it is for people.
     """
-    wanted = Wanted(layers, checked_dtype(dtype), top_k, temperatures, views, augment)
+    wanted = Wanted(layers, dtype, top_k, temperatures, views, augment)
     return Preparation(teacher, cache_sources.as_source(dataset), wanted, batch_size, shard_elements).plan()
 
 
-def begun(directory):
-    """Looks for a cache in a folder.
+def begin(directory, teacher, source, wanted, batch_size, shard_elements, say=None):
+    """Begins a cache in a folder, or goes on with the one that is there. Only for who holds the folder's lock.
+
+    Args:
+        directory: `pathlib.Path` of the folder.
+        teacher, source, wanted, batch_size, shard_elements: As for `Preparation`.
+        say: Function that is given the plan of a new cache as text before anything is written, or None.
 
     Returns:
-        Its `Settings` or None, and whether it is finished.
+        Its `Shelf`, the `Preparation`, and whether the cache is finished.
 
     Raises:
-        DataError: if its manifest or plan is damaged.
+        ConfigurationError: if a number is out of its range, or the disk is too small.
+        DataError: if the folder holds another cache, or a damaged one.
     """
-    if (directory / MANIFEST).is_file():
-        return cache_manifest.load_signed(Manifest, directory / MANIFEST)[0].settings, True
-    if (directory / PLAN).is_file():
-        return cache_manifest.load_signed(Settings, directory / PLAN)[0], False
-    return None, False
+    finished, old = (directory / MANIFEST).is_file(), None
+    if finished:
+        old = cache_manifest.load_signed(Manifest, directory / MANIFEST)[0].settings
+    elif (directory / PLAN).is_file():
+        old = cache_manifest.load_signed(Settings, directory / PLAN)[0]
+    ready = Preparation(teacher, source, wanted, batch_size, shard_elements, old)
+    if old is not None:
+        ready.compare(old, directory)
+    else:
+        ready.check_room(directory)
+        if say:
+            say(str(ready.plan()))
+        cache_manifest.save_signed(ready.settings, directory / PLAN)
+    shelf = Shelf(directory, old or ready.settings)
+    shelf.tidy()
+    return shelf, ready, finished
+
+
+def open_cache(directory, source, augment, check):
+    """Opens a finished cache; with `check`, its files and the data set are compared with what its manifest says of them.
+
+    Raises:
+        DataError: if a file is damaged, or it is another data set.
+    """
+    cache = SoftTargetCache(directory, augment=augment)
+    if check:
+        cache.verify()
+        cache.check_dataset(source)
+    return cache
 
 
 def _say_to_the_user(text):

@@ -9,6 +9,7 @@ The class derives from tf_keras's, so it is made at first use.
 """
 
 import contextlib
+import contextvars
 import copy
 import functools
 import types
@@ -25,7 +26,7 @@ class QuantizedWeight(typing.NamedTuple):
 
     Attributes:
         path: Where it is, from the layer on: `"kernel"`, `"_query_dense.kernel"`.
-        bits: 8 or 4.
+        bits: 8, 4 or `quantize_rounding.FLOAT`.
         axes: Its axes that have a scale for each index; empty for one scale.
         sparse: Whether the zeros that it has at the start stay.
         clusters: Number of values that it has at the start and keeps, over all channels where each has its own; 0 where it is free.
@@ -47,12 +48,27 @@ class Quantization(typing.NamedTuple):
         output: Whether its output is quantized; not where the converter fuses the next layer into this one.
         form: Name in `quantize_forms.FORMS` of how it is computed instead of by itself, so that every integer tensor inside can be quantized; empty for
             the layer's own call.
+        observed: Whether nothing is rounded until a file is made (`as_in_the_file`): training only measures the ranges.
     """
 
     weights: tuple[QuantizedWeight, ...] = ()
     activations: tuple[str, ...] = ()
     output: bool = True
     form: str = ""
+    observed: bool = False
+
+
+_in_the_file = contextvars.ContextVar("_in_the_file", default=False)
+
+
+@contextlib.contextmanager
+def as_in_the_file():
+    """While open, layers that are only observed round as well: this is how an integer file is traced."""
+    token = _in_the_file.set(True)
+    try:
+        yield
+    finally:
+        _in_the_file.reset(token)
 
 
 def is_quantized_layer(layer):
@@ -93,11 +109,11 @@ def quantized_layer_class():
             super().__init__(
                 layer, autocast=False, **{"name": f"quant_{layer.name}", "trainable": layer.trainable, "dtype": "float32", **kwargs}
             )
-            weights, activations, output, form = quantization
+            weights, activations, *rest = quantization
             weights = tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in weights)
             # In a namespace, or tf_keras would wrap the tuples and dicts.
             self._quantizing = types.SimpleNamespace(
-                settings=Quantization(weights, tuple(activations), output, form), ranges={}, masks={}, members={}, whole=False
+                settings=Quantization(weights, tuple(activations), *rest), ranges={}, masks={}, members={}, whole=False
             )
             self.become_like(layer)
             # Ranges move in training, whatever the layer does.
@@ -135,8 +151,10 @@ def quantized_layer_class():
                 kwargs.pop("training", None)
             if not self._quantizing.whole:
                 self._add_variables(args, kwargs)
-            quantize = functools.partial(self._quantize, training=training)
-            with replaced_weights(self.layer, {w.path: self.quantized(w) for w in self.quantization.weights}), self._before(quantize):
+            rounding = _in_the_file.get() or not self.quantization.observed
+            quantize = functools.partial(self._quantize, training=training, rounding=rounding)
+            weigh = self.quantized if rounding else self.effective
+            with replaced_weights(self.layer, {w.path: weigh(w) for w in self.quantization.weights}), self._before(quantize):
                 compute = FORMS.get(self.quantization.form)
                 outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
             return self._quantize_outputs(outputs, quantize) if self.quantization.output else outputs
@@ -164,7 +182,7 @@ def quantized_layer_class():
             return tf.where(self.masks[weight.path] > 0, value, 0.0) if weight.sparse else value
 
         def quantized(self, weight):
-            """Returns a weight, one of `quantization.weights`, as the layer computes with it: a float32 tensor."""
+            """Returns a weight, one of `quantization.weights`, as the file holds it: a float32 tensor."""
             return round_weights(self.effective(weight), weight.bits, weight.axes)
 
         @contextlib.contextmanager
@@ -196,7 +214,7 @@ def quantized_layer_class():
                 flat = [quantize(x, f"output_{i}" if i else "output") if x.dtype.is_floating else x for i, x in enumerate(flat)]
             return tf.nest.pack_sequence_as(outputs, flat)
 
-        def _quantize(self, x, what, training, symmetric=False):
+        def _quantize(self, x, what, training, rounding, symmetric=False):
             if what not in self.ranges:
                 name = what.replace(".", "_")
                 first = tf.VariableAggregation.ONLY_FIRST_REPLICA
@@ -211,7 +229,7 @@ def quantized_layer_class():
                         )
                         for part, start in (("min", -6.0), ("max", 6.0), ("batches", 0.0))
                     )
-            return round_activations(x, self.ranges[what], training, symmetric)
+            return round_activations(x, self.ranges[what], training, symmetric, rounding)
 
         def _should_use_autograph(self):
             return False  # there is nothing to convert here, and looking takes a third of the time; the layer inside decides for itself

@@ -6,6 +6,9 @@ which rounds a tensor to the range that is trained under the name `what`; and wh
 
 import math
 
+from tfdistill.legacy import door
+from tfdistill.legacy.quantize_recurrent import recurrent
+
 # The score of what attention must not see: e to the power of it is nothing next to 8 bits.
 MASKED = -16.0
 
@@ -42,7 +45,7 @@ def standardization(layer, quantize, args, kwargs):
     import tensorflow as tf
 
     ones = tf.ones((args[0].shape[-1],))
-    multiplier = tf.reshape(1.0 / tf.maximum(tf.sqrt(layer.variance), 1e-7), (-1,)) * ones
+    multiplier = tf.reshape(1.0 / tf.maximum(tf.sqrt(layer.variance), door.tf_keras().backend.epsilon()), (-1,)) * ones
     offset = -tf.reshape(layer.mean, (-1,)) * multiplier
     return tf.cast(_per_channel(tf.cast(args[0], "float32"), multiplier, offset), layer.compute_dtype)
 
@@ -150,6 +153,42 @@ def average_pooling(layer, quantize, args, kwargs):
     return tf.nn.depthwise_conv2d(args[0], kernel, (1, *layer.strides, 1), "VALID")
 
 
+def masking(layer, quantize, args, kwargs):
+    """A Masking: the hidden steps become zeros by selection, where a product would make floats of the mask."""
+    import tensorflow as tf
+
+    x = args[0]
+    value = tf.constant(layer.mask_value, x.dtype)
+    if layer.mask_value:
+        x, value = quantize(x, "input"), quantize(value, "input")  # on one grid, or none would be equal
+    else:
+        value = tf.quantization.fake_quant_with_min_max_args(value, -1.0, 127 / 128)  # any range will do, but the file needs one
+    # TFLite compares integers for equality; its operation for the opposite has floats only.
+    hidden = tf.reduce_all(tf.equal(x, value), axis=-1, keepdims=True)
+    outputs = tf.where(hidden, tf.zeros_like(x), x)
+    outputs._keras_mask = tf.squeeze(tf.logical_not(hidden), -1)
+    return outputs
+
+
+def average_of_steps(layer, quantize, args, kwargs):
+    """A GlobalAveragePooling1D; under a mask, the mean over all steps by N / n, which is looked up for the number n of the N steps that are not masked.
+
+    TFLite has no integer division, and 256 steps are too few for N / n itself: its square root is multiplied by, twice.
+    """
+    import tensorflow as tf
+
+    mask = kwargs.get("mask")
+    if mask is None:
+        return layer(*args, **kwargs)
+    x, steps = args[0], args[0].shape[1]
+    mask = tf.cast(mask, "bool")
+    mean = quantize(tf.reduce_mean(tf.where(mask[..., None], x, tf.zeros_like(x)), 1, keepdims=layer.keepdims), "masked_mean")
+    roots = tf.constant([0.0, *((steps / n) ** 0.5 for n in range(1, steps + 1))], x.dtype)
+    root = quantize(tf.gather(roots, tf.reduce_sum(tf.cast(mask, "int32"), 1, keepdims=True)), "root")
+    root = root[..., None] if layer.keepdims else root
+    return quantize(mean * root, "half") * root
+
+
 def elu_layer(layer, quantize, args, kwargs):
     """An ELU layer."""
     return elu(args[0], quantize, "input", float(layer.alpha))
@@ -170,9 +209,12 @@ FORMS = {
     "elu": elu_layer,
     "group normalization": group_normalization,
     "attention": attention,
+    "average of steps": average_of_steps,
     "average pooling": average_pooling,
     "layer normalization": layer_normalization,
+    "masking": masking,
     "normalization alone": normalization_alone,
+    "recurrent": recurrent,
     "rescaling": rescaling,
     "separable": separable,
     "standardization": standardization,

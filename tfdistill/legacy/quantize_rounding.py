@@ -2,6 +2,10 @@
 
 import functools
 
+# Activations whose range the converter fixes: one that is trained would be rounded to a second time, in float.
+FIXED_RANGES = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
+# "Bits" of a weight that is not rounded.
+FLOAT = 32
 # The largest magnitude of an all-zero channel, whose scale must not be zero.
 _TINY = 1e-9
 
@@ -13,7 +17,7 @@ def round_weights(value, bits, axes=()):
 
     Args:
         value: float32 tensor.
-        bits: 8 or 4.
+        bits: 8, 4 or `FLOAT`.
         axes: Axes with a scale for each index; empty for one scale. With less than 8 bits they must be the last ones.
 
     Returns:
@@ -21,6 +25,8 @@ def round_weights(value, bits, axes=()):
     """
     import tensorflow as tf
 
+    if bits == FLOAT:
+        return value
     others = [axis for axis in range(value.shape.rank) if axis not in axes]
     limit = tf.maximum(tf.stop_gradient(tf.reduce_max(tf.abs(value), others, keepdims=True)), _TINY)
     if not axes:
@@ -65,7 +71,7 @@ def cluster_means(value, members, count):
     return tf.gather(means, members)
 
 
-def round_activations(x, range_variables, training, symmetric=False):
+def round_activations(x, range_variables, training, symmetric=False, rounding=True):
     """Rounds activations to 256 steps over a moving average of their range.
 
     The range is the plain mean of those of the first 100 batches, and a moving average with a momentum of 0.99 from there on. It always holds 0, which has
@@ -76,6 +82,7 @@ def round_activations(x, range_variables, training, symmetric=False):
         range_variables: Variables `(minimum, maximum, batches)`, scalars.
         training: Python bool: whether the range moves.
         symmetric: Whether 0 is the middle one of the steps: the zero point of an int8 tensor is then 0.
+        rounding: Python bool: whether anything is rounded; without it, the range alone moves.
 
     Returns:
         Tensor of the type and shape of `x`.
@@ -93,6 +100,8 @@ def round_activations(x, range_variables, training, symmetric=False):
         ]
         with tf.control_dependencies([tf.convert_to_tensor(value) for value in moved]):
             batches.assign_add(1.0)
+    if not rounding:
+        return x
     if symmetric:
         scale = tf.maximum(high / 127.0, -low / 128.0)
         low, high = -128.0 * scale, 127.0 * scale

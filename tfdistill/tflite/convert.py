@@ -10,12 +10,14 @@ import tempfile
 import numpy as np
 
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
+from tfdistill.legacy.adopt_quantizing import as_in_the_file
 from tfdistill.progress import progress
 from tfdistill.runtime.quiet import captured_output
 from tfdistill.tflite.contents import census
 from tfdistill.tflite.variants import VARIANTS
 
 SIGNATURE = "serving_default"
+_INTEGER_OPERATIONS = {"int8": "TFLITE_BUILTINS_INT8", "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"}
 
 
 def convert(model, signature, variant, io, samples=None, batch_size=1, allow_flex=False):
@@ -47,8 +49,11 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
     captured = None
     try:
         with captured_output() as captured:
-            concrete = _trace(model, signature, batch_size)
-            trained = _check_fits(model, variant, samples, concrete)
+            with as_in_the_file() if variant.integer_only else contextlib.nullcontext():
+                concrete = _trace(model, signature, batch_size)
+            definition = concrete.graph.as_graph_def()
+            trained = _holds(definition, "FakeQuantWithMinMax")
+            _check_fits(model, variant, samples, definition, trained)
             module = tf.Module()
             module.variables_of_graph = list(concrete.graph.variables)  # without these the file would have no weights
             with tempfile.TemporaryDirectory(prefix="tfdistill-") as folder, _calibration_bar(samples, batch_size) as feed:
@@ -67,7 +72,21 @@ def _convert(folder, variant, io, feed, allow_flex):
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
-    _set_up(converter, variant, io, feed, allow_flex)
+    converter.experimental_enable_resource_variables = True
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if variant.name != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if variant.name == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if variant.integer_only:
+        converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io)
+        if feed is not None:
+            # Without calibration the converter refuses the integer-only set even for a model with trained ranges; the census then proves
+            # that the file is integer all the same.
+            converter.representative_dataset = feed
+            converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, _INTEGER_OPERATIONS[variant.name])]
+    if allow_flex:
+        converter.target_spec.supported_ops = [*converter.target_spec.supported_ops, tf.lite.OpsSet.SELECT_TF_OPS]
     return converter.convert()
 
 
@@ -126,15 +145,14 @@ def _trace(model, signature, batch_size):
     return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
 
 
-def _nodes(concrete):
-    definition = concrete.graph.as_graph_def()
-    return [*definition.node, *itertools.chain.from_iterable(function.node_def for function in definition.library.function)]
+def _holds(definition, *operations):
+    """Whether a graph has an operation, in itself or in its functions, whose name begins with one of these."""
+    nodes = itertools.chain(definition.node, *(function.node_def for function in definition.library.function))
+    return any(node.op.startswith(operations) for node in nodes)
 
 
-def _check_fits(model, variant, samples, concrete):
-    """Refuses what the converter would crash on, or turn into something else than what was asked for; says whether there are trained ranges."""
-    nodes = _nodes(concrete)
-    trained = any(node.op.startswith("FakeQuantWithMinMax") for node in nodes)
+def _check_fits(model, variant, samples, definition, trained):
+    """Refuses what the converter would crash on, or turn into something else than what was asked for."""
     if trained and not variant.takes_trained_ranges:
         takers = ", ".join(other.name for other in VARIANTS.values() if other.takes_trained_ranges)
         raise ConfigurationError(
@@ -143,24 +161,23 @@ def _check_fits(model, variant, samples, concrete):
             "export it as int8, train it with QuantizeAware(activation_bits=16) for int16x8, or export the model it was before quantization-aware training",
         )
     if not variant.integer_only:
-        return trained
+        return
     if samples is None and not trained:
         raise DataError(
             f"The variant '{variant.name}' of the model '{model.name}' needs calibration data: the model has no trained ranges.",
             "a few hundred samples of real data",
             "export_tflite(..., calibration=samples)",
         )
-    functions = concrete.graph.as_graph_def().library.function
+    functions = definition.library.function
     # tf_keras marks its recurrent layers, and the converter fuses the LSTM into one operation; any other loop crashes its calibrator.
     marks = {function.attr["api_implements"].s.partition(b"_")[0] for function in functions if "api_implements" in function.attr}
     fused = marks == {b"lstm"}
-    if samples is not None and not fused and any(node.op in ("While", "StatelessWhile") for node in nodes):
+    if samples is not None and not fused and _holds(definition, "While", "StatelessWhile"):
         raise ModelError(
             f"The model '{model.name}' holds a loop (a recurrent layer), and the converter cannot calibrate one.",
             "a graph without loops for an integer variant",
             "build the recurrent layer with unroll=True, or export as dynamic_range or float16",
         )
-    return trained
 
 
 @contextlib.contextmanager
@@ -179,49 +196,3 @@ def _calibration_bar(samples, batch_size):
                 advance(size - short)
 
         yield feed
-
-
-def _set_up(converter, variant, io, feed, allow_flex):
-    import tensorflow as tf
-
-    settings = {
-        "float32": _float32,
-        "float16": _float16,
-        "dynamic_range": _dynamic_range,
-        "int8": functools.partial(_integer, ops=tf.lite.OpsSet.TFLITE_BUILTINS_INT8),
-        "int16x8": functools.partial(_integer, ops=tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8),
-    }
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    converter.experimental_enable_resource_variables = True
-    settings[variant.name](converter, io=io, feed=feed)
-    if allow_flex:
-        converter.target_spec.supported_ops = [*converter.target_spec.supported_ops, tf.lite.OpsSet.SELECT_TF_OPS]
-
-
-def _float32(converter, io, feed):
-    """Nothing to set: float32 is what the converter writes by itself."""
-
-
-def _float16(converter, io, feed):
-    import tensorflow as tf
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-
-
-def _dynamic_range(converter, io, feed):
-    import tensorflow as tf
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-
-
-def _integer(converter, io, feed, ops):
-    import tensorflow as tf
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if feed is not None:
-        # Without calibration the converter refuses the integer-only set even for a model with trained ranges; the census then proves
-        # that the file is integer all the same.
-        converter.representative_dataset = feed
-        converter.target_spec.supported_ops = [ops]
-    converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io)

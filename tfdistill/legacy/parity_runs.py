@@ -1,0 +1,46 @@
+"""Runs models of both Keras without changing them, and measures how far apart two outputs are."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+
+def run_keras(model, inputs, training):
+    """Returns the flat outputs of a functional Keras 3 model, as tensors that carry their masks."""
+    if not training:
+        return keras.tree.flatten(model(inputs, training=False))
+    outputs, _ = model.stateless_call(
+        [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables], inputs, training=True
+    )
+    return keras.tree.flatten(outputs)
+
+
+@contextlib.contextmanager
+def statistics_kept(tf_keras_model, training):
+    """Puts back what running a tf_keras model in training mode moves."""
+    before = [(variable, variable.numpy()) for variable in tf_keras_model.non_trainable_weights] if training else []
+    try:
+        yield
+    finally:
+        for variable, value in before:
+            variable.assign(value)
+
+
+def arrays(tensors):
+    """Returns tensors, in any structure, as a flat list of NumPy arrays."""
+    return [keras.ops.convert_to_numpy(x) for x in keras.tree.flatten(tensors)]
+
+
+def difference(ours, theirs):
+    """Returns the largest difference and the largest absolute value of two arrays; infinite where shapes or NaNs differ."""
+    if ours.shape != theirs.shape:
+        return float("inf"), 0.0
+    if not ours.size:
+        return 0.0, 0.0
+    a, b = (np.asarray(x, dtype="float64") for x in (ours, theirs))
+    odd = ~np.isfinite(a) | ~np.isfinite(b)
+    if not np.array_equal(a[odd], b[odd], equal_nan=True):
+        return float("inf"), 0.0
+    a, b = a[~odd], b[~odd]
+    return (float(np.abs(a - b).max()), float(np.abs(a).max())) if a.size else (0.0, 0.0)
