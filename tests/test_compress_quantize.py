@@ -10,9 +10,9 @@ from tfdistill.compress import QuantizeAware
 from tfdistill.distill import Tap, Taps
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.legacy import adopt_scope
-from tfdistill.legacy.adopt_quantizing import is_quantized_layer
+from tfdistill.legacy.adopt_quantizing import as_in_the_file, is_quantized_layer
 from tfdistill.legacy.adopt_wrapping import variable_at
-from tfdistill.legacy.quantize_rounding import cluster_means, round_activations, round_weights
+from tfdistill.legacy.quantize_rounding import ActivationRounder, cluster_means, round_weights
 
 layers = keras.layers
 
@@ -68,10 +68,10 @@ def test_activations_are_rounded_over_the_mean_of_the_first_ranges(rng, symmetri
     batches = [rng.normal(size=(8, 4)).astype("float32") + 1.0 for _ in range(3)]
     variables = tuple(tf.Variable(v) for v in (-6.0, 6.0, 0.0))
     for batch in batches:
-        round_activations(tf.constant(batch), variables, training=True)
+        ActivationRounder({"x": variables}.get, training=True)(tf.constant(batch), "x")
     low, high = np.mean([min(b.min(), 0) for b in batches]), np.mean([b.max() for b in batches])
     np.testing.assert_allclose([v.numpy() for v in variables], [low, high, 3], rtol=1e-5)
-    found = round_activations(tf.constant(batches[0]), variables, training=False, symmetric=symmetric).numpy()
+    found = ActivationRounder({"x": variables}.get, training=False)(tf.constant(batches[0]), "x", symmetric=symmetric).numpy()
     scale = max(high / 127, -low / 128) if symmetric else (high - low) / 255
     zero = 0 if symmetric else np.round(-128 - low / scale)
     wanted = (np.clip(np.round(batches[0] / scale) + zero, -128, 127) - zero) * scale
@@ -79,18 +79,41 @@ def test_activations_are_rounded_over_the_mean_of_the_first_ranges(rng, symmetri
     assert np.mean(np.abs(found - wanted) < 1e-5) > 0.9  # all but ties
 
 
+def test_tensors_of_one_name_move_their_range_once_by_the_lowest_and_highest(rng):
+    batches = [[rng.normal(size=(8, 4)).astype("float32") * scale for scale in (0.1, 1.0, 0.5)] for _ in range(3)]
+    variables = tuple(tf.Variable(v) for v in (-6.0, 6.0, 0.0))
+    for steps in batches:
+        rounder = ActivationRounder({"x": variables}.get, training=True)
+        with rounder.together():
+            found = [rounder(tf.constant(x), "x").numpy() for x in steps]
+        if steps is batches[0]:
+            np.testing.assert_array_equal(found, steps)  # no range is known yet
+    low, high = np.mean([np.min(steps) for steps in batches]), np.mean([np.max(steps) for steps in batches])
+    np.testing.assert_allclose([v.numpy() for v in variables], [low, high, 3], rtol=1e-5)
+    assert np.abs(np.subtract(found, batches[-1])).mean() > 1e-4
+
+
+@pytest.mark.parametrize(("name", "steps"), [("tanh", 128), ("sigmoid", 256), ("softmax", 256)])
+def test_fixed_ranges_are_those_of_the_files_operations(rng, name, steps):
+    x = rng.uniform(-1 if name == "tanh" else 0, 1, 1000).astype("float32")
+    found = ActivationRounder({}.get, training=False).fixed(tf.constant(x), name)
+    np.testing.assert_allclose(found, np.minimum(np.round(x * steps), steps - 1) / steps, atol=1e-6)
+
+
 # What is rounded
 
 
-def wrappers(model):
-    return {path: layer for path, layer in model.named_layers().items() if is_quantized_layer(layer)}
+def wrappers(model, observed=False):
+    """Path -> wrapper of the layers that are trained quantized, or of those that were left out."""
+    found = {path: layer for path, layer in model.named_layers().items() if is_quantized_layer(layer)}
+    return {path: layer for path, layer in found.items() if layer.quantization.observed is observed}
 
 
 def test_a_plan_says_what_is_rounded_folded_and_fused():
     rows = {row.name: row for row in QuantizeAware(exclude="hidden").plan(convolutions()).rows}
     assert "folded" in rows["norm"].reason
     assert rows["alone"].reason == rows["rescale"].reason == "output trained quantized"
-    assert "calibrated" in rows["hidden"].reason
+    assert "left out" in rows["hidden"].reason
     assert rows["hidden"].action == "skipped"
 
 
@@ -123,6 +146,27 @@ def test_only_the_last_of_what_is_fused_has_a_range():
     assert found["conv1"].quantization.weights[0].axes == (3,)
     assert found["depthwise"].quantization.weights[0].axes == (2, 3)
     assert found["hidden"].quantization.weights[0].axes == ()
+
+
+def test_what_is_left_out_is_measured_but_rounded_in_the_file_alone(rng):
+    model, x = (
+        keras.Sequential([keras.Input((5,)), layers.Dense(4, "elu", name="out"), layers.Dense(3, name="in")]),
+        rng.normal(size=(64, 5)),
+    )
+    applied = QuantizeAware(exclude="out").apply(model)
+    applied.compile("sgd", "mse")
+    applied.train_on_batch(x, np.zeros((64, 3)))
+    wrapper = applied.get_layer("out")
+    assert "output" in wrapper.ranges
+    assert wrappers(applied, observed=True) == {"out": wrapper}
+    QuantizeAware().check(applied)
+    entered = tf.constant(x, "float32")
+    np.testing.assert_allclose(wrapper(entered), wrapper.layer(entered), atol=1e-6)
+    with as_in_the_file():
+        apart = np.abs(wrapper(entered) - wrapper.layer(entered))
+        assert len(np.unique(wrapper(entered))) <= 256
+    assert 1e-4 < apart.mean() < 0.05
+    np.testing.assert_allclose(wrapper(entered), wrapper.layer(entered), atol=1e-6)
 
 
 def test_the_layer_computes_with_rounded_weights_and_keeps_its_own():

@@ -100,6 +100,37 @@ def test_clusters_are_trained_away_where_that_is_asked_for():
     assert len(np.unique(kernel_values(applied)["hidden"])) > 50
 
 
+@pytest.mark.parametrize("settings", [{"exclude": "hidden"}, {"layers": "logits"}], ids=str)
+def test_zeros_and_clusters_of_what_is_left_out_stay(settings):
+    applied = QuantizeAware(**settings).apply(clustered(share=0.5))
+    before = kernel_values(applied)["hidden"]
+    fit(applied, 8)
+    QuantizeAware().check(applied)
+    wrapper = applied.get_layer("hidden")
+    after = np.asarray(wrapper.effective(wrapper.quantization.weights[0]))
+    assert wrapper.quantization.observed
+    np.testing.assert_array_equal(after == 0, before == 0)
+    assert len(np.unique(after)) == len(np.unique(before)) == 5
+    assert np.any(after != before)
+
+
+def test_zeros_of_what_cannot_be_rounded_stay():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6, 8)), layers.LSTM(8, name="fused"), layers.Dense(3, name="logits")])
+    kernel = model.get_layer("fused").cell.kernel
+    kernel.assign(np.where(np.random.default_rng(0).random(kernel.shape) < 0.5, 0.0, kernel))
+    row = QuantizeAware().plan(model).row("fused")
+    assert row.action == "skipped"
+    assert "zeros kept" in row.reason
+    applied = QuantizeAware().apply(model)
+    applied.compile(keras.optimizers.AdamW(0.01), "mse")
+    applied.fit(np.random.default_rng(1).normal(size=(64, 6, 8)), np.ones((64, 3)), batch_size=16, verbose=0)
+    QuantizeAware().check(applied)
+    after = np.array(adopt_scope.weight_named(applied.get_layer("fused"), "cell.kernel"))
+    np.testing.assert_array_equal(after == 0, np.array(kernel) == 0)
+    assert np.any(after != np.array(kernel))
+
+
 @pytest.mark.parametrize(
     ("value", "wanted"),
     [

@@ -39,6 +39,8 @@ _FUSIBLE = {"linear", "relu", "relu6"}
 _NO_INTEGERS = {"Conv3D", "Conv3DTranspose", "AveragePooling3D", "MaxPooling3D"}
 # TFLite has an integer operation for a whole LSTM, and none for any other loop: so many steps are written out one by one instead.
 MOST_STEPS = 128
+# Ways in which a Bidirectional computes something of what its directions give.
+_NEW_VALUES = ("sum", "mul", "ave")
 _RECURRENT = {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"}
 
 _NORMALIZATIONS = {
@@ -186,7 +188,9 @@ def _recurrent(place, kind, trained=True):
     loops = not asked and not fused
     known = inner is layer and is_known(layer) and not any(direction.stateful for direction in directions)
     if trained and known and place.length is not None and (asked or (loops and place.length <= MOST_STEPS)):
-        quantization = Quantization(_weights(layer, kind, 8, folding=False), output=kind == "Bidirectional", form="recurrent")
+        quantization = Quantization(
+            _weights(layer, kind, 8, folding=False), output=getattr(layer, "merge_mode", None) in _NEW_VALUES, form="recurrent"
+        )
         return Treatment(True, f"{UNROLLED}, {place.length} steps written out", quantization)
     if loops:
         told = f"TFLite runs this {kind} as a loop, which its converter cannot make integer"

@@ -17,8 +17,9 @@ import typing
 
 from tfdistill.legacy import door
 from tfdistill.legacy.adopt_wrapping import LikeItsLayer, replaced_weights, variable_at
-from tfdistill.legacy.quantize_forms import ACTIVATIONS, FORMS
-from tfdistill.legacy.quantize_rounding import cluster_means, round_activations, round_weights
+from tfdistill.legacy.quantize_activations import ACTIVATIONS
+from tfdistill.legacy.quantize_forms import FORMS
+from tfdistill.legacy.quantize_rounding import ActivationRounder, cluster_means, round_weights
 
 
 class QuantizedWeight(typing.NamedTuple):
@@ -152,7 +153,7 @@ def quantized_layer_class():
             if not self._quantizing.whole:
                 self._add_variables(args, kwargs)
             rounding = _in_the_file.get() or not self.quantization.observed
-            quantize = functools.partial(self._quantize, training=training, rounding=rounding)
+            quantize = ActivationRounder(self._range, training, rounding)
             weigh = self.quantized if rounding else self.effective
             with replaced_weights(self.layer, {w.path: weigh(w) for w in self.quantization.weights}), self._before(quantize):
                 compute = FORMS.get(self.quantization.form)
@@ -204,7 +205,7 @@ def quantized_layer_class():
 
         def _activated(self, x, function, path, quantize):
             x, form = quantize(x, path), ACTIVATIONS.get(getattr(function, "__name__", ""))
-            return form(x, quantize, path) if form else function(x)
+            return form(function, x, quantize, path) if form else function(x)
 
         def _quantize_outputs(self, outputs, quantize):
             flat = tf.nest.flatten(outputs)
@@ -214,7 +215,7 @@ def quantized_layer_class():
                 flat = [quantize(x, f"output_{i}" if i else "output") if x.dtype.is_floating else x for i, x in enumerate(flat)]
             return tf.nest.pack_sequence_as(outputs, flat)
 
-        def _quantize(self, x, what, training, rounding, symmetric=False):
+        def _range(self, what):
             if what not in self.ranges:
                 name = what.replace(".", "_")
                 first = tf.VariableAggregation.ONLY_FIRST_REPLICA
@@ -229,7 +230,7 @@ def quantized_layer_class():
                         )
                         for part, start in (("min", -6.0), ("max", 6.0), ("batches", 0.0))
                     )
-            return round_activations(x, self.ranges[what], training, symmetric, rounding)
+            return self.ranges[what]
 
         def _should_use_autograph(self):
             return False  # there is nothing to convert here, and looking takes a third of the time; the layer inside decides for itself

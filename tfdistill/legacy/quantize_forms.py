@@ -7,6 +7,7 @@ which rounds a tensor to the range that is trained under the name `what`; and wh
 import math
 
 from tfdistill.legacy import door
+from tfdistill.legacy.quantize_activations import elu
 from tfdistill.legacy.quantize_recurrent import recurrent
 
 # The score of what attention must not see: e to the power of it is nothing next to 8 bits.
@@ -133,7 +134,7 @@ def attention(layer, quantize, args, kwargs):
             for _ in range(scores.shape.rank - attention_mask.shape.rank):
                 attention_mask = tf.expand_dims(attention_mask, -2 * len(layer._attention_axes) - 1)
             scores = tf.where(tf.cast(attention_mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
-        scores = layer._softmax(quantize(scores, "scores"))
+        scores = quantize.fixed(layer._softmax(quantize(scores, "scores")), "softmax")
         dropped = layer._dropout_layer(scores, training=training)
         return quantize(tf.einsum(layer._combine_equation, dropped, value), "weighted_values"), scores
 
@@ -191,19 +192,8 @@ def average_of_steps(layer, quantize, args, kwargs):
 
 def elu_layer(layer, quantize, args, kwargs):
     """An ELU layer."""
-    return elu(args[0], quantize, "input", float(layer.alpha))
+    return elu(None, args[0], quantize, "input", float(layer.alpha))
 
-
-def elu(x, quantize, what, alpha=1.0):
-    """The exponential linear unit, which TFLite's converter has in float only: relu(x) + alpha * (exp(min(x, 0)) - 1), its parts rounded."""
-    import tensorflow as tf
-
-    below = quantize(tf.exp(quantize(tf.minimum(x, 0.0), f"{what}_below_zero")), f"{what}_exponential")
-    return quantize(tf.nn.relu(x), f"{what}_above_zero") + quantize(alpha * below - alpha, f"{what}_offset")
-
-
-# Activation functions inside a layer that are computed otherwise: functions of (x, quantize, what).
-ACTIVATIONS = {"elu": elu}
 
 FORMS = {
     "elu": elu_layer,

@@ -8,18 +8,24 @@ import contextlib
 import functools
 
 from tfdistill.legacy import door
+from tfdistill.legacy.quantize_activations import ACTIVATIONS
 from tfdistill.legacy.quantize_rounding import FIXED_RANGES
 
 
 def recurrent(layer, quantize, args, kwargs):
     """LSTM, GRU, SimpleRNN, RNN of their cells, and Bidirectional of these: all steps unrolled, every tensor of a step rounded."""
     with contextlib.ExitStack() as replaced:
+        # States grow from step to step: an average over steps would clip those of the last.
+        replaced.enter_context(quantize.together())
         for prefix, inner in _directions(layer):
             # Past tf_keras's attribute setter, as the layer's own settings come back at once.
             zeroed = inner.zero_output_for_mask
             for name, value in (("unroll", True), ("_could_use_gpu_kernel", False), ("zero_output_for_mask", False)):
                 replaced.enter_context(_attribute(inner, name, value))
-            cells = [(cell, functools.partial(_named, quantize, name)) for name, cell in _cells(inner, prefix)]
+            # The file's concatenation has one scale for all that it joins.
+            shared = ("state",) if getattr(layer, "merge_mode", None) == "concat" else ()
+            found = _cells(inner, prefix)
+            cells = [(cell, _Named(quantize, name, shared if cell is found[-1][1] else ())) for name, cell in found]
             for cell, within in cells:
                 replaced.enter_context(_attribute(cell, "call", _plain(functools.partial(STEPS[type(cell).__name__], cell, within))))
             replaced.enter_context(_attribute(inner, "call", _plain(functools.partial(_pinned, inner, zeroed, inner.call, cells))))
@@ -42,8 +48,14 @@ def _cells(layer, prefix):
     return [(prefix, layer.cell)] if cells is None else [(f"{prefix}{i}_", cell) for i, cell in enumerate(cells)]
 
 
-def _named(quantize, prefix, x, what):
-    return quantize(x, prefix + what)
+class _Named:
+    """Rounds the tensors of one cell, each under its name with a prefix."""
+
+    def __init__(self, quantize, prefix, shared=()):
+        self._quantize, self._prefix, self._shared, self.fixed = quantize, prefix, shared, quantize.fixed
+
+    def __call__(self, x, what):
+        return self._quantize(x, what if what in self._shared else self._prefix + what)
 
 
 def _pinned(layer, zeroed, call, cells, inputs, mask=None, **kwargs):
@@ -71,10 +83,8 @@ def _pinned(layer, zeroed, call, cells, inputs, mask=None, **kwargs):
 
 
 def _rounded_state(cell, quantize, x, what="state"):
-    import tensorflow as tf
-
-    fixed = FIXED_RANGES.get(getattr(cell.activation, "__name__", "")) if type(cell).__name__ == "SimpleRNNCell" else None
-    return quantize(x, what) if fixed is None else tf.quantization.fake_quant_with_min_max_args(x, *fixed)
+    name = getattr(cell.activation, "__name__", "") if type(cell).__name__ == "SimpleRNNCell" else ""
+    return quantize.fixed(x, name) if name in FIXED_RANGES else quantize(x, what)
 
 
 @contextlib.contextmanager
@@ -182,4 +192,9 @@ def _from_state(cell, quantize, state, bias=None):
 
 def _activated(function, x, quantize, what):
     name = getattr(function, "__name__", "")
-    return function(x) if name in FIXED_RANGES or name == "linear" else quantize(function(x), what)
+    if name in FIXED_RANGES:
+        return quantize.fixed(function(x), name)
+    if name == "linear":
+        return x
+    form = ACTIVATIONS.get(name)
+    return quantize(form(function, x, quantize, what) if form else function(x), what)

@@ -1,5 +1,6 @@
 """The rounding of quantization-aware training, as functions of tensors."""
 
+import contextlib
 import functools
 
 # Activations whose range the converter fixes: one that is trained would be rounded to a second time, in float.
@@ -71,38 +72,79 @@ def cluster_means(value, members, count):
     return tf.gather(means, members)
 
 
-def round_activations(x, range_variables, training, symmetric=False, rounding=True):
-    """Rounds activations to 256 steps over a moving average of their range.
+class ActivationRounder:
+    """Rounds the activations of one call of a layer to 256 steps over a moving average of their range.
 
-    The range is the plain mean of those of the first 100 batches, and a moving average with a momentum of 0.99 from there on. It always holds 0, which has
-    to be one of the steps.
+    A range is the plain mean of those of the first 100 batches, and a moving average with a momentum of 0.99 from there on. It always holds 0, which has to be
+    one of the steps.
 
     Args:
-        x: float tensor.
-        range_variables: Variables `(minimum, maximum, batches)`, scalars.
-        training: Python bool: whether the range moves.
-        symmetric: Whether 0 is the middle one of the steps: the zero point of an int8 tensor is then 0.
-        rounding: Python bool: whether anything is rounded; without it, the range alone moves.
-
-    Returns:
-        Tensor of the type and shape of `x`.
+        variables: Function of the name of a tensor: its range's variables `(minimum, maximum, batches)`, scalars.
+        training: Python bool: whether the ranges move.
+        rounding: Python bool: whether anything is rounded; without it, the ranges alone move.
     """
+
+    def __init__(self, variables, training, rounding=True):
+        self._variables, self._training, self._rounding = variables, training, rounding
+        self._seen = None
+
+    def __call__(self, x, what, symmetric=False):
+        """Rounds a tensor.
+
+        Args:
+            x: float tensor.
+            what: Name of its range.
+            symmetric: Whether 0 is the middle one of the steps: the zero point of an int8 tensor is then 0.
+
+        Returns:
+            Tensor of the type and shape of `x`.
+        """
+        import tensorflow as tf
+
+        low, high, batches = self._variables(what)
+        wide = tf.cast(x, tf.float32)
+        if self._training:
+            found = tf.minimum(tf.reduce_min(wide), 0.0), tf.maximum(tf.reduce_max(wide), 0.0)
+            if self._seen is None:
+                _move_range((low, high, batches), *found)
+            else:
+                self._seen.setdefault(what, []).append(found)
+        if not self._rounding:
+            return x
+        if symmetric:
+            scale = tf.maximum(high / 127.0, -low / 128.0)
+            low, high = -128.0 * scale, 127.0 * scale
+        rounded = tf.cast(tf.quantization.fake_quant_with_min_max_vars(wide, low, high), x.dtype)
+        # The range of a first batch is known only when all of it was seen.
+        return rounded if self._seen is None or not self._training else tf.where(batches > 0.0, rounded, x)
+
+    def fixed(self, x, activation):
+        """Rounds what an activation of `FIXED_RANGES` gave, as the file's operation for it does."""
+        import tensorflow as tf
+
+        if not self._rounding:
+            return x
+        return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), *FIXED_RANGES[activation]), x.dtype)
+
+    @contextlib.contextmanager
+    def together(self):
+        """While open, all tensors of one name count as one: its range moves once, at the end, by the lowest and highest of them."""
+        import tensorflow as tf
+
+        self._seen = {}
+        yield
+        for what, found in self._seen.items():
+            lows, highs = zip(*found, strict=True)
+            _move_range(self._variables(what), tf.reduce_min(lows), tf.reduce_max(highs))
+        self._seen = None
+
+
+def _move_range(variables, lowest, highest):
     import tensorflow as tf
 
-    low, high, batches = range_variables
-    wide = tf.cast(x, tf.float32)
-    if training:
-        momentum = tf.minimum(batches / (batches + 1.0), 0.99)
-        move = tf.__internal__.train.assign_moving_average
-        moved = [
-            move(low, tf.minimum(tf.reduce_min(wide), 0.0), momentum, zero_debias=False),
-            move(high, tf.maximum(tf.reduce_max(wide), 0.0), momentum, zero_debias=False),
-        ]
-        with tf.control_dependencies([tf.convert_to_tensor(value) for value in moved]):
-            batches.assign_add(1.0)
-    if not rounding:
-        return x
-    if symmetric:
-        scale = tf.maximum(high / 127.0, -low / 128.0)
-        low, high = -128.0 * scale, 127.0 * scale
-    return tf.cast(tf.quantization.fake_quant_with_min_max_vars(wide, low, high), x.dtype)
+    low, high, batches = variables
+    momentum = tf.minimum(batches / (batches + 1.0), 0.99)
+    move = tf.__internal__.train.assign_moving_average
+    moved = [move(variable, value, momentum, zero_debias=False) for variable, value in ((low, lowest), (high, highest))]
+    with tf.control_dependencies([tf.convert_to_tensor(value) for value in moved]):
+        batches.assign_add(1.0)
