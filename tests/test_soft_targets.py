@@ -259,7 +259,7 @@ BAD = {
         lambda t, x, y, make, c: trained(c, c.join((x, y)), [Hint("hidden_1", "hidden_1")]),
     ),
     "an overflow": (DataError, "float16 cannot hold", lambda t, x, y, make, c: make(x * 1e6, name="new")),
-    "NaN": (DataError, "nan at", lambda t, x, y, make, c: make(x * np.nan, name="new")),
+    "NaN": (DataError, "NaN in the batch that begins with element 0", lambda t, x, y, make, c: make(x * np.nan, name="new")),
     "no such cache": (DataError, "manifest.json", lambda t, x, y, make, c: SoftTargetCache(c.directory / "nowhere")),
     "another cache than was saved": (DataError, "not the one", lambda t, x, y, make, c: SoftTargetCache(c.directory, sha256="0" * 64)),
 }

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfdistill.distill.cache_black_box import RemoteTeacher, checked_answer
 from tfdistill.distill.cache_format import FLOATS, Layout, Leaf
+from tfdistill.distill.first_batch import refuse_nonfinite_inputs
 from tfdistill.distill.taps import Tap, Taps
 from tfdistill.distill.teacher_black_box import own_errors
 from tfdistill.errors import ConfigurationError, DataError, ModelError
@@ -93,8 +94,11 @@ class Asker:
 
         Returns:
             For each view a list of arrays, one for each leaf of the layout.
+
+        Raises:
+            DataError: if an input holds NaN or infinity.
         """
-        return [self._answer(self.view(inputs, first, number)) for number in range(self.wanted.views)]
+        return [self._answer(self.view(inputs, first, number), first) for number in range(self.wanted.views)]
 
     def view(self, inputs, first, number):
         """The inputs as the teacher sees them in one view."""
@@ -105,7 +109,9 @@ class Asker:
             lambda t: t.numpy(), self._augmented(inputs, seeds(tf.range(first, first + rows, dtype=tf.int64), number))
         )
 
-    def _answer(self, inputs):
+    def _answer(self, inputs, first):
+        # The answer need not show it: fused operations turn NaN into zero.
+        refuse_nonfinite_inputs(inputs, f"in the batch that begins with element {first}", "clean the data, and what augment makes of it")
         if self.remote:
             rows = len(keras.tree.flatten(inputs)[0])
             answer = checked_answer(self.teacher(inputs), rows, self.teacher.name)

@@ -70,13 +70,15 @@ def check_finite(batch):
     Raises:
         DataError: naming the input, the number of such values and the place of the first.
     """
+    mend = "clean the data, or mask such samples with sample_weight=0 and a finite value"
     for what, structure in zip(("input", "target", "sample weight"), batch, strict=True):
-        for path, value in _named(structure):
-            refuse_nonfinite(
-                value,
-                f"The {what}{path} has %s in the first batch.",
-                "clean the data, or mask such samples with sample_weight=0 and a finite value",
-            )
+        refuse_nonfinite_inputs(structure, "in the first batch", mend, what)
+
+
+def refuse_nonfinite_inputs(structure, where, mend, what="input"):
+    """Raises a `DataError` if an array of a structure holds NaN or infinity; names the array, `what` it is and `where` it was found."""
+    for path, value in _named(structure):
+        refuse_nonfinite(value, f"The {what}{path} has %s {where}.", mend)
 
 
 def refuse_nonfinite(value, sentence, mend):
