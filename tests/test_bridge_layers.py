@@ -180,6 +180,8 @@ LAYERS = {
     "MultiHeadAttention given mask": explicit_mask,
     "MultiHeadAttention scores": lambda: attention(layers.MultiHeadAttention(2, 4), return_attention_scores=True),
     "GroupQueryAttention": lambda: attention(layers.GroupQueryAttention(4, 4, 2)),
+    "GroupQueryAttention masked": lambda: masked(lambda x: layers.GroupQueryAttention(4, 4, 2)(x, x)),
+    "AdditiveAttention masked": lambda: masked(lambda x: layers.AdditiveAttention()([x, x])),
     "Attention": lambda: one(layers.Attention(use_scale=True), (5, 8), (7, 8)),
     "Attention concat": lambda: one(layers.Attention(score_mode="concat"), (5, 8), (7, 8)),
     "AdditiveAttention": lambda: one(layers.AdditiveAttention(), (5, 8), (7, 8)),
@@ -237,6 +239,8 @@ SLOW = ("LSTM masked", "GRU masked", "LSTM hard", "LSTM backwards unrolled", "GR
 PARAMETERS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in ROWS]
 
 
+# Keras warns so of its own GroupQueryAttention.
+@pytest.mark.filterwarnings("ignore:[^$]*was passed an input with a mask:UserWarning")
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_every_layer_there_and_back(name):
     model = ROWS[name]() if "adapted" in name or "Spectral" in name else randomize(ROWS[name]())

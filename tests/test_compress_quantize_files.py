@@ -74,6 +74,12 @@ def transformer():
     return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))
 
 
+def grouped():
+    inputs = keras.Input((6, 8))
+    x = layers.GroupQueryAttention(4, 4, 2)(inputs, inputs, use_causal_mask=True)
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
 def causal():
     inputs = keras.Input((6, 8))
     x = layers.MultiHeadAttention(2, 4)(inputs, inputs, use_causal_mask=True)
@@ -82,6 +88,7 @@ def causal():
 
 MODELS = {
     "causal attention": causal,
+    "grouped attention": grouped,
     "sequential": sequential,
     "transformer": transformer,
     "inverted residual": inverted_residual,
@@ -97,6 +104,11 @@ MODELS = {
         shape=(16, 4),
     ),
     "transposed 1d": chained(lambda: layers.Conv1DTranspose(4, 3, strides=2, activation="relu"), shape=(8, 4)),
+    "transposed and normalized": chained(
+        lambda: layers.Conv2DTranspose(6, 3, strides=2, use_bias=False),
+        lambda: layers.BatchNormalization(momentum=0.5),
+        lambda: layers.ReLU(),
+    ),
     "depthwise 1d": chained(lambda: layers.DepthwiseConv1D(3), lambda: layers.LeakyReLU(), shape=(8, 4)),
     "normalization first": chained(lambda: layers.BatchNormalization(momentum=0.5), lambda: layers.ReLU(), lambda: layers.Conv2D(4, 3)),
     "average pooling": chained(lambda: layers.Conv2D(6, 3, activation="relu"), lambda: layers.AveragePooling2D(2)),

@@ -32,6 +32,12 @@ def signal(*stack, mask_value=None):
     return keras.Model(inputs, x)
 
 
+def attending(layer, mask_value=None, **settings):
+    inputs = keras.Input((STEPS, 4))
+    x = inputs if mask_value is None else layers.Masking(mask_value)(inputs)
+    return keras.Model(inputs, layer(x, x, **settings))
+
+
 def translator():
     inputs = keras.Input((STEPS, 4))
     _, *states = layers.LSTM(5, return_state=True, unroll=True)(inputs)
@@ -60,6 +66,10 @@ MODELS = {
     "Masking": lambda: signal(layers.GlobalAveragePooling1D(), mask_value=0.0),
     "Masking by another value": lambda: signal(layers.GRU(4), mask_value=-1.0),
     "average": lambda: signal(layers.GlobalAveragePooling1D()),
+    "grouped attention": lambda: attending(layers.GroupQueryAttention(4, 4, 2), mask_value=0.0),
+    "grouped attention causal": lambda: attending(layers.GroupQueryAttention(4, 2, 1), use_causal_mask=True),
+    "attention causal": lambda: attending(layers.MultiHeadAttention(2, 4), use_causal_mask=True),
+    "attention masked": lambda: attending(layers.MultiHeadAttention(2, 4), mask_value=0.0),
     "three forms": lambda: signal(
         layers.Conv1D(6, 1), layers.LayerNormalization(), layers.SeparableConv1D(5, 3, activation="hard_sigmoid")
     ),
@@ -78,6 +88,8 @@ def padded(model, seed=0):
     return x
 
 
+# Keras warns so of its own GroupQueryAttention.
+@pytest.mark.filterwarnings("ignore:[^$]*was passed an input with a mask:UserWarning")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_form_computes_what_the_layer_does(name):
     keras.utils.set_random_seed(0)

@@ -2,7 +2,10 @@
 
 from tfdistill.compress.quantize_layout import FIXED, activation_of, kind_of
 
-_FOLDING = {"Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Dense", "Conv1D", "DepthwiseConv1D", "SeparableConv1D"}
+_FOLDING = {
+    *("Dense", "Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"),
+    *("Conv1DTranspose", "Conv2DTranspose"),
+}
 
 
 def among(layer, known):

@@ -226,8 +226,10 @@ def _activations(layer, kind):
 
 def _form(place, kind):
     layer = place.layer
-    if scope.computing_layer(layer) is not layer:
-        return ""  # a hosted layer computes by itself
+    inner = scope.computing_layer(layer)
+    if inner is not layer:
+        # Any other hosted layer computes by itself.
+        return "grouped attention" if kind == "GroupedQueryAttention" and not getattr(inner, "use_gate", False) else ""
     if kind in _NORMALIZATIONS:
         # The last axis, of at most four, is what a depthwise convolution has scales for.
         axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]

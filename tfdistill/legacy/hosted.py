@@ -101,7 +101,7 @@ def layer_class():
                 self._own(v, False) if id(v) in kept else v.value  # seeds stay with the hosted layer
                 for v in hosted.non_trainable_variables
             ]
-            self._hosted.takes_training = "training" in inspect.signature(hosted.call).parameters
+            self._hosted.takes = tuple(inspect.signature(hosted.call).parameters)
             self._hosted.is_weight = [id(v) in kept for v in hosted.non_trainable_variables]
 
         def _own(self, variable, trainable):
@@ -112,9 +112,10 @@ def layer_class():
                 trainable=trainable,
             )
 
-        def call(self, inputs, training=None, **kwargs):
+        def call(self, inputs, training=None, mask=None, **kwargs):
             hosted = self._hosted
-            if hosted.takes_training:
+            kwargs |= self._masks(mask, kwargs)
+            if "training" in hosted.takes:
                 kwargs["training"] = training
             outputs, updated = hosted.layer.stateless_call(
                 [keras.ops.convert_to_tensor(v) for v in hosted.trainable],
@@ -126,6 +127,13 @@ def layer_class():
                 if not is_weight or training:
                     variable.assign(value)
             return outputs
+
+        def _masks(self, mask, others):
+            """Finds the masks that Keras 3 would hand over: that of the first argument as `mask`, or that of each as `query_mask` and the like."""
+            names = self._hosted.takes
+            found = {f"{name}_mask": getattr(value, "_keras_mask", None) for name, value in others.items()}
+            found |= {"mask": mask, f"{names[0]}_mask": mask}
+            return {name: value for name, value in found.items() if name in names and value is not None and others.get(name) is None}
 
         def get_config(self):
             return {

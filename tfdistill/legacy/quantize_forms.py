@@ -8,10 +8,8 @@ import math
 
 from tfdistill.legacy import door
 from tfdistill.legacy.quantize_activations import elu
+from tfdistill.legacy.quantize_attention import attention, grouped_attention
 from tfdistill.legacy.quantize_recurrent import recurrent
-
-# The score of what attention must not see: e to the power of it is nothing next to 8 bits.
-MASKED = -16.0
 
 
 def normalization_alone(layer, quantize, args, kwargs):
@@ -118,33 +116,6 @@ def separable(layer, quantize, args, kwargs):
     return x if layer.activation is None else layer.activation(x)
 
 
-def attention(layer, quantize, args, kwargs):
-    """MultiHeadAttention: projections, scaled query, scores and weighted values are integer tensors of their own.
-
-    What is masked gets `MASKED` for its score, not -1e9: no range of 256 steps holds that and the others.
-    """
-    import tensorflow as tf
-
-    def compute(query, key, value, attention_mask=None, training=None):
-        # Symmetric, as XNNPACK of TensorFlow 2.21 forgets the zero point of a matrix that is no constant.
-        query, key, value = quantize(query, "query"), quantize(key, "key", symmetric=True), quantize(value, "value", symmetric=True)
-        query = quantize(query * (1.0 / math.sqrt(float(layer._key_dim))), "scaled_query", symmetric=True)
-        scores = tf.einsum(layer._dot_product_equation, key, query)
-        if attention_mask is not None:
-            for _ in range(scores.shape.rank - attention_mask.shape.rank):
-                attention_mask = tf.expand_dims(attention_mask, -2 * len(layer._attention_axes) - 1)
-            scores = tf.where(tf.cast(attention_mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
-        scores = quantize.fixed(layer._softmax(quantize(scores, "scores")), "softmax")
-        dropped = layer._dropout_layer(scores, training=training)
-        return quantize(tf.einsum(layer._combine_equation, dropped, value), "weighted_values"), scores
-
-    try:
-        vars(layer)["_compute_attention"] = compute
-        return layer(*args, **kwargs)
-    finally:
-        del vars(layer)["_compute_attention"]
-
-
 def average_pooling(layer, quantize, args, kwargs):
     """An AveragePooling2D without padding, as a depthwise convolution by a constant: TFLite's own would round its output to the steps of its input."""
     import tensorflow as tf
@@ -198,6 +169,7 @@ def elu_layer(layer, quantize, args, kwargs):
 FORMS = {
     "elu": elu_layer,
     "group normalization": group_normalization,
+    "grouped attention": grouped_attention,
     "attention": attention,
     "average of steps": average_of_steps,
     "average pooling": average_pooling,

@@ -1,0 +1,81 @@
+"""Attention computed the way an integer file computes it: projections, scaled query, scores and weighted values are integer tensors of their own."""
+
+import contextlib
+import math
+
+# The score of what attention must not see: e to the power of it is nothing next to 8 bits, and no range of 256 steps holds -1e9 and the others.
+MASKED = -16.0
+
+
+def attention(layer, quantize, args, kwargs):
+    """MultiHeadAttention."""
+    import tensorflow as tf
+
+    def compute(query, key, value, attention_mask=None, training=None):
+        return _attended(
+            quantize,
+            (query, key, value),
+            scale=1.0 / math.sqrt(float(layer._key_dim)),
+            score=lambda query, key: tf.einsum(layer._dot_product_equation, key, query),
+            mask=attention_mask,
+            mask_axis=-2 * len(layer._attention_axes) - 1,
+            softmax=layer._softmax,
+            combine=lambda scores, value: tf.einsum(layer._combine_equation, layer._dropout_layer(scores, training=training), value),
+        )
+
+    with _computing(layer, compute):
+        return layer(*args, **kwargs)
+
+
+def grouped_attention(layer, quantize, args, kwargs):
+    """GroupQueryAttention, which tf_keras does not have: the Keras 3 layer inside."""
+    import tensorflow as tf
+
+    hosted = layer._hosted.layer
+
+    def compute(query, key, value, attention_mask=None, training=None, use_causal_mask=False):
+        if use_causal_mask:
+            causal = hosted._compute_causal_mask(query, value)
+            attention_mask = causal if attention_mask is None else tf.logical_and(tf.cast(attention_mask, "bool"), causal)
+
+        def combine(scores, value):
+            dropped = hosted._dropout_layer(scores, training=training) if hosted.dropout > 0 else scores
+            return tf.einsum(hosted._combine_equation, dropped, value)
+
+        return _attended(
+            quantize,
+            (query, key, value),
+            scale=1.0 / math.sqrt(float(hosted.head_dim)),
+            score=lambda query, key: tf.einsum(hosted._dot_product_equation, query, key),
+            mask=attention_mask,
+            mask_axis=-3,
+            softmax=tf.nn.softmax,
+            combine=combine,
+        )
+
+    with _computing(hosted, compute):
+        return layer(*args, **kwargs)
+
+
+def _attended(quantize, operands, scale, score, mask, mask_axis, softmax, combine):
+    import tensorflow as tf
+
+    query, key, value = operands
+    # Symmetric, as XNNPACK of TensorFlow 2.21 forgets the zero point of a matrix that is no constant.
+    query, key, value = quantize(query, "query"), quantize(key, "key", symmetric=True), quantize(value, "value", symmetric=True)
+    scores = score(quantize(query * scale, "scaled_query", symmetric=True), key)
+    if mask is not None:
+        for _ in range(scores.shape.rank - mask.shape.rank):
+            mask = tf.expand_dims(mask, mask_axis)
+        scores = tf.where(tf.cast(mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
+    scores = quantize.fixed(softmax(quantize(scores, "scores")), "softmax")
+    return quantize(combine(scores, value), "weighted_values"), scores
+
+
+@contextlib.contextmanager
+def _computing(layer, compute):
+    vars(layer)["_compute_attention"] = compute
+    try:
+        yield
+    finally:
+        del vars(layer)["_compute_attention"]
