@@ -22,6 +22,8 @@ def info(directory: Annotated[pathlib.Path, typer.Argument(help="Folder of the c
     from rich.console import Console
     from rich.table import Table
 
+    from tfdistill.distill.cache_manifest import inputs_text
+
     found = _open(directory)
     settings = found.manifest.settings
     table = Table(show_header=False)
@@ -30,7 +32,7 @@ def info(directory: Annotated[pathlib.Path, typer.Argument(help="Folder of the c
         "size": f"{found.size_bytes / 1e6:.2f} MB in {len(found.manifest.shards)} shards",
         "bytes for each element": str(settings.layout.row_bytes),
         "teacher": f"{settings.teacher.kind}, architecture {settings.teacher.architecture[:12]}, weights {settings.teacher.weights[:12] or '-'}",
-        "inputs": ", ".join(f"{part.path or 'x'} {part.dtype} {part.shape}" for part in settings.inputs),
+        "inputs": inputs_text(settings.inputs),
         "kept": "\n".join(f"{leaf.role} {leaf.name}: {leaf.dtype} {leaf.shape}" for leaf in settings.layout.leaves),
         "views": str(settings.layout.views),
         "asked in batches of": str(settings.block),

@@ -1,7 +1,7 @@
 """One row of the zoo: a model goes the whole road, and every stage says how it went.
 
 The columns are stages that every family has to pass: the bridge, pruning, clustering and quantization-aware training, each trained for a moment with the
-teacher on, then the integer file and its parity with the Keras model that it was made from. What TFLite cannot do stands in `LIMITS`, one line each.
+teacher on, then the integer file and its parity with the Keras model that it was made from.
 """
 
 import dataclasses
@@ -31,10 +31,7 @@ NAMES = (*FAMILIES, *SMALL)
 SAMPLES, BATCH = 32, 16
 # Mean difference of a file, as a share of the output's scale, that is always near enough: about five of its 256 steps.
 NEAR = 0.02
-PASSED, LIMIT, FAILED = "passed", "limit", "failed"
-
-# (row, column) -> what of TFLite forbids it. A row that passes all the same is a failure too: the line is then out of date.
-LIMITS = {}
+PASSED, FAILED = "passed", "failed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Cell(Record):
     """One stage of one model.
 
     Attributes:
-        state: `passed`, `limit` (TFLite forbids it; `text` says what) or `failed`.
+        state: `passed` or `failed`.
         text: The figure that the table shows, or why there is none.
         seconds: Time that the stage took, training included.
     """
@@ -82,20 +79,25 @@ def data_for(model):
         coarse = keras.ops.image.resize(rng.normal(size=(len(x), 4, 4, x.shape[-1])), x.shape[1:3], interpolation="bilinear")
         return (np.asarray(coarse) * rng.uniform(0.5, 1.5, (len(x), 1, 1, 1)) + rng.normal(size=(len(x), 1, 1, 1))).astype(x.dtype)
 
-    opened = model if is_sequential(model) else open_model(model)
-    x = keras.tree.map_structure(coarse, random_inputs(as_functional(opened), seed=0, batch_size=SAMPLES))
+    x = keras.tree.map_structure(coarse, random_inputs(as_functional(_opened(model)), seed=0, batch_size=SAMPLES))
     y = keras.tree.map_structure(lambda out: rng.normal(size=out.shape).astype("float32"), model(x, training=False))
     return x, y
+
+
+def _opened(model):
+    return model if is_sequential(model) else open_model(model)
 
 
 def settle(model, x):
     """Lets the moving statistics be those of the data, as they are in any model that was trained."""
     normalizations = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
-    for momentum in (0.0, 0.9):
-        for layer in normalizations:
-            layer.momentum = momentum
-        if momentum == 0.0 and normalizations:
-            model(x, training=True)
+    momenta = [layer.momentum for layer in normalizations]
+    for layer in normalizations:
+        layer.momentum = 0.0
+    if normalizations:
+        model(x, training=True)
+    for layer, momentum in zip(normalizations, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def run_row(name):
@@ -109,7 +111,7 @@ def run_row(name):
     row = ZooRow(name, model.count_params(), {}, fingerprint())
     stages = (road.bridge, road.prune, road.cluster, road.quantize, road.export, road.verify)
     for column, stage in zip(COLUMNS, stages, strict=True):
-        row = dataclasses.replace(row, cells={**row.cells, column: _cell(name, column, stage)})
+        row = dataclasses.replace(row, cells={**row.cells, column: _cell(stage)})
         yield row
 
 
@@ -119,16 +121,12 @@ def crashed(row, code):
     return dataclasses.replace(row, cells={**row.cells, **{c: Cell(FAILED, f"the process ended with {code}", 0.0) for c in missing}})
 
 
-def _cell(name, column, stage):
+def _cell(stage):
     began = time.perf_counter()
-    limit = LIMITS.get((name, column))
     try:
         state, text = PASSED, stage()
     except Exception as error:
-        state, text = (LIMIT, limit) if limit else (FAILED, f"{type(error).__name__}: {error}")
-    else:
-        if limit:
-            state, text = FAILED, f"passes ({text}), so its line in LIMITS is out of date"
+        state, text = FAILED, f"{type(error).__name__}: {error}"
     return Cell(state, text, round(time.perf_counter() - began, 1))
 
 
@@ -142,8 +140,8 @@ class _Road:
         self.quantized = self.exported = None
 
     def bridge(self):
-        opened = self.model if is_sequential(self.model) else open_model(self.model)
-        return f"{check_parity(opened, to_tf_keras(self.model, check=False), tolerance=graph.TOLERANCE).max_abs_error:.0e}"
+        found = check_parity(_opened(self.model), to_tf_keras(self.model, check=False))
+        return f"{found.max_abs_error:.0e}" + ("" if found.layer is None else f" (a layer {found.layer_error:.0e})")
 
     def prune(self):
         return self._shrink(Prune(0.5, schedule="constant", frequency=1))

@@ -17,9 +17,6 @@ from tfdistill.legacy.graph import is_functional, is_sequential
 from tfdistill.legacy.parity import check_parity
 from tfdistill.legacy.tracing import open_model as open_subclassed
 
-# The two Keras round differently in places, and a trained model multiplies that; a wrong translation differs by far more.
-TOLERANCE = 1e-4
-
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
@@ -97,7 +94,7 @@ def back_to_keras(legacy, original):
 
 
 def _compare(model, legacy):
-    check_parity(model if is_functional(model) or is_sequential(model) else open_subclassed(model), legacy, tolerance=TOLERANCE)
+    check_parity(model if is_functional(model) or is_sequential(model) else open_subclassed(model), legacy)
 
 
 def layers_by_name(model):
