@@ -1,6 +1,6 @@
 """What a teacher costs per epoch: `student.fit`, `keras.distillation.Distiller` and ours, in one process, in turns.
 
-    python benchmarks/step_time.py [--rounds 15] [--out runs/step_time.json]
+    python benchmarks/step_time.py [--rounds 30] [--out runs/step_time.json]
 
 Then every loss is added to soft targets (those of regressions to output matching), and its own overhead is printed the same way. Batches are of 256:
 relational losses are quadratic in the batch, RelationalKD's angles cubic.
@@ -176,7 +176,7 @@ def race(made, data, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--out", default="runs/step_time.json")
     arguments = parser.parse_args()
     data = datasets.digits()
@@ -189,9 +189,10 @@ def main():
         low, middle, high = np.percentile(1000 * values / steps, (25, 50, 75))
         print(f"{name:<50} {middle:6.2f} ms per step  (quartiles {low:.2f} to {high:.2f})")
     ours = {name.removeprefix("tfdistill: "): name for name in seconds if name.startswith("tfdistill: ")}
-    ratios = {label: float(np.median(seconds[name] / seconds[f"keras.distillation: {label}"])) for label, name in ours.items()}
-    for label, ratio in ratios.items():
-        print(f"ours to Keras's, {label}: {ratio:.3f}")
+    ratios = {}
+    for label, name in ours.items():
+        low, ratios[label], high = map(float, np.percentile(seconds[name] / seconds[f"keras.distillation: {label}"], (25, 50, 75)))
+        print(f"ours to Keras's, {label}: {ratios[label]:.3f}  (quartiles {low:.3f} to {high:.3f})")
 
     overheads = {}
     targets = keras.utils.to_categorical(data.y_train, 10)
