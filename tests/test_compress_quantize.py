@@ -1,5 +1,7 @@
 """Quantization-aware training: what is rounded, with which numbers, and what stays as it was."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -269,6 +271,7 @@ def test_a_saved_model_is_the_same(tmp_path, rng):
         ({"preserve_sparsity": "yes"}, "'yes'"),
         ({"preserve_clusters": 3}, "preserve_clusters"),
         ({"preserve_clusters": 1}, "True or False"),
+        ({"unroll": 64}, "True or False"),
         ({"weight_bits": 16}, "float16"),
         ({"weight_bits": 2}, "8 or 4"),
         ({"weight_bits": {"conv*": True}}, "8 or 4"),
@@ -307,6 +310,28 @@ def solid():
 def test_what_cannot_be_is_refused(call, words):
     with pytest.raises(ModelError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("layer", "steps", "unroll", "action", "words"),
+    [
+        (layers.GRU, 128, "auto", "done", "128 steps written out"),
+        (layers.GRU, 129, "auto", "impossible", "unroll=True writes it out"),
+        (layers.GRU, 129, True, "done", "129 steps written out"),
+        (layers.GRU, None, True, "impossible", "fixed length"),
+        (layers.GRU, 8, False, "impossible", "unroll=True"),
+        (layers.LSTM, 8, "auto", "done", "8 steps written out"),
+        (layers.LSTM, 129, "auto", "skipped", "calibrated"),
+        (layers.LSTM, 8, False, "skipped", "unroll=True writes it out"),
+        (functools.partial(layers.LSTM, unroll=True), 129, False, "done", "129 steps written out"),
+        (functools.partial(layers.LSTM, stateful=False, recurrent_dropout=0.1), 8, False, "impossible", "as a loop"),
+    ],
+)
+def test_recurrent_layers_are_written_out_or_not(layer, steps, unroll, action, words):
+    model = keras.Sequential([keras.Input((steps, 2)), layer(2, name="recurrent"), layers.Dense(2)])
+    row = QuantizeAware(unroll=unroll).plan(model).row("recurrent")
+    assert row.action == action
+    assert words in row.reason
 
 
 def test_bits_are_chosen_layer_by_layer():

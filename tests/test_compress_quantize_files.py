@@ -124,8 +124,7 @@ MODELS = {
     "group normalization": chained(lambda: layers.Conv2D(6, 3), lambda: layers.GroupNormalization(2)),
     "einsum": chained(lambda: layers.EinsumDense("abc,cd->abd", (6, 6), activation="relu"), shape=(6, 8)),
     "time distributed": chained(lambda: layers.TimeDistributed(layers.Dense(6, activation="relu")), shape=(6, 8)),
-    "lstm": chained(lambda: layers.LSTM(8, unroll=True), shape=(6, 8)),
-    "fused lstm": chained(lambda: layers.Dense(8, activation="relu"), lambda: layers.LSTM(8), shape=(6, 8)),
+    "lstm": chained(lambda: layers.LSTM(8), shape=(6, 8)),
     "hard lstm": chained(lambda: layers.LSTM(8, recurrent_activation="hard_sigmoid"), shape=(6, 8)),
     "gru": chained(lambda: layers.GRU(8), shape=(6, 8)),
     "gru before": chained(lambda: layers.GRU(8, reset_after=False, return_sequences=True), shape=(6, 8)),
@@ -192,11 +191,23 @@ def test_padded_steps_stay_masked(name, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_lstm_that_is_not_written_out_is_one_operation(tmp_path):
+    made = chained(lambda: layers.Dense(8, activation="relu"), lambda: layers.LSTM(8, name="whole"), shape=(6, 8))()
+    step = QuantizeAware(unroll=False)
+    assert "calibrated" in step.plan(made).row("whole").reason
+    applied, x = trained(made, step)
+    record = export_tflite(applied, tmp_path / "a.tflite", "int8", calibration=x)
+    assert ("UNIDIRECTIONAL_SEQUENCE_LSTM", 1) in [(op.name, op.count) for op in record.census.ops]
+    assert not record.census.stray_floats()
+    assert compare(record.path, applied.predict, x)[0] > 25
+
+
+@pytest.mark.slow
 def test_a_loop_is_refused_before_the_converter_crashes_on_it(tmp_path):
     model = keras.Sequential([keras.Input((200, 3)), layers.GRU(2, name="long"), layers.Dense(2)])
     row = QuantizeAware().plan(model).row("long")
     assert row.action == "impossible"
-    assert "128 steps or less" in row.reason
+    assert "unroll=True writes it out" in row.reason
     applied = QuantizeAware().apply(model)
     with pytest.raises(ModelError, match="holds a loop"):
         export_tflite(applied, tmp_path / "a.tflite", "int8", calibration=np.zeros((16, 200, 3), "float32"))

@@ -21,7 +21,7 @@ training (QAT) each train for two steps with the teacher on.
 - **bridge**: largest difference between the Keras 3 model and its tf_keras twin on random input; in brackets, where rounding alone makes that over 1e-6, the
   largest of a layer fed what the original feeds it, as a share of its scale.
 - **pruning**, **clustering**: layers treated, of half the weights zero and of 8 distinct weights; both hold in the stripped Keras 3 model.
-- **QAT**: layers trained quantized, of all layers that compute; the converter calibrates the others, and the step's plan says why (LSTMs are TFLite's own operation; with `unroll=True` they are trained, as GRUs are).
+- **QAT**: layers trained quantized, of all layers that compute; the converter calibrates the others, and the step's plan says why.
 - **integer file**: size of the int8 .tflite file, which holds integer tensors only.
 - **parity**: mean difference between the file and the quantization-aware Keras model, as a share of the output's scale; in brackets, what rounding itself
   changes in that model. Deep nets of random weights multiply every rounding, which trained ones do not; a file passes if it is within 2 % of its Keras

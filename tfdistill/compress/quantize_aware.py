@@ -24,8 +24,7 @@ class QuantizeAware(Step):
 
     Layers that are left out compute in float while they train and wherever Keras runs them. Their ranges are measured in training all the same, and the file,
     which is full integer, rounds them over these. Of the few layers whose ranges cannot be trained, the converter calibrates the inside on a representative dataset.
-    The plan says which those are, and which ones TFLite computes in float only. GRU, SimpleRNN and an LSTM built with unroll=True are trained and written out step by
-    step; any other LSTM becomes TFLite's own operation for it, which is calibrated.
+    The plan says which those are, and which ones TFLite computes in float only.
 
     Kernels that come in with zeros (pruned models) keep them; kernels that come in with few values (clustered models) keep their clusters: each is the mean
     of its members, which move together. Masks and clusters are saved with the model. So a pruned, a clustered, and a pruned and clustered model
@@ -42,6 +41,9 @@ class QuantizeAware(Step):
             DepthwiseConv2D, SeparableConv2D, Dense, EinsumDense and MultiHeadAttention; a layer of another kind stays at 8, and the plan says so.
         activation_bits: 8; or 16, for export as int16x8: weights are trained in 8 bits, and the activations, whose rounding to 65,536 steps no training
             notices, are calibrated.
+        unroll: Whether recurrent layers are written out step by step, in training and in the file, each step adding some 5 KiB to it: `"auto"` writes out those of
+            up to 128 steps, True all whose length is fixed, False none but those built with `unroll=True`. What is not written out is not trained quantized: an LSTM
+            becomes TFLite's own operation, calibrated by the converter; any other loop cannot be integer.
 
     Raises:
         ConfigurationError: if the settings are of the wrong kind, or TFLite has no such integers.
@@ -53,9 +55,10 @@ class QuantizeAware(Step):
     preserve_clusters: typing.Any = AUTO
     weight_bits: typing.Any = 8
     activation_bits: int = 8
+    unroll: typing.Any = AUTO
 
     def __post_init__(self):
-        require_auto_or_bool(self, "preserve_sparsity", "preserve_clusters")
+        require_auto_or_bool(self, "preserve_sparsity", "preserve_clusters", "unroll")
         if self.activation_bits not in (8, 16):
             raise ConfigurationError(f"activation_bits={self.activation_bits!r}.", "8, or 16 for export as int16x8")
         weight_bits, given = settings_by_layer("weight_bits", self.weight_bits, "8 or 4")
@@ -122,7 +125,7 @@ class QuantizeAware(Step):
         """Returns a dict of path to `Treatment`, and the set of the paths that were named outright."""
         chosen, named = select(opened.layers, self.layers, self.exclude)
         bits = self._bits(opened.layers, chosen)
-        decided = treatments(quantize_layout.places(opened.legacy), chosen, bits, self.activation_bits)
+        decided = treatments(quantize_layout.places(opened.legacy), chosen, bits, self.activation_bits, self.unroll)
         return {path: self._with_structure(layer, decided[path]) for path, layer in opened.layers.items()}, named
 
     def _with_structure(self, layer, treatment):

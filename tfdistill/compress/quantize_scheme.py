@@ -5,11 +5,13 @@ per tensor in dense layers; activations affine, per tensor. Whatever becomes one
 it and the ReLU behind that have one range, the last one's.
 """
 
+import math
 import typing
 
 from tfdistill.compress import kernels
 from tfdistill.compress.quantize_fusing import among, folds, fused
 from tfdistill.compress.quantize_layout import FIXED, READ_INDICES, activation_of, kind_of, operation_of
+from tfdistill.compress.step import AUTO
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy.adopt_quantizing import Quantization, QuantizedWeight
 from tfdistill.legacy.quantize_recurrent import is_known
@@ -37,7 +39,7 @@ _PASSING_OPERATIONS = {
 _FUSIBLE = {"linear", "relu", "relu6"}
 
 _NO_INTEGERS = {"Conv3D", "Conv3DTranspose", "AveragePooling3D", "MaxPooling3D"}
-# TFLite has an integer operation for a whole LSTM, and none for any other loop: so many steps are written out one by one instead.
+# TFLite has an integer operation for a whole LSTM, whose ranges cannot be trained, and none for any other loop: up to so many steps are written out instead.
 MOST_STEPS = 128
 # Ways in which a Bidirectional computes something of what its directions give.
 _NEW_VALUES = ("sum", "mul", "ave")
@@ -117,7 +119,7 @@ class Treatment(typing.NamedTuple):
         )
 
 
-def treatments(places, chosen, bits, activation_bits=8):
+def treatments(places, chosen, bits, activation_bits=8, unroll=AUTO):
     """Decides how every layer is trained quantized.
 
     Args:
@@ -125,6 +127,7 @@ def treatments(places, chosen, bits, activation_bits=8):
         chosen: Set of the paths of the layers that are to be trained quantized.
         bits: Dict of path to bits of weights, 8 or 4, of the chosen layers.
         activation_bits: 8 or 16; with 16, activations are not rounded, as 65,536 steps are none to training.
+        unroll: Whether recurrent layers are written out step by step: always, never, or with `"auto"` up to `MOST_STEPS` steps.
 
     Returns:
         Dict of path to `Treatment`.
@@ -132,11 +135,12 @@ def treatments(places, chosen, bits, activation_bits=8):
     # What was left out is rounded in the file alone, so none of it is one operation with what is trained.
     groups = {inside: {id(p.layer): p for p in places.values() if (p.path in chosen) is inside} for inside in (True, False)}
     bits = {path: bits.get(path, 8) for path in places}
+    most = {AUTO: MOST_STEPS, True: math.inf, False: 0}[unroll]
 
     def decide(path, place):
         inside = path in chosen
         if activation_bits == 8:
-            found = _treatment(place, groups[inside], bits)
+            found = _recurrent(place, most) if kind_of(place.layer) in _RECURRENT else _treatment(place, groups[inside], bits)
             return found if inside else found.left_out()
         return _treatment_of_weights(place, groups[inside], bits) if inside else Treatment(False, f"{LEFT_OUT}: {CALIBRATED}")
 
@@ -149,7 +153,7 @@ def _treatment_of_weights(place, known, bits):
     if kind in _NO_INTEGERS:
         return _treatment(place, known, bits)
     if kind in _RECURRENT:
-        return _recurrent(place, kind, trained=False)
+        return _recurrent(place, None)
     found = tuple(QuantizedWeight(k.attribute, 8, k.outputs) for k in kernels.kernels_of(place.layer) if k.kind != kernels.LOOKUP)
     return Treatment(True, INSIDE, Quantization(found, output=False)) if found else Treatment(True, "16-bit activations are calibrated")
 
@@ -158,8 +162,6 @@ def _treatment(place, known, bits):
     layer, kind = place.layer, kind_of(place.layer)
     if kind in _NO_INTEGERS:
         return Treatment(False, f"TFLite computes a {kind} in float only", possible=False)
-    if kind in _RECURRENT:
-        return _recurrent(place, kind)
     if not _is_float(place) or _passes(layer, kind) or _carries_indices(place, known):
         form = _form(place, kind) if kind == "Masking" else ""
         return Treatment(True, PASSES, Quantization(output=False, form=form) if form else None)
@@ -179,25 +181,25 @@ def _treatment(place, known, bits):
     return Treatment(True, reason, quantization if quantization != _NOTHING else None)
 
 
-def _recurrent(place, kind, trained=True):
-    layer = place.layer
+def _recurrent(place, most):
+    """Decides for a recurrent layer, which is written out if it has at most so many steps, or was built to be; with None, whatever it is, not at all."""
+    layer, kind = place.layer, kind_of(place.layer)
     inner = scope.computing_layer(layer)
     directions = [inner.forward_layer, inner.backward_layer] if kind == "Bidirectional" else [inner]
     asked = all(getattr(direction, "unroll", False) for direction in directions)
-    fused = not place.masked and all(kind_of(direction) == "LSTM" and direction._could_use_gpu_kernel for direction in directions)
-    loops = not asked and not fused
+    whole = not place.masked and all(kind_of(direction) == "LSTM" and direction._could_use_gpu_kernel for direction in directions)
     known = inner is layer and is_known(layer) and not any(direction.stateful for direction in directions)
-    if trained and known and place.length is not None and (asked or (loops and place.length <= MOST_STEPS)):
+    if most is not None and known and place.length is not None and (asked or place.length <= most):
         quantization = Quantization(
             _weights(layer, kind, 8, folding=False), output=getattr(layer, "merge_mode", None) in _NEW_VALUES, form="recurrent"
         )
         return Treatment(True, f"{UNROLLED}, {place.length} steps written out", quantization)
-    if loops:
-        told = f"TFLite runs this {kind} as a loop, which its converter cannot make integer"
-        mend = f"fix its length, to {MOST_STEPS} steps or less" if trained and known else "build it with unroll=True"
-        return Treatment(False, f"{told}: {mend}", possible=False)
-    mend = "" if asked or not known else "; with unroll=True they are trained"
-    return Treatment(False, f"{CALIBRATED}: its state has ranges of its own inside{mend}")
+    mend = ""
+    if most is not None and known:
+        mend = "; give it a fixed length to have it written out" if place.length is None else "; unroll=True writes it out"
+    if whole or asked:
+        return Treatment(False, f"{CALIBRATED}: its states have ranges of their own inside{mend}")
+    return Treatment(False, f"TFLite runs this {kind} as a loop, which its converter cannot make integer{mend}", possible=False)
 
 
 def takes_bits(layer, bits):
