@@ -34,12 +34,17 @@ def trained(model, step=None, steps=24):
 
 
 def compare(path, predict, x):
-    """Returns the signal-to-noise ratio (dB) of a file's outputs to a model's, and the share of samples on which both name the same class."""
+    """Returns the signal-to-noise ratio (dB) of a file's outputs to a model's, and the share of samples on which both name the same class.
+
+    Samples do not count on which the model itself can hardly decide.
+    """
     ours = np.asarray(predict(x), "float64")
     opened = open_file(path)
     theirs = next(iter(opened.run({next(iter(opened.inputs)): x}).values())).reshape(ours.shape)
     noise = np.mean((ours - theirs) ** 2)
-    return 10 * np.log10(np.mean(ours**2) / max(noise, 1e-30)), np.mean(ours.argmax(-1) == theirs.argmax(-1))
+    second, first = np.moveaxis(np.sort(ours, axis=-1)[..., -2:], -1, 0)
+    decided = first - second > 0.05 * np.ptp(ours)
+    return 10 * np.log10(np.mean(ours**2) / max(noise, 1e-30)), np.mean((ours.argmax(-1) == theirs.argmax(-1))[decided])
 
 
 def chained(*stack, shape=(10, 10, 3)):

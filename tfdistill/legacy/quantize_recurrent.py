@@ -110,12 +110,11 @@ def _plain(step):
 
 def lstm_step(cell, quantize, inputs, states, training=None):
     """One step of an LSTM cell: its gates from one integer matrix product of the inputs and one of the state."""
-    import tensorflow as tf
 
     carry = states[1]
     inputs, state = _dropped(cell, inputs, states[0], training, 4)
     gates = quantize(_from_inputs(cell, quantize, inputs, cell.bias) + _from_state(cell, quantize, state), "gates")
-    enter, forget, candidate, leave = tf.split(gates, 4, axis=1)
+    enter, forget, candidate, leave = _parts(gates, 4)
     enter, forget, leave = (_activated(cell.recurrent_activation, x, quantize, "gate") for x in (enter, forget, leave))
     written = quantize(enter * _activated(cell.activation, candidate, quantize, "candidate"), "written")
     carry = quantize(quantize(forget * carry, "kept") + written, "carry")
@@ -131,11 +130,11 @@ def gru_step(cell, quantize, inputs, states, training=None):
     before = states[0] if nested else states
     inputs, state = _dropped(cell, inputs, before, training, 3)
     own, given = (tf.unstack(cell.bias) if cell.reset_after else (cell.bias, None)) if cell.use_bias else (None, None)
-    update, reset, candidate = tf.split(_from_inputs(cell, quantize, inputs, own), 3, axis=1)
+    update, reset, candidate = _parts(_from_inputs(cell, quantize, inputs, own), 3)
     if cell.reset_after:
-        products = tf.split(_from_state(cell, quantize, state, given), 3, axis=1)
+        products = _parts(_from_state(cell, quantize, state, given), 3)
     else:
-        products = tf.split(quantize(tf.matmul(state, cell.recurrent_kernel[:, : 2 * cell.units]), "product"), 2, axis=1)
+        products = _parts(quantize(tf.matmul(state, cell.recurrent_kernel[:, : 2 * cell.units]), "product"), 2)
     update = _activated(cell.recurrent_activation, quantize(update + products[0], "update"), quantize, "gate")
     reset = _activated(cell.recurrent_activation, quantize(reset + products[1], "reset"), quantize, "gate")
     if cell.reset_after:
@@ -174,6 +173,12 @@ def _dropped(cell, inputs, state, training, count):
     recurrent_masks = cell.get_recurrent_dropout_mask_for_cell(state, training, count=count)
     first = [found[0] if isinstance(found, (list, tuple)) else found for found in (masks, recurrent_masks)]
     return tuple(x if mask is None else x * mask for x, mask in zip((inputs, state), first, strict=True))
+
+
+def _parts(gates, count):
+    """Cuts gates apart, not by a split: of the first step, whose state is zero, not all are used, and the converter leaves such a split in float."""
+    units = gates.shape[-1] // count
+    return [gates[:, i * units : (i + 1) * units] for i in range(count)]
 
 
 def _from_inputs(cell, quantize, inputs, bias):
