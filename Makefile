@@ -36,7 +36,7 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
-# All models of tests/zoo, about an hour on two cores: records in runs/zoo, the table in docs/coverage.md.
+# All models of tests/zoo, 40 minutes to an hour on two cores: records in runs/zoo, the table in docs/coverage.md.
 zoo: $(STAMP)
 	$(BIN)/python tests/zoo/run_zoo.py
 
