@@ -1,6 +1,6 @@
 """What a teacher costs per epoch: `student.fit`, `keras.distillation.Distiller` and ours, in one process, in turns.
 
-    python benchmarks/step_time.py [--rounds 30] [--out runs/step_time.json]
+    python benchmarks/step_time.py [--rounds 15] [--out runs/step_time.json]
 
 Then every loss is added to soft targets (those of regressions to output matching), and its own overhead is printed the same way. Batches are of 256:
 relational losses are quadratic in the batch, RelationalKD's angles cubic.
@@ -176,7 +176,7 @@ def race(made, data, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", default="runs/step_time.json")
     arguments = parser.parse_args()
     data = datasets.digits()
