@@ -151,7 +151,7 @@ class QuantizeAware(Step):
         bits, named = select_values(layers, self.weight_bits)
         for path in sorted(named):
             if not takes_bits(layers[path], bits[path]):
-                kind = type(scope.computing_layer(layers[path])).__name__
+                kind = scope.kind_of(layers[path])
                 raise ModelError(f"'{path}' cannot have weights of {bits[path]} bits: TFLite has none for a {kind}.", mend="give it 8")
         return {path: bits.get(path, 8) for path in chosen}
 

@@ -28,7 +28,7 @@ def build(opened, decided, quantize_inputs=True):
         return made
 
     def enter(tensor):
-        indices = all(quantize_layout.kind_of(layer) in quantize_layout.READ_INDICES for layer in readers[id(tensor)])
+        indices = all(scope.kind_of(layer) in quantize_layout.READ_INDICES for layer in readers[id(tensor)])
         wanted = quantize_inputs and tensor.dtype.is_floating and not indices
         return input_quantizer(f"quantize_{tensor._keras_history.layer.name}") if wanted else None
 

@@ -1,6 +1,7 @@
 """What the converter makes one operation of, so that it is rounded once."""
 
-from tfdistill.compress.quantize_layout import FIXED, activation_of, kind_of
+from tfdistill.compress.quantize_layout import FIXED, activation_of
+from tfdistill.legacy.adopt_scope import kind_of
 
 _FOLDING = {
     *("Dense", "Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"),

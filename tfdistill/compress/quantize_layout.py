@@ -13,11 +13,6 @@ FIXED = {*FIXED_RANGES, *(name.capitalize() for name in FIXED_RANGES)}
 READ_INDICES = {"Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"}
 
 
-def kind_of(layer):
-    """Returns the name of the class that computes in a layer, whatever wraps or hosts it."""
-    return type(scope.computing_layer(layer)).__name__
-
-
 def operation_of(layer):
     """Returns the name of the operation that a layer stands for, of keras.ops or of TensorFlow; None for any other layer."""
     return getattr(layer, "operation_name", None) or getattr(layer, "symbol", None)
@@ -25,7 +20,7 @@ def operation_of(layer):
 
 def activation_of(layer):
     """Returns the name of a layer's activation, or of the operation that it stands for; `"linear"` if it has none."""
-    if kind_of(layer) == "Softmax":
+    if scope.kind_of(layer) == "Softmax":
         return "softmax"
     if operation_of(layer) is not None:
         return operation_of(layer)

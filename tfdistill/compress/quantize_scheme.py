@@ -10,10 +10,11 @@ import typing
 
 from tfdistill.compress import kernels
 from tfdistill.compress.quantize_fusing import among, folds, fused
-from tfdistill.compress.quantize_layout import FIXED, READ_INDICES, activation_of, kind_of, operation_of
+from tfdistill.compress.quantize_layout import FIXED, READ_INDICES, activation_of, operation_of
 from tfdistill.compress.step import AUTO
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy.adopt_quantizing import Quantization, QuantizedWeight
+from tfdistill.legacy.adopt_scope import kind_of
 from tfdistill.legacy.quantize_recurrent import is_known
 from tfdistill.legacy.quantize_rounding import FLOAT
 
@@ -135,33 +136,32 @@ def treatments(places, chosen, bits, activation_bits=8, unroll=AUTO):
     # What was left out is rounded in the file alone, so none of it is one operation with what is trained.
     groups = {inside: {id(p.layer): p for p in places.values() if (p.path in chosen) is inside} for inside in (True, False)}
     bits = {path: bits.get(path, 8) for path in places}
-    most = {AUTO: MOST_STEPS, True: math.inf, False: 0}[unroll]
+    whole = activation_bits == 8
+    most = {AUTO: MOST_STEPS, True: math.inf, False: 0}[unroll] if whole else None
 
     def decide(path, place):
-        inside = path in chosen
-        if activation_bits == 8:
-            found = _recurrent(place, most) if kind_of(place.layer) in _RECURRENT else _treatment(place, groups[inside], bits)
-            return found if inside else found.left_out()
-        return _treatment_of_weights(place, groups[inside], bits) if inside else Treatment(False, f"{LEFT_OUT}: {CALIBRATED}")
+        inside, kind = path in chosen, kind_of(place.layer)
+        if not inside and not whole:
+            return Treatment(False, f"{LEFT_OUT}: {CALIBRATED}")
+        if kind in _NO_INTEGERS:
+            found = Treatment(False, f"TFLite computes a {kind} in float only", possible=False)
+        elif kind in _RECURRENT:
+            found = _recurrent(place, most)
+        else:
+            found = _treatment(place, groups[inside], bits) if whole else _treatment_of_weights(place)
+        return found if inside else found.left_out()
 
     return {path: decide(path, place) for path, place in places.items()}
 
 
-def _treatment_of_weights(place, known, bits):
+def _treatment_of_weights(place):
     """Decides for activations of 16 bits: every weight is on the grid that the converter, which calibrates everything, finds by itself."""
-    kind = kind_of(place.layer)
-    if kind in _NO_INTEGERS:
-        return _treatment(place, known, bits)
-    if kind in _RECURRENT:
-        return _recurrent(place, None)
     found = tuple(QuantizedWeight(k.attribute, 8, k.outputs) for k in kernels.kernels_of(place.layer) if k.kind != kernels.LOOKUP)
     return Treatment(True, INSIDE, Quantization(found, output=False)) if found else Treatment(True, "16-bit activations are calibrated")
 
 
 def _treatment(place, known, bits):
     layer, kind = place.layer, kind_of(place.layer)
-    if kind in _NO_INTEGERS:
-        return Treatment(False, f"TFLite computes a {kind} in float only", possible=False)
     if not _is_float(place) or _passes(layer, kind) or _carries_indices(place, known):
         form = _form(place, kind) if kind == "Masking" else ""
         return Treatment(True, PASSES, Quantization(output=False, form=form) if form else None)

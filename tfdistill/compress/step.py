@@ -50,7 +50,7 @@ class LayerPlan(Record):
             reason: What is done, or why it is not.
             zeros: Number of its parameters that will be zero.
         """
-        count, kind = kernels.parameters(layer), type(scope.computing_layer(layer)).__name__
+        count, kind = kernels.parameters(layer), scope.kind_of(layer)
         return cls(path, kind, action, reason, count, count, count - zeros, kernels.macs(layer))
 
 
@@ -174,7 +174,7 @@ class Step(abc.ABC):
 
 def why_no_kernel(layer):
     """Says why no kernel is found in a layer: `NO_KERNEL`, or that its class is not known."""
-    kind = type(scope.computing_layer(layer)).__name__
+    kind = scope.kind_of(layer)
     without = not kernels.parameters(layer) or kind in kernels.NORMALIZATIONS
     return NO_KERNEL if without else f"no kernel is known in a {kind}"
 

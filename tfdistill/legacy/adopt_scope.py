@@ -83,6 +83,11 @@ def computing_layer(layer):
     return inner._hosted.layer if hasattr(inner, "_hosted") else inner
 
 
+def kind_of(layer):
+    """Returns the name of the class that computes in a layer, whatever wraps or hosts it."""
+    return type(computing_layer(layer)).__name__
+
+
 def own_variables(layer):
     """Returns the variables that a wrapper added around `layer`: masks, thresholds, centroids and ranges; never a weight of the user's."""
     if is_input_quantizer(layer):

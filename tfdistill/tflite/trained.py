@@ -10,6 +10,7 @@ import numpy as np
 from tfdistill.errors import ExportError, InvariantError, ModelError
 from tfdistill.legacy.adopt import AdoptedModel
 from tfdistill.legacy.adopt_quantizing import is_quantized_layer
+from tfdistill.legacy.quantize_rounding import FLOAT
 from tfdistill.runtime.schema import schema
 
 
@@ -99,7 +100,7 @@ def require_trained_bits(path, model):
 
 
 def check_file(path, model):
-    """Asserts that the zeros and clusters that quantization-aware training kept are in the .tflite file.
+    """Asserts that the zeros and clusters that quantization-aware training kept, of all weights that it rounds, are in the .tflite file.
 
     A weight's tensor is found by its integers, whatever the converter calls it: up to their signs, which a folded normalization may turn, they are those that
     the model computes with.
@@ -127,11 +128,11 @@ def check_file(path, model):
 
 
 def _quantized(model):
-    """Yields every quantized weight of a model, with its wrapper."""
+    """Yields every weight of a model that is rounded, with its wrapper; the grid of the others, whose zeros are kept alone, is the converter's own."""
     layers = model.legacy._flatten_layers() if isinstance(model, AdoptedModel) else []
     for layer in layers:
         if is_quantized_layer(layer):
-            yield from ((layer, weight) for weight in layer.quantization.weights)
+            yield from ((layer, weight) for weight in layer.quantization.weights if weight.bits != FLOAT)
 
 
 def _wrong(layer, weight, tensors):
