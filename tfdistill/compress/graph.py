@@ -7,14 +7,16 @@ import typing
 import keras
 import numpy as np
 
+from tfdistill.compress.selection import Layers
 from tfdistill.errors import ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy import door
-from tfdistill.legacy.adopt import AdoptedModel, adopt
+from tfdistill.legacy.adopt import AdoptedModel, adopt, named_layers
 from tfdistill.legacy.back import to_keras
 from tfdistill.legacy.convert import to_tf_keras
 from tfdistill.legacy.graph import is_functional, is_sequential
 from tfdistill.legacy.parity import check_parity
+from tfdistill.legacy.rewire import rewire
 from tfdistill.legacy.tracing import open_model as open_subclassed
 
 
@@ -34,9 +36,13 @@ class Opened:
 
     @functools.cached_property
     def layers(self):
-        """Dict of path to live tf_keras layer: those that compute, without inputs and without nested models as such."""
-        skipped = (door.tf_keras().layers.InputLayer, door.tf_keras().Model)
-        return {path: layer for path, layer in self.adopted.named_layers().items() if not isinstance(scope.unwrap(layer), skipped)}
+        """`Layers` of the live tf_keras model: those that compute, without inputs and without nested models as such."""
+        return _computing(self.legacy)
+
+
+def _computing(legacy):
+    skipped = (door.tf_keras().layers.InputLayer, door.tf_keras().Model)
+    return Layers({path: layer for path, layer in named_layers(legacy).items() if not isinstance(scope.unwrap(layer), skipped)})
 
 
 def open_model(model):
@@ -98,19 +104,19 @@ def _compare(model, legacy):
 
 
 def layers_by_name(model):
-    """Returns a dict of path to layer for an `AdoptedModel` or a Keras 3 model, nested models opened up.
+    """Returns the `Layers` of an `AdoptedModel` or a Keras 3 model, nested models opened up.
 
     A Keras 3 model that holds an adopted one, such as a Distiller, is not searched: give the student.
     """
-    if isinstance(model, AdoptedModel):
-        return Opened(model.legacy, model.original, model).layers
-    found = {}
+    return _computing(model.legacy) if isinstance(model, AdoptedModel) else Layers(dict(_walk(model, "")))
+
+
+def _walk(model, prefix):
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            found.update({f"{layer.name}/{path}": inner for path, inner in layers_by_name(layer).items()})
+            yield from _walk(layer, f"{prefix}{layer.name}/")
         elif not isinstance(layer, keras.layers.InputLayer):
-            found[layer.name] = layer
-    return found
+            yield prefix + layer.name, layer
 
 
 def rebuild(legacy, replace):
@@ -121,7 +127,7 @@ def rebuild(legacy, replace):
     Args:
         legacy: A functional or Sequential tf_keras model, nested ones included.
         replace: Function of (path, layer): gets a fresh copy of each layer and returns what is to stand in its place: the copy itself, or a
-            wrapper around it.
+            wrapper around it. It is asked once per layer, also for one that several models share.
 
     Returns:
         A new tf_keras model of the same names.
@@ -130,23 +136,18 @@ def rebuild(legacy, replace):
         ModelError: if the model is neither functional nor Sequential.
     """
     pairs = []
+    paths = {id(layer): path for path, layer in _computing(legacy).items()}
 
-    def copy_model(model, prefix):
-        def copy_layer(layer):
-            inner = scope.unwrap(layer)
-            path = prefix + inner.name
-            if isinstance(inner, door.tf_keras().Model):
-                return copy_model(inner, path + "/")
-            fresh = type(inner).from_config(inner.get_config())
-            pairs.append((layer, fresh))
-            return replace(path, fresh)
-
-        return door.tf_keras().models.clone_model(model, clone_function=copy_layer)
+    def copy(layer):
+        inner = scope.unwrap(layer)
+        fresh = type(inner).from_config(inner.get_config())
+        pairs.append((layer, fresh))
+        return replace(paths[id(layer)], fresh)
 
     if not isinstance(legacy, door.tf_keras().Sequential) and not legacy._is_graph_network:
         raise ModelError(f"The tf_keras model '{legacy.name}' is subclassed.", "a functional or Sequential model")
     with scope.legacy_scope():
-        copied = copy_model(legacy, "")
+        copied = rewire(legacy, copy)
     for layer, fresh in pairs:
         fresh.set_weights(effective_weights(layer))
     return copied

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import warnings
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from tfdistill.records import Record
 DONE, SKIPPED, IMPOSSIBLE = "done", "skipped", "impossible"
 AUTO = "auto"
 NO_KERNEL = "has no kernel"
+FROZEN = "frozen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +179,37 @@ def why_no_kernel(layer):
     kind = scope.kind_of(layer)
     without = not kernels.parameters(layer) or kind in kernels.NORMALIZATIONS
     return NO_KERNEL if without else f"no kernel is known in a {kind}"
+
+
+def frozen_note(layer, what):
+    """Returns a list with a remark for the plan if a live layer is frozen, an empty one if it is not.
+
+    Args:
+        layer: Live layer, wrapped or not.
+        what: What follows from that.
+    """
+    return [f"{FROZEN}, {what}"] if not layer.trainable and kernels.parameters(layer) else []
+
+
+def warn_of_frozen(step, model_name, layers, done, named):
+    """Warns that a step changes the weights of frozen layers, which no training will make up for; layers that the user named outright are left out.
+
+    Args:
+        step: Name of the step and what it does: `"Prune makes zeros"`.
+        model_name: Name of the model.
+        layers: Dict of path to live layer.
+        done: Paths of the layers that the step changes.
+        named: Paths of those that the user named outright.
+    """
+    frozen = [path for path in layers if path in done and path not in named and not layers[path].trainable]
+    if frozen:
+        shown = ", ".join(f"'{path}'" for path in frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
+        warnings.warn(
+            f"{step} in frozen layers of '{model_name}' (trainable=False), which no training makes up for: {shown}. "
+            f"To leave them as they are, give exclude={frozen[:5]!r}; to do it all the same without this warning, name them in layers=.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def is_whole(value, least):

@@ -114,7 +114,7 @@ class AdoptedModel(keras.Model):
             Dict of path to layer: `"conv"`, or `"encoder/conv"` inside a nested model. Where TFMOT wrapped and renamed a layer (`quant_conv`), the
             user's name leads to the wrapper, whose output is what the following layer gets. Quantizers of the input are left out.
         """
-        return dict(_walk(self.legacy))
+        return named_layers(self.legacy)
 
     def get_layer(self, name=None, index=None):
         """Finds a live tf_keras layer by the user's name or path, or by its index among the tf_keras model's layers.
@@ -206,6 +206,12 @@ class AdoptedModel(keras.Model):
 
     def build_from_config(self, config):
         self.built = True
+
+
+def named_layers(legacy, inputs=False):
+    """Lists the layers of a live tf_keras model, wrapped or not, as `AdoptedModel.named_layers` does; with `inputs=True` the quantizers of its input too."""
+    quantizers = [layer for layer in legacy.layers if scope.is_input_quantizer(layer)] if inputs else []
+    return {**{layer.name: layer for layer in quantizers}, **dict(_walk(legacy))}
 
 
 def _variable_names(legacy):
