@@ -1,5 +1,7 @@
 """Makes the parts of an adopted model from a saved config, after every name in it is checked."""
 
+import contextlib
+import copy
 import json
 
 import keras
@@ -36,8 +38,10 @@ def parts(config, custom_objects=None, safe_mode=None):
             raise ModelError(f"{owner} has a config whose '{key}' is a {type(config[key]).__name__}: {config[key]!r:.80}.", expected)
     owner = f"The adopted model '{config['name']:.80}'"
     try:
-        original = _original(config["original"], owner, custom_objects, safe_mode)
-        return _legacy(config["legacy"], owner, custom_objects, safe_mode), original
+        # Keras's scope replaces the one around it, so it is opened only where it has something to say.
+        with keras.saving.custom_object_scope(custom_objects) if custom_objects else contextlib.nullcontext():
+            original = _original(config["original"], owner, safe_mode)
+            return _legacy(config["legacy"], owner, safe_mode), original
     except TfdistillError:
         raise
     except Exception as error:  # whatever Keras, tf_keras and a user's own classes raise at a damaged config
@@ -46,11 +50,11 @@ def parts(config, custom_objects=None, safe_mode=None):
         ) from error
 
 
-def _original(config, owner, custom_objects, safe_mode):
+def _original(config, owner, safe_mode):
     if config is None:
         return None
-    check_config(config, f"{owner}, in the Keras 3 model that it was made from,", custom_objects=custom_objects, safe_mode=safe_mode)
-    original = keras.saving.deserialize_keras_object(config, custom_objects=custom_objects, safe_mode=in_safe_mode(safe_mode))
+    check_config(config, f"{owner}, in the Keras 3 model that it was made from,", safe_mode)
+    original = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=in_safe_mode(safe_mode))
     if not isinstance(original, keras.Model):
         raise ModelError(f"{owner} was made from a {type(original).__name__}, says its config.", "a Keras 3 model")
     for layer in original._flatten_layers():
@@ -58,10 +62,10 @@ def _original(config, owner, custom_objects, safe_mode):
     return original
 
 
-def _legacy(text, owner, custom_objects, safe_mode):
+def _legacy(text, owner, safe_mode):
     config = json.loads(text)
     with legacy_scope():
-        used = check_config(config, owner, custom_objects=custom_objects, safe_mode=safe_mode)
+        used = check_config(config, owner, safe_mode)
     # What was checked is what is read, and nothing else.
     with legacy_scope(used), door.tf_keras_safe_mode(in_safe_mode(safe_mode)):
         return door.tf_keras().models.model_from_json(json.dumps(config))

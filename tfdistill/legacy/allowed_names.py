@@ -68,12 +68,12 @@ _OPERATIONS = frozenset(
 TENSOR_CLASSES = ("RaggedTensor", "SparseTensor", "Tensor")
 
 
-def registered(name, custom_objects=None):
-    """Returns what is registered under a name with Keras or tf_keras, is in one of their open scopes, or is passed; None if nothing is."""
+def registered(name):
+    """Returns what is registered under a name with Keras or tf_keras, or is in one of their open scopes; None if nothing is."""
     if not isinstance(name, str):
         return None
     for saving in (door.tf_keras().saving, keras.saving):
-        found = saving.get_registered_object(name, custom_objects)
+        found = saving.get_registered_object(name)
         if found is not None:
             return found
     return None

@@ -36,22 +36,23 @@ def in_safe_mode(safe_mode=None):
     return (serialization_lib.in_safe_mode() if safe_mode is None else safe_mode) is not False
 
 
-def check_config(config, owner, *, custom_objects=None, safe_mode=None):
+def check_config(config, owner, safe_mode=None):
     """Checks every name in a config, however deep.
+
+    Registered names are those of Keras and tf_keras, and those of their open `custom_object_scope`s.
 
     Args:
         config: Nested dicts, lists, strings, numbers, booleans and None, as `json.loads` gives them.
         owner: What the config describes, as the subject of an error's sentence: "The adopted model 'net'".
-        custom_objects: Dict of name to class or function that may be named too. What is registered with Keras or tf_keras always may.
         safe_mode: See `in_safe_mode`.
 
     Returns:
-        Dict of the registered and passed names that the config uses to what they stand for.
+        Dict of the registered names that the config uses to what they stand for.
 
     Raises:
         ModelError: naming what is refused, where it stands in the config, and what to do.
     """
-    check = _Check(owner, custom_objects, in_safe_mode(safe_mode))
+    check = _Check(owner, in_safe_mode(safe_mode))
     stack = [(config, "config", 0)]
     while stack:
         value, where, depth = stack.pop()
@@ -69,8 +70,8 @@ def check_config(config, owner, *, custom_objects=None, safe_mode=None):
 class _Check:
     """Checks the dicts of a config that stand for an object; `used` collects what is registered."""
 
-    def __init__(self, owner, custom_objects, safe_mode):
-        self.owner, self.custom_objects, self.safe_mode = owner, custom_objects, safe_mode
+    def __init__(self, owner, safe_mode):
+        self.owner, self.safe_mode = owner, safe_mode
         self.used = {}
 
     def entry(self, entry, where):
@@ -141,7 +142,7 @@ class _Check:
             self._refuse(f"the type '{module}.{name}'", where)
 
     def _registered(self, name):
-        found = allowed.registered(name, self.custom_objects)
+        found = allowed.registered(name)
         if found is not None:
             self.used[name] = found
         return found
