@@ -117,7 +117,10 @@ def beside(key, make):
 
 
 def operation(name):
-    return layer(of("keras.layers", "TFOpLambda", function=name) | {"module": "tf_keras.src.layers.core.tf_op_layer", "registered_name": "TFOpLambda"})
+    return layer(
+        of("keras.layers", "TFOpLambda", function=name)
+        | {"module": "tf_keras.src.layers.core.tf_op_layer", "registered_name": "TFOpLambda"}
+    )
 
 
 def wrapped(make, times):
@@ -137,13 +140,19 @@ def lambda_layer(trap, **config):
 
 def hosted(make):
     build = {"input_shape": [None, 8]}
-    return layer(lambda t: of("tfdistill.legacy.hosted", "KerasLayer", layer=make(t), build_config=build) | {"registered_name": "tfdistill>KerasLayer"})
+    return layer(
+        lambda t: (
+            of("tfdistill.legacy.hosted", "KerasLayer", layer=make(t), build_config=build) | {"registered_name": "tfdistill>KerasLayer"}
+        )
+    )
 
 
 def kept_operation(make):
     settings = {"arguments": {"list": [{"tensor": 0}]}, "shapes": [[None, 8]]}
     return layer(
-        lambda t: of("tfdistill.legacy.hosted", "KerasOperation", operation=make(t), **settings) | {"registered_name": "tfdistill>KerasOperation"}
+        lambda t: (
+            of("tfdistill.legacy.hosted", "KerasOperation", operation=make(t), **settings) | {"registered_name": "tfdistill>KerasOperation"}
+        )
     )
 
 
@@ -184,11 +193,15 @@ RUNS = {
         "relu",
     ),
     "activation that downloads": (
-        inside("activation", lambda t: {"module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "get_file"}),
+        inside(
+            "activation", lambda t: {"module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "get_file"}
+        ),
         "get_file",
     ),
     "activation that loads a model": (
-        inside("activation", lambda t: {"module": "keras.models", "class_name": "function", "config": "load_model", "registered_name": None}),
+        inside(
+            "activation", lambda t: {"module": "keras.models", "class_name": "function", "config": "load_model", "registered_name": None}
+        ),
         "load_model",
     ),
     "activation that is a lambda": (
@@ -204,7 +217,11 @@ RUNS = {
     ),
     "Lambda with a class": (layer(lambda t: lambda_layer(t, function=t.cls(), function_type="function", module=None)), "Boom"),
     "Lambda with a function for its shape": (
-        layer(lambda t: lambda_layer(t, function="relu", function_type="raw", module=None, output_shape=t.function(), output_shape_type="function")),
+        layer(
+            lambda t: lambda_layer(
+                t, function="relu", function_type="raw", module=None, output_shape=t.function(), output_shape_type="function"
+            )
+        ),
         "boom",
     ),
     "Lambda in two wrappers": (wrapped(lambda t: lambda_layer(t, function=t.function(), function_type="function", module=None), 2), "boom"),
@@ -215,7 +232,9 @@ RUNS = {
         "a Lambda layer with Python code",
     ),
     "Lambda with code for its mask": (
-        layer(lambda t: lambda_layer(t, function="relu", function_type="raw", module=None, mask=[t.code(), None, None], mask_type="lambda")),
+        layer(
+            lambda t: lambda_layer(t, function="relu", function_type="raw", module=None, mask=[t.code(), None, None], mask_type="lambda")
+        ),
         "a Lambda layer with Python code",
     ),
     "Lambda with code, under a registered name": (
@@ -237,7 +256,13 @@ RUNS = {
     "operation that is a class": (operation("nn.RNNCellDeviceWrapper"), "RNNCellDeviceWrapper"),
     "operation without a name": (operation(None), "None"),
     "method of a class of files": (
-        layer({"module": "tf_keras.src.layers.core.tf_op_layer", "class_name": "ClassMethod", "config": {"cls_symbol": "io.gfile.GFile", "method_name": "close"}}),
+        layer(
+            {
+                "module": "tf_keras.src.layers.core.tf_op_layer",
+                "class_name": "ClassMethod",
+                "config": {"cls_symbol": "io.gfile.GFile", "method_name": "close"},
+            }
+        ),
         "io.gfile.GFile",
     ),
     "private attribute of a tensor": (
@@ -249,13 +274,22 @@ RUNS = {
     "vocabulary in another file": (layer(of("keras.layers", "StringLookup", vocabulary="/etc/passwd")), "/etc/passwd"),
     "text with its vocabulary in another file": (layer(of("keras.layers", "TextVectorization", vocabulary="/etc/passwd")), "/etc/passwd"),
     "type of that module": (
-        inside("units", lambda t: {"class_name": "__typespec__", "spec_name": "Boom", "module": t.module, "config": [], "registered_name": None}),
+        inside(
+            "units",
+            lambda t: {"class_name": "__typespec__", "spec_name": "Boom", "module": t.module, "config": [], "registered_name": None},
+        ),
         "Boom",
     ),
     "value with a module": (inside("units", lambda t: {"class_name": "__slice__", "module": t.module, "config": {}}), "__slice__"),
     "hosted layer": (hosted(lambda t: t.cls()), "Boom"),
     "hosted layer that is a Lambda": (
-        hosted(lambda t: of("keras.layers", "Lambda", function={"class_name": "__lambda__", "config": {"code": t.code(), "defaults": None, "closure": None}})),
+        hosted(
+            lambda t: of(
+                "keras.layers",
+                "Lambda",
+                function={"class_name": "__lambda__", "config": {"code": t.code(), "defaults": None, "closure": None}},
+            )
+        ),
         "a Python lambda",
     ),
     "initializer of a hosted layer": (hosted(lambda t: of("keras.layers", "Dense", units=2, kernel_initializer=t.cls())), "Boom"),
@@ -283,7 +317,10 @@ DAMAGE = {
     "JSON without layers": (lambda c: c.update(legacy='{"class_name": "Functional", "config": {}}'), "cannot be made"),
     "nested 300 levels deep": (lambda c: c.update(legacy="[" * 300 + "]" * 300), "nested more than 250 levels"),
     "nested 100,000 levels deep": (lambda c: c.update(legacy="[" * 100_000 + "]" * 100_000), "RecursionError"),
-    "original nested 300 levels deep": (lambda c: c.update(original=json.loads('{"a":' * 300 + "1" + "}" * 300)), "nested more than 250 levels"),
+    "original nested 300 levels deep": (
+        lambda c: c.update(original=json.loads('{"a":' * 300 + "1" + "}" * 300)),
+        "nested more than 250 levels",
+    ),
     "original that is a layer": (lambda c: c.update(original=of("keras.layers", "Dense", units=3)), "Dense"),
     "original that is a list": (lambda c: c.update(original=[1]), "list"),
     "original that is os.system": (lambda c: c.update(original=of("os", "system")), "os.system"),
@@ -299,8 +336,14 @@ WRONG_TYPES = {
     "class that is a list": (layer({"class_name": ["Dense"], "config": {}}), "class_name"),
     "class that is a dict": (layer({"class_name": {"a": 1}, "config": {}}), "class_name"),
     "module that is a list": (layer({"class_name": "Dense", "module": ["os"], "config": {}}), "module"),
-    "registered name that is a dict": (layer({"class_name": "Dense", "module": "keras.layers", "registered_name": {}, "config": {}}), "registered_name"),
-    "function that is a list": (inside("activation", lambda t: {"class_name": "function", "module": "builtins", "config": ["relu"]}), "function"),
+    "registered name that is a dict": (
+        layer({"class_name": "Dense", "module": "keras.layers", "registered_name": {}, "config": {}}),
+        "registered_name",
+    ),
+    "function that is a list": (
+        inside("activation", lambda t: {"class_name": "function", "module": "builtins", "config": ["relu"]}),
+        "function",
+    ),
     "config that is a string": (layer({"class_name": "Dense", "module": "keras.layers", "config": "units"}), "cannot be made"),
     "no config": (layer({"class_name": "Dense", "module": "keras.layers"}), "cannot be made"),
     "units that are a word": (inside("units", lambda t: "many"), "cannot be made"),

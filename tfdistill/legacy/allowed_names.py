@@ -98,7 +98,9 @@ def classes(name, module=None):
             found.append(vars(sys.modules[place]).get(name) if place in sys.modules else None)
     else:
         found = []
-    return [kind for kind in found if inspect.isclass(kind) and issubclass(kind, _kinds()) and kind.__module__.partition(".")[0] in _PACKAGES]
+    return [
+        kind for kind in found if inspect.isclass(kind) and issubclass(kind, _kinds()) and kind.__module__.partition(".")[0] in _PACKAGES
+    ]
 
 
 def functions(name, module=None):
@@ -152,6 +154,12 @@ def _kinds():
 
     tfk = door.tf_keras()
     bases = [_inside(package, f"{module}.{name}") for package in (keras, tfk) for module, name in _BASES.items()]
-    bases += [keras.Operation, keras.DTypePolicy, keras.dtype_policies.DTypePolicyMap, keras.quantizers.Quantizer, keras.random.SeedGenerator]
+    bases += [
+        keras.Operation,
+        keras.DTypePolicy,
+        keras.dtype_policies.DTypePolicyMap,
+        keras.quantizers.Quantizer,
+        keras.random.SeedGenerator,
+    ]
     bases += [tfk.optimizers.legacy.Optimizer, tfk.mixed_precision.Policy, pruning_schedule.PruningSchedule]
     return tuple(bases)

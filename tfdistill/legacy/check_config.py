@@ -77,7 +77,11 @@ class _Check:
     def entry(self, entry, where):
         name, module = entry["class_name"], entry.get("module")
         registered_name = entry.get("registered_name", name)
-        for key, value, kinds in (("class_name", name, str), ("module", module, (str, type(None))), ("registered_name", registered_name, (str, type(None)))):
+        for key, value, kinds in (
+            ("class_name", name, str),
+            ("module", module, (str, type(None))),
+            ("registered_name", registered_name, (str, type(None))),
+        ):
             if not isinstance(value, kinds):
                 raise ModelError(f"{self.owner} has a {key} at {where} that is {_short(value)}.", "a name")
         if name in _VALUES:
@@ -114,7 +118,9 @@ class _Check:
         if kind == "Lambda" and "lambda" in (config.get(key) for key in ("function_type", "output_shape_type", "mask_type")):
             self._only_trusted("a Lambda layer with Python code", where)
         if kind in ("TFOpLambda", "SlicingOpLambda") and not allowed.is_operation(config.get("function")):
-            self._only_trusted(f"the TensorFlow operation {_short(config.get('function'))}, which is none of those that only compute", where)
+            self._only_trusted(
+                f"the TensorFlow operation {_short(config.get('function'))}, which is none of those that only compute", where
+            )
         if kind == "ClassMethod" and config.get("cls_symbol") not in allowed.TENSOR_CLASSES:
             self._only_trusted(f"a method of the TensorFlow class {_short(config.get('cls_symbol'))}", where)
         attribute = {"ClassMethod": "method_name", "InstanceMethod": "attr_name", "InstanceProperty": "attr_name"}.get(kind)
@@ -155,7 +161,9 @@ class _Check:
 
     def _only_trusted(self, what, where):
         if self.safe_mode:
-            raise ModelError(f"{self.owner} holds {what} at {where}, which could run any program; it was not loaded.", "what is safe to load", _TRUST)
+            raise ModelError(
+                f"{self.owner} holds {what} at {where}, which could run any program; it was not loaded.", "what is safe to load", _TRUST
+            )
 
 
 def _short(value):
