@@ -46,14 +46,13 @@ _OPERATION_MODULES = (
     "nn",
     "quantization",
     "ragged",
-    "random",
     "sets",
     "signal",
     "sparse",
     "strings",
 )
-_OPERATIONS = frozenset(
-    """abs acos acosh add add_n argmax argmin argsort asin asinh atan atan2 atanh batch_to_space bitcast boolean_mask broadcast_dynamic_shape
+_OPERATIONS = """
+    abs acos acosh add add_n argmax argmin argsort asin asinh atan atan2 atanh batch_to_space bitcast boolean_mask broadcast_dynamic_shape
     broadcast_static_shape broadcast_to cast clip_by_global_norm clip_by_norm clip_by_value complex concat constant convert_to_tensor cos cosh cumsum divide
     dynamic_partition dynamic_stitch edit_distance eig eigvals einsum ensure_shape equal exp expand_dims extract_volume_patches eye fill floor
     gather gather_nd greater greater_equal histogram_fixed_width identity identity_n less less_equal linspace logical_and
@@ -62,8 +61,8 @@ _OPERATIONS = frozenset(
     reverse_sequence roll round saturate_cast scalar_mul scatter_nd searchsorted sequence_mask shape shape_n sigmoid sign sin sinh size slice sort
     space_to_batch space_to_batch_nd split sqrt square squeeze stack stop_gradient strided_slice subtract tan tanh tensor_scatter_nd_add
     tensor_scatter_nd_max tensor_scatter_nd_min tensor_scatter_nd_sub tensor_scatter_nd_update tensordot tile transpose truediv truncatediv truncatemod unique
-    unique_with_counts unravel_index unstack where zeros zeros_like debugging.check_numerics""".split()
-)
+    unique_with_counts unravel_index unstack where zeros zeros_like debugging.check_numerics
+"""
 # Classes whose methods and properties a model may use in its graph.
 TENSOR_CLASSES = ("RaggedTensor", "SparseTensor", "Tensor")
 
@@ -119,7 +118,9 @@ def is_operation(name):
     if not isinstance(name, str):
         return False
     short = name.removeprefix("compat.v1.")
-    known = short in _OPERATIONS or ("." in short and short.partition(".")[0] in _OPERATION_MODULES)
+    # Experimental ones quantize whole files; a candidate sampler may read its vocabulary from one.
+    module = short.partition(".")[0] in _OPERATION_MODULES and ".experimental." not in short and not short.endswith("_candidate_sampler")
+    known = short in _OPERATIONS.split() or ("." in short and module)
     return known and callable(_symbol(name)) and not inspect.isclass(_symbol(name))
 
 
