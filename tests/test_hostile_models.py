@@ -25,6 +25,7 @@ from tfdistill.errors import ModelError
 from tfdistill.legacy import AdoptedModel, adopt, allowed_names, door, to_tf_keras
 from tfdistill.legacy.adopt_scope import legacy_scope
 from tfdistill.losses import SoftTargets
+from tfdistill.saveable import DeferredClass
 
 EVIL = """
 import pathlib
@@ -517,7 +518,30 @@ def pruned_model(distiller, base, file, trap, folder):
     return lambda: type(pruned).from_config(config)
 
 
-WAYS = [from_distiller, distiller_file, from_ensemble, teacher_file, inside_a_keras_model, pruned_model]
+def older_format(distiller, base, file, trap, folder):
+    import h5py
+
+    with h5py.File(folder / "teacher.h5", "w") as held:
+        held.attrs["model_config"] = json.dumps(evil_entry(base, trap))
+        held.create_group("model_weights")
+    return lambda: keras.saving.load_model(folder / "teacher.h5", custom_objects={"AdoptedModel": AdoptedModel})
+
+
+def from_a_deferred_class(distiller, base, file, trap, folder):
+    deferred = DeferredClass("tfdistill.legacy.adopt", "AdoptedModel")
+    return lambda: deferred.from_config(evil_entry(base, trap)["config"])
+
+
+WAYS = [
+    older_format,
+    from_a_deferred_class,
+    from_distiller,
+    distiller_file,
+    from_ensemble,
+    teacher_file,
+    inside_a_keras_model,
+    pruned_model,
+]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda f: f.__name__)
