@@ -1,6 +1,7 @@
-"""What one process saves, another one loads after `import tfdistill` alone."""
+"""What one process saves, another one loads after `import tfdistill` alone; a damaged config is refused by the class's name."""
 
 import ast
+import copy
 import json
 import pathlib
 import re
@@ -20,7 +21,8 @@ from tfdistill import losses, saveable
 from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.distill.report import CalibrationError, TeacherReport
 from tfdistill.distill.soft_targets import soft_targets
-from tfdistill.distill.teachers import Ensemble
+from tfdistill.distill.teachers import Ensemble, as_teacher
+from tfdistill.errors import TfdistillError
 from tfdistill.legacy import AdoptedModel, adopt, door, to_tf_keras
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -146,7 +148,7 @@ def elsewhere(tmp_path_factory):
 def test_a_new_process_knows_every_class_and_imports_none(elsewhere):
     found, _, _ = elsewhere
     assert set(found["registered"]) >= {f"tfdistill>{name}" for _, _, name in scanned()}
-    assert found["modules"] == ["tfdistill.saveable", "tfdistill.version"]
+    assert found["modules"] == ["tfdistill.errors", "tfdistill.saveable", "tfdistill.version"]
     assert found["heavy"] == []
 
 
@@ -178,6 +180,65 @@ def test_configs_of_earlier_files_still_load(kind):
     assert isinstance(model, AdoptedModel)
     assert model.predict(X, verbose=0).shape == (5, config["outputs"])
     assert json.loads(model.get_config()["legacy"]) == json.loads(config["config"]["legacy"])
+
+
+WRONG = [None, 5, -1.5, "x", [], {}, [1], True, {"class_name": "x"}, {"class_name": "x", "config": {}, "module": "os"}]
+
+
+def damaged(config):
+    """Yields a saved config with one value missing, unknown or of another type; at last what is no config."""
+    for key in config:
+        yield {k: v for k, v in config.items() if k != key}
+        for value in WRONG:
+            yield {**copy.deepcopy(config), key: value}
+    yield {**config, "nonsense": 1}
+    yield from (None, [], "x", 7)
+
+
+def outcome(cls, config, settings):
+    try:
+        return cls.from_config(config, **settings)
+    except TfdistillError as error:
+        return error
+
+
+def refuse_or_make(saved, **settings):
+    """Makes objects of damaged configs; every error must be this library's. Returns how many were refused."""
+    refused, cls = 0, type(saved)
+    for config in damaged(saved.get_config()):
+        found = outcome(cls, config, settings)
+        refused += isinstance(found, TfdistillError)
+        if not isinstance(config, dict) or "nonsense" in config:
+            assert isinstance(found, TfdistillError)
+        else:
+            assert isinstance(found, (cls, TfdistillError))
+    return refused
+
+
+@pytest.mark.parametrize("saved", {type(o): o for o in OBJECTS}.values(), ids=lambda o: type(o).__name__)
+def test_a_damaged_config_of_a_loss_or_schedule_is_refused(saved):
+    assert refuse_or_make(saved) > 10
+
+
+def test_a_damaged_config_of_a_metric_is_refused():
+    assert refuse_or_make(CalibrationError("logits")) > 10
+    assert refuse_or_make(TeacherReport(["accuracy"])) > 10
+
+
+def test_a_damaged_config_of_a_distiller_or_teacher_is_refused(tmp_path):
+    teachers_of_one_net.knows().save(tmp_path / "model.keras")
+    teacher = keras_file(tmp_path)
+    cache = soft_targets(teacher, X, tmp_path / "cache", batch_size=5, say=lambda text: None)
+    for saved in (make(teacher), Ensemble([teacher]), as_teacher(Answers.of(teacher)), cache):
+        assert refuse_or_make(saved) > 15
+
+
+@pytest.mark.slow
+def test_a_damaged_config_of_a_teacher_in_a_file_is_refused(tmp_path):
+    teachers_of_one_net.write_files(tmp_path)
+    assert refuse_or_make(as_teacher(tmp_path / "one.tflite")) > 15
+    assert refuse_or_make(as_teacher(tmp_path / "saved"), safe_mode=False) > 15
+    assert refuse_or_make(as_teacher(tmp_path / "saved")) == len(list(damaged(as_teacher(tmp_path / "saved").get_config())))
 
 
 def test_of_both_registries_tf_keras_is_asked_too(tmp_path):

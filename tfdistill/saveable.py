@@ -1,11 +1,14 @@
-"""Makes every class that this package saves known to Keras, without importing the modules that define them.
+"""Saved classes: known to Keras without importing the modules that define them, and strict about the config that they are made from.
 
 Keras finds a class of a saved model by its registered name (`"tfdistill>Distiller"`) in its table of custom objects. The decorator that puts a class there
 runs when the module of the class is imported, which happens at first use. Until then a `DeferredClass` holds its place.
 """
 
+import functools
 import importlib.util
 import sys
+
+from tfdistill.errors import ModelError, TfdistillError
 
 # Module -> the classes that it registers with Keras under the package "tfdistill".
 SAVED = {
@@ -78,6 +81,33 @@ class _AfterKeras:
 
         spec.loader.exec_module = execute_and_register
         return spec
+
+
+def checks_config(from_config):
+    """Decorates a `from_config`: what a damaged config makes Python or Keras raise comes out as a `ModelError` that names the class.
+
+    Args:
+        from_config: Function of the class and the config, as under `@classmethod`.
+
+    Returns:
+        The same function, which refuses what is no dict.
+    """
+
+    @functools.wraps(from_config)
+    def checked(cls, config, *args, **kwargs):
+        if not isinstance(config, dict):
+            raise ModelError(f"The config of a saved {cls.__name__} is a {type(config).__name__}.", "the dict that its get_config returned")
+        try:
+            return from_config(cls, config, *args, **kwargs)
+        except TfdistillError:
+            raise
+        except Exception as error:  # which depends on what is damaged
+            raise ModelError(
+                f"The {cls.__name__} cannot be made from its saved config: {type(error).__name__}: {error}",
+                "the dict that its get_config returned",
+            ) from error
+
+    return checked
 
 
 def register_saved_classes():

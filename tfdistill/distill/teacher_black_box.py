@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
+from tfdistill.saveable import checks_config
 
 
 class BlackBox(keras.Model):
@@ -189,6 +190,7 @@ class CallableTeacher(BlackBox):
         }
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         """Makes the teacher from what `get_config` returned; its function must be registered with Keras, or be passed as one of `custom_objects`.
 

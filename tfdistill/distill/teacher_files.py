@@ -12,6 +12,7 @@ from tfdistill.distill.teacher_black_box import BlackBox
 from tfdistill.errors import ConfigurationError, ModelError, RuntimeUnavailable, nearest
 from tfdistill.legacy.check_config import in_safe_mode
 from tfdistill.runtime.interpreter import open_file
+from tfdistill.saveable import checks_config
 
 # Interpreters kept open: one for each size of batch. Training, its last batch, validation and its last batch make four.
 _OPEN = 4
@@ -144,6 +145,7 @@ class TFLiteTeacher(BlackBox):
         return {"name": self.name, "path": str(self.file), "threads": self.threads, "sha256": self.sha256}
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         return cls(**config)
 
@@ -205,6 +207,7 @@ class SavedModelTeacher(BlackBox):
         return {"name": self.name, "path": str(self.folder), "signature": self.signature, "sha256": self.sha256}
 
     @classmethod
+    @checks_config
     def from_config(cls, config, custom_objects=None, safe_mode=None):
         """Opens the folder that the config names, in unsafe mode only: a graph can read, write and run what it likes. Keras's `TFSMLayer` has this rule.
 
