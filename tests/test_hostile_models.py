@@ -616,6 +616,74 @@ def saved(model, folder):
     return folder / "good.keras"
 
 
+def tf_keras_net(*layers, shape=(8,), dtype="float32"):
+    tfk = door.tf_keras()
+    x = inputs = tfk.Input(shape, dtype=dtype)
+    for layer in layers:
+        x = layer(x)
+    return tfk.Model(inputs, x, name="good")
+
+
+def recurrent():
+    k = door.tf_keras().layers
+    cells = k.StackedRNNCells([k.LSTMCell(3), k.GRUCell(2)])
+    return tf_keras_net(k.Reshape((4, 2)), k.Bidirectional(k.SimpleRNN(2, return_sequences=True)), k.RNN(cells), k.Dense(2))
+
+
+def decorated():
+    tfk = door.tf_keras()
+    dense = tfk.layers.Dense(
+        4,
+        activation=tfk.activations.swish,
+        kernel_initializer=tfk.initializers.RandomUniform(-1, 1, seed=3),
+        kernel_regularizer=tfk.regularizers.L1L2(0.1, 0.1),
+        activity_regularizer="l2",
+        kernel_constraint=tfk.constraints.MinMaxNorm(),
+    )
+    return tf_keras_net(dense, tfk.layers.Activation("gelu"), tfk.layers.Dense(2, activation=tfk.layers.LeakyReLU()))
+
+
+def half_precision():
+    tfk = door.tf_keras()
+    return tf_keras_net(tfk.layers.Dense(4, dtype=tfk.mixed_precision.Policy("mixed_float16")), tfk.layers.BatchNormalization())
+
+
+def tensorflow_operations():
+    import tensorflow as tf
+
+    return tf_keras_net(
+        lambda x: tf.nn.relu(x) + 1.0,
+        lambda x: tf.concat([x, tf.zeros_like(x)], axis=-1)[:, 1:13:2],
+        lambda x: tf.reshape(tf.transpose(tf.cast(x, "float64")), tf.shape(x)),
+        lambda x: tf.matmul(tf.expand_dims(x, -1), tf.expand_dims(x, 1)),
+        lambda x: tf.reduce_mean(tf.where(x > 1.0, x, tf.stop_gradient(-x)), axis=-1) / 2.0,
+        lambda x: tf.math.log1p(tf.abs(x)) + 0.0 * tf.compat.v1.nn.softmax(x),
+    )
+
+
+def in_models():
+    k = door.tf_keras().layers
+    inner = door.tf_keras().Sequential([k.Dense(4, input_shape=(2,)), k.ReLU(6.0)], name="inner")
+    return tf_keras_net(k.Reshape((4, 2)), k.TimeDistributed(inner), k.LayerNormalization(), k.GlobalAveragePooling1D())
+
+
+def vocabulary_inside():
+    k = door.tf_keras().layers
+    lookup = k.IntegerLookup(vocabulary=[1, 2, 3], output_mode="multi_hot")
+    return tf_keras_net(lookup, shape=(3,), dtype="int64")
+
+
+@pytest.mark.parametrize(
+    "make", [recurrent, decorated, half_precision, tensorflow_operations, in_models, vocabulary_inside], ids=lambda f: f.__name__
+)
+def test_what_is_good_loads(make):
+    model = make()
+    loaded = AdoptedModel.from_config(adopt(model).get_config())
+    loaded.legacy.set_weights(model.get_weights())
+    inputs = np.arange(40).reshape(5, 8)[:, : model.input_shape[-1]] % 5
+    np.testing.assert_array_equal(loaded.legacy(inputs.astype(model.input.dtype.name)), model(inputs.astype(model.input.dtype.name)))
+
+
 def test_a_registered_activation_loads(tmp_path):
     inputs = keras.Input((8,))
     model = keras.Model(inputs, keras.layers.Dense(3, activation=shifted_relu)(inputs))

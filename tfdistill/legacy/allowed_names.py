@@ -61,7 +61,8 @@ _OPERATIONS = """
     reverse_sequence roll round saturate_cast scalar_mul scatter_nd searchsorted sequence_mask shape shape_n sigmoid sign sin sinh size slice sort
     space_to_batch space_to_batch_nd split sqrt square squeeze stack stop_gradient strided_slice subtract tan tanh tensor_scatter_nd_add
     tensor_scatter_nd_max tensor_scatter_nd_min tensor_scatter_nd_sub tensor_scatter_nd_update tensordot tile transpose truediv truncatediv truncatemod unique
-    unique_with_counts unravel_index unstack where zeros zeros_like debugging.check_numerics
+    unique_with_counts unravel_index unstack where zeros zeros_like debugging.check_numerics random.categorical random.gamma random.normal random.poisson
+    random.shuffle random.stateless_normal random.stateless_truncated_normal random.stateless_uniform random.truncated_normal random.uniform
 """
 # Classes whose methods and properties a model may use in its graph.
 TENSOR_CLASSES = ("RaggedTensor", "SparseTensor", "Tensor")
