@@ -144,14 +144,16 @@ def load_signed(kind, path):
         whole = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}.", "the folder of a finished cache") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"'{path}' is damaged: it is no JSON ({error}).", mend=_AGAIN) from error
-    if not isinstance(whole, dict) or set(whole) != {"sha256", "content"} or _checksum(whole["content"]) != whole["sha256"]:
+    known = isinstance(whole, dict) and set(whole) == {"sha256", "content"} and isinstance(whole["content"], dict)
+    if not known or _checksum(whole["content"]) != whole["sha256"]:
         raise DataError(f"'{path}' is damaged: its content does not have the checksum that it carries.", mend=_AGAIN)
-    found = whole["content"].get("settings", whole["content"]).get("format", FORMAT)
+    settings = whole["content"].get("settings", whole["content"])
+    found = settings.get("format", FORMAT) if isinstance(settings, dict) else FORMAT
     if found != FORMAT:
         raise DataError(f"'{path}' has the format {found}.", f"format {FORMAT}", "label again with this version of the library")
-    return kind.from_dict(whole["content"]), whole["sha256"]
+    return kind.from_dict(whole["content"], path), whole["sha256"]
 
 
 _AGAIN = "delete the folder and label again, or bring a copy back"

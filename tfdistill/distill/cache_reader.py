@@ -13,6 +13,7 @@ from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Manifest
 from tfdistill.distill.cache_writer import refuse_other_data
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses.top_k import TopK
+from tfdistill.saveable import checks_config
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -233,6 +234,7 @@ class SoftTargetCache(keras.Model):
         return {"name": self.name, "directory": str(self.directory), "sha256": self._cache.sha256}
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         return cls(**config)
 

@@ -17,6 +17,7 @@ from tfdistill.distill.teachers import Freeze, as_teacher
 from tfdistill.distill.terms import make_terms
 from tfdistill.distill.trackers import LastValue, SameAs
 from tfdistill.errors import ConfigurationError
+from tfdistill.saveable import checks_config
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -266,6 +267,7 @@ class Distiller(ManyDevices, keras.Model):
         return config
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         revived = ("teacher", "student", "distillation_losses", "distillation_loss_weights")
         return cls(**{k: keras.saving.deserialize_keras_object(v) if k in revived else v for k, v in config.items()})

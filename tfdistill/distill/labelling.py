@@ -18,7 +18,7 @@ from tfdistill.distill.cache_prints import teacher_print
 from tfdistill.distill.cache_writer import Shelf
 from tfdistill.distill.soft_targets import TEMPERATURES, begin, open_cache
 from tfdistill.distill.teachers import as_teacher
-from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
 from tfdistill.files import writable_folder
 from tfdistill.optional import require
 from tfdistill.progress import progress
@@ -103,8 +103,21 @@ def label(
 
 
 def load_teacher(path):
-    """Loads a teacher from a path: a .keras file, or what `as_teacher` takes."""
-    return keras.saving.load_model(path, compile=False) if str(path).endswith(".keras") else as_teacher(path)
+    """Loads a teacher from a path: a .keras file, which Keras loads in safe mode, or what `as_teacher` takes.
+
+    Raises:
+        ModelError: if there is no such file, or it is damaged, or holds what is not safe to load.
+    """
+    if not str(path).endswith(".keras"):
+        return as_teacher(path)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except TfdistillError:
+        raise
+    except Exception as error:  # Keras raises what the damaged part of the file happens to raise
+        raise ModelError(
+            f"The teacher file '{path}' cannot be loaded: {type(error).__name__}: {error}", "a .keras file that Keras loads in safe mode"
+        ) from error
 
 
 def _per_shard(elements, num_shards):

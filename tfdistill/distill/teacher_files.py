@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from tfdistill.distill.teacher_black_box import BlackBox
 from tfdistill.errors import ConfigurationError, ModelError, RuntimeUnavailable, nearest
+from tfdistill.legacy.check_config import in_safe_mode
 from tfdistill.runtime.interpreter import open_file
+from tfdistill.saveable import checks_config
 
 # Interpreters kept open: one for each size of batch. Training, its last batch, validation and its last batch make four.
 _OPEN = 4
@@ -143,6 +145,7 @@ class TFLiteTeacher(BlackBox):
         return {"name": self.name, "path": str(self.file), "threads": self.threads, "sha256": self.sha256}
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         return cls(**config)
 
@@ -152,7 +155,7 @@ class SavedModelTeacher(BlackBox):
     """A SavedModel folder as a teacher, through one of its signatures.
 
     It runs as the TensorFlow graph that it is, in inference mode. A signature with several outputs answers a dict. It is saved as path and SHA-256 of all
-    its files, both of which must be right when it is loaded.
+    its files, both of which must be right when it is loaded, which takes `keras.saving.load_model(path, safe_mode=False)`.
 
     Args:
         path: The folder with `saved_model.pb`.
@@ -204,7 +207,19 @@ class SavedModelTeacher(BlackBox):
         return {"name": self.name, "path": str(self.folder), "signature": self.signature, "sha256": self.sha256}
 
     @classmethod
-    def from_config(cls, config):
+    @checks_config
+    def from_config(cls, config, custom_objects=None, safe_mode=None):
+        """Opens the folder that the config names, in unsafe mode only: a graph can read, write and run what it likes. Keras's `TFSMLayer` has this rule.
+
+        Raises:
+            ModelError: in safe mode.
+        """
+        if in_safe_mode(safe_mode):
+            raise ModelError(
+                f"The file that is loaded wants the SavedModel '{config.get('path')}' as a teacher, whose graph could run any program.",
+                "a teacher that is safe to load",
+                "if you trust both, keras.saving.load_model(path, safe_mode=False)",
+            )
         return cls(**config)
 
 

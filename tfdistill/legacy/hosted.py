@@ -38,6 +38,8 @@ def operation_class():
             # Plain dicts in a namespace: as attributes, tf_keras would wrap them, and a deserialization may change what it is given.
             self._host = types.SimpleNamespace(operation=operation, arguments=arguments, shapes=shapes, variables=list(variables))
             self._host.run = keras.saving.deserialize_keras_object(copy.deepcopy(operation))
+            if not isinstance(self._host.run, keras.Operation):
+                raise BridgeError(f"The operation of the layer '{self.name}' is a {type(self._host.run).__name__}.", "a keras.Operation")
             self._held = []
 
         @property

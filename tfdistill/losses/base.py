@@ -14,6 +14,7 @@ from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses import checks, schedules
 from tfdistill.losses.reduction import at_least_float32, weighted_mean
 from tfdistill.losses.top_k import TopK
+from tfdistill.saveable import checks_config
 
 
 class KnowledgeLoss(keras.distillation.DistillationLoss):
@@ -256,6 +257,7 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         return {name: keras.saving.serialize_keras_object(v) if schedules.is_schedule(v) else v for name, v in values.items()}
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         """Makes the loss from what `get_config` returned."""
         revive = keras.saving.deserialize_keras_object
