@@ -87,9 +87,14 @@ def clear_leftovers(folder):
         return
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
-            if re.fullmatch(re.escape(PREFIX) + "[a-z0-9_]{8}", name):
+            if is_temporary(name):
                 with contextlib.suppress(OSError):
                     _clear(pathlib.Path(folder) / name, fcntl)
+
+
+def is_temporary(name):
+    """Whether a name is that of a folder in which `write_whole` writes, or `temporary_folder` gave."""
+    return re.fullmatch(re.escape(PREFIX) + "[a-z0-9_]{8}", name) is not None
 
 
 def open_regular(path, flags=os.O_RDONLY):

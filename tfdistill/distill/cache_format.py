@@ -7,11 +7,13 @@ another, and in a view the leaves (outputs, layers) do, little-endian, without p
 import dataclasses
 import functools
 import math
+import os
 
 import numpy as np
 import tensorflow as tf
 
 from tfdistill.errors import DataError
+from tfdistill.files import open_regular
 from tfdistill.records import Record
 
 FLOATS = ("float16", "bfloat16", "float32")
@@ -142,7 +144,7 @@ class Layout(Record):
             DataError: if the file ends before.
         """
         parts = []
-        with open(path, "rb") as file:
+        with open(open_regular(path), "rb") as file:
             while count:
                 record, row = divmod(first, block)
                 here = min(count, block - row)
@@ -156,7 +158,7 @@ class Layout(Record):
 
 def write_shard(path, batches):
     """Writes one record for each array of rows; returns nothing. The caller gives a path that nobody reads yet."""
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
         for rows in batches:
             writer.write(rows.tobytes())
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfdistill.distill import cache_asking, cache_manifest, cache_prints, cache_sources
 from tfdistill.distill.cache_join import Joining, Order
 from tfdistill.distill.cache_joined import Joined
-from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Manifest
+from tfdistill.distill.cache_manifest import MANIFEST, PLAN
 from tfdistill.distill.cache_writer import refuse_other_data
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses.top_k import TopK
@@ -39,7 +39,7 @@ class SoftTargetCache(keras.Model):
             raise DataError(
                 f"The cache in '{directory}' is unfinished: {done} shards are done.", mend="run what began it again: it goes on"
             )
-        manifest, found = cache_manifest.load_signed(Manifest, directory / MANIFEST)
+        manifest, found = cache_manifest.load_manifest(directory)
         if sha256 is not None and found != sha256:
             raise DataError(
                 f"The cache in '{directory}' is not the one that was saved: its manifest is {found[:16]}...", f"{sha256[:16]}..."

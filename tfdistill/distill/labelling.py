@@ -12,14 +12,13 @@ import tensorflow as tf
 
 from tfdistill.distill import cache_sources
 from tfdistill.distill.cache_asking import Asker, Wanted
-from tfdistill.distill.cache_lock import only_writer
+from tfdistill.distill.cache_folder import folder_to_write
 from tfdistill.distill.cache_manifest import Shard
 from tfdistill.distill.cache_prints import teacher_print
 from tfdistill.distill.cache_writer import Shelf
 from tfdistill.distill.soft_targets import TEMPERATURES, begin, open_cache
 from tfdistill.distill.teachers import as_teacher
 from tfdistill.errors import ConfigurationError, DataError
-from tfdistill.files import writable_folder
 from tfdistill.optional import require
 from tfdistill.progress import progress
 
@@ -82,9 +81,8 @@ def label(
     ray = require("ray", "label on many machines")
     wanted = Wanted(layers, dtype, top_k, temperatures, views, augment)
     teacher_path = str(teacher_path if "://" in str(teacher_path) else pathlib.Path(teacher_path).absolute())
-    directory = writable_folder(directory).absolute()
     source = cache_sources.as_source(_dataset_maker(make_dataset)())
-    with only_writer(directory):
+    with folder_to_write(pathlib.Path(directory).absolute()) as directory:
         per_shard = _per_shard(source.count(), num_shards)
         shelf, _, finished = begin(directory, load_teacher(teacher_path), source, wanted, batch_size, per_shard)
         if not finished:

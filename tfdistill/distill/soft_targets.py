@@ -1,15 +1,15 @@
 """The teacher runs once: its answers, which Hinton et al. (2015, arXiv 1503.02531) call soft targets, go to disk."""
 
+import os
 import sys
 
 from tfdistill.distill import cache_manifest, cache_sources
 from tfdistill.distill.cache_asking import Wanted
-from tfdistill.distill.cache_lock import only_writer
-from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Manifest, Settings
+from tfdistill.distill.cache_folder import folder_to_write, tidy
+from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Settings
 from tfdistill.distill.cache_plan import Preparation
 from tfdistill.distill.cache_reader import SoftTargetCache
 from tfdistill.distill.cache_writer import Shelf
-from tfdistill.files import writable_folder
 from tfdistill.progress import progress
 
 TEMPERATURES = (1.0, 2.0, 4.0)
@@ -65,8 +65,7 @@ def soft_targets(
     source = cache_sources.as_source(dataset)
     if say is None and wanted.layers:
         say = _say_to_the_user
-    directory = writable_folder(directory)
-    with only_writer(directory):
+    with folder_to_write(directory) as directory:
         shelf, ready, finished = begin(directory, teacher, source, wanted, batch_size, shard_elements, say)
         if not finished:
             elements = ready.plan().elements
@@ -112,10 +111,10 @@ def begin(directory, teacher, source, wanted, batch_size, shard_elements, say=No
         ConfigurationError: if a number is out of its range, or the disk is too small.
         DataError: if the folder holds another cache, or a damaged one.
     """
-    finished, old = (directory / MANIFEST).is_file(), None
+    finished, old = os.path.lexists(directory / MANIFEST), None
     if finished:
-        old = cache_manifest.load_signed(Manifest, directory / MANIFEST)[0].settings
-    elif (directory / PLAN).is_file():
+        old = cache_manifest.load_manifest(directory)[0].settings
+    elif os.path.lexists(directory / PLAN):
         old = cache_manifest.load_signed(Settings, directory / PLAN)[0]
     ready = Preparation(teacher, source, wanted, batch_size, shard_elements, old)
     if old is not None:
@@ -126,7 +125,7 @@ def begin(directory, teacher, source, wanted, batch_size, shard_elements, say=No
             say(str(ready.plan()))
         cache_manifest.save_signed(ready.settings, directory / PLAN)
     shelf = Shelf(directory, old or ready.settings)
-    shelf.tidy()
+    tidy(directory)
     return shelf, ready, finished
 
 
