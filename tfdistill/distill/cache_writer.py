@@ -65,7 +65,7 @@ class Shelf:
                 answers = known if known is not None and number == 0 else asker.ask(inputs, first + elements)
                 digests.append(inputs_digest(inputs))
                 elements += rows_of(inputs)
-                yield self.settings.layout.pack(answers)
+                yield self.settings.layout.pack(answers, first + elements - rows_of(inputs), self.settings.output_names)
                 if advance:
                     advance()
 

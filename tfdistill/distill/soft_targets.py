@@ -41,7 +41,9 @@ def soft_targets(
             `keras.utils.PyDataset`. Labels are not kept: they come from the data at training.
         directory: Folder of the cache; made if it is missing.
         layers: Names or paths of layers whose outputs are kept besides the final ones. How many bytes that takes is said before they are written.
-        dtype: Type of kept numbers: "float16" (a relative error of at most 2**-11 and a largest value of 65504), "bfloat16" or "float32" (exact).
+        dtype: Type of kept numbers: "float32" (exact), "bfloat16" (a relative error of at most 2**-8) or "float16" with a scale for each tensor of each
+            element: a relative error of at most 2**-11 for numbers of at least 2**-28 of the largest magnitude in the same tensor of the same element,
+            for smaller ones an error of at most 2**-39 of that; the largest number is 65504.
         top_k: Number of largest logits kept of each final output `(batch, ..., classes)`, with the log-sum of the rest; None keeps all.
             `tfdistill.losses.SoftTargets` is taught from these; other losses refuse them.
         views: Number of augmented views of each element that the teacher is asked about (consistent teaching, Beyer et al. 2022, arXiv 2106.05237).
