@@ -146,8 +146,8 @@ def test_a_cluster_is_gone_when_the_block_ends(job):
     assert stat(child.pid)
 
 
-def sleeper(**environment):
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, **environment})
+def sleeper(title, **environment):
+    return subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(60) # {title}"], env={**os.environ, **environment})
 
 
 def ended(child, seconds=20):
@@ -160,7 +160,12 @@ def ended(child, seconds=20):
 @pytest.mark.parametrize("end", ["its input is closed", "its parent is killed", "its parent is killed, whose fork holds the input"])
 def test_the_watcher_ends_exactly_what_is_marked(end):
     token = secrets.token_hex(8)
-    marked, other, plain = sleeper(MARK=token * 9), sleeper(MARK=token[:-1] * 9), sleeper()
+    marked, *others = (
+        sleeper("ray::IDLE", MARK=token * 9),
+        sleeper("ray::IDLE", MARK=token[:-1]),
+        sleeper("a program of the user's", MARK=token * 9),
+        sleeper("ray::IDLE"),
+    )
     code = (
         "import os, subprocess, sys, time\n"
         "watcher = subprocess.Popen([sys.executable, '-I', '-S', sys.argv[1], sys.argv[3], str(os.getpid())], stdin=subprocess.PIPE)\n"
@@ -182,9 +187,9 @@ def test_the_watcher_ends_exactly_what_is_marked(end):
             parent.stdin.write("x")
             parent.stdin.flush()
         assert ended(marked) == -signal.SIGKILL
-        assert other.poll() is plain.poll() is None
+        assert [child.poll() for child in others] == [None] * 3
     finally:
-        for child in (marked, other, plain, parent):
+        for child in (marked, *others, parent):
             child.kill()
             child.wait()
         parent.stdin.close()
@@ -196,7 +201,7 @@ def test_the_watcher_ends_exactly_what_is_marked(end):
 def test_the_watcher_itself_has_no_mark():
     mark = secrets.token_hex(8).encode()
     assert ray_watcher.marked(mark) == []
-    child = sleeper(MARK=mark.decode())
+    child = sleeper("ray::IDLE", MARK=mark.decode())
     try:
         deadline = time.monotonic() + 20
         while ray_watcher.marked(mark) != [child.pid] and time.monotonic() < deadline:

@@ -75,8 +75,11 @@ def temporary_folder(parent=None):
     try:
         yield folder
     finally:
+        if os.name == "nt":  # where an open file cannot be removed
+            os.close(lock)
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        if os.name != "nt":
+            os.close(lock)
 
 
 def clear_leftovers(folder):
@@ -225,7 +228,7 @@ def _into_place(temporary, target, mode):
         mode = stat.S_IMODE(old.st_mode)
         if not _take_owner(temporary, old):
             mode &= 0o777
-    with open(temporary, "rb") as done:
+    with open(temporary, "r+b") as done:
         temporary.chmod(mode)
         os.fsync(done.fileno())
     try:

@@ -1,6 +1,6 @@
 """Ends the processes of a local Ray cluster when the process that started it has ended: `python ray_watcher.py TOKEN PID`.
 
-It waits until its standard input is closed or PID is no longer its parent. Then it kills the processes that have TOKEN in their environment, until none
+It waits until its standard input is closed or PID is no longer its parent. Then it kills Ray's processes that have TOKEN in their environment, until none
 is left. Ray's own agents notice the end of their parent only after a minute. Only the standard library is imported, and Linux's /proc is needed.
 """
 
@@ -15,13 +15,21 @@ POLL_SECONDS, PAUSE_SECONDS, LONGEST_SECONDS = 1.0, 0.1, 30.0
 
 
 def marked(token):
-    """Numbers of the processes that have a token in their environment."""
+    """Numbers of Ray's processes that have a token in their environment.
+
+    Others may have it too: whatever another thread of the program started while the cluster was being started.
+    """
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             # Processes of other users, and those that end meanwhile, cannot be read.
-            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
-                if token in file.read():
+            with (
+                contextlib.suppress(OSError),
+                open(f"/proc/{name}/environ", "rb") as environment,
+                open(f"/proc/{name}/cmdline", "rb") as line,
+            ):
+                # Paths in the package "ray", or a title such as "ray::IDLE".
+                if token in environment.read() and b"ray" in line.read():
                     found.append(int(name))
     return found
 
