@@ -7,9 +7,10 @@ import keras
 import tensorflow as tf
 
 from tfdistill.distill import cache_asking, cache_manifest, cache_prints, cache_sources
+from tfdistill.distill.cache_format import from_scales
 from tfdistill.distill.cache_join import Joining, Order
 from tfdistill.distill.cache_joined import Joined
-from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Manifest
+from tfdistill.distill.cache_manifest import MANIFEST, PLAN
 from tfdistill.distill.cache_writer import refuse_other_data
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses.top_k import TopK
@@ -40,7 +41,7 @@ class SoftTargetCache(keras.Model):
             raise DataError(
                 f"The cache in '{directory}' is unfinished: {done} shards are done.", mend="run what began it again: it goes on"
             )
-        manifest, found = cache_manifest.load_signed(Manifest, directory / MANIFEST)
+        manifest, found = cache_manifest.load_manifest(directory)
         if sha256 is not None and found != sha256:
             raise DataError(
                 f"The cache in '{directory}' is not the one that was saved: its manifest is {found[:16]}...", f"{sha256[:16]}..."
@@ -107,15 +108,19 @@ class SoftTargetCache(keras.Model):
     def call(self, inputs, training=None):
         settings, outputs, recorded = self.manifest.settings, [], iter(self.recorded)
         told = dict(zip([(leaf.role, leaf.name) for leaf in settings.layout.leaves], inputs.told, strict=True))
-        for (role, name), value in told.items():
+
+        def number(role, name):
+            value, scale = keras.ops.cast(told[role, name], "float32"), told.get(("scale", f"{role}/{name}"))
+            return value if scale is None else value * keras.ops.reshape(from_scales(scale), (-1, *[1] * (len(value.shape) - 1)))
+
+        for role, name in told:
             if role == "output":
-                outputs.append(keras.ops.cast(value, "float32"))
+                outputs.append(number(role, name))
             elif role == "values":
-                rest = keras.ops.cast(told["rest", name], "float32")
                 indices = keras.ops.cast(told["indices", name], "int32")
-                outputs.append(TopK(keras.ops.cast(value, "float32"), indices, rest, settings.temperatures))
+                outputs.append(TopK(number(role, name), indices, number("rest", name), settings.temperatures))
             elif role == "layer":
-                next(recorded)(keras.ops.cast(value, "float32"))
+                next(recorded)(number(role, name))
         if settings.structure == "single":
             return outputs[0]
         return outputs if settings.structure == "list" else dict(zip(settings.output_names, outputs, strict=True))
