@@ -182,6 +182,26 @@ def check_class_space(owner, side, values, space):
     )
 
 
+def check_unmasked(owner, side, values):
+    """Checks that no class is masked by a very low logit, which would leave the others equal once they are standardized.
+
+    Args:
+        owner: Name of the loss, for the message.
+        side: "teacher" or "student".
+        values: `(..., classes)`, NumPy array of logits.
+
+    Raises:
+        ConfigurationError: if some logits are below -1e4 and others are not.
+    """
+    masked = np.asarray(values) < MASKED
+    if masked.any() and not masked.all():
+        raise ConfigurationError(
+            f"{owner}: {int(masked.sum())} of the {side}'s {masked.size} logits are below {MASKED:g}, the lowest is {np.asarray(values).min():.4g}.",
+            "logits of all classes: beside a masked class the others are equal once they are standardized",
+            "set standardize=False, or leave the masked classes out of the outputs",
+        )
+
+
 def check_binary_space(owner, side, values, space):
     """Checks that the values of a batch of yes-no outputs can be what the loss was told; arguments as in `check_class_space`.
 
