@@ -46,7 +46,9 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, divergence="kl
         if divergence == "reverse_kl":
             losses = ops.sum(q * (log_q - log_p), axis=-1)
         else:
-            log_m = ops.logaddexp(log_p, log_q) - math.log(2.0)
+            # Written out, because the gradient of `logaddexp` is wrong where both are equal.
+            larger = ops.stop_gradient(ops.maximum(log_p, log_q))
+            log_m = larger + ops.log(ops.exp(log_p - larger) + ops.exp(log_q - larger)) - math.log(2.0)
             losses = 0.5 * ops.sum(ops.exp(log_p) * (log_p - log_m) + q * (log_q - log_m), axis=-1)
     return losses * (temperature * temperature)
 
