@@ -1,12 +1,18 @@
 """Where the teacher looks: attention maps of convolutions, and of transformers head by head."""
 
+import math
+
 import keras
 from keras import ops
 
 from tfdistill.errors import ConfigurationError
-from tfdistill.losses import checks, pooling
+from tfdistill.losses import checks, pooling, spaces
 from tfdistill.losses.base import KnowledgeLoss
-from tfdistill.losses.features import unit_vectors
+from tfdistill.losses.reduction import at_least_float32
+from tfdistill.losses.scaling import rescaled, unit_vectors
+
+# Of the largest activation of a sample, the share below which an activation counts as zero: a power below 1 is infinitely steep there.
+INACTIVE = 1e-12
 
 
 def attention_transfer(teacher, student, power=2.0):
@@ -18,14 +24,24 @@ def attention_transfer(teacher, student, power=2.0):
         power: Positive exponent of the absolute activations.
 
     Returns:
-        `(batch,)`, from 0 to 2: the mean over channels of |activation|**power, averaged to the smaller size, laid out as one vector of length 1.
+        `(batch,)`, from 0 to 2: the mean over channels of |activation|**power, averaged to the smaller size, laid out as one vector of length 1. A sample
+        without any activity has a map of zeros.
     """
     maps = []
     for feature in (teacher, student):
-        size = ops.square(feature) if power == 2.0 else ops.power(ops.maximum(ops.abs(feature), 1e-12), power)
-        maps.append(ops.mean(size, axis=-1, keepdims=True))
+        # The map is normalized, so the scale of a sample does not matter; its powers would leave float32.
+        feature = rescaled(feature, axis=tuple(range(1, len(feature.shape))))
+        maps.append(ops.mean(_power(feature, power), axis=-1, keepdims=True))
     flat = [unit_vectors(ops.reshape(m, (-1, _positions(m)))) for m in pooling.to_common_size(*maps)]
     return ops.sum(ops.square(flat[1] - flat[0]), axis=-1)
+
+
+def _power(x, power):
+    if power == 2.0:
+        return ops.square(x)
+    size = ops.abs(x)
+    active = size > INACTIVE
+    return ops.where(active, ops.power(ops.where(active, size, 1.0), power), 0.0)
 
 
 def _positions(x):
@@ -42,23 +58,32 @@ def _positions(x):
     return count
 
 
+def _known_positions(shape):
+    return None if None in shape[1:-1] else math.prod(shape[1:-1])
+
+
 def attention_maps(teacher, student, heads="match", loss="mse"):
     """Distance of the attention scores of two transformer layers.
+
+    KL's gradient in a score is -teacher / student, down to scores of 1e-30 (of 2**-14 where the student's are float16, whose range ends there).
 
     Args:
         teacher: `(batch, heads, queries, keys)`, rows of probabilities.
         student: Of the same shape, but for the heads where `heads="mean"`.
         heads: "match" compares head by head, "mean" the means over the heads.
-        loss: "mse", mean over the keys of squared differences; "kl", the sum over the keys of KL(teacher || student), with the
-            student's probabilities kept above 1e-7.
+        loss: "mse", mean over the keys of squared differences; "kl", the sum over the keys of KL(teacher || student), in which a score of zero counts as
+            1e-37.
 
     Returns:
         `(batch, queries)`, mean over the heads.
     """
+    steepest = spaces.steepest_at(student)
+    student = at_least_float32(student)
+    teacher = ops.cast(teacher, student.dtype)
     if heads == "mean":
         teacher, student = (ops.mean(x, axis=1, keepdims=True) for x in (teacher, student))
     if loss == "kl":
-        losses = ops.sum(teacher * (ops.log(ops.maximum(teacher, 1e-7)) - ops.log(ops.maximum(student, 1e-7))), axis=-1)
+        losses = ops.sum(teacher * (spaces.log_of_probabilities(teacher) - spaces.log_of_probabilities(student, steepest)), axis=-1)
     else:
         losses = ops.mean(ops.square(student - teacher), axis=-1)
     return ops.mean(losses, axis=1)
@@ -69,8 +94,9 @@ class AttentionTransfer(KnowledgeLoss):
     """Activation-based attention transfer: where a convolutional teacher is active, whatever its channels.
 
     Zagoruyko and Komodakis 2017, "Paying more attention to attention", arXiv 1612.03928. The squared distance of the two maps, each
-    normalized to length 1: from 0 to 2, whatever the size of the map (their weight of 1000 goes with a mean over positions). Needs no projection: channel
-    counts may differ, and sizes are averaged to the smaller.
+    normalized to length 1: from 0 to 2, whatever the size of the map. The paper's formula has the distance itself, the authors' code the mean of the squares over
+    positions, which their weight of 1000 goes with. Needs no projection: channel counts may differ. Where sizes differ the maps are averaged to the
+    smaller size; other libraries average the features before they make maps of them, which gives other values for features of both signs.
 
     Args:
         teacher_layer: Name or path of the teacher's layer, `(batch, positions..., channels)`.
@@ -92,6 +118,15 @@ class AttentionTransfer(KnowledgeLoss):
                 student_shape,
                 "(batch, positions..., channels) with as many dimensions on both sides, and known sizes where they differ",
                 "tap layers before pooling or flattening",
+            )
+
+    def check_informative(self, teacher_shape, student_shape):
+        if 1 in (_known_positions(teacher_shape), _known_positions(student_shape)):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least two positions on both sides: a normalized map of one is always 1",
+                "tap earlier layers",
             )
 
     def elementwise(self, teacher, student, step=None, labels=None):
@@ -139,6 +174,15 @@ class AttentionMaps(KnowledgeLoss):
             mend = "set heads='mean' to compare the means over the heads" if differ == [1] else "tap layers that see the same positions"
             raise self.mismatch(teacher_shape, student_shape, "equal queries, keys" + (" and heads" if self.heads == "match" else ""), mend)
 
+    def check_informative(self, teacher_shape, student_shape):
+        if 1 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least two keys: the attention to one is always 1",
+                "tap layers that see at least two positions",
+            )
+
     def check_first_batch(self, teacher, student):
         super().check_first_batch(teacher, student)
         for side, scores in (("teacher", teacher), ("student", student)):
@@ -148,6 +192,10 @@ class AttentionMaps(KnowledgeLoss):
                     "probabilities (scores after the softmax), as loss='kl'",
                     "set loss='mse'",
                 )
+
+    def _prepared(self, teacher, student):
+        ready = super()._prepared(teacher, student)
+        return spaces.with_float16(ready, student) if self.loss == "kl" else ready
 
     def elementwise(self, teacher, student, step=None, labels=None):
         return attention_maps(teacher, student, self.heads, self.loss)

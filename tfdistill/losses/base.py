@@ -108,6 +108,9 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         if not equal:
             raise self.mismatch(teacher_shape, student_shape, "equal shapes")
 
+    def check_informative(self, teacher_shape, student_shape):
+        """Raises `ModelError` where so few numbers are left to compare that the loss does not depend on the student. Before training only."""
+
     def projections(self, teacher_shape, student_shape):
         """Learned layers that make two features comparable. The Distiller owns them, builds them and applies them before `compute_loss`.
 
@@ -153,7 +156,7 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
             )
         if isinstance(teacher_outputs, TopK):
             student = self._tensors(student_outputs, student_outputs)[1]
-            losses = self.of_largest(teacher_outputs, at_least_float32(student), step=step)
+            losses = self.of_largest(teacher_outputs, self._prepared(student, student)[1], step=step)
             return weighted_mean(losses, sample_weight)
         teacher, student = self._tensors(teacher_outputs, student_outputs)
         self.check_shapes(tuple(teacher.shape), tuple(student.shape))
@@ -204,8 +207,9 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
             student = self._tensors(student_outputs, student_outputs)[1]
             self.check_shapes((*teacher_outputs.values.shape[:-1], student.shape[-1]), tuple(student.shape))
             return
-        teacher, student = self._tensors(teacher_outputs, student_outputs)
-        self.check_shapes(tuple(teacher.shape), tuple(student.shape))
+        shapes = [tuple(side.shape) for side in self._tensors(teacher_outputs, student_outputs)]
+        self.check_shapes(*shapes)
+        self.check_informative(*shapes)
 
     def check_first_batch(self, teacher, student):
         """Checks the values of the first batch.

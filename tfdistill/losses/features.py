@@ -9,17 +9,10 @@ from tfdistill.errors import ConfigurationError
 from tfdistill.losses import checks, pooling
 from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.reduction import huber
+from tfdistill.losses.scaling import unit_vectors
 
 PROJECTIONS = ("auto", "dense", "conv1x1", None)
 DISTANCES = ("mse", "cosine", "smooth_l1")
-
-# Keeps the direction of a zero vector, which has none, from dividing by zero.
-TINY = 1e-12
-
-
-def unit_vectors(x, axis=-1):
-    """`x` divided by its Euclidean length along `axis`; zero vectors stay zero, with a gradient that is finite."""
-    return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=axis, keepdims=True), TINY))
 
 
 def feature_distance(teacher, student, loss="mse"):
@@ -112,6 +105,15 @@ class ProjectedFeature(KnowledgeLoss):
         self.check_positions(teacher_shape, student_shape, type(unequal))
         if None not in (teacher_shape[-1], student_shape[-1]) and teacher_shape[-1] != student_shape[-1]:
             raise unequal
+
+    def check_informative(self, teacher_shape, student_shape):
+        if self.loss == "cosine" and 1 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least two channels with loss='cosine': the direction of one number is its sign",
+                "set loss='mse'",
+            )
 
     def elementwise(self, teacher, student, step=None, labels=None):
         return feature_distance(*pooling.to_common_size(teacher, student), self.loss)

@@ -22,13 +22,15 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, divergence="kl
         temperature: Positive number or scalar tensor.
         divergence: With p the teacher's and q the student's softened distribution: "kl" is KL(p || q), "reverse_kl" is KL(q || p), "js" the mean of
             KL(p || m) and KL(q || m) where m = (p + q) / 2, "cross_entropy" is -sum p log q (KL plus the entropy of p).
-        standardize: Whether to give both sides mean 0 and standard deviation 1 over the classes before the temperature.
+        standardize: Whether to give both sides mean 0 and standard deviation 1 over the classes before the temperature. A student's deviation counts as
+            at least `spaces.least_deviation`.
 
     Returns:
         `(batch, ...)`: the sum over classes, times `temperature ** 2`, so that gradients keep their size as the temperature changes.
     """
     if standardize:
-        teacher_logits, student_logits = spaces.standardized(teacher_logits), spaces.standardized(student_logits)
+        least = spaces.least_deviation(teacher_logits)
+        teacher_logits, student_logits = spaces.standardized(teacher_logits), spaces.standardized(student_logits, least)
     softness = 1.0 / temperature
     # Multiplying, even by one, keeps Keras from finding a student's softmax behind the tensor and warning about it.
     t, s = ops.multiply(teacher_logits, softness), ops.multiply(student_logits, softness)
@@ -44,7 +46,9 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, divergence="kl
         if divergence == "reverse_kl":
             losses = ops.sum(q * (log_q - log_p), axis=-1)
         else:
-            log_m = ops.logaddexp(log_p, log_q) - math.log(2.0)
+            # Written out, because the gradient of `logaddexp` is wrong where both are equal.
+            larger = ops.stop_gradient(ops.maximum(log_p, log_q))
+            log_m = larger + ops.log(ops.exp(log_p - larger) + ops.exp(log_q - larger)) - math.log(2.0)
             losses = 0.5 * ops.sum(ops.exp(log_p) * (log_p - log_m) + q * (log_q - log_m), axis=-1)
     return losses * (temperature * temperature)
 
@@ -79,8 +83,9 @@ def binary_soft_targets(teacher_logits, student_logits, temperature=1.0):
     """
     softness = 1.0 / temperature
     t, s = ops.multiply(teacher_logits, softness), ops.multiply(student_logits, softness)
-    # KL of Bernoulli(sigmoid t) from Bernoulli(sigmoid s); softplus never overflows.
-    losses = ops.sigmoid(t) * (t - s) + ops.softplus(s) - ops.softplus(t)
+    # KL of Bernoulli(sigmoid t) from Bernoulli(sigmoid s); softplus never overflows. Each answer's part by itself, as large logits would cancel in their sum.
+    yes, no = (ops.sigmoid(x) * (ops.softplus(-y) - ops.softplus(-x)) for x, y in ((t, s), (-t, -s)))
+    losses = yes + no
     return ops.sum(losses, axis=-1) * (temperature * temperature)
 
 
@@ -120,9 +125,14 @@ class ClassOutputs(KnowledgeLoss):
         spaces.check_class_space(type(self).__name__, "teacher", teacher, self.teacher_outputs)
         spaces.check_class_space(type(self).__name__, "student", student, self.student_outputs)
 
+    def _prepared(self, teacher, student):
+        ready = super()._prepared(teacher, student)
+        return spaces.with_float16(ready, student) if self.student_outputs == "probabilities" else ready
+
     def as_logits(self, teacher, student):
         """Both sides as logits."""
-        return spaces.as_logits(teacher, self.teacher_outputs), spaces.as_logits(student, self.student_outputs)
+        student = spaces.as_logits(student, self.student_outputs)
+        return ops.cast(spaces.as_logits(teacher, self.teacher_outputs), student.dtype), student
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -137,7 +147,9 @@ class SoftTargets(ClassOutputs):
         divergence: "kl" (teacher from student, as in the paper), "reverse_kl", "js" (Jensen-Shannon; its gradient is a quarter of KL's) or
             "cross_entropy" (KL plus a constant: the same gradient, but not 0 for equal sides).
         standardize: Whether to standardize both sides' logits first (Sun et al. 2024, arXiv 2403.01427): then the shift and scale of
-            logits do not matter. Their temperature is about 2.
+            logits do not matter. Their temperature is about 2. Needs at least three classes, none of them masked. A student's logits that deviate by less
+            than a tenth (of one, or of the teacher's deviation where that is smaller) are not scaled up in full: see `spaces.least_deviation`. The
+            deviation is the population's, as in their formula; their code takes the sample's.
         teacher_outputs: The space of the teacher's outputs, `(batch, ..., classes)`: "logits", "log_probabilities" or "probabilities".
         student_outputs: The same of the student's.
         teacher_layer: The teacher's layer; None stands for its final output.
@@ -163,6 +175,21 @@ class SoftTargets(ClassOutputs):
         self.temperature = schedules.checked("SoftTargets", "temperature", temperature)
         self.divergence = checks.choice("SoftTargets", "divergence", divergence, DIVERGENCES)
         self.standardize = checks.switch("SoftTargets", "standardize", standardize)
+
+    def check_informative(self, teacher_shape, student_shape):
+        if self.standardize and 2 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least three classes with standardize=True: two standardized logits are always 1 and -1, whatever the student says",
+                "set standardize=False",
+            )
+
+    def check_first_batch(self, teacher, student):
+        super().check_first_batch(teacher, student)
+        if self.standardize:
+            spaces.check_unmasked("SoftTargets(standardize=True)", "teacher", teacher)
+            spaces.check_unmasked("SoftTargets(standardize=True)", "student", student)
 
     def elementwise(self, teacher, student, step=None, labels=None):
         teacher, student = self.as_logits(teacher, student)
@@ -217,6 +244,12 @@ class LogitMatching(KnowledgeLoss):
         if len(student_shape) < 2:
             raise self.mismatch(teacher_shape, student_shape, "(batch, classes) or (batch, ..., classes)")
 
+    def check_informative(self, teacher_shape, student_shape):
+        if self.centered and 1 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape, student_shape, "at least two logits with centered=True: one logit less its mean is 0", "set centered=False"
+            )
+
     def check_first_batch(self, teacher, student):
         super().check_first_batch(teacher, student)
         for side, values in (("teacher", teacher), ("student", student)):
@@ -262,7 +295,11 @@ class BinarySoftTargets(KnowledgeLoss):
         spaces.check_binary_space("BinarySoftTargets", "teacher", teacher, self.teacher_outputs)
         spaces.check_binary_space("BinarySoftTargets", "student", student, self.student_outputs)
 
+    def _prepared(self, teacher, student):
+        ready = super()._prepared(teacher, student)
+        return spaces.with_float16(ready, student) if self.student_outputs == "probabilities" else ready
+
     def elementwise(self, teacher, student, step=None, labels=None):
-        teacher = spaces.as_binary_logits(teacher, self.teacher_outputs)
         student = spaces.as_binary_logits(student, self.student_outputs)
+        teacher = ops.cast(spaces.as_binary_logits(teacher, self.teacher_outputs), student.dtype)
         return binary_soft_targets(teacher, student, self.value("temperature", step, student))
