@@ -124,18 +124,22 @@ def assert_goes_on(make, fit, folder, interruption, others=list):
         assert values == history.history[name][-len(values) :], name
 
 
-@pytest.mark.parametrize("kind", DATA)
+# One of each way in which data is found again; the others take longer than they tell.
+FAST = ("arrays, shuffled", "a dataset that shuffles anew", "an endless dataset", "a PyDataset that shuffles itself")
+
+
+@pytest.mark.parametrize("kind", [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in DATA])
 def test_it_goes_on_within_an_epoch(kind, tmp_path):
     assert_goes_on(net, DATA[kind], tmp_path / "backup", (2, 2, 3))
 
 
-@pytest.mark.parametrize(
-    "kind", ["arrays, shuffled", "a dataset that shuffles anew", "an endless dataset", "a PyDataset that shuffles itself"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FAST)
 def test_it_goes_on_with_an_epoch(kind, tmp_path):
     assert_goes_on(net, DATA[kind], tmp_path / "backup", ("epoch", 2, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interruption", INTERRUPTIONS, ids=str)
 def test_it_goes_on_wherever_it_is_interrupted(interruption, tmp_path):
     assert_goes_on(net, DATA["arrays, shuffled"], tmp_path / "backup", interruption)
@@ -249,7 +253,7 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("interruption", [("epoch", 2, 2), (2, 2, 4)], ids=str)
+@pytest.mark.parametrize("interruption", [("epoch", 2, 2), pytest.param((2, 2, 4), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("kind", MORE)
 def test_what_other_callbacks_count_goes_on(kind, interruption, tmp_path):
     assert_goes_on(net, DATA["arrays in order"], tmp_path / "backup", interruption, MORE[kind])

@@ -114,7 +114,7 @@ class Counters:
             values = {**self._beginning[name], **changed.get(name, {})}
             for attribute, value in _copied(values).items():
                 # A file does not replace a method, nor anything that holds a name or a path.
-                if _counts(getattr(callback, attribute, None)) and _counts(value):
+                if attribute not in _OF_KERAS and _counts(getattr(callback, attribute, None)) and _counts(value):
                     setattr(callback, attribute, value)
 
 
