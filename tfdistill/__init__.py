@@ -11,6 +11,7 @@ from tfdistill.version import __version__
 
 # Public name -> module that defines it.
 _HOMES = {
+    "BackupAndRestore": "tfdistill.distill",
     "Distiller": "tfdistill.distill",
     "Ensemble": "tfdistill.distill",
     "RemoteTeacher": "tfdistill.distill.cache_black_box",

@@ -14,6 +14,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
 from tfdistill.errors import DataError
 from tfdistill.files import open_regular
@@ -22,6 +23,7 @@ from tfdistill.records import Record
 FLOATS = ("float16", "bfloat16", "float32")
 # What TFRecord puts before and after a record's bytes: length and its checksum, and the checksum of the bytes.
 BEFORE, AFTER = 12, 4
+_LABEL_AGAIN = "delete the folder and label again, or bring a copy back"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Layout(Record):
         return tf.reshape(tf.io.decode_raw(tf.strings.reduce_join(records), tf.uint8), [-1, self.row_bytes])
 
     def read_rows(self, path, first, count, block):
-        """Reads some rows of a shard, and no more than these.
+        """Reads some rows of a shard: the records that hold them, each compared with its checksum.
 
         Args:
             path: The shard.
@@ -155,19 +157,34 @@ class Layout(Record):
             uint8 array of shape (count, row_bytes).
 
         Raises:
-            DataError: if the file ends before.
+            DataError: if a record is damaged, or the file ends before.
         """
+        # A plain file reader in C++: unlike tf.data it may be used in worker processes.
+        try:
+            os.close(open_regular(path))
+            reader = tf_record_random_reader(os.fsencode(path))
+        except (FileNotFoundError, tf.errors.NotFoundError) as error:
+            raise DataError(f"'{path}' is gone.", "the shard that was there when the cache was joined", _LABEL_AGAIN) from error
         parts = []
-        with open(open_regular(path), "rb") as file:
-            while count:
-                record, row = divmod(first, block)
-                here = min(count, block - row)
-                file.seek(record * (BEFORE + block * self.row_bytes + AFTER) + BEFORE + row * self.row_bytes)
-                parts.append(file.read(here * self.row_bytes))
-                if len(parts[-1]) != here * self.row_bytes:
-                    raise DataError(f"'{path}' ends before row {first + here}.", mend="label this shard again")
-                first, count = first + here, count - here
-        return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, self.row_bytes)
+        while count:
+            record, row = divmod(first, block)
+            here = min(count, block - row)
+            try:
+                data, _ = reader.read(record * (BEFORE + block * self.row_bytes + AFTER))
+            except IndexError as error:
+                raise DataError(f"'{path}' ends before row {first + here}.", mend=_LABEL_AGAIN) from error
+            except tf.errors.DataLossError as error:
+                raise DataError(
+                    f"'{path}' is damaged: its record {record} (rows {record * block} to {(record + 1) * block - 1}) does not have the "
+                    "checksum that it carries.",
+                    mend=_LABEL_AGAIN,
+                ) from error
+            rows = np.frombuffer(data, np.uint8)
+            if rows.size < (row + here) * self.row_bytes or rows.size % self.row_bytes:
+                raise DataError(f"'{path}' ends before row {first + here}.", mend=_LABEL_AGAIN)
+            parts.append(rows.reshape(-1, self.row_bytes)[row : row + here])
+            first, count = first + here, count - here
+        return np.concatenate(parts)
 
 
 def write_shard(path, batches):

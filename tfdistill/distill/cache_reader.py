@@ -47,7 +47,7 @@ class SoftTargetCache(keras.Model):
                 f"The cache in '{directory}' is not the one that was saved: its manifest is {found[:16]}...", f"{sha256[:16]}..."
             )
         # In a namespace: Keras would track and wrap what is set as an attribute.
-        self._cache = types.SimpleNamespace(directory=directory, manifest=manifest, sha256=found, augment=augment, verified=False)
+        self._cache = types.SimpleNamespace(directory=directory, manifest=manifest, sha256=found, augment=augment, verified={})
         self.recorded = [keras.layers.Identity(dtype="float32", name=f"recorded_{i}") for i, _ in enumerate(manifest.settings.layers)]
         self.built = True
 
@@ -128,7 +128,7 @@ class SoftTargetCache(keras.Model):
     # As files
 
     def verify(self, advance=None):
-        """Compares every shard with its checksum.
+        """Compares every shard with its checksum, whether it was compared before or not.
 
         Args:
             advance: Function that is called after each shard, or None.
@@ -136,11 +136,18 @@ class SoftTargetCache(keras.Model):
         Raises:
             DataError: naming the file and what is wrong with it.
         """
+        self._cache.verified.clear()
+        self._verify_changed(advance)
+
+    def _verify_changed(self, advance=None):
+        """Compares the shards with their checksums that were never compared, or whose files changed since."""
         for shard in self.manifest.shards:
-            cache_manifest.verify_shard(self.directory, shard)
+            before = _file_state(self.directory / shard.file)
+            if before is None or self._cache.verified.get(shard.file) != before:
+                cache_manifest.verify_shard(self.directory, shard)
+                self._cache.verified[shard.file] = before
             if advance:
                 advance()
-        self._cache.verified = True
 
     def check_dataset(self, dataset, check="quick"):
         """Compares a data set with the one that the cache has answers to.
@@ -217,8 +224,7 @@ class SoftTargetCache(keras.Model):
                 "the function that augmented them",
                 "SoftTargetCache(directory, augment=the_function).join(...)",
             )
-        if not self._cache.verified:
-            self.verify()
+        self._verify_changed()
         self.check_dataset(source, check)
         if settings.augmented is not None:
             self._check_augmentation(source)
@@ -248,6 +254,15 @@ class SoftTargetCache(keras.Model):
 
     def build_from_config(self, config):
         self.built = True
+
+
+def _file_state(path):
+    """What changes when a file is written or replaced; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _numbered(source, block, wanted, whole):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfdistill.distill import first_batch, models
 from tfdistill.distill.cache_joined import inputs_of
+from tfdistill.distill.cache_position import following_epochs
 from tfdistill.distill.distributed import ManyDevices
 from tfdistill.distill.lessons import Lessons, Pass
 from tfdistill.distill.report import take_reports
@@ -134,8 +135,8 @@ class Distiller(ManyDevices, keras.Model):
             self._look_at(batch)
         self._freeze.hold()
         try:
-            with own_errors(self.teacher):
-                return super().fit(x, y, batch_size, *args, **kwargs)
+            with own_errors(self.teacher), following_epochs(self, x, y, batch_size, *args, **kwargs) as (args, kwargs):
+                return super().fit(*args, **kwargs)
         finally:
             self._freeze.release()
 
