@@ -107,7 +107,7 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
         raise ConfigurationError(f"batch_size={batch_size} is impossible.", "at least 1, or None for the file's own")
     if batch_size is not None and shapes is not None:
         raise ConfigurationError(f"batch_size={batch_size} and shapes={shapes} contradict each other.", "one of them")
-    shapes = None if shapes is None else {name: _checked_shape(name, shape) for name, shape in shapes.items()}
+    shapes = None if shapes is None else {name: checked_shape(name, shape) for name, shape in shapes.items()}
     engine = engine or engine_name()
     if engine not in ENGINES:
         raise ConfigurationError(f"There is no engine '{engine}'.", f"one of {', '.join(ENGINES)}", nearest(engine, ENGINES))
@@ -150,10 +150,16 @@ def try_content(content, settings):
 
 def warm_up(settings):
     """Imports what `try_content` needs, once for many files."""
+    importlib.import_module("numpy.random")  # which NumPy itself imports at the first use
     _attribute(ENGINES[settings["engine"]][0], "Interpreter")
 
 
-def _checked_shape(name, shape):
+def checked_shape(name, shape):
+    """Returns a shape of an input as a list of whole numbers.
+
+    Raises:
+        ConfigurationError: naming the input, if a size is none.
+    """
     if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in shape):
         raise ConfigurationError(f"shapes={{'{name}': {shape}}} is impossible.", "whole numbers, at least 1")
     return [int(size) for size in shape]

@@ -24,8 +24,8 @@ class Finished:
 
     Attributes:
         code: Its exit code; negative is the signal that killed it. None if it was ended at the time limit.
-        answer: What it wrote to standard output, as bytes.
-        said: The last lines of what it wrote to standard error, by native code too.
+        answer: What it wrote to its descriptor for answers, as bytes.
+        said: The last lines of what it printed, by native code too.
     """
 
     code: int | None
@@ -51,16 +51,16 @@ def death(code):
 
 
 def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seconds=None):
-    """Starts `module.main()` in a Python process of its own, with a pipe as its standard input.
+    """Starts `module.main(answers)` in a Python process of its own, with a pipe as its standard input; `answers` is a descriptor, see `stdout`.
 
     The process reads no environment variable of Python's, no `sitecustomize`, and never the working folder: it finds tfdistill by the folder it runs
     from here, and NumPy and the interpreter by the folders that this process has them from, after the standard library. It is killed when this
     process ends, however that ends.
 
     Args:
-        module: Name of the module; its standard input, output and error are the process's.
-        stdout: File or `subprocess` constant.
-        stderr: The same.
+        module: Name of the module.
+        stdout: File or `subprocess` constant, for what the module writes to `answers`.
+        stderr: The same, for what anybody prints, to standard output too.
         paths: Further folders to import from.
         dies_with_thread: Whether the kernel may kill it when the thread that starts it ends (Linux has no other link to a parent). False for a
             process that serves several threads; it then watches its standard input, which ends with this process.
@@ -82,7 +82,7 @@ def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seco
 
 
 def run(module, message, seconds, paths=(), each=None):
-    """Runs `module.main()` in a process of its own until it ends, and ends it at a time limit.
+    """Runs `module.main(answers)` in a process of its own until it ends, and ends it at a time limit.
 
     Args:
         module: Name of the module. It reads `message` from its standard input, which stays open as long as this process lives.

@@ -21,10 +21,12 @@ _MOST_SAID_BYTES = 1 << 20
 _SHARE_OF_MEMORY = 0.75
 
 
-def main():
-    """Answers requests from standard input until it ends: forks for each where it can, else does the first one itself and ends."""
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what native code prints is no answer
+def main(answers):
+    """Answers requests from standard input until it ends: forks for each where it can, else does the first one itself and ends.
+
+    Args:
+        answers: Descriptor to write to.
+    """
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads do not survive a fork
     if not hasattr(os, "fork"):
         request, content = _read_request(None)
