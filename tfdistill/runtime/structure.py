@@ -73,11 +73,11 @@ def check_structure(content):
         ExportError: naming the table and what is wrong with it.
     """
     if content[4:8] != IDENTIFIER:
-        raise ExportError(f"It ({len(content)} bytes) is not a .tflite file.", "a file with the identifier TFL3 at byte 4")
+        raise ExportError("It is not a .tflite file.", "a file with the identifier TFL3 at byte 4")
     try:
         _check_indices(_Walk(content).root())
     except _Broken as error:
-        raise ExportError(f"It ({len(content)} bytes) is damaged: {error}.", "a whole .tflite file", "write it again") from error
+        raise ExportError(f"It is damaged: {error}.", "a whole .tflite file", "write it again") from error
 
 
 class _Walk:
