@@ -111,7 +111,7 @@ class TFLiteTeacher(BlackBox):
         name: Name of the model. Defaults to the file's.
 
     Raises:
-        ModelError: if there is no such file, or it has another hash.
+        ModelError: if there is no such file, it has another hash, or no inputs or outputs.
         RuntimeUnavailable: if the interpreter cannot open the file; another process tries it first, so a damaged file ends no training.
     """
 
@@ -121,6 +121,10 @@ class TFLiteTeacher(BlackBox):
         content = read_file(_there(path, ".tflite file"))
         _require_hash(path, ".tflite file", content.sha256, sha256)
         own = open_file(content, threads)
+        if not own.inputs or not own.outputs:
+            raise ModelError(
+                f"The teacher '{path}' (.tflite file) has the inputs {list(own.inputs)} and the outputs {list(own.outputs)}.", "at least one of each"
+            )
         shapes = {n: tuple(info.shape[1:]) for n, info in sorted(own.outputs.items())}
         super().__init__(".tflite file", name or _model_name(path), shapes if len(shapes) > 1 else next(iter(shapes.values())))
         self.file, self.sha256, self.threads = path, content.sha256, threads

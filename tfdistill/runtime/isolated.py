@@ -1,5 +1,6 @@
 """Processes that hold what could crash or hang: started isolated, and ended with the process that started them."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -78,7 +79,22 @@ def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seco
         "lifetime_seconds": lifetime_seconds,
     }
     command = [sys.executable, "-I", "-S", str(_BOOTSTRAP), json.dumps(settings)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
+    with _standard_descriptors_taken():
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
+
+
+@contextlib.contextmanager
+def _standard_descriptors_taken():
+    # A service may have closed them; the pipes would take their places, and whatever anybody prints would go to the child.
+    taken = []
+    try:
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
+            taken.append(descriptor)
+        os.close(descriptor)
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 def run(module, message, seconds, paths=(), each=None):

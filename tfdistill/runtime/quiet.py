@@ -106,13 +106,14 @@ class _TurnedAside:
             self.file = 0
             with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
                 libc = ctypes.CDLL(None)
-                libc.tmpfile.restype, libc.tmpfile.argtypes = ctypes.c_void_p, []
+                libc.fdopen.restype, libc.fdopen.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_char_p]
                 for name in ("fflush", "fileno", "rewind"):
                     getattr(libc, name).argtypes = [ctypes.c_void_p]
                 self.pointer = ctypes.c_void_p.in_dll(libc, "__stderrp" if sys.platform == "darwin" else "stderr")
                 # musl's pointer lies in memory that cannot be written.
                 if _is_writable(ctypes.addressof(self.pointer)):
-                    self.libc, self.file = libc, libc.tmpfile() or 0
+                    with tempfile.TemporaryFile() as log:
+                        self.libc, self.file = libc, libc.fdopen(_high_copy(log.fileno()), b"w+") or 0
         return bool(self.file)
 
     def _print_others(self):
