@@ -162,6 +162,10 @@ def _directories():
         except (ImportError, ValueError):
             continue
         found += [os.path.dirname(path) for path in (spec and spec.submodule_search_locations) or ()]
-    known = {os.path.abspath(path): None for path in found}
-    order = {os.path.abspath(path): index for index, path in reversed(list(enumerate(sys.path))) if path}
-    return sorted(known, key=lambda path: (path == os.getcwd(), order.get(path, len(order))))
+    try:
+        working = os.getcwd()
+    except OSError:  # it was removed
+        working = None
+    known = {os.path.abspath(path): None for path in found if os.path.isabs(path) or working}
+    order = {os.path.abspath(path): index for index, path in reversed(list(enumerate(sys.path))) if os.path.isabs(path)}
+    return sorted(known, key=lambda path: (path == working, order.get(path, len(order))))

@@ -25,6 +25,7 @@ _CHILD = "tfdistill.runtime.probe_child"
 # Starting the helper and importing the interpreter; TensorFlow's takes the longest.
 _START_SECONDS = 120.0
 _REMEMBERED = 256
+_CAN_FORK = hasattr(os, "fork")
 
 
 def limit_seconds():
@@ -105,9 +106,9 @@ class _Verdicts:
 
 
 def _answer(request, content):
-    message = json.dumps({**request, "size": len(content)}).encode()
+    message = json.dumps({**request, "size": len(content), "fork": _CAN_FORK}).encode()
     message = HEADER.pack(len(message)) + message
-    if hasattr(os, "fork"):
+    if _CAN_FORK:
         return _helper.ask(message, content, request["seconds"])
     ended = isolated.run(_CHILD, message + content, request["seconds"] + _START_SECONDS)
     if ended.code is None:
