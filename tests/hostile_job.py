@@ -1,6 +1,6 @@
 """Gives damaged files to everything that reads one; run by a test in a process of its own, which must live. Prints counts as JSON.
 
-Arguments: a folder, the number of files, the seed.
+Arguments: a folder, the number of files, their seed, and N to benchmark every N-th of them (0: none), as that starts a process.
 """
 
 import collections
@@ -28,13 +28,14 @@ from tfdistill.tflite import census
 QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=1, min_seconds=0, max_seconds=0.01)
 
 
-def main(folder, count, seed):
+def main(folder, count, seed, every):
     """Runs every reader on every mutant.
 
     Args:
         folder: Where the files are written.
         count: Number of mutants.
         seed: Their seed.
+        every: Which of them are benchmarked.
     """
     warnings.simplefilter("error", ResourceWarning)
     keras.utils.disable_interactive_logging()
@@ -66,7 +67,8 @@ def main(folder, count, seed):
         results, waiting = [], []
         for number, (name, content) in enumerate(mutants({n: c for n, (c, _, _) in files.items()}, count, seed)):
             (folder / f"{number}.tflite").write_bytes(content)
-            waiting.append(pool.submit(try_one, "benchmark", number, name))
+            if every and number % every == 0:
+                waiting.append(pool.submit(try_one, "benchmark", number, name))
             results += [try_one(reader, number, name) for reader in ("census", "verify", "teacher")]
         results += [done.result() for done in waiting]
     for reader, outcome, took in results:
@@ -76,4 +78,4 @@ def main(folder, count, seed):
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))
