@@ -133,7 +133,9 @@ HOSTILE = {
     "no inputs": lambda m: (setattr(m.subgraphs[0], "inputs", []), m.signatureDefs.clear()),
     "no outputs": lambda m: (setattr(m.subgraphs[0], "outputs", []), m.signatureDefs.clear()),
     "a weight cut short": lambda m: [setattr(b, "data", b.data[:-3]) for b in m.buffers if b.data is not None and len(b.data) > 8],
-    "an operation that eats its own output": lambda m: setattr(m.subgraphs[0].operators[0], "outputs", list(m.subgraphs[0].operators[0].inputs[:1])),
+    "an operation that eats its own output": lambda m: setattr(
+        m.subgraphs[0].operators[0], "outputs", list(m.subgraphs[0].operators[0].inputs[:1])
+    ),
     "a batch of 0": lambda m: setattr(_first(m), "shape", [0, 6, 6, 2]),
 }
 READERS = {
@@ -172,7 +174,7 @@ STEPS = [0.0, -0.5, float("nan"), float("inf")]
 def test_a_quantization_step_that_is_none(step, files, tmp_path):
     path = tmp_path / "step.tflite"
     path.write_bytes(packed(files["int8"][0], lambda m: setattr(_first(m).quantization, "scale", [step])))
-    with pytest.raises(RuntimeUnavailable, match="step.tflite"):
+    with pytest.raises(RuntimeUnavailable, match=r"step\.tflite"):
         open_file(path)
 
 
@@ -214,7 +216,9 @@ def test_what_is_run_is_what_was_tried(files, tmp_path, monkeypatch):
 
 def _hostile_job(folder, *numbers):
     command = [sys.executable, str(HERE / "hostile_job.py"), str(folder), *map(str, numbers)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, env={**os.environ, "TFDISTILL_PROBE_SECONDS": "2"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=900, env={**os.environ, "TFDISTILL_PROBE_SECONDS": "2"}
+    )
     assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-3000:]}"
     found = json.loads(done.stdout.splitlines()[-1])
     print(json.dumps(found["outcomes"]), found["seconds"])

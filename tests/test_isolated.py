@@ -197,3 +197,22 @@ def test_where_nothing_can_be_forked_each_file_has_a_process(name, match, reques
             open_file(request.getfixturevalue(name), threads=5)
     else:
         assert open_file(request.getfixturevalue(name), threads=5).outputs
+
+
+@pytest.mark.parametrize("executable", ["/no/such/python", ""])
+def test_a_python_that_cannot_be_started(executable, path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(probe, "_helper", probe._Helper())
+    with pytest.raises(RuntimeUnavailable, match="No process can be started"):
+        open_file(path, threads=6)
+
+
+def test_a_helper_that_cannot_work_says_why(path, monkeypatch, tmp_path):
+    (tmp_path / "broken_helper.py").write_text("def main(answers):\n    raise OSError('something is missing')\n")
+    start = isolated.start
+    monkeypatch.setattr(isolated, "start", lambda *arguments, **options: start(*arguments, **options, paths=[tmp_path]))
+    monkeypatch.setattr(probe, "_CHILD", "broken_helper")
+    monkeypatch.setattr(probe, "_helper", probe._Helper())
+    with pytest.raises(RuntimeUnavailable, match=r"failed with exit code 1(.|\n)*something is missing"):
+        open_file(path, threads=7)
