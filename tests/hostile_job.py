@@ -24,6 +24,7 @@ from tfdistill.benchmark import Timing
 from tfdistill.distill.teacher_files import TFLiteTeacher
 from tfdistill.errors import TfdistillError
 from tfdistill.tflite import census
+from tfdistill.tflite.trained import integer_weights
 
 QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=1, min_seconds=0, max_seconds=0.01)
 
@@ -42,6 +43,7 @@ def main(folder, count, seed, every):
     files = originals(folder)
     readers = {
         "census": lambda path, model, x: census(path),
+        "weights": lambda path, model, x: integer_weights(path),
         "verify": lambda path, model, x: verify(path, model, x),
         "teacher": lambda path, model, x: TFLiteTeacher(path)(x),
         "benchmark": lambda path, model, x: tfdistill.benchmark(path, timing=QUICK, timeout_seconds=5),
@@ -69,7 +71,7 @@ def main(folder, count, seed, every):
             (folder / f"{number}.tflite").write_bytes(content)
             if every and number % every == 0:
                 waiting.append(pool.submit(try_one, "benchmark", number, name))
-            results += [try_one(reader, number, name) for reader in ("census", "verify", "teacher")]
+            results += [try_one(reader, number, name) for reader in ("census", "weights", "verify", "teacher")]
         results += [done.result() for done in waiting]
     for reader, outcome, took in results:
         outcomes[reader][outcome] += 1

@@ -21,6 +21,7 @@ from tfdistill.runtime.interpreter import ModelFile, open_file
 from tfdistill.runtime.schema import schema
 from tfdistill.runtime.structure import check_structure
 from tfdistill.tflite import census
+from tfdistill.tflite.trained import integer_weights
 
 HERE = pathlib.Path(__file__).parent
 QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=1, min_seconds=0, max_seconds=0.01)
@@ -76,6 +77,33 @@ def _many_tables(content):
     return bytes(builder.Output())
 
 
+def _long_vectors(content):
+    """Two hundred tensors that share one shape of 4,000 sizes."""
+    builder = flatbuffers.Builder(1024)
+    classes = schema()
+    shape = builder.CreateNumpyVector(np.ones(4000, "int32"))
+
+    def vector(start, items):
+        start(builder, len(items))
+        for item in items:
+            builder.PrependUOffsetTRelative(item)
+        return builder.EndVector()
+
+    tensors = []
+    for _ in range(200):
+        classes.TensorStart(builder)
+        classes.TensorAddShape(builder, shape)
+        tensors.append(classes.TensorEnd(builder))
+    tensors = vector(classes.SubGraphStartTensorsVector, tensors)
+    classes.SubGraphStart(builder)
+    classes.SubGraphAddTensors(builder, tensors)
+    graphs = vector(classes.ModelStartSubgraphsVector, [classes.SubGraphEnd(builder)])
+    classes.ModelStart(builder)
+    classes.ModelAddSubgraphs(builder, graphs)
+    builder.Finish(classes.ModelEnd(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def _first(model):
     return model.subgraphs[0].tensors[0]
 
@@ -91,6 +119,7 @@ BROKEN = {
     "layout before the beginning": lambda c: _with_word(c, _root(c), 0x7FFFFFFF),
     "layout beyond the end": lambda c: _with_word(c, _root(c), 0x80000000),
     "tables without end": _many_tables,
+    "vectors used again and again": _long_vectors,
     "no graph": lambda c: packed(c, lambda m: m.subgraphs.clear()),
     "a buffer that is not there": lambda c: packed(c, lambda m: setattr(_first(m), "buffer", 999)),
     "an operation that is not there": lambda c: packed(c, lambda m: setattr(m.subgraphs[0].operators[0], "opcodeIndex", 99)),
@@ -105,6 +134,8 @@ def test_bounds_are_checked_first(how, files, tmp_path):
     path.write_bytes(BROKEN[how](files["float"][0]))
     with pytest.raises(ExportError, match=r"broken.tflite' \(\d+ bytes\) is (damaged: .|not a .tflite file)"):
         census(path)
+    with pytest.raises(ExportError, match=r"broken.tflite' \(\d+ bytes\) is (damaged: .|not a .tflite file)"):
+        integer_weights(path)
     with pytest.raises(RuntimeUnavailable, match=r"broken.tflite' \(\d+ bytes\): It is (damaged: .|not a .tflite file)"):
         open_file(path)
 

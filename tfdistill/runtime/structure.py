@@ -57,6 +57,8 @@ _TABLES = {
 _TABLES["Model"][7] = "tables:SignatureDef"
 # Tables may be shared, so a small file can hold paths without end. One that is not shared takes 4 bytes and an offset of 4 to it at least.
 _BYTES_OF_A_TABLE = 4
+# How often all vectors together may use each byte of the file, for the same reason.
+_USES_OF_A_BYTE = 16
 
 
 class _Broken(Exception):
@@ -85,6 +87,7 @@ class _Walk:
 
     def __init__(self, content):
         self.content, self.size, self.left = content, len(content), len(content) // _BYTES_OF_A_TABLE
+        self.bytes_left = self.size * _USES_OF_A_BYTE
 
     def root(self):
         return self.table("Model", self.follow(0, "the root"))
@@ -105,6 +108,9 @@ class _Walk:
         count = self.number(position, "<I", what)
         if position + 4 + count * width > self.size:
             raise _Broken(f"{what} has {count} elements at byte {position}")
+        self.bytes_left -= count * width
+        if self.bytes_left < 0:
+            raise _Broken(f"its vectors hold over {_USES_OF_A_BYTE} times its bytes")
         return position + 4, count
 
     def table(self, kind, position):
