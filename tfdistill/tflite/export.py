@@ -130,7 +130,7 @@ def export_tflite(
     with write_whole(path) as beside:
         fed = calibrating if kind.integer_only else None
         beside.write_bytes(convert(model, signature, kind, io, fed, batch_size, allow_flex))
-        counted = dataclasses.replace(census(beside), path=str(path))
+        counted = dataclasses.replace(census(beside, True), path=str(path))  # trusted: written just now
         if not allow_flex:
             require_no_flex(counted)
         if kind.integer_only:
@@ -138,7 +138,7 @@ def export_tflite(
             require_trained_bits(beside, model)
         found = None
         if checking is not None and not counted.flex_ops:
-            found = verify_samples(beside, model, signature, checking, limits, name=str(path))
+            found = verify_samples(beside, model, signature, checking, limits, name=str(path), trusted=True)
     return ExportRecord(
         variant=variant,
         path=str(path),

@@ -9,7 +9,7 @@ import numpy as np
 from tfdistill.errors import ConfigurationError, DataError, VerificationError
 from tfdistill.progress import progress
 from tfdistill.records import Record
-from tfdistill.runtime.interpreter import open_file
+from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tflite.calibration import collect
 from tfdistill.tflite.contents import census
 from tfdistill.tflite.signature import describe
@@ -102,11 +102,12 @@ def verify(path, model, x, y=None, variant="float32", tolerances=None, threads=1
     return verify_samples(path, model, signature, samples, limits, threads)
 
 
-def verify_samples(path, model, signature, samples, limits, threads=1, name=None):
-    """The part of `verify` that works on checked `Samples` and settled `Tolerances`; `name` is what the record calls the file."""
+def verify_samples(path, model, signature, samples, limits, threads=1, name=None, trusted=False):
+    """The part of `verify` that works on checked `Samples` and settled `Tolerances`; `name` is what the record calls the file, `trusted` says that the caller wrote it."""
     path, shown = pathlib.Path(path), name or str(path)
-    counted = census(path)  # a damaged file is named as such before an interpreter sees it
-    opened = open_file(path, threads=threads)
+    file = path if trusted else read_file(path)  # what is counted and what is run are the same bytes
+    counted = census(file, trusted)  # a damaged file is named as such before an interpreter sees it
+    opened = open_file(file, threads=threads, trusted=trusted)
     if set(opened.inputs) != {i.name for i in signature.inputs}:
         raise VerificationError(
             f"'{shown}' takes the inputs {sorted(opened.inputs)}, "
