@@ -189,7 +189,8 @@ class TFLiteModel:
             advance: Called with the number of samples done after each batch.
 
         Returns:
-            Dict of output name -> array (samples, ...), dequantized to float32 where the tensor is quantized.
+            Dict of output name -> array (samples, ...), dequantized to float32 where the tensor is quantized. An output whose first axis is
+            not the batch comes whole from every run: (runs, *its shape).
 
         Raises:
             DataError: for missing or unknown names, or shapes that do not fit.
@@ -208,7 +209,7 @@ class TFLiteModel:
             self.set_inputs(part)
             self.invoke()
             for name, values in self.read_outputs().items():
-                collected[name].append(values[:size])
+                collected[name].append(values[:size] if values.shape[:1] == (batch,) else values[None])
             if advance:
                 advance(size)
         return {name: info.dequantize(np.concatenate(collected[name])) for name, info in self.outputs.items()}
