@@ -77,7 +77,7 @@ def engine_name():
     raise RuntimeUnavailable("No TFLite interpreter is installed.", f"one of {', '.join(ENGINES)}", "pip install ai-edge-litert")
 
 
-def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None):
+def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, shapes=None, trusted=False):
     """Opens a .tflite file and allocates its tensors.
 
     Args:
@@ -86,6 +86,9 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None):
         xnnpack: Whether XNNPACK may take the nodes it can; False runs the plain built-in kernels.
         batch_size: Resize every input to this batch first; None keeps the file's own.
         engine: One of `ENGINES`; None takes the first that is installed.
+        shapes: Dict of input name -> full shape, batch included, to resize these inputs to: for inputs without a fixed size. The others keep their
+            shapes. Not together with `batch_size`.
+        trusted: Whether the caller itself wrote the file just now.
 
     Returns:
         A `TFLiteModel`.
@@ -117,6 +120,9 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None):
             if batch_size is not None:
                 for detail in interpreter.get_input_details():
                     interpreter.resize_tensor_input(detail["index"], [batch_size, *detail["shape"][1:]])
+            for name, info in _named(interpreter, "input").items() if shapes else ():
+                if name in shapes:
+                    interpreter.resize_tensor_input(info.index, list(shapes[name]))
             interpreter.allocate_tensors()
             init_seconds = time.perf_counter() - began
     except (ValueError, RuntimeError, ImportError) as error:
