@@ -15,10 +15,15 @@ from tfdistill.tflite.variants import DECIDED_MARGIN
 MIN_VALUES = 16
 # An index is judged alone if it varies by more than this share of its unit, where there is one.
 UNIT_FLOOR = 0.05
+# Range of the activations that give their output a unit.
+_BOUNDED = {"softmax": 1.0, "sigmoid": 1.0, "hard_sigmoid": 1.0, "tanh": 2.0}
+MANY_FEATURES = 16
 # Float32 rounding in the layers before an output grows with the output's magnitude: a few dozen units in the last place.
 ROUNDING = 64 * 2.0**-23
 # A Keras output that varies by less than this share of its magnitude varies by rounding alone.
 CONSTANT = 1e-5
+# An index with no larger a coefficient of determination is no better than a constant; a constant has 0, or somewhat more where it has a few outliers right.
+CONSTANT_R_SQUARED = 0.1
 SHOWN = 5
 
 
@@ -68,7 +73,10 @@ class OutputComparison(Record):
         lowest_r_squared: Lowest coefficient of determination against Keras over those; None if there are none.
         max_error_of_spread: Largest, over those, of the largest error divided by the index's spread, after float rounding is taken off; None for scores of classes and decisions.
         mean_error_of_spread: The same of the mean errors.
+        changes_r_squared: Lowest coefficient of determination of the changes from one sample to the next, over the judged indices of numbers: about `lowest_r_squared` for samples in
+            random order, less for a series whose changes are small beside its trend. None for classes and decisions.
         worst_indices: The judged indices with the lowest coefficients, at most five, lowest first.
+        lost_indices: Indices of numbers that the file has as a constant, but that vary by less than a twentieth of the output's unit: at most five.
         worst_samples: Positions of the samples with the largest errors, at most five, largest first.
         extreme_samples: Positions of samples that stretch the Keras output's range to five times that of all others.
     """
@@ -94,7 +102,9 @@ class OutputComparison(Record):
     lowest_r_squared: float | None = None
     max_error_of_spread: float | None = None
     mean_error_of_spread: float | None = None
+    changes_r_squared: float | None = None
     worst_indices: tuple[IndexComparison, ...] = ()
+    lost_indices: tuple[IndexComparison, ...] = ()
     worst_samples: tuple[int, ...] = ()
     extreme_samples: tuple[int, ...] = ()
 
@@ -206,16 +216,21 @@ def _by_index(expected, actual, bulk, unit, own):
         r_squared = np.fmin(r_squared, tasks.r_squared(expected, _without_rounding(expected, actual, noise)))
     varies = (spread > CONSTANT * magnitude) & np.isfinite(r_squared) & (len(true) >= MIN_VALUES)
     judged = varies & (spread > UNIT_FLOOR * unit)
-    order = np.flatnonzero(judged)[np.argsort(r_squared[judged], kind="stable")]
+    largest, mean = apart.max(0), apart.mean(0)
+
+    def worst(among):
+        order = np.flatnonzero(among)[np.argsort(r_squared[among], kind="stable")][:SHOWN]
+        return tuple(IndexComparison(int(j), float(spread[j]), float(largest[j]), float(mean[j]), float(r_squared[j])) for j in order)
+
     found = {"judged_indices": int(judged.sum()), "worst_samples": _largest(_relative(difference, spread, judged))}
+    if own:
+        found["lost_indices"] = worst(varies & ~judged & (r_squared <= CONSTANT_R_SQUARED))
     if not judged.any():
         return found
-    largest, mean = apart.max(0), apart.mean(0)
     if own:
         found["max_error_of_spread"] = float((np.maximum(largest - noise, 0) / np.where(judged, spread, 1))[judged].max())
         found["mean_error_of_spread"] = float((np.maximum(mean - noise, 0) / np.where(judged, spread, 1))[judged].max())
-    worst = tuple(IndexComparison(int(j), float(spread[j]), float(largest[j]), float(mean[j]), float(r_squared[j])) for j in order[:SHOWN])
-    return found | {"lowest_r_squared": float(r_squared[order[0]]), "worst_indices": worst}
+    return found | {"lowest_r_squared": float(r_squared[judged].min()), "worst_indices": worst(judged)}
 
 
 def _against_labels(expected, actual, labels, name, task, threshold):
@@ -244,13 +259,17 @@ def _against_labels(expected, actual, labels, name, task, threshold):
 
 def _unit(expected, task, last_activation, reconstructed):
     """Returns what an index has to vary by a twentieth of to be judged alone: one for all indices, or one for each."""
+    if last_activation in _BOUNDED:
+        return _BOUNDED[last_activation]
     if task == "regression" and reconstructed is not None:
         width = np.ptp(tasks.columns(np.asarray(reconstructed, np.float64)), axis=0)
-        return np.where(width > 0, width, np.inf)  # what the model answers where its input never varies is not asked for
+        # What the model answers where its input never varies is not asked for. Many features are those of one signal, such as pixels, and share a unit; few may have one each.
+        unit = np.median(width[width > 0]) if np.count_nonzero(width) >= MANY_FEATURES else width
+        return np.where(width > 0, unit, np.inf)
     if task is None or task == "regression":
         return 0.0
     # The scores of one output share their unit: a class that is never likely need not be resolved.
-    return 1.0 if last_activation in ("softmax", "sigmoid") else float(np.ptp(expected))
+    return float(np.ptp(expected))
 
 
 def _rows_sum_to_one(values):

@@ -140,8 +140,8 @@ def export_tflite(
     require_trained_ranges(model)
     calibrating, checking = _samples(calibration, verify_on, signature, max_calibration_samples)
     fed = calibrating if kind.integer_only else None
-    extreme = extreme_calibration(fed, signature) if fed else []
-    warn(extreme)
+    extreme = extreme_calibration(fed, signature) if fed else {}
+    warn(extreme.values())
     with write_whole(path) as beside:
         with initial_states(model):
             beside.write_bytes(convert(model, signature, kind, io, fed, batch_size, allow_flex))
@@ -154,7 +154,7 @@ def export_tflite(
         found, urgent = None, ()
         if checking is not None and not counted.flex_ops:
             found, urgent = verify_samples(
-                beside, model, signature, checking, limits, name=str(path), task=task, notes=extreme, trusted=True
+                beside, model, signature, checking, limits, name=str(path), task=task, extreme=extreme, trusted=True
             )
     warn(urgent)
     return ExportRecord(

@@ -61,9 +61,9 @@ def extreme_calibration(samples, signature):
         signature: The model's `ModelSignature`.
 
     Returns:
-        List of sentences, one for each input that has such samples.
+        Dict of input name to a sentence, for each input that has such samples.
     """
-    notes = []
+    notes = {}
     for i in signature.inputs:
         array = samples.inputs[i.name]
         if array.dtype.kind != "f" or not array.size:
@@ -75,7 +75,7 @@ def extreme_calibration(samples, signature):
         rest = np.delete(rows, extreme, axis=0)
         steps = 255 * _width(rest, rest) / _width(rows, rows)
         named = _listed(sorted(int(p) for p in samples.positions[extreme]))
-        notes.append(
+        notes[i.name] = (
             f"Calibration {'sample' if len(extreme) == 1 else 'samples'} {named} of input '{i.key}' {'reaches' if len(extreme) == 1 else 'reach'} from {rows[extreme].min():.4g} to "
             f"{rows[extreme].max():.4g}, all others from {rest.min():.4g} to {rest.max():.4g}: these get {steps:.1f} of the 255 steps of int8. "
             f"Leave {'it' if len(extreme) == 1 else 'them'} out of the calibration data, or clip the input."
@@ -83,7 +83,7 @@ def extreme_calibration(samples, signature):
     return notes
 
 
-def coarse_inputs(path, opened, model_outputs, expected, samples, signature, outputs):
+def coarse_inputs(path, opened, reference, expected, samples, signature, outputs, known=()):
     """Says which input features the file's own steps are too coarse for.
 
     The Keras model is run on the inputs as the file rounds them, coarse features alone. Only what costs it decisions or variation is reported: a feature of few steps that the model hardly
@@ -92,11 +92,12 @@ def coarse_inputs(path, opened, model_outputs, expected, samples, signature, out
     Args:
         path: The .tflite file.
         opened: The same file, opened.
-        model_outputs: Function from a dict of input arrays to a dict of output arrays, of the Keras model.
+        reference: The model's `Reference`.
         expected: What it returns for `samples`.
         samples: `Samples`.
         signature: The model's `ModelSignature`.
         outputs: Dict of output name to `OutputComparison`.
+        known: Names of inputs whose steps are known to be coarse for another reason.
 
     Returns:
         List of sentences, one for each such input.
@@ -104,7 +105,7 @@ def coarse_inputs(path, opened, model_outputs, expected, samples, signature, out
     quantizations, notes = input_quantization(path, opened), []
     for i in signature.inputs:
         array = samples.inputs[i.name]
-        if i.name not in quantizations or array.dtype.kind != "f" or array.ndim < 2:
+        if i.name in known or i.name not in quantizations or array.dtype.kind != "f" or array.ndim < 2:
             continue
         step, zero, kind = quantizations[i.name]
         spread = _ordinary_spread(array)
@@ -114,14 +115,17 @@ def coarse_inputs(path, opened, model_outputs, expected, samples, signature, out
         limits = np.iinfo(kind)
         rounded = array.copy()
         rounded[..., coarse] = (np.clip(np.round(array[..., coarse] / step) + zero, limits.min, limits.max) - zero) * step
-        lost = _loss(expected, model_outputs({**samples.inputs, i.name: rounded}), outputs)
+        lost = _loss(expected, reference({**samples.inputs, i.name: rounded}), outputs)
         if lost <= COARSE_LOSS:
             continue
+        own_step = _width_of_features(array)[coarse] / 255
+        splittable = coarse[spread[coarse] >= FEW_STEPS * own_step]
         features = ", ".join(f"{j} ({spread[j] / step:.2g} steps)" for j in coarse[:_SHOWN]) + (", ..." if len(coarse) > _SHOWN else "")
         notes.append(
             f"The file reads input '{i.key}' in steps of {step:.4g}, too coarse for {'feature' if len(coarse) == 1 else 'features'} {features}: rounding "
             f"{'it' if len(coarse) == 1 else 'them'} alone costs the Keras model {min(lost, 1):.0%} of an output's variation or decisions. "
-            "Give features of other units inputs of their own, or normalize the features before they reach the model."
+            "Normalize the features before they reach the model"
+            + (f", or give {_listed([int(j) for j in splittable])} inputs of their own." if len(splittable) == len(coarse) else ".")
         )
     return notes
 
@@ -166,6 +170,11 @@ def _ordinary_spread(array):
         kept = np.setdiff1d(np.arange(len(array)), stretching_samples(low[:, j] - np.median(low[:, j]), high[:, j] - np.median(low[:, j])))
         spread[j] = high[kept, j].max() - low[kept, j].min()
     return spread
+
+
+def _width_of_features(array):
+    columns = tasks.columns(array)
+    return np.maximum(columns.max(0), 0) - np.minimum(columns.min(0), 0)
 
 
 def _loss(expected, rounded, outputs):

@@ -1,17 +1,30 @@
 """What a verified file has to meet, and what is only said."""
 
+import dataclasses
 import math
 
 from tfdistill.errors import VerificationError
+from tfdistill.tflite.comparison import CONSTANT_R_SQUARED
 from tfdistill.tflite.variants import DEFAULT_ACCURACY_DROP, Tolerances
 
 # With fewer decided samples than this share an agreement says little.
 FEW_DECIDED = 0.05
 # A mean absolute error that grows by this factor is said even where it is small beside the labels' own variation.
 NOTABLE_RISE = 1.5
+# A file that follows the values but not their changes from sample to sample is of no use for a series with a trend.
+FOLLOWED = 0.5
 # Whole numbers of a float32 file may differ where Keras's own scores tie.
 _EQUAL_IN_FLOAT = 0.999
-_CALIBRATE = "calibrate on more representative samples, train quantization-aware, or set {} of the tolerances"
+_SCALE = "give values of different units outputs of their own, or scale them to one unit"
+_CALIBRATE = "calibrate on samples of the kind that the model will meet"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fault:
+    happened: str
+    expected: str
+    mend: str
+    limit: str | None  # the tolerance that decides; None for what fails whatever is set
 
 
 def require(record, limits):
@@ -27,22 +40,29 @@ def require(record, limits):
     if limits == Tolerances():
         return
     faults = [fault for name, output in record.outputs.items() for fault in _faults(name, output, record, limits)]
-    if faults:
-        happened, expected, mend = zip(*faults, strict=True)
-        notes = [f"Noticed: {note}" for note in record.notes]
-        raise VerificationError("\n".join([*happened, *notes]), "; ".join(dict.fromkeys(expected)), "; ".join(dict.fromkeys(mend)))
+    if not faults:
+        return
+    mends, set_them = dict.fromkeys(f.mend for f in faults), dict.fromkeys(f.limit for f in faults if f.limit)
+    # What fails whatever is set is not mended by another limit.
+    loosen = f", or set {' and '.join(set_them)} of the tolerances if this is good enough" if all(f.limit for f in faults) else ""
+    raise VerificationError(
+        "\n".join([*(f.happened for f in faults), *(f"Noticed: {note}" for note in record.notes)]),
+        "; ".join(dict.fromkeys(f.expected for f in faults)),
+        "; ".join(mends) + loosen,
+    )
 
 
 def _faults(name, output, record, limits):
     where = f"Output '{name}' of '{record.path}'"
     if output.equal_share is None:
-        yield from _distances(where, output, record, limits)
-        yield from _constants(name, output, record, limits)
+        poor = list(_constants(where, output, limits))
+        yield from _distances(where, output, record, limits, bool(poor))
+        yield from poor
     yield from _decisions(where, output, record, limits)
     yield from _losses(where, output, record, limits)
 
 
-def _distances(where, output, record, limits):
+def _distances(where, output, record, limits, indices_named):
     found = {
         "max_relative_error": (output.max_abs_error, output.max_error_of_spread),
         "max_relative_mean_error": (output.mean_abs_error, output.mean_error_of_spread),
@@ -52,37 +72,38 @@ def _distances(where, output, record, limits):
         if bound is None:
             continue
         value = error / output.scale if output.scale else error
-        mend = f"look at the model's ranges, or set {limit} of the tolerances if this is good enough"
+        at = f"{kind} error, {record.samples} samples, the largest at {list(output.worst_samples)}"
         if value > bound:
-            yield (
-                f"{where} is {value:.3g} of its scale {output.scale:.4g} away from Keras's "
-                f"({kind} error, {record.samples} samples, the largest errors at samples {list(output.worst_samples)}; {output}).",
-                f"at most {bound:g}",
-                mend,
+            yield _Fault(
+                f"{where} is {value:.3g} of its scale {output.scale:.4g} away from Keras's ({at}).", f"at most {bound:g}", _CALIBRATE, limit
             )
-        elif of_spread is not None and of_spread > bound:
-            yield (
-                f"{where} is {of_spread:.3g} of an index's own spread away from Keras's ({kind} error, {record.samples} samples): {_indices(output.worst_indices)}.",
+        elif of_spread is not None and of_spread > bound and not indices_named:
+            yield _Fault(
+                f"{where} is {of_spread:.3g} of an index's own spread away from Keras's ({at}): {_indices(output.worst_indices)}.",
                 f"at most {bound:g} of each index's spread",
-                mend,
+                _SCALE,
+                limit,
             )
 
 
-def _constants(name, output, record, limits):
+def _constants(where, output, limits):
     least = limits.min_r_squared if output.max_error_of_spread is not None else None
-    useless = [i for i in output.worst_indices if i.r_squared <= 0]
-    poor = [i for i in output.worst_indices if least is not None and 0 < i.r_squared < least]
+    mend = _CALIBRATE if output.max_error_of_spread is None else _SCALE
+    useless = [i for i in output.worst_indices if i.r_squared <= CONSTANT_R_SQUARED]
+    poor = [i for i in output.worst_indices if least is not None and CONSTANT_R_SQUARED < i.r_squared < least]
     if useless:
-        yield (
-            f"Output '{name}' of '{record.path}' is no better than a constant at {_indices(useless)}.",
+        yield _Fault(
+            f"{where} is no better than a constant at {_indices(useless)}.",
             "values that follow Keras's at every index that varies",
-            "give values of different units outputs of their own, scale them to one unit, or let the model give them normalized",
+            mend,
+            None,
         )
     if poor:
-        yield (
-            f"Output '{name}' of '{record.path}' hardly follows Keras's at {_indices(poor)}.",
+        yield _Fault(
+            f"{where} hardly follows Keras's at {_indices(poor)}.",
             f"an R-squared of at least {least:g} at every index that varies",
-            _CALIBRATE.format("min_r_squared"),
+            _SCALE,
+            "min_r_squared",
         )
 
 
@@ -97,19 +118,21 @@ def _decisions(where, output, record, limits):
     if output.equal_share is not None:
         least = _EQUAL_IN_FLOAT if least is None and limits.max_relative_error is not None else least
         if least is not None and output.equal_share < least:
-            yield (
+            yield _Fault(
                 f"{where} equals Keras's in {output.equal_share:.2%} of its whole numbers (the fewest at samples {list(output.worst_samples)}).",
                 f"at least {least:.2%}",
-                _CALIBRATE.format("min_argmax_agreement"),
+                _CALIBRATE,
+                "min_argmax_agreement",
             )
         return
     agreement = output.decided_agreement
     if agreement is not None and least is not None and agreement < least:
-        yield (
+        yield _Fault(
             f"{where} names Keras's class on {agreement:.1%} of {output.decided} clearly decided samples "
             f"({output.argmax_agreement:.1%} of all {record.samples}).",
             f"at least {least:.1%}",
-            _CALIBRATE.format("min_argmax_agreement"),
+            _CALIBRATE,
+            "min_argmax_agreement",
         )
 
 
@@ -120,18 +143,20 @@ def _losses(where, output, record, limits):
     if output.accuracy is not None:
         bound = DEFAULT_ACCURACY_DROP if limits.max_accuracy_drop is None else limits.max_accuracy_drop
         if low > bound:
-            yield (
+            yield _Fault(
                 f"{where} has an accuracy of {output.accuracy:.4f} where the Keras model has {output.keras_accuracy:.4f} on the same {record.samples} samples "
                 f"(drop {low:.4f} to {high:.4f} at 95 %).",
                 f"a drop of at most {bound:g}",
-                _CALIBRATE.format("max_accuracy_drop"),
+                _CALIBRATE,
+                "max_accuracy_drop",
             )
     elif limits.max_error_rise is not None and low > limits.max_error_rise * output.constant_error:
-        yield (
+        yield _Fault(
             f"{where} has a mean absolute error of {output.metric_value:.4g} where the Keras model has {output.keras_metric_value:.4g} on the same {record.samples} samples "
             f"(rise {low:.4g} to {high:.4g} at 95 %; the best constant would make an error of {output.constant_error:.4g}).",
             f"a rise of at most {limits.max_error_rise:g} of the constant's error",
-            _CALIBRATE.format("max_error_rise"),
+            _CALIBRATE,
+            "max_error_rise",
         )
 
 
@@ -160,6 +185,15 @@ def remarks(name, output, count, limits):
         least = limits.min_argmax_agreement
         if output.task is not None and output.loss_interval is None and least is not None and output.argmax_agreement < least:
             urgent.append(notes[-1])
+    if output.lost_indices:
+        notes.append(
+            f"The file has output '{name}' constant at {_indices(output.lost_indices)}: there Keras varies by less than a twentieth of the output's unit."
+        )
+    if output.changes_r_squared is not None and output.changes_r_squared < FOLLOWED <= output.lowest_r_squared:
+        notes.append(
+            f"The file follows output '{name}' (R-squared at least {output.lowest_r_squared:.3f}), but not its changes from one sample to the next (R-squared {output.changes_r_squared:.3f}). "
+            "If the samples are a series, what it is to predict may be lost beside its trend: let the model predict differences."
+        )
     if output.loss_interval is None:
         return notes, urgent
     low, high = output.loss_interval

@@ -98,7 +98,7 @@ def verify(path, model, x, y=None, variant="float32", tolerances=None, threads=1
     return record
 
 
-def verify_samples(path, model, signature, samples, limits, threads=1, name=None, task=None, notes=(), trusted=False):
+def verify_samples(path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False):
     """The part of `verify` that works on checked `Samples` and settled `Tolerances`.
 
     Args:
@@ -110,7 +110,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         threads: CPU threads.
         name: What the record calls the file.
         task: As in `verify`.
-        notes: Notes of the export, for the record.
+        extreme: What `extreme_calibration` found when the file was calibrated, for the record.
         trusted: Whether this very call wrote the file.
 
     Returns:
@@ -136,7 +136,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
                 "a file that was exported from this model",
             )
         outputs = _compare(model, signature, samples, expected, actual, task)
-        coarse = coarse_inputs(path, opened, reference, expected, samples, signature, outputs)
+        coarse = coarse_inputs(path, opened, reference, expected, samples, signature, outputs, known=extreme or ())
     said = [remarks(n, output, int(np.prod(expected[n].shape[:-1])), limits) for n, output in outputs.items()]
     record = VerificationRecord(
         path=shown,
@@ -149,7 +149,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         accuracy=_lowest(o.accuracy for o in outputs.values()),
         keras_accuracy=_lowest(o.keras_accuracy for o in outputs.values()),
         outputs=outputs,
-        notes=(*notes, *coarse, *(note for found, _ in said for note in found)),
+        notes=(*(extreme or {}).values(), *coarse, *(note for found, _ in said for note in found)),
     )
     require(record, limits)
     return record, [*coarse, *(note for _, urgent in said for note in urgent)]
