@@ -230,6 +230,8 @@ def _by_index(expected, actual, bulk, unit, own):
     if own:
         found["max_error_of_spread"] = float((np.maximum(largest - noise, 0) / np.where(judged, spread, 1))[judged].max())
         found["mean_error_of_spread"] = float((np.maximum(mean - noise, 0) / np.where(judged, spread, 1))[judged].max())
+        changes = tasks.r_squared(np.diff(expected, axis=0), np.diff(_without_rounding(expected, actual, noise), axis=0))[judged]
+        found["changes_r_squared"] = None if np.isnan(changes).all() else float(np.nanmin(changes))
     return found | {"lowest_r_squared": float(r_squared[judged].min()), "worst_indices": worst(judged)}
 
 

@@ -12,12 +12,12 @@ _BATCH = 128
 
 
 class Reference:
-    """A Keras model that answers on named NumPy arrays, from its initial state, as a file does.
+    """A Keras model that answers on named NumPy arrays as a freshly opened file does: from its initial state, which it carries on from batch to batch if it keeps one.
 
     Args:
         model: A built Keras model.
         signature: Its `ModelSignature`.
-        file_batch: Batch of the file. Outputs without a batch axis depend on how the samples are batched, so such a model runs on the file's own batches.
+        file_batch: Batch of the file. States, and outputs without a batch axis, depend on how the samples are batched, so such a model runs on the file's own batches.
     """
 
     def __init__(self, model, signature, file_batch):
@@ -40,8 +40,9 @@ class Reference:
         fixed = self.signature.inputs[0].batch
         count = len(next(iter(inputs.values())))
         if self.batched is None:
-            self.batched = fixed is not None or self._is_batched(inputs, min(count, _BATCH))
+            self.batched = fixed is not None or (not self.stateful and self._is_batched(inputs, min(count, _BATCH)))
         batch = fixed or (min(count, _BATCH) if self.batched else self.file_batch)
+        reset_states(self.stateful)
         return self._run(inputs, count, batch)
 
     def _is_batched(self, inputs, size):
@@ -73,7 +74,6 @@ class Reference:
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     def _answer(self, batch):
-        reset_states(self.stateful)
         outputs = self.model(self.signature.pack(batch), training=False)
         return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in self.signature.name_outputs(outputs).items()}
 
