@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 
 from tfdistill import tasks
-from tfdistill.runtime.schema import schema
 
 # Fewer samples than this do not tell which of them is unusual.
 _FEW = 16
@@ -83,15 +82,14 @@ def extreme_calibration(samples, signature):
     return notes
 
 
-def coarse_inputs(path, opened, reference, expected, samples, signature, outputs, known=()):
+def coarse_inputs(steps, reference, expected, samples, signature, outputs, known=()):
     """Says which input features the file's own steps are too coarse for.
 
     The Keras model is run on the inputs as the file rounds them, coarse features alone. Only what costs it decisions or variation is reported: a feature of few steps that the model hardly
     uses is harmless.
 
     Args:
-        path: The .tflite file.
-        opened: The same file, opened.
+        steps: What `input_steps` found.
         reference: The model's `Reference`.
         expected: What it returns for `samples`.
         samples: `Samples`.
@@ -102,12 +100,12 @@ def coarse_inputs(path, opened, reference, expected, samples, signature, outputs
     Returns:
         List of sentences, one for each such input.
     """
-    quantizations, notes = input_quantization(path, opened), []
+    notes = []
     for i in signature.inputs:
         array = samples.inputs[i.name]
-        if i.name in known or i.name not in quantizations or array.dtype.kind != "f" or array.ndim < 2:
+        if i.name in known or i.name not in steps or array.dtype.kind != "f" or array.ndim < 2:
             continue
-        step, zero, kind = quantizations[i.name]
+        step, zero, kind = steps[i.name]
         spread = _ordinary_spread(array)
         coarse = np.flatnonzero((spread > 0) & (spread < FEW_STEPS * step))
         if not len(coarse):
@@ -128,37 +126,6 @@ def coarse_inputs(path, opened, reference, expected, samples, signature, outputs
             + (f", or give {_listed([int(j) for j in splittable])} inputs of their own." if len(splittable) == len(coarse) else ".")
         )
     return notes
-
-
-def input_quantization(path, opened):
-    """Finds the integer steps that a file reads its inputs in, also where an input is float and quantized by the file's first operation.
-
-    Args:
-        path: The .tflite file.
-        opened: The same file, opened.
-
-    Returns:
-        Dict of input name -> (step, zero point, NumPy name of the integer type); float inputs are missing.
-    """
-    found = {name: (info.scale, info.zero_point, info.dtype) for name, info in opened.inputs.items() if info.scale is not None}
-    if len(found) == len(opened.inputs):
-        return found
-    classes = schema()
-    model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(path.read_bytes(), 0))
-    graph = model.subgraphs[0]
-    kinds = {classes.TensorType.INT8: "int8", classes.TensorType.UINT8: "uint8", classes.TensorType.INT16: "int16"}
-    for name, info in opened.inputs.items():
-        for operator in graph.operators:
-            if name in found or info.index not in operator.inputs or not _is_quantize(model, operator, classes):
-                continue
-            tensor = graph.tensors[operator.outputs[0]]
-            if tensor.type in kinds and tensor.quantization is not None and tensor.quantization.scale is not None:
-                found[name] = (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]), kinds[tensor.type])
-    return found
-
-
-def _is_quantize(model, operator, classes):
-    return model.operatorCodes[operator.opcodeIndex].builtinCode == classes.BuiltinOperator.QUANTIZE
 
 
 def _ordinary_spread(array):

@@ -10,11 +10,12 @@ from tfdistill.errors import ConfigurationError, VerificationError, nearest
 from tfdistill.legacy.states import initial_states
 from tfdistill.progress import progress
 from tfdistill.records import Record
-from tfdistill.runtime.interpreter import open_file
+from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tasks import TASKS
 from tfdistill.tflite.calibration import collect
 from tfdistill.tflite.comparison import OutputComparison, compare
 from tfdistill.tflite.contents import census
+from tfdistill.tflite.input_steps import input_steps
 from tfdistill.tflite.ranges import coarse_inputs, warn
 from tfdistill.tflite.reference import Reference, by_output, training_hints
 from tfdistill.tflite.requirements import remarks, require
@@ -117,8 +118,9 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         The `VerificationRecord`, and a list of those of its own notes that deserve a warning.
     """
     path, shown = pathlib.Path(path), name or str(path)
-    counted = census(path)  # a damaged file is named as such before an interpreter sees it
-    opened = open_file(path, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
+    file = read_file(path)  # what is counted and what is run are the same bytes
+    counted = census(file, trusted)  # a damaged file is named as such before an interpreter sees it
+    opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
     if set(opened.inputs) != {i.name for i in signature.inputs}:
         raise VerificationError(
             f"'{shown}' takes the inputs {sorted(opened.inputs)}, "
@@ -136,7 +138,8 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
                 "a file that was exported from this model",
             )
         outputs = _compare(model, signature, samples, expected, actual, task)
-        coarse = coarse_inputs(path, opened, reference, expected, samples, signature, outputs, known=extreme or ())
+        steps = input_steps(file, opened, counted, trusted)
+        coarse = coarse_inputs(steps, reference, expected, samples, signature, outputs, known=extreme or ())
     said = [remarks(n, output, int(np.prod(expected[n].shape[:-1])), limits) for n, output in outputs.items()]
     record = VerificationRecord(
         path=shown,
