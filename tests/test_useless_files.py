@@ -253,11 +253,15 @@ def heavy_tails(seed):
 
 GOOD = [classifier(False), classifier(True), rare_class, regressor, temperature, autoencoder, segmentation, multilabel, heavy_tails]
 NAMES = ["logits", "softmax", "rare_class", "regressor", "temperature", "autoencoder", "segmentation", "multilabel", "heavy_tails"]
-CASES = [pytest.param(build, variant, 0, id=f"{name}-{variant}") for build, name in zip(GOOD, NAMES, strict=True) for variant in VARIANTS]
-CASES += [
-    pytest.param(build, variant, seed, id=f"{name}-{variant}-{seed}", marks=pytest.mark.slow)
+FAST = ("float32", "int8")
+CASES = [
+    pytest.param(build, variant, 0, id=f"{name}-{variant}", marks=() if variant in FAST else pytest.mark.slow)
     for build, name in zip(GOOD, NAMES, strict=True)
-    for variant in ("int8", "dynamic_range")
+    for variant in VARIANTS
+]
+CASES += [
+    pytest.param(build, "int8", seed, id=f"{name}-int8-{seed}", marks=pytest.mark.slow)
+    for build, name in zip(GOOD, NAMES, strict=True)
     for seed in (1, 2)
 ]
 

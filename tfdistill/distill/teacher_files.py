@@ -123,7 +123,8 @@ class TFLiteTeacher(BlackBox):
         own = open_file(content, threads)
         if not own.inputs or not own.outputs:
             raise ModelError(
-                f"The teacher '{path}' (.tflite file) has the inputs {list(own.inputs)} and the outputs {list(own.outputs)}.", "at least one of each"
+                f"The teacher '{path}' (.tflite file) has the inputs {list(own.inputs)} and the outputs {list(own.outputs)}.",
+                "at least one of each",
             )
         shapes = {n: tuple(info.shape[1:]) for n, info in sorted(own.outputs.items())}
         super().__init__(".tflite file", name or _model_name(path), shapes if len(shapes) > 1 else next(iter(shapes.values())))

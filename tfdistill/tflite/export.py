@@ -145,7 +145,7 @@ def export_tflite(
     with write_whole(path) as beside:
         with initial_states(model):
             beside.write_bytes(convert(model, signature, kind, io, fed, batch_size, allow_flex))
-        counted = dataclasses.replace(census(beside, trusted=True), path=str(path))
+        counted = dataclasses.replace(census(beside, True), path=str(path))
         if not allow_flex:
             require_no_flex(counted)
         if kind.integer_only:
