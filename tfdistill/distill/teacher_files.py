@@ -118,7 +118,9 @@ class TFLiteTeacher(BlackBox):
     def __init__(self, path, threads=1, sha256=None, name=None):
         path = pathlib.Path(path).absolute()
         # Read once: whatever becomes of the file later, all batches are answered by one model.
-        content = read_file(_there(path, ".tflite file"))
+        if _there(path, ".tflite file").is_dir():
+            raise ModelError(f"The teacher '{path}' is a folder.", "a .tflite file")
+        content = read_file(path)
         _require_hash(path, ".tflite file", content.sha256, sha256)
         own = open_file(content, threads)
         if not own.inputs or not own.outputs:
