@@ -153,8 +153,8 @@ def _loss(expected, rounded, outputs):
             lost = max(lost, float((before != after).mean()))
         elif output.argmax_agreement is not None and output.task is not None:
             lost = max(lost, float((before.argmax(-1) != after.argmax(-1)).mean()))
-        elif output.judged_indices:
-            kept = tasks.r_squared(before, after)
+        elif output.worst_indices:
+            kept = tasks.r_squared(before, after)[[i.index for i in output.worst_indices]]
             lost = max(lost, 1 - float(np.nanmin(kept)))
     return lost
 

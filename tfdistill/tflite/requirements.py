@@ -11,6 +11,8 @@ from tfdistill.tflite.variants import DEFAULT_ACCURACY_DROP, Tolerances
 FEW_DECIDED = 0.05
 # A mean absolute error that grows by this factor is said even where it is small beside the labels' own variation.
 NOTABLE_RISE = 1.5
+# What int8 itself costs a good regression: a rise below this share of the best constant's error is not worth a word.
+NOTABLE_SHARE = 0.01
 # A file that follows the values but not their changes from sample to sample is of no use for a series with a trend.
 FOLLOWED = 0.5
 # Whole numbers of a float32 file may differ where Keras's own scores tie.
@@ -203,7 +205,7 @@ def remarks(name, output, count, limits):
         if low > 0 or (drop > bound and not math.isclose(drop, bound)):
             sure = "beyond chance" if low > 0 else f"but {count} samples cannot tell it from chance"
             notes.append(f"The accuracy of output '{name}' drops by {drop:.4f} ({low:.4f} to {high:.4f} at 95 %), {sure}.")
-    elif low > 0 and output.metric_value > NOTABLE_RISE * output.keras_metric_value and low > 1e-3 * output.constant_error:
+    elif low > 0 and output.metric_value > NOTABLE_RISE * output.keras_metric_value and low > NOTABLE_SHARE * output.constant_error:
         notes.append(
             f"The mean absolute error of output '{name}' is {output.metric_value:.4g} where the Keras model has {output.keras_metric_value:.4g}."
         )
