@@ -28,6 +28,9 @@ ENGINES = {
     "tensorflow": ("tensorflow.lite", "tensorflow.lite.experimental"),
 }
 
+# A file whose first trial took longer is not tried a second time.
+_SLOW_SECONDS = 1.0
+
 
 def engine_name():
     """Returns the import name of the interpreter that `open_file` takes.
@@ -80,7 +83,7 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
     """Opens a .tflite file and allocates its tensors.
 
     A damaged or hostile file can crash the process that opens it, or never come back. So another process opens it first, on the same engine and
-    settings, and runs it twice, on zeros and on random numbers; what becomes of that process is the error here. This process then opens the very
+    settings, and runs it on zeros, and on random numbers if that took less than a second; what becomes of that process is the error here. This process then opens the very
     bytes that were tried. It costs some milliseconds, once for each content and settings. A file made to fail on chosen inputs alone is not found out.
 
     Args:
@@ -142,10 +145,13 @@ def try_content(content, settings):
     check_structure(content)
     opened = _open(pathlib.Path(), {"model_content": content}, settings)
     for seed in (None, 0):
+        began = time.perf_counter()
         opened.reset()
         opened.set_inputs(sample_inputs(opened.inputs, seed))
         opened.interpreter.invoke()
         opened.read_outputs()
+        if time.perf_counter() - began > _SLOW_SECONDS:
+            break
 
 
 def warm_up(settings):

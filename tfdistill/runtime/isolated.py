@@ -13,6 +13,8 @@ import tempfile
 import threading
 import time
 
+from tfdistill.errors import RuntimeUnavailable
+
 # What a child may import besides the standard library and tfdistill's own modules.
 PACKAGES = ("numpy", "flatbuffers", "ai_edge_litert", "tflite_runtime", "tensorflow")
 _BOOTSTRAP = pathlib.Path(__file__).with_name("bootstrap.py")
@@ -69,6 +71,9 @@ def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seco
 
     Returns:
         The `subprocess.Popen`.
+
+    Raises:
+        RuntimeUnavailable: if the system starts no process.
     """
     settings = {
         "module": module,
@@ -78,14 +83,22 @@ def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seco
         "dies_with_thread": dies_with_thread,
         "lifetime_seconds": lifetime_seconds,
     }
-    command = [sys.executable, "-I", "-S", str(_BOOTSTRAP), json.dumps(settings)]
-    with _standard_descriptors_taken():
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
+    command = [sys.executable or "python", "-I", "-S", str(_BOOTSTRAP), json.dumps(settings)]
+    try:
+        with standard_descriptors_taken():
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
+    except OSError as error:
+        raise RuntimeUnavailable(
+            f"No process can be started as '{command[0]}': {error}", "a Python interpreter at sys.executable"
+        ) from error
 
 
 @contextlib.contextmanager
-def _standard_descriptors_taken():
-    # A service may have closed them; the pipes would take their places, and whatever anybody prints would go to the child.
+def standard_descriptors_taken():
+    """Keeps what is opened in the block out of the places of standard input, output and error, which a service may have closed.
+
+    Whatever anybody prints would go there.
+    """
     taken = []
     try:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
@@ -162,6 +175,10 @@ def _directories():
         except (ImportError, ValueError):
             continue
         found += [os.path.dirname(path) for path in (spec and spec.submodule_search_locations) or ()]
-    known = {os.path.abspath(path): None for path in found}
-    order = {os.path.abspath(path): index for index, path in reversed(list(enumerate(sys.path))) if path}
-    return sorted(known, key=lambda path: (path == os.getcwd(), order.get(path, len(order))))
+    try:
+        working = os.getcwd()
+    except OSError:  # it was removed
+        working = None
+    known = {os.path.abspath(path): None for path in found if os.path.isabs(path) or working}
+    order = {os.path.abspath(path): index for index, path in reversed(list(enumerate(sys.path))) if os.path.isabs(path)}
+    return sorted(known, key=lambda path: (path == working, order.get(path, len(order))))

@@ -11,6 +11,7 @@ import math
 import os
 import select
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -25,6 +26,7 @@ _CHILD = "tfdistill.runtime.probe_child"
 # Starting the helper and importing the interpreter; TensorFlow's takes the longest.
 _START_SECONDS = 120.0
 _REMEMBERED = 256
+_CAN_FORK = hasattr(os, "fork")
 
 
 def limit_seconds():
@@ -105,9 +107,9 @@ class _Verdicts:
 
 
 def _answer(request, content):
-    message = json.dumps({**request, "size": len(content)}).encode()
+    message = json.dumps({**request, "size": len(content), "fork": _CAN_FORK}).encode()
     message = HEADER.pack(len(message)) + message
-    if hasattr(os, "fork"):
+    if _CAN_FORK:
         return _helper.ask(message, content, request["seconds"])
     ended = isolated.run(_CHILD, message + content, request["seconds"] + _START_SECONDS)
     if ended.code is None:
@@ -121,24 +123,31 @@ class _Helper:
     """The process that forks. One request at a time; it is started again when it is gone."""
 
     def __init__(self):
-        self.lock, self.process = threading.Lock(), None
+        self.lock, self.process, self.noise = threading.Lock(), None, None
 
     def ask(self, message, content, seconds):
         with self.lock:
             for last in (False, True):
                 fresh = self.process is None
                 if fresh:
-                    self.process = isolated.start(_CHILD, subprocess.PIPE, subprocess.DEVNULL, dies_with_thread=False)
+                    with isolated.standard_descriptors_taken():
+                        self.noise = tempfile.TemporaryFile()  # noqa: SIM115 closed with the process
+                    try:
+                        self.process = isolated.start(_CHILD, subprocess.PIPE, self.noise, dies_with_thread=False)
+                    except RuntimeUnavailable:
+                        self.noise.close()
+                        raise
                 try:
                     self._send(message)
                     self._send(content)
                     return json.loads(self._line(seconds + _START_SECONDS))
                 except (OSError, EOFError, ValueError) as error:
                     # It never runs a file itself, so somebody else ended it. Once more, with a new one.
-                    code = self.end()
+                    said, code = isolated.last_lines(self.noise), self.end()
                     if last or fresh:
                         raise RuntimeUnavailable(
-                            f"The process that tries .tflite files {isolated.death(code) if code else 'does not answer'}.",
+                            f"The process that tries .tflite files {isolated.death(code) if code else 'does not answer'}."
+                            + (f"\nIt said:\n{said}" if said else ""),
                             "a Python that can be started again by its path",
                         ) from error
                 except BaseException:
@@ -171,8 +180,8 @@ class _Helper:
         code = process.poll()
         process.kill()
         process.wait()
-        process.stdin.close()
-        process.stdout.close()
+        for file in (process.stdin, process.stdout, self.noise):
+            file.close()
         return code
 
 
@@ -183,11 +192,12 @@ atexit.register(lambda: _helper.end())
 def _forget():
     # A forked process must neither share its parent's pipes nor end its parent's helper.
     global _helper, _verdicts
-    inherited, _helper, _verdicts = _helper.process, _Helper(), _Verdicts()
+    inherited, noise = _helper.process, _helper.noise
+    _helper, _verdicts = _Helper(), _Verdicts()
     if inherited is not None:
-        inherited.stdin.close()
-        inherited.stdout.close()
-        inherited.returncode = 0
+        for file in (inherited.stdin, inherited.stdout, noise):
+            file.close()
+        inherited.returncode = 0  # not this process's child to wait for
 
 
 if hasattr(os, "register_at_fork"):

@@ -28,15 +28,14 @@ def main(answers):
         answers: Descriptor to write to.
     """
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads do not survive a fork
-    if not hasattr(os, "fork"):
-        request, content = _read_request(None)
-        bootstrap.end_with_input()
-        os.write(answers, json.dumps(_done(request, content)).encode())
-        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    parent = os.getppid()
+    parent = os.getppid() if hasattr(os, "fork") else None
     while (asked := _read_request(parent)) is not None:
         request, content = asked
+        if not request["fork"]:
+            bootstrap.end_with_input()
+            _write(answers, json.dumps(_done(request, content)).encode())
+            return
         _warm_up(request)
         _write(answers, json.dumps(_in_fork(request, content)).encode() + b"\n")
         del content, asked

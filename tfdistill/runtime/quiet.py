@@ -132,6 +132,18 @@ class _TurnedAside:
 _turned_aside = _TurnedAside()
 
 
+def _put_back_in_a_fork():
+    # The thread that would have put it back is not there.
+    global _turned_aside
+    if _turned_aside.inside and _turned_aside.file:
+        _turned_aside.pointer.value = _turned_aside.kept
+    _turned_aside = _TurnedAside()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_put_back_in_a_fork)
+
+
 def _is_writable(address):
     if sys.platform == "darwin":
         return True

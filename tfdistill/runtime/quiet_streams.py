@@ -18,21 +18,23 @@ class OwnStreams:
         copies: Dict of descriptor -> copy of what it pointed to.
     """
 
+    _lock = threading.RLock()
+
     def __init__(self, copies):
         self.copies, self.owner, self.stack = copies, threading.get_ident(), contextlib.ExitStack()
-        self.lock, self.active = threading.Lock(), True
+        self.active = True
 
     def __enter__(self):
-        seen = set()
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            if id(stream) not in seen and (descriptor := _descriptor(stream)) in self.copies and "write" not in vars(stream):
-                seen.add(id(stream))
-                self._reroute(stream, descriptor)
+        # What other threads print past a block that has ended is written under the lock, so it is out before the descriptors change again.
+        with self._lock:
+            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+                if (descriptor := _descriptor(stream)) in self.copies and "write" not in vars(stream):
+                    self._reroute(stream, descriptor)
         return self
 
     def __exit__(self, *ended):
-        self.stack.close()
-        with self.lock:  # the copies are closed next
+        with self._lock:  # the copies are closed next
+            self.stack.close()
             self.active = False
 
     def _reroute(self, stream, descriptor):
@@ -45,11 +47,11 @@ class OwnStreams:
             if not isinstance(text, str):
                 raise TypeError(f"write() argument must be str, not {type(text).__name__}")
             data = memoryview(text.encode(stream.encoding or "utf-8", errors="backslashreplace"))
-            with self.lock:
-                while data and self.active:
+            with self._lock:
+                if not self.active:  # looked up before the block ended
+                    return stream.write(text)
+                while data:
                     data = data[os.write(copy, data) :]
-            if data:
-                write(str(data, stream.encoding or "utf-8", "replace"))
             return len(text)
 
         stream.write = routed

@@ -55,8 +55,10 @@ _TABLES = {
     "Options": {},
 }
 _TABLES["Model"][7] = "tables:SignatureDef"
-# FlatBuffers' own limit: tables may be shared, so a small file can hold paths without end.
-_MOST_TABLES = 1_000_000
+# Tables may be shared, so a small file can hold paths without end. One that is not shared takes 4 bytes and an offset of 4 to it at least.
+_BYTES_OF_A_TABLE = 4
+# How often all vectors together may use each byte of the file, for the same reason.
+_USES_OF_A_BYTE = 16
 
 
 class _Broken(Exception):
@@ -84,7 +86,8 @@ class _Walk:
     """Follows every offset of a file once."""
 
     def __init__(self, content):
-        self.content, self.size, self.left = content, len(content), _MOST_TABLES
+        self.content, self.size, self.left = content, len(content), len(content) // _BYTES_OF_A_TABLE
+        self.bytes_left = self.size * _USES_OF_A_BYTE
 
     def root(self):
         return self.table("Model", self.follow(0, "the root"))
@@ -105,13 +108,16 @@ class _Walk:
         count = self.number(position, "<I", what)
         if position + 4 + count * width > self.size:
             raise _Broken(f"{what} has {count} elements at byte {position}")
+        self.bytes_left -= count * width
+        if self.bytes_left < 0:
+            raise _Broken(f"its vectors hold over {_USES_OF_A_BYTE} times its bytes")
         return position + 4, count
 
     def table(self, kind, position):
         """Returns the table's fields that are there: number -> value, (start, count) of a vector, or a list of tables."""
         self.left -= 1
         if self.left < 0:
-            raise _Broken(f"it has over {_MOST_TABLES} tables")
+            raise _Broken(f"it leads to over {self.size // _BYTES_OF_A_TABLE} tables")
         layout = position - self.number(position, "<i", f"a {kind}")
         length, size = self.number(layout, "<H", f"the layout of a {kind}"), self.number(layout + 2, "<H", f"the layout of a {kind}")
         if length < 4 or length % 2 or layout + length > self.size or position + size > self.size:

@@ -49,7 +49,8 @@ class TensorInfo:
         if self.scale is None:
             return np.ascontiguousarray(values, dtype=self.dtype)
         limits = np.iinfo(self.dtype)
-        steps = np.round(values.astype(np.float64) / self.scale) + self.zero_point
+        with np.errstate(over="ignore"):  # beyond float64 it is clipped like everything beyond the type
+            steps = np.round(values.astype(np.float64) / self.scale) + self.zero_point
         return np.clip(steps, limits.min, limits.max).astype(self.dtype)
 
     def dequantize(self, values):
