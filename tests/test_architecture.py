@@ -21,6 +21,7 @@ FLOORS = {
     "tfdistill.host": 0,
     "tfdistill.lazy": 0,
     "tfdistill.saveable": 0,
+    "tfdistill.tasks": 0,
     "tfdistill.losses": 1,
     "tfdistill.legacy": 1,
     "tfdistill.runtime": 1,

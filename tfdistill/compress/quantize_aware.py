@@ -8,7 +8,7 @@ import typing
 
 from tfdistill.compress import graph, kernels, quantize_layout
 from tfdistill.compress.quantize_build import build
-from tfdistill.compress.quantize_check import quantized_layers, require_finite, wrong_ranges, wrong_structure
+from tfdistill.compress.quantize_check import wrong_structure
 from tfdistill.compress.quantize_scheme import takes_bits, treatments
 from tfdistill.compress.quantize_structure import structure
 from tfdistill.compress.quantize_training import StopAtNaN
@@ -17,6 +17,7 @@ from tfdistill.compress.step import AUTO, DONE, IMPOSSIBLE, SKIPPED, LayerPlan, 
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy.adopt import AdoptedModel, adopt
+from tfdistill.legacy.trained_ranges import quantized_layers, require_trained_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +112,7 @@ class QuantizeAware(Step):
             raise InvariantError(
                 f"The model '{model.name}' holds no quantizers.", "the model that QuantizeAware.apply returned, or its checkpoint"
             )
-        require_finite(model)
-        wrong = [text for layer in layers for text in wrong_ranges(layer)]
-        if wrong:
-            raise InvariantError(
-                f"Ranges of '{model.name}' were never trained: {'; '.join(wrong)}.",
-                "ranges that training has seen data for",
-                "train the model with fit",
-            )
+        require_trained_ranges(model)
         wrong = [text for layer in layers for text in wrong_structure(layer)]
         if wrong:
             raise InvariantError(

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from tfdistill.compress.quantize_check import quantized_layers, require_finite
 from tfdistill.legacy.adopt import AdoptedModel
+from tfdistill.legacy.trained_ranges import quantized_layers, require_finite
 
 
 class StopAtNaN(keras.callbacks.Callback):
