@@ -143,6 +143,7 @@ class Step(abc.ABC):
 
         Raises:
             ModelError: if there is nothing to do, or a layer that was named cannot be treated.
+            BridgeError: if the model cannot be converted exactly, or `strip` could not convert it back.
         """
 
     def callbacks(self):
@@ -157,7 +158,12 @@ class Step(abc.ABC):
             model: The `AdoptedModel` that `apply` returned, after training.
 
         Returns:
-            A plain Keras 3 model; for quantization-aware training the adopted model itself, as the ranges are what the export needs.
+            A plain Keras 3 model, or an `AdoptedModel` without wrappers where `apply` got a tf_keras model; for quantization-aware training the adopted
+            model itself, as the ranges are what the export needs.
+
+        Raises:
+            ModelError: if the model does not carry this step.
+            BridgeError: if no Keras 3 model can be made of the trained weights. They are saved in a file first, which the message names.
         """
 
     @abc.abstractmethod
