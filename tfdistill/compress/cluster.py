@@ -78,6 +78,7 @@ class Cluster(Step):
     def apply(self, model):
         opened = graph.open_model(model)
         graph.refuse_wrapped(opened, "Cluster")
+        graph.warn_of_own_training(model, "Cluster")
         graph.require_way_back(opened)
         plan, named, clusters = self._plan(opened)
         plan.require_work(named)

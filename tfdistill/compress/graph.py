@@ -6,6 +6,7 @@ import pathlib
 import re
 import tempfile
 import typing
+import warnings
 
 import keras
 import numpy as np
@@ -109,6 +110,34 @@ def save_trained(model):
     path = pathlib.Path(folder) / "model.weights.h5"
     model.save_weights(path)
     return path
+
+
+# What a model class may do its own way in training, evaluation and prediction; a tf_keras copy of its layers does it Keras's way.
+_STEPS_OF_TRAINING = (
+    *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "metrics", "get_metrics_result", "compile"),
+    *("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"),
+    *("make_train_function", "make_test_function", "make_predict_function"),
+)
+
+
+def own_training(model):
+    """Lists the methods by which a Keras 3 model is trained, evaluated or asked otherwise than any other; `apply` does not carry them over."""
+    own = [vars(kind) for kind in type(model).__mro__ if not kind.__module__.startswith("keras.src.")]
+    return [name for name in _STEPS_OF_TRAINING if any(name in names for names in [vars(model), *own])]
+
+
+def warn_of_own_training(model, step):
+    """Warns the caller of a step's `apply` that the model's own `train_step` and the like stay behind."""
+    if isinstance(model, AdoptedModel) or not isinstance(model, keras.Model):
+        return
+    if names := own_training(model):
+        warnings.warn(
+            f"'{model.name}' ({type(model).__name__}) has its own {', '.join(names)}. The model that {step}.apply returns has not: it is trained and "
+            "evaluated as any Keras model.\nTo mend it: give compile() the loss and the metrics, teach it with a Distiller, or put it into a keras.Model of "
+            "your own whose train_step calls it.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def require_way_back(opened):

@@ -135,6 +135,8 @@ class Step(abc.ABC):
     def apply(self, model):
         """Returns a new model, ready to be trained under this step. `model` is left as it was.
 
+        A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
+
         Args:
             model: A built Keras 3 model, or an `AdoptedModel`.
 

@@ -63,7 +63,7 @@ def _same_class(like, view, inputs):
         return None
     if [(w.shape, w.dtype) for w in fresh.weights] == [(w.shape, w.dtype) for w in like.weights]:
         for kept, made in zip(like.weights, fresh.weights, strict=True):
-            made.assign(kept)  # for the weights that no call uses; all others are filled from the tf_keras model
+            made.assign(kept.value)  # for the weights that no call uses; all others are filled from the tf_keras model
     return fresh
 
 
