@@ -106,7 +106,7 @@ def test_what_stays_behind_is_named_once(name):
     for step in STEPS:
         with pytest.warns(UserWarning, match=rf"'own' \(\w+\) has its own {names}\. The model that {type(step).__name__}") as caught:
             step.apply(model)
-        assert [warning.filename for warning in caught] == [__file__]
+        assert [warning.filename for warning in caught if "has its own" in str(warning.message)] == [__file__]
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
