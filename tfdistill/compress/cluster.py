@@ -91,6 +91,8 @@ class Cluster(Step):
     def apply(self, model):
         opened = graph.open_model(model)
         graph.refuse_wrapped(opened, "Cluster")
+        graph.warn_of_own_training(model, "Cluster")
+        graph.require_way_back(opened)
         plan, named, clusters = self._plan(opened)
         plan.require_work(named)
         if self.preserve_sparsity is True and not any(c.sparse for found in clusters.values() for c in found.values()):

@@ -151,6 +151,8 @@ class Prune(Step):
     def apply(self, model):
         opened = graph.open_model(model)
         graph.refuse_wrapped(opened, "Prune")
+        graph.warn_of_own_training(model, "Prune")
+        graph.require_way_back(opened)
         plan, named = self._plan(opened)
         plan.require_work(named)
         done, shares = set(plan.names(DONE)), self._shares(opened.layers)[0]

@@ -86,6 +86,7 @@ class QuantizeAware(Step):
     def apply(self, model):
         opened = graph.open_model(model)
         graph.refuse_wrapped(opened, "QuantizeAware")
+        graph.warn_of_own_training(model, "QuantizeAware")
         decided, named = self._decide(opened)
         plan = self._plan(opened, decided)
         plan.require_work(named)

@@ -137,6 +137,8 @@ class Step(abc.ABC):
     def apply(self, model):
         """Returns a new model, ready to be trained under this step. `model` is left as it was.
 
+        A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
+
         Args:
             model: A built Keras 3 model, or an `AdoptedModel`.
 
@@ -145,6 +147,7 @@ class Step(abc.ABC):
 
         Raises:
             ModelError: if there is nothing to do, or a layer that was named cannot be treated.
+            BridgeError: if the model cannot be converted exactly, or `strip` could not convert it back.
         """
 
     def callbacks(self):
@@ -159,7 +162,12 @@ class Step(abc.ABC):
             model: The `AdoptedModel` that `apply` returned, after training.
 
         Returns:
-            A plain Keras 3 model; for quantization-aware training the adopted model itself, as the ranges are what the export needs.
+            A plain Keras 3 model, or an `AdoptedModel` without wrappers where `apply` got a tf_keras model; for quantization-aware training the adopted
+            model itself, as the ranges are what the export needs.
+
+        Raises:
+            ModelError: if the model does not carry this step.
+            BridgeError: if no Keras 3 model can be made of the trained weights. They are saved in a file first, which the message names.
         """
 
     @abc.abstractmethod

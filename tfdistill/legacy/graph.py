@@ -118,6 +118,9 @@ def _bounds_of(operation):
         return _bounds_of(operation.layer)
     if is_functional(operation) or is_sequential(operation):
         return index_bounds(as_functional(operation))
+    if isinstance(operation, keras.Model):  # a subclassed one: which of its inputs are the indices, its layers do not say
+        inside = [layer.input_dim for layer in operation._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+        return {None: min(inside)} if inside else {}
     return {}
 
 

@@ -119,12 +119,19 @@ def layer_class():
             kwargs |= self._masks(mask, kwargs)
             if "training" in hosted.takes:
                 kwargs["training"] = training
-            outputs, updated = hosted.layer.stateless_call(
+            outputs, updated, losses = hosted.layer.stateless_call(
                 [keras.ops.convert_to_tensor(v) for v in hosted.trainable],
                 [keras.ops.convert_to_tensor(v) for v in hosted.fixed],
                 inputs,
+                return_losses=True,
                 **kwargs,
             )
+            for loss in losses:  # penalties of its weights, and what its call adds
+                self.add_loss(loss)
+            if hosted.layer.activity_regularizer is not None:
+                for output in keras.tree.flatten(outputs):
+                    loss = hosted.layer.activity_regularizer(output)
+                    self.add_loss(loss / keras.ops.cast(keras.ops.shape(output)[0], loss.dtype))  # by example, as Keras has it
             for variable, value, is_weight in zip(hosted.fixed, updated, hosted.is_weight, strict=True):
                 if not is_weight or training:
                     variable.assign(value)
