@@ -10,10 +10,11 @@ import tensorflow as tf
 from tfdistill.distill import first_batch, models
 from tfdistill.distill.cache_joined import inputs_of
 from tfdistill.distill.distributed import ManyDevices
+from tfdistill.distill.freeze import Freeze
 from tfdistill.distill.lessons import Lessons, Pass
 from tfdistill.distill.report import take_reports
 from tfdistill.distill.teacher_black_box import own_errors, refuse_jit, refuse_taps
-from tfdistill.distill.teachers import Freeze, as_teacher
+from tfdistill.distill.teachers import as_teacher
 from tfdistill.distill.terms import make_terms
 from tfdistill.distill.trackers import LastValue, SameAs
 from tfdistill.errors import ConfigurationError
@@ -33,7 +34,7 @@ class Distiller(ManyDevices, keras.Model):
 
     Args:
         teacher: A trained `keras.Model`, or anything that `as_teacher` makes one of: a tf_keras model, the path of a .tflite file or SavedModel folder, a
-            callable of NumPy arrays, an `Ensemble`. It is frozen, and gets its `trainable` flags back when `fit` ends.
+            callable of NumPy arrays, an `Ensemble`. It is frozen while `fit` runs, and has its own `trainable` flags before and after.
         student: The `keras.Model` to train: functional, Sequential, subclassed, or an adopted tf_keras model.
         distillation_losses: A loss of `tfdistill.losses`, a `keras.distillation.DistillationLoss`, a list of them, or for models with several outputs a dict of
             output name to a loss or a list of losses.
@@ -84,7 +85,6 @@ class Distiller(ManyDevices, keras.Model):
         # Keras looks at the student only when it decides on XLA.
         self.supports_jit = all(layer.supports_jit for layer in teacher._flatten_layers())
         self._freeze = Freeze(teacher)
-        self._freeze.hold()
         self._passes = threading.local()
         self.reports = []
         self._looked_at_models = False
@@ -131,12 +131,8 @@ class Distiller(ManyDevices, keras.Model):
         x, batch = first_batch.peek(x, y, sample_weight, batch_size)
         if batch is not None:
             self._look_at(batch)
-        self._freeze.hold()
-        try:
-            with own_errors(self.teacher):
-                return super().fit(x, y, batch_size, *args, **kwargs)
-        finally:
-            self._freeze.release()
+        with self._freeze, own_errors(self.teacher):
+            return super().fit(x, y, batch_size, *args, **kwargs)
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):
@@ -306,7 +302,9 @@ class Distiller(ManyDevices, keras.Model):
         optimizer_built = config.pop("optimizer_built", False)
         self.compile(**config)
         if optimizer_built:
-            self.optimizer.build(self.trainable_variables)
+            # The variables that `fit` trains: without those that the student shares with its teacher.
+            with self._freeze:
+                self.optimizer.build(self.trainable_variables)
 
 
 def _batch_size(x):

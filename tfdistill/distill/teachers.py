@@ -1,4 +1,4 @@
-"""Teachers: what may teach, several as one, and how they are kept still while a student learns."""
+"""Teachers: what may teach, and several as one."""
 
 import os
 
@@ -9,7 +9,7 @@ from keras import ops
 from tfdistill.distill import models, teacher_files
 from tfdistill.distill.teacher_black_box import CallableTeacher
 from tfdistill.errors import ConfigurationError, ModelError
-from tfdistill.legacy.adopt import AdoptedModel, adopt
+from tfdistill.legacy.adopt import adopt
 from tfdistill.losses import spaces
 
 AVERAGES = ("probabilities", "logits")
@@ -169,45 +169,3 @@ def _shares(weights, count):
     if not numbers or sum(weights) == 0:
         raise ConfigurationError(f"The weights of the Ensemble are {weights}.", "finite numbers of at least 0, not all 0")
     return tuple(float(w) / float(sum(weights)) for w in weights)
-
-
-class Freeze:
-    """Holds a model's `trainable` flags at False, and gives them back as they were.
-
-    Args:
-        model: A `keras.Model`. Nothing happens to it until `hold()`.
-    """
-
-    def __init__(self, model):
-        self._model = model
-        self._flags = None
-
-    def hold(self):
-        """Freezes the model; does nothing if it is held already."""
-        if self._flags is None:
-            layers = _layers(self._model)
-            # Those of an adopted model have flags of their own.
-            legacy = [inner for layer in layers if isinstance(layer, AdoptedModel) for inner in layer.legacy._flatten_layers()]
-            variables = [v for layer in layers for v in layer.weights]
-            self._flags = [(thing, thing.trainable) for thing in [*layers, *legacy, *variables]]
-            self._model.trainable = False
-
-    def release(self):
-        """Gives every layer and weight the flag that it had before `hold()`."""
-        if self._flags is not None:
-            # Outermost first: a layer's flag is handed down to what is inside it, which then gets its own back.
-            for thing, flag in self._flags:
-                if thing.trainable != flag:
-                    thing.trainable = flag
-            self._flags = None
-
-
-def _layers(model):
-    layers, queue, seen = [], [model], set()
-    while queue:
-        layer = queue.pop(0)
-        if id(layer) not in seen and isinstance(layer, keras.Layer):
-            seen.add(id(layer))
-            layers.append(layer)
-            queue += list(layer._flatten_layers(include_self=False, recursive=False))
-    return layers
