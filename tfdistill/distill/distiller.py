@@ -15,7 +15,7 @@ from tfdistill.distill.lessons import Lessons, Pass
 from tfdistill.distill.report import take_reports
 from tfdistill.distill.teacher_black_box import own_errors, refuse_jit, refuse_taps
 from tfdistill.distill.teachers import as_teacher
-from tfdistill.distill.terms import make_terms
+from tfdistill.distill.terms import by_name, make_terms
 from tfdistill.distill.trackers import LastValue, SameAs
 from tfdistill.errors import ConfigurationError
 
@@ -175,7 +175,7 @@ class Distiller(ManyDevices, keras.Model):
     def _loss_of_pass(self, both, x, y, sample_weight, training):
         # Through the public method, so that a subclass which overrides it is heard.
         for report in self.reports:
-            report.update_teacher_state(y, both.teacher_outputs, both.y_pred, sample_weight)
+            report.update_teacher_state(*(by_name(part, self.student) for part in (y, both.teacher_outputs, both.y_pred, sample_weight)))
         self._passes.current = both
         try:
             return self.compute_loss(x=x, y=y, y_pred=both.y_pred, sample_weight=sample_weight, training=training)

@@ -9,7 +9,7 @@ from tfdistill.distill import first_batch, models
 from tfdistill.distill.cache_joined import StudentTaps, inputs_of
 from tfdistill.distill.projections import Projections
 from tfdistill.distill.taps import Taps
-from tfdistill.distill.terms import select_output
+from tfdistill.distill.terms import select_output, select_weight
 from tfdistill.losses.schedules import is_schedule
 
 # What one pass of both models gave: (y_pred, dict of tap to feature) of the student, and the same of the teacher.
@@ -97,7 +97,7 @@ class Lessons:
         Args:
             both: `Pass`.
             y: Labels, for the losses that need them.
-            sample_weight: `(batch,)` or None.
+            sample_weight: `(batch,)`, a structure of them for the outputs, or None.
             step: Training step, for schedules.
 
         Returns:
@@ -107,7 +107,8 @@ class Lessons:
         for index, term in enumerate(self.terms):
             teacher, student = self.projections.apply(index, *self._pair(term, both))
             extra = {"labels": select_output(y, term.output, self.student, "labels of the student")} if term.loss.needs_labels else {}
-            total += term.weight_at(step) * term.loss.compute_loss(teacher, student, sample_weight=sample_weight, step=step, **extra)
+            weight = select_weight(sample_weight, term, self.student)
+            total += term.weight_at(step) * term.loss.compute_loss(teacher, student, sample_weight=weight, step=step, **extra)
         return total
 
     def scheduled(self, step):
