@@ -57,10 +57,10 @@ def _frozen_while_it_teaches(self):
     during = []
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: during.append(self.teacher.trainable))
     self.distiller.fit(self.x, self.y, epochs=1, verbose=0, callbacks=[watch])
-    self.assertTrue(during)
-    self.assertFalse(any(during))
-    self.assertTrue(self.teacher.trainable)
-    self.assertTrue(self.student.trainable)
+    assert during
+    assert not any(during)
+    assert self.teacher.trainable
+    assert self.student.trainable
 
 
 _OF_DISTILLER = CASES["distiller_test_TestDistiller"]

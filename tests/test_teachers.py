@@ -98,7 +98,9 @@ def test_flags_inside_a_tf_keras_teacher_come_back():
     flags = [layer.trainable for layer in teacher._flatten_layers()]
     distiller = make(teacher)
     during = []
-    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: during.extend(t.trainable for t in teacher._flatten_layers()))
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: during.extend(t.trainable for t in teacher._flatten_layers())
+    )
     distiller.fit(x, y, verbose=0, callbacks=[watch])
     assert during
     assert not any(during)

@@ -1,5 +1,7 @@
 """Models with several outputs: sample weights for each, labels and reports, as Keras takes them."""
 
+import operator
+
 import keras
 import numpy as np
 import pytest
@@ -78,15 +80,20 @@ def test_each_output_is_weighed_by_its_own(given, kind, rng):
     told, said = outputs_of(model.teacher, x), outputs_of(model.student, x)
     logs = model.fit(x, put(kind, labels), sample_weight=weight, batch_size=32, verbose=0).history
     distilled = sum((w * soft(t, s, temperature)).mean() for w, t, s, temperature in zip(pair, told, said, (2.0, 3.0), strict=True))
-    labelled = sum((w * hard(l, s)).mean() for w, l, s in zip(pair, labels, said, strict=True))
+    labelled = sum((w * hard(true, s)).mean() for w, true, s in zip(pair, labels, said, strict=True))
     np.testing.assert_allclose(logs["distillation_loss"][0], distilled, rtol=1e-4)
     np.testing.assert_allclose(logs["student_loss"][0], labelled, rtol=1e-4)
     np.testing.assert_allclose(logs["loss"][0], 0.25 * labelled + 0.75 * distilled, rtol=1e-4)
 
 
+def halves(*parts):
+    for rows in (slice(0, 16), slice(16, 32)):
+        yield keras.tree.map_structure(operator.itemgetter(rows), parts)
+
+
 WAYS = {
     "tf.data": lambda x, y, w: dict(x=tf.data.Dataset.from_tensor_slices((x, y, w)).batch(16)),
-    "generator": lambda x, y, w: dict(x=(keras.tree.map_structure(lambda v: v[i : i + 16], (x, y, w)) for i in (0, 16)), steps_per_epoch=2),
+    "generator": lambda x, y, w: dict(x=halves(x, y, w), steps_per_epoch=2),
     "arrays": lambda x, y, w: dict(x=x, y=y, sample_weight=w, batch_size=16),
 }
 
@@ -138,7 +145,9 @@ def test_a_hidden_layer_that_is_listed_under_an_output_has_that_outputs_weights(
     model = distiller(dict, {"kind": Hint("trunk", "trunk")})
 
     def distillation_loss(weight):
-        return model.evaluate(x, put(dict, [y, y % 3]), sample_weight=weight, batch_size=32, verbose=0, return_dict=True)["distillation_loss"]
+        return model.evaluate(x, put(dict, [y, y % 3]), sample_weight=weight, batch_size=32, verbose=0, return_dict=True)[
+            "distillation_loss"
+        ]
 
     np.testing.assert_allclose(distillation_loss(put(dict, [a, b])), distillation_loss(a), rtol=1e-5)
     assert not np.isclose(distillation_loss(put(dict, [a, b])), distillation_loss(b), rtol=1e-3)
@@ -153,6 +162,6 @@ def test_a_report_on_one_output_has_that_outputs_labels_and_weights(kind):
     logs = model.evaluate(x, labels, sample_weight=put(kind, [np.ones(32), np.ones(32)]), verbose=0, return_dict=True)
     told = outputs_of(model.teacher, x)[1]
     np.testing.assert_allclose(logs["teacher_accuracy"], (told.argmax(-1) == y % 3).mean(), atol=1e-6)
+    model.compile("sgd", loss=put(kind, [CROSS_ENTROPY] * 2), metrics=[TeacherReport()], run_eagerly=True)
     with pytest.raises(ModelError, match=r"names none.*\['kind', 'size'\]"):
-        model.compile("sgd", loss=put(kind, [CROSS_ENTROPY] * 2), metrics=[TeacherReport()], run_eagerly=True)
         model.evaluate(x, labels, verbose=0)
