@@ -4,9 +4,13 @@ import keras
 from keras import ops
 
 from tfdistill.errors import ConfigurationError
-from tfdistill.losses import checks, pooling
+from tfdistill.losses import checks, pooling, spaces
 from tfdistill.losses.base import KnowledgeLoss
-from tfdistill.losses.features import unit_vectors
+from tfdistill.losses.reduction import at_least_float32
+from tfdistill.losses.scaling import rescaled, unit_vectors
+
+# Of the largest activation of a sample, the share below which an activation counts as zero: a power below 1 is infinitely steep there.
+INACTIVE = 1e-12
 
 
 def attention_transfer(teacher, student, power=2.0):
@@ -18,14 +22,24 @@ def attention_transfer(teacher, student, power=2.0):
         power: Positive exponent of the absolute activations.
 
     Returns:
-        `(batch,)`, from 0 to 2: the mean over channels of |activation|**power, averaged to the smaller size, laid out as one vector of length 1.
+        `(batch,)`, from 0 to 2: the mean over channels of |activation|**power, averaged to the smaller size, laid out as one vector of length 1. A sample
+        without any activity has a map of zeros.
     """
     maps = []
     for feature in (teacher, student):
-        size = ops.square(feature) if power == 2.0 else ops.power(ops.maximum(ops.abs(feature), 1e-12), power)
-        maps.append(ops.mean(size, axis=-1, keepdims=True))
+        # The map is normalized, so the scale of a sample does not matter; its powers would leave float32.
+        feature = rescaled(feature, axis=tuple(range(1, len(feature.shape))))
+        maps.append(ops.mean(_power(feature, power), axis=-1, keepdims=True))
     flat = [unit_vectors(ops.reshape(m, (-1, _positions(m)))) for m in pooling.to_common_size(*maps)]
     return ops.sum(ops.square(flat[1] - flat[0]), axis=-1)
+
+
+def _power(x, power):
+    if power == 2.0:
+        return ops.square(x)
+    size = ops.abs(x)
+    active = size > INACTIVE
+    return ops.where(active, ops.power(ops.where(active, size, 1.0), power), 0.0)
 
 
 def _positions(x):
@@ -45,20 +59,25 @@ def _positions(x):
 def attention_maps(teacher, student, heads="match", loss="mse"):
     """Distance of the attention scores of two transformer layers.
 
+    KL's gradient in a score is -teacher / student, down to scores of 1e-30 (of 2**-14 where the student's are float16, whose range ends there).
+
     Args:
         teacher: `(batch, heads, queries, keys)`, rows of probabilities.
         student: Of the same shape, but for the heads where `heads="mean"`.
         heads: "match" compares head by head, "mean" the means over the heads.
-        loss: "mse", mean over the keys of squared differences; "kl", the sum over the keys of KL(teacher || student), with the
-            student's probabilities kept above 1e-7.
+        loss: "mse", mean over the keys of squared differences; "kl", the sum over the keys of KL(teacher || student), in which a score of zero counts as
+            1e-37.
 
     Returns:
         `(batch, queries)`, mean over the heads.
     """
+    steepest = spaces.steepest_at(student)
+    student = at_least_float32(student)
+    teacher = ops.cast(teacher, student.dtype)
     if heads == "mean":
         teacher, student = (ops.mean(x, axis=1, keepdims=True) for x in (teacher, student))
     if loss == "kl":
-        losses = ops.sum(teacher * (ops.log(ops.maximum(teacher, 1e-7)) - ops.log(ops.maximum(student, 1e-7))), axis=-1)
+        losses = ops.sum(teacher * (spaces.log_of_probabilities(teacher) - spaces.log_of_probabilities(student, steepest)), axis=-1)
     else:
         losses = ops.mean(ops.square(student - teacher), axis=-1)
     return ops.mean(losses, axis=1)
@@ -148,6 +167,10 @@ class AttentionMaps(KnowledgeLoss):
                     "probabilities (scores after the softmax), as loss='kl'",
                     "set loss='mse'",
                 )
+
+    def _prepared(self, teacher, student):
+        ready = super()._prepared(teacher, student)
+        return spaces.with_float16(ready, student) if self.loss == "kl" else ready
 
     def elementwise(self, teacher, student, step=None, labels=None):
         return attention_maps(teacher, student, self.heads, self.loss)

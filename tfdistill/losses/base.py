@@ -152,7 +152,7 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
             )
         if isinstance(teacher_outputs, TopK):
             student = self._tensors(student_outputs, student_outputs)[1]
-            losses = self.of_largest(teacher_outputs, at_least_float32(student), step=step)
+            losses = self.of_largest(teacher_outputs, self._prepared(student, student)[1], step=step)
             return weighted_mean(losses, sample_weight)
         teacher, student = self._tensors(teacher_outputs, student_outputs)
         self.check_shapes(tuple(teacher.shape), tuple(student.shape))

@@ -6,9 +6,10 @@ from keras import ops
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses import checks, schedules
 from tfdistill.losses.decoupled import NEVER
-from tfdistill.losses.features import layer_label, unit_vectors
+from tfdistill.losses.features import layer_label
 from tfdistill.losses.reduction import flat_weights
 from tfdistill.losses.relations import Relation, unit_weights
+from tfdistill.losses.scaling import unit_vectors
 
 
 def contrastive_representation(teacher, student, weights, temperature=0.1, groups=None):

@@ -3,15 +3,12 @@
 import keras
 from keras import ops
 
-from tfdistill.losses import schedules
+from tfdistill.losses import scaling, schedules, spaces
 from tfdistill.losses.logits import ClassOutputs
 from tfdistill.losses.reduction import flat_weights, weighted_mean
 
-# Variance below which a row is constant, and correlates with nothing.
-TINY = 1e-16
 
-
-def pearson_distance(teacher, student, axis=-1, weights=None):
+def pearson_distance(teacher, student, axis=-1, weights=None, least=0.0):
     """One minus Pearson's correlation: 0 where one side is a positive scale and a shift of the other, up to 2 where the scale is negative.
 
     Args:
@@ -19,18 +16,80 @@ def pearson_distance(teacher, student, axis=-1, weights=None):
         student: Of the same shape.
         axis: Along which to correlate.
         weights: None, or non-negative weights that broadcast to the shape, for the means and (co)variances. Their common scale does not matter.
+        least: Standard deviation of the student below which it counts as constant: its correlation shrinks from there to 0, and the gradient is at most
+            about 1 / least. A number, or a tensor without gradient that broadcasts to the shape with `axis` of size 1.
 
     Returns:
-        The shape without `axis`. Where a side is constant the correlation counts as 0, and the distance is 1.
+        The shape without `axis`. Where a side is constant (to rounding: about 1e-5 of its largest value in float32) the correlation counts as 0, and the distance is 1.
     """
-    total = None if weights is None else ops.maximum(ops.sum(weights, axis=axis, keepdims=True), 1e-30)
+    shares = _shares(teacher, axis, weights)
+    sides = []
+    for x, floor in ((teacher, 0.0), (student, least)):
+        floor = ops.maximum(scaling.rounding(x) * scaling.magnitude(x, axis), floor)
+        sides.append(scaling.normalized((x - _mean(x, axis, shares)) * ops.sqrt(shares), floor, axis))
+    return 1.0 - ops.sum(sides[0] * sides[1], axis=axis)
 
-    def mean(x):
-        return ops.mean(x, axis=axis, keepdims=True) if weights is None else ops.sum(weights * x, axis=axis, keepdims=True) / total
 
-    teacher, student = teacher - mean(teacher), student - mean(student)
-    spread = ops.maximum(mean(ops.square(teacher)), TINY) * ops.maximum(mean(ops.square(student)), TINY)
-    return 1.0 - ops.squeeze(mean(teacher * student) * ops.rsqrt(spread), axis)
+def _shares(x, axis, weights):
+    """Weights along `axis` that sum to one, without gradient."""
+    if weights is None:
+        return 1.0 / ops.cast(ops.shape(x)[axis], x.dtype)
+    weights = ops.stop_gradient(weights)
+    return weights / ops.maximum(ops.sum(weights, axis=axis, keepdims=True), scaling.SMALLEST)
+
+
+def _mean(x, axis, shares):
+    return ops.sum(shares * x, axis=axis, keepdims=True)
+
+
+def correlation_of_excess(teacher, student, axis=-1, weights=None):
+    """`pearson_distance` of positive numbers that are given less one, which keeps the digits of numbers that are all nearly equal.
+
+    A student whose numbers are all equal (one whose last layer starts at zero) has no correlation, and near that point its gradient is one over the deviation:
+    one step of SGD along it throws the weights so far that later steps, whose gradient is then as small, do not bring them back. So the student counts as
+    constant where its deviation is below a tenth of its mean, or of its mean times the teacher's relative deviation where that is smaller than one.
+
+    Args:
+        teacher: `(..., n, ...)`, above -1: numbers less one. Their scale does not matter.
+        student: Of the same shape.
+        axis: As in `pearson_distance`.
+        weights: As in `pearson_distance`.
+
+    Returns:
+        The shape without `axis`.
+    """
+    shares = _shares(teacher, axis, weights)
+    told, own = (ops.stop_gradient(x) for x in (teacher, student))
+    centred = told - _mean(told, axis, shares)
+    relative = scaling.length(centred * ops.sqrt(shares), axis) / (1.0 + _mean(told, axis, shares))
+    constant = scaling.magnitude(centred, axis) <= scaling.rounding(told) * scaling.magnitude(told, axis)
+    relative = ops.minimum(ops.where(constant, 1.0, relative), 1.0)
+    return pearson_distance(teacher, student, axis, weights, spaces.FLAT * relative * (1.0 + _mean(own, axis, shares)))
+
+
+def _between_classes(logits):
+    """Softmax of each row over its largest value, less one: what correlations within the row see of it."""
+    return ops.expm1(logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True)))
+
+
+def _between_samples(logits, weights=None):
+    """Softmax of each class over its largest value in the batch, less one: what correlations within the class see of it.
+
+    Args:
+        logits: `(samples, classes)`.
+        weights: None, or `(samples, 1)`; samples of weight 0 do not count.
+
+    Returns:
+        `(samples, classes)`.
+    """
+    logits = logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
+    # Log-probabilities, but for the logarithm of the number of classes, which would cost the digits of small logits.
+    logits = logits - ops.log1p(ops.mean(ops.expm1(logits), axis=-1, keepdims=True))
+    seen = ops.stop_gradient(logits)
+    if weights is None:
+        return ops.expm1(logits - ops.max(seen, axis=0, keepdims=True))
+    largest = ops.max(ops.where(weights > 0, seen, spaces.NO_CHANCE), axis=0, keepdims=True)
+    return ops.expm1(ops.minimum(logits - largest, 0.0))
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -79,17 +138,17 @@ class DIST(ClassOutputs):
     def batch_loss(self, teacher, student, sample_weight=None, step=None, labels=None):
         temperature = self.value("temperature", step, student)
         teacher, student = self.as_logits(teacher, student)
-        p, q = (ops.softmax(ops.multiply(x, 1.0 / temperature)) for x in (teacher, student))
-        inter = pearson_distance(p, q)
+        teacher, student = (ops.multiply(x, 1.0 / temperature) for x in (teacher, student))
+        inter = correlation_of_excess(_between_classes(teacher), _between_classes(student))
         weights, scale = None, 1.0
         if sample_weight is not None:
-            weights = flat_weights(sample_weight, p.dtype, len(inter.shape))
+            weights = flat_weights(sample_weight, student.dtype, len(inter.shape))
             scale = ops.mean(weights)
             for _ in range(len(inter.shape) - len(weights.shape)):
                 weights = weights[..., None]
             weights = ops.reshape(weights * ops.ones_like(inter), (-1, 1))
-        rows = (-1, p.shape[-1])
-        intra = pearson_distance(ops.reshape(p, rows), ops.reshape(q, rows), axis=0, weights=weights)
+        rows = (_between_samples(ops.reshape(x, (-1, x.shape[-1])), weights) for x in (teacher, student))
+        intra = correlation_of_excess(*rows, axis=0, weights=weights)
         loss = (
             self.value("beta", step, student) * weighted_mean(inter, sample_weight)
             + self.value("gamma", step, student) * ops.mean(intra) * scale

@@ -9,17 +9,10 @@ from tfdistill.errors import ConfigurationError
 from tfdistill.losses import checks, pooling
 from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.reduction import huber
+from tfdistill.losses.scaling import unit_vectors
 
 PROJECTIONS = ("auto", "dense", "conv1x1", None)
 DISTANCES = ("mse", "cosine", "smooth_l1")
-
-# Keeps the direction of a zero vector, which has none, from dividing by zero.
-TINY = 1e-12
-
-
-def unit_vectors(x, axis=-1):
-    """`x` divided by its Euclidean length along `axis`; zero vectors stay zero, with a gradient that is finite."""
-    return x * ops.rsqrt(ops.maximum(ops.sum(ops.square(x), axis=axis, keepdims=True), TINY))
 
 
 def feature_distance(teacher, student, loss="mse"):

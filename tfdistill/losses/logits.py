@@ -22,13 +22,15 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, divergence="kl
         temperature: Positive number or scalar tensor.
         divergence: With p the teacher's and q the student's softened distribution: "kl" is KL(p || q), "reverse_kl" is KL(q || p), "js" the mean of
             KL(p || m) and KL(q || m) where m = (p + q) / 2, "cross_entropy" is -sum p log q (KL plus the entropy of p).
-        standardize: Whether to give both sides mean 0 and standard deviation 1 over the classes before the temperature.
+        standardize: Whether to give both sides mean 0 and standard deviation 1 over the classes before the temperature. A student's deviation counts as
+            at least `spaces.least_deviation`.
 
     Returns:
         `(batch, ...)`: the sum over classes, times `temperature ** 2`, so that gradients keep their size as the temperature changes.
     """
     if standardize:
-        teacher_logits, student_logits = spaces.standardized(teacher_logits), spaces.standardized(student_logits)
+        least = spaces.least_deviation(teacher_logits)
+        teacher_logits, student_logits = spaces.standardized(teacher_logits), spaces.standardized(student_logits, least)
     softness = 1.0 / temperature
     # Multiplying, even by one, keeps Keras from finding a student's softmax behind the tensor and warning about it.
     t, s = ops.multiply(teacher_logits, softness), ops.multiply(student_logits, softness)
@@ -79,8 +81,9 @@ def binary_soft_targets(teacher_logits, student_logits, temperature=1.0):
     """
     softness = 1.0 / temperature
     t, s = ops.multiply(teacher_logits, softness), ops.multiply(student_logits, softness)
-    # KL of Bernoulli(sigmoid t) from Bernoulli(sigmoid s); softplus never overflows.
-    losses = ops.sigmoid(t) * (t - s) + ops.softplus(s) - ops.softplus(t)
+    # KL of Bernoulli(sigmoid t) from Bernoulli(sigmoid s); softplus never overflows. Each answer's part by itself, as large logits would cancel in their sum.
+    yes, no = (ops.sigmoid(x) * (ops.softplus(-y) - ops.softplus(-x)) for x, y in ((t, s), (-t, -s)))
+    losses = yes + no
     return ops.sum(losses, axis=-1) * (temperature * temperature)
 
 
@@ -120,9 +123,14 @@ class ClassOutputs(KnowledgeLoss):
         spaces.check_class_space(type(self).__name__, "teacher", teacher, self.teacher_outputs)
         spaces.check_class_space(type(self).__name__, "student", student, self.student_outputs)
 
+    def _prepared(self, teacher, student):
+        ready = super()._prepared(teacher, student)
+        return spaces.with_float16(ready, student) if self.student_outputs == "probabilities" else ready
+
     def as_logits(self, teacher, student):
         """Both sides as logits."""
-        return spaces.as_logits(teacher, self.teacher_outputs), spaces.as_logits(student, self.student_outputs)
+        student = spaces.as_logits(student, self.student_outputs)
+        return ops.cast(spaces.as_logits(teacher, self.teacher_outputs), student.dtype), student
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -262,7 +270,11 @@ class BinarySoftTargets(KnowledgeLoss):
         spaces.check_binary_space("BinarySoftTargets", "teacher", teacher, self.teacher_outputs)
         spaces.check_binary_space("BinarySoftTargets", "student", student, self.student_outputs)
 
+    def _prepared(self, teacher, student):
+        ready = super()._prepared(teacher, student)
+        return spaces.with_float16(ready, student) if self.student_outputs == "probabilities" else ready
+
     def elementwise(self, teacher, student, step=None, labels=None):
-        teacher = spaces.as_binary_logits(teacher, self.teacher_outputs)
         student = spaces.as_binary_logits(student, self.student_outputs)
+        teacher = ops.cast(spaces.as_binary_logits(teacher, self.teacher_outputs), student.dtype)
         return binary_soft_targets(teacher, student, self.value("temperature", step, student))

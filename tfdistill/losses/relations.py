@@ -14,8 +14,8 @@ from keras import ops
 
 from tfdistill.losses import checks, schedules
 from tfdistill.losses.base import KnowledgeLoss
-from tfdistill.losses.features import unit_vectors
 from tfdistill.losses.reduction import flat_weights, huber
+from tfdistill.losses.scaling import rescaled, rounding, unit_vectors
 
 
 def vectors(x):
@@ -55,23 +55,34 @@ def similarity_preserving(teacher, student, weights):
     Returns:
         Scalar: the sum over pairs divided by the batch squared.
     """
-    here = _presence(weights)[None, :]
-    grams = [unit_vectors(ops.matmul(x, ops.transpose(x)) * here) for x in (teacher, student)]
+    grams = []
+    for x in (teacher, student):
+        x = rescaled(x * _presence(weights)[:, None])
+        grams.append(unit_vectors(ops.matmul(x, ops.transpose(x))))
     return ops.mean(_pairs(weights) * ops.square(grams[1] - grams[0]))
 
 
-def _squared_distances(x):
-    """`(batch, batch)` squared Euclidean distances; the mean is taken away first, for what is left loses fewer digits."""
-    x = x - ops.mean(x, axis=0, keepdims=True)
+def _gram_and_distances(x, here):
+    """Gram matrix and Euclidean distances of the samples, in units of their largest coordinate.
+
+    The mean of the samples that are there is the origin, because fewer digits cancel then. A distance is a difference of squares: where it is within their
+    rounding the two samples count as equal, at a distance of 0 with a gradient of 0.
+
+    Args:
+        x: `(batch, width)`.
+        here: `(batch,)`, 1 or 0 for samples that are absent; their distances have no meaning.
+
+    Returns:
+        Two tensors `(batch, batch)`.
+    """
+    here = here[:, None]
+    x = rescaled((x - ops.sum(x * here, axis=0, keepdims=True) / ops.maximum(ops.sum(here), 1.0)) * here)
     gram = ops.matmul(x, ops.transpose(x))
-    squares = ops.sum(ops.square(x), axis=-1)
-    return gram, ops.maximum(squares[:, None] + squares[None, :] - 2.0 * gram, 0.0)
-
-
-def _safe_root(squares, others):
-    """Square root whose gradient is 0, not infinite, where the distance is 0."""
-    apart = ops.logical_and(squares > 1e-12, others > 0)
-    return ops.where(apart, ops.sqrt(ops.where(apart, squares, 1.0)), 0.0)
+    own = ops.sum(ops.square(x), axis=-1)
+    both = own[:, None] + own[None, :]
+    squares = both - 2.0 * gram
+    apart = squares > rounding(x) * both
+    return gram, ops.where(apart, ops.sqrt(ops.where(apart, squares, 1.0)), 0.0)
 
 
 def relational_distance(teacher, student, weights):
@@ -90,9 +101,9 @@ def relational_distance(teacher, student, weights):
     here = _pairs(_presence(weights)) * others
     relative = []
     for x in (teacher, student):
-        distance = _safe_root(_squared_distances(x)[1], others)
+        distance = _gram_and_distances(x, _presence(weights))[1] * others
         mean = ops.sum(distance * here) / ops.maximum(ops.sum(here), 1.0)
-        relative.append(distance / ops.maximum(mean, 1e-12))
+        relative.append(distance / ops.where(mean > 0, mean, 1.0))
     losses = _pairs(weights) * others * huber(relative[1] - relative[0])
     return ops.sum(losses) / ops.maximum(ops.sum(others), 1.0)
 
@@ -112,8 +123,8 @@ def relational_angle(teacher, student, weights):
     others = _others(count, student.dtype)
     cosines = []
     for x in (teacher, student):
-        gram, squares = _squared_distances(x)
-        distance = _safe_root(squares, others)
+        gram, distance = _gram_and_distances(x, _presence(weights))
+        distance = distance * others
         inverse = ops.where(distance > 0, 1.0 / ops.where(distance > 0, distance, 1.0), 0.0)
         own = ops.diagonal(gram)
         # [j, i, k]: (x_i - x_j) . (x_k - x_j), with j the corner of the angle.
@@ -136,10 +147,12 @@ def probabilistic_transfer(teacher, student, weights):
         Scalar: the mean over samples of the sum over their neighbours.
     """
     others = _others(ops.shape(student)[0], student.dtype)
+    shares = rescaled(weights)[None, :]
     chances = []
     for x in (teacher, student):
         unit = unit_vectors(x)
-        affinity = ops.maximum(0.5 * (ops.matmul(unit, ops.transpose(unit)) + 1.0), 1e-7) * others * weights[None, :]
+        # Float32 cannot tell a cosine from -1 any nearer than 1e-7.
+        affinity = ops.maximum(0.5 * (ops.matmul(unit, ops.transpose(unit)) + 1.0), 1e-7) * others * shares
         chances.append(affinity / ops.maximum(ops.sum(affinity, axis=-1, keepdims=True), 1e-12))
     p, q = chances
     rows = ops.sum(ops.where(p > 0, p * (ops.log(ops.maximum(p, 1e-30)) - ops.log(ops.maximum(q, 1e-30))), 0.0), axis=-1)

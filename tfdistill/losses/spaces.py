@@ -3,19 +3,63 @@
 No function here guesses: the space is said by the caller, and the first batch is checked against what was said.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
 from tfdistill.errors import ConfigurationError
+from tfdistill.losses import scaling
+from tfdistill.losses.reduction import at_least_float32
 
 SPACES = ("logits", "log_probabilities", "probabilities")
 
 # Below this a float32 logarithm leaves the normal numbers; a probability of zero counts as this.
 SMALLEST = 1e-37
+# What the logarithm of zero counts as: finite after division by a temperature.
+NO_CHANCE = -1e30
+# The largest float32 below one.
+LARGEST_BELOW_ONE = 1.0 - 2.0**-24
+# The probability at which the slope of the logarithm stops to grow: float16 has no larger gradients than 65504, and float32's times a loss's weight
+# must stay finite. The softmax before it multiplies the slope by the probability, so nothing is lost.
+STEEPEST, STEEPEST_FLOAT16 = scaling.SMALLEST, 2.0**-14
+# A student's logits that deviate by less than this count as flat (see `least_deviation`).
+FLAT = 0.1
+# Values below this are masks, not logits.
+MASKED = -1e4
 # By how much the sum of a row of probabilities may differ from one (half precision sums to about this).
 SUM_TOLERANCE = 1e-3
 # Fewer sigmoid outputs than this may lie between 0 and 1 by chance.
 ENOUGH = 16
+
+
+def is_float16(x):
+    """Whether a tensor is of type float16, whose range is too small for the gradients of logarithms."""
+    return keras.backend.standardize_dtype(x.dtype) == "float16"
+
+
+def steepest_at(x):
+    """The probability down to which `log_of_probabilities` has its true slope, for outputs that came in the type of `x`."""
+    return STEEPEST_FLOAT16 if is_float16(x) else STEEPEST
+
+
+def with_float16(ready, student):
+    """The pair `ready` of teacher and student, in which a float16 student stays as it came, so that `steepest_at` sees its type."""
+    return (ready[0], student) if is_float16(student) else ready
+
+
+def log_of_probabilities(p, steepest=STEEPEST):
+    """Logarithm of probabilities, with a gradient that is neither cut off nor infinite.
+
+    Args:
+        p: `(...)`, from 0 to 1, float32 or wider.
+        steepest: Positive number. The slope is 1 / p down to here, and stays 1 / steepest below.
+
+    Returns:
+        `(...)`: log(p), of at least log(1e-37).
+    """
+    # The tangent goes on below `steepest`; its distance from the logarithm is added as a constant, and is exactly 0 above.
+    line = ops.log(ops.maximum(p, steepest)) + (ops.minimum(p / steepest, 1.0) - 1.0)
+    return line + ops.stop_gradient(ops.log(ops.maximum(p, SMALLEST)) - line)
 
 
 def as_logits(outputs, space):
@@ -26,11 +70,11 @@ def as_logits(outputs, space):
         space: "logits", "log_probabilities" or "probabilities".
 
     Returns:
-        `(..., classes)`. Log-probabilities are logits whose exponentials sum to one; a probability of zero counts as 1e-37.
+        `(..., classes)`. Log-probabilities are logits whose exponentials sum to one; a probability of zero counts as 1e-37, and its logarithm as -1e30.
     """
     if space == "probabilities":
-        return ops.log(ops.maximum(outputs, SMALLEST))
-    return outputs if space == "logits" else ops.maximum(outputs, float(np.log(SMALLEST)))
+        return log_of_probabilities(at_least_float32(outputs), steepest_at(outputs))
+    return outputs if space == "logits" else ops.maximum(outputs, NO_CHANCE)
 
 
 def as_binary_logits(outputs, space):
@@ -41,28 +85,59 @@ def as_binary_logits(outputs, space):
         space: "logits" or "probabilities".
 
     Returns:
-        `(..., labels)`. Probabilities are kept 1e-7 away from 0 and 1, where float32 cannot tell more.
+        `(..., labels)`. Probabilities count as at least 1e-7 away from 0 and 1. Their gradient is not cut off there: a wrong answer that is sure is learned from
+        too.
     """
     if space == "logits":
         return outputs
-    p = ops.clip(outputs, 1e-7, 1.0 - 1e-7)
-    return ops.log(p) - ops.log1p(-p)
+    steepest, p = steepest_at(outputs), at_least_float32(outputs)
+    kept = ops.clip(p, 1e-7, 1.0 - 1e-7)
+    free = log_of_probabilities(p, steepest) - ops.log1p(-ops.minimum(p, LARGEST_BELOW_ONE))
+    return free + ops.stop_gradient(ops.log(kept) - ops.log1p(-kept) - free)
 
 
-def standardized(logits):
-    """Logits with mean 0 and standard deviation 1 over the classes (population form), so that their shift and scale carry nothing.
+def standardized(logits, least=0.0):
+    """Logits with mean 0 and standard deviation 1 over the classes, so that their shift and scale carry nothing.
 
-    Sun et al. 2024, "Logit standardization in knowledge distillation", arXiv 2403.01427.
+    Sun et al. 2024, "Logit standardization in knowledge distillation", arXiv 2403.01427. The deviation is that of the population (divided by the number of
+    classes), as in the paper's formula; the authors' code takes the sample's (divided by one less), which for n classes makes all logits smaller by the factor
+    sqrt((n - 1) / n).
 
     Args:
-        logits: `(..., classes)`. Equal logits give zeros.
+        logits: `(..., classes)`. Equal logits give zeros; a deviation of less than about 1e-5 of the largest logit (in float32) is rounding.
+        least: Deviations below this are not scaled up to 1; the gradient is at most about 1 / least. A number, or `(..., 1)`.
 
     Returns:
         `(..., classes)`.
     """
+    root = _root_of_count(logits)
     centred = logits - ops.mean(logits, axis=-1, keepdims=True)
-    # The smallest constant whose root is still harmless in the gradient of equal logits.
-    return centred * ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + 1e-12)
+    floor = root * ops.maximum(scaling.rounding(logits) * scaling.magnitude(logits, -1), least)
+    return root * scaling.normalized(centred, floor)
+
+
+def least_deviation(teacher_logits):
+    """The deviation below which a student's logits count as flat, and are not standardized in full.
+
+    A student whose last layer starts at zero has equal logits. Their deviation is 0, the gradient of standardized logits is one over the deviation, and one step
+    of SGD along such a gradient throws the weights so far that later steps, whose gradient is then as small, do not bring them back. A tenth of a unit, or of
+    the teacher's deviation where that is smaller than one unit, bounds the gradient. In that form the floor scales with the teacher, so the loss stays
+    unmoved when both sides are scaled. A unit is the logits' own: it is a factor e between two probabilities.
+
+    Args:
+        teacher_logits: `(..., classes)`.
+
+    Returns:
+        `(..., 1)`: 0.1 min(1, the teacher's deviation over the classes). Equal logits of the teacher count as a deviation of 1.
+    """
+    centred = teacher_logits - ops.mean(teacher_logits, axis=-1, keepdims=True)
+    deviation = scaling.length(centred) / _root_of_count(teacher_logits)
+    told_apart = deviation > scaling.rounding(teacher_logits) * scaling.magnitude(teacher_logits, -1)
+    return ops.stop_gradient(FLAT * ops.minimum(ops.where(told_apart, deviation, 1.0), 1.0))
+
+
+def _root_of_count(logits):
+    return ops.sqrt(ops.cast(ops.shape(logits)[-1], logits.dtype))
 
 
 def _rows_sum_to_one(values):
