@@ -12,6 +12,7 @@ from tfdistill.distill.cache_format import FLOATS, Layout, Leaf
 from tfdistill.distill.first_batch import refuse_nonfinite_inputs
 from tfdistill.distill.taps import Tap, Taps
 from tfdistill.distill.teacher_black_box import own_errors
+from tfdistill.distill.teachers import Ensemble
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses.spaces import SUM_TOLERANCE
 
@@ -119,6 +120,8 @@ class Asker:
             leaves = self._shrunk(keras.tree.flatten(answer)) if self.wanted.top_k else keras.tree.flatten(answer)
         else:
             with own_errors(self.teacher):
+                if self._structure is None and isinstance(self.teacher, Ensemble):
+                    self.teacher.check_answers(inputs)
                 leaves = self._ask(inputs)
         return [np.asarray(leaf) for leaf in leaves]
 

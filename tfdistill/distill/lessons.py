@@ -9,6 +9,7 @@ from tfdistill.distill import first_batch, models
 from tfdistill.distill.cache_joined import StudentTaps, inputs_of
 from tfdistill.distill.projections import Projections
 from tfdistill.distill.taps import Taps
+from tfdistill.distill.teachers import Ensemble
 from tfdistill.distill.terms import select_output, select_weight
 from tfdistill.losses.schedules import is_schedule
 
@@ -81,6 +82,8 @@ class Lessons:
         if not self.student.built:
             self.student(inputs_of(x), training=False)  # building runs the layers once more: not while they are listened to
         both = Pass(*self.ask_student(x, training=False), *self.ask_teacher(x, training=False))
+        if isinstance(self.teacher, Ensemble):
+            self.teacher.check_answers(inputs_of(x))
         for value in keras.tree.flatten(both.teacher_outputs):
             first_batch.refuse_nonfinite(
                 value, f"The teacher '{self.teacher.name}' answers %s to the first batch.", "look at its weights and its inputs"
