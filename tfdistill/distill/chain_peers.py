@@ -46,7 +46,7 @@ def mutual(students, settings, x, y=None, validation_data=None):
     peers = Peers(students, settings)
     began = time.perf_counter()
     peers.compile(**settings.compile)
-    _, batch = first_batch.peek(x, y, settings.fit.get("sample_weight"), settings.fit.get("batch_size"))
+    x, batch = first_batch.peek(x, y, settings.fit.get("sample_weight"), settings.fit.get("batch_size"))
     if batch is not None:
         peers.look_at(batch)
     with trainings:

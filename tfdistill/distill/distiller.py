@@ -128,7 +128,7 @@ class Distiller(ManyDevices, keras.Model):
         self._assert_compile_called("fit")
         models.check_teacher_built(self.teacher)
         sample_weight = inspect.signature(keras.Model.fit).bind(self, x, y, batch_size, *args, **kwargs).arguments.get("sample_weight")
-        x, batch = first_batch.peek(x, y, sample_weight, batch_size)
+        x, batch = first_batch.peek(x, y, sample_weight, batch_size, put_back=self._distribute_strategy is None)
         if batch is not None:
             self._look_at(batch)
         with self._freeze, own_errors(self.teacher):
