@@ -3,22 +3,34 @@
 import keras
 import tensorflow as tf
 
+from tfdistill.distill.cache_joined import Joined
+
 # Operations of a dataset's functions whose next result depends on what was read before.
 _READ_ONCE = ("GeneratorDataset", "PyFunc", "EagerPyFunc", "IteratorGetNext", "IteratorGetNextSync", "IteratorGetNextAsOptional")
 
 
 def reads_once(dataset):
-    """Whether a second pass over a `tf.data.Dataset` may take elements away from the first: it calls Python, or reads a queue or an iterator."""
+    """Whether a second pass over a `tf.data.Dataset` may take elements away from the first: it calls Python, or reads a queue or an iterator.
+
+    Data that is joined with a cache of soft targets is not such: a cache belongs to data that can be read again.
+    """
     operations = set()
     queue = [dataset]
     while queue:
         stage = queue.pop()
+        if any(isinstance(part, Joined) for part in _parts(stage.element_spec)):
+            return False
         queue += stage._inputs()
         for function in stage._functions():
             graph = function.function.graph.as_graph_def()
             operations |= {node.op for node in graph.node}
             operations |= {node.op for inner in graph.library.function for node in inner.node_def}
     return any(op in _READ_ONCE or "Dequeue" in op for op in operations)
+
+
+def _parts(spec):
+    """The inputs, labels and weights of a dataset's element, or the one thing that it is."""
+    return spec if type(spec) is tuple else (spec,)
 
 
 def read_ahead(dataset):
