@@ -11,6 +11,7 @@ from tfdistill.distill.projections import Projections
 from tfdistill.distill.taps import Taps
 from tfdistill.distill.teachers import Ensemble
 from tfdistill.distill.terms import select_output, select_weight
+from tfdistill.losses import masking
 from tfdistill.losses.schedules import is_schedule
 
 # What one pass of both models gave: (y_pred, dict of tap to feature) of the student, and the same of the teacher.
@@ -108,7 +109,12 @@ class Lessons:
         """
         total = 0.0
         for index, term in enumerate(self.terms):
-            teacher, student = self.projections.apply(index, *self._pair(term, both))
+            pair = self._pair(term, both)
+            projected = self.projections.apply(index, *pair)
+            # A projection maps each position by itself, so the positions that count stay the same.
+            teacher, student = (
+                x if x is own else masking.with_mask(x, masking.mask_of(own)) for x, own in zip(projected, pair, strict=True)
+            )
             extra = {"labels": select_output(y, term.output, self.student, "labels of the student")} if term.loss.needs_labels else {}
             weight = select_weight(sample_weight, term, self.student)
             total += term.weight_at(step) * term.loss.compute_loss(teacher, student, sample_weight=weight, step=step, **extra)

@@ -10,7 +10,7 @@ from tfdistill.distill import models, teacher_files
 from tfdistill.distill.teacher_black_box import CallableTeacher
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.legacy.adopt import adopt
-from tfdistill.losses import spaces
+from tfdistill.losses import masking, spaces
 
 AVERAGES = ("probabilities", "logits")
 NUMBERS = "numbers"
@@ -126,6 +126,10 @@ class Ensemble(keras.Model):
         return keras.tree.pack_sequence_as(answers[0], [self._averaged(values) for values in leaves])
 
     def _averaged(self, values):
+        mask = masking.both(*(masking.mask_of(v) for v in values))
+        return masking.with_mask(self._average_of(values), mask)
+
+    def _average_of(self, values):
         counted = [(w, v, s) for w, v, s in zip(self._shares, values, self._spaces, strict=True) if w > 0]
         logits = [(w, _as_logits(ops.cast(v, "float32"), s)) for w, v, s in counted]
         if self.average == "logits":

@@ -11,7 +11,7 @@ from keras.distillation import DistillationLoss, LogitsDistillation
 
 from tfdistill.distill.taps import OUTPUT, Tap
 from tfdistill.errors import ConfigurationError, ModelError, nearest
-from tfdistill.losses import KnowledgeLoss
+from tfdistill.losses import KnowledgeLoss, masking
 from tfdistill.losses.schedules import is_schedule, value_at
 
 
@@ -54,7 +54,7 @@ class Foreign:
         self.loss = loss
         self.teacher_layer_name = getattr(loss, "teacher_layer_name", None)
         self.student_layer_name = getattr(loss, "student_layer_name", None)
-        self._said = False
+        self._said = self._said_masks = False
 
     def projections(self, teacher_shape, student_shape):
         return {}
@@ -75,6 +75,13 @@ class Foreign:
             warnings.warn(
                 f"{name} gives one figure for the whole batch, so sample_weight and class_weight do not reach it; they weigh the student's own "
                 "loss only. The losses of tfdistill.losses weigh every sample.",
+                stacklevel=2,
+            )
+        if not self._said_masks and any(masking.mask_of(x) is not None for x in (teacher_outputs, student_outputs)):
+            self._said_masks = True
+            warnings.warn(
+                f"{name} gives one figure for the whole batch, so the padding mask of the outputs does not reach it: padded positions are distilled like the "
+                "others. The losses of tfdistill.losses leave them out.",
                 stacklevel=2,
             )
         value = self.loss.compute_loss(teacher_outputs, student_outputs)

@@ -12,7 +12,7 @@ import math
 import keras
 from keras import ops
 
-from tfdistill.losses import checks, schedules
+from tfdistill.losses import checks, masking, schedules
 from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.reduction import flat_weights, huber
 from tfdistill.losses.scaling import rescaled, rounding, unit_vectors
@@ -201,6 +201,12 @@ class Relation(KnowledgeLoss):
         batches = {shape[0] for shape in (teacher_shape, student_shape) if shape and shape[0] is not None}
         if min(len(teacher_shape), len(student_shape)) < 2 or len(batches) > 1:
             raise self.mismatch(teacher_shape, student_shape, "(batch, ...) features of the same batch; the other dimensions may differ")
+
+    def _masked(self, teacher, student, masks, sample_weight):
+        """Padded positions are zeros of a sample's vector; a sample of nothing else has the weight 0."""
+        (teacher, student), present = masking.left_out(self, teacher, student, masks)
+        present = ops.cast(present, student.dtype)
+        return teacher, student, present if sample_weight is None else present * flat_weights(sample_weight, student.dtype, 1)
 
     def batch_loss(self, teacher, student, sample_weight=None, step=None, labels=None):
         weights = unit_weights(student) if sample_weight is None else flat_weights(sample_weight, student.dtype, 1)
