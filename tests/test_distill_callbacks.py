@@ -34,11 +34,11 @@ class Fixed(keras.callbacks.Callback):
 STOPS = {
     "higher is better": (dict(share=0.9, teacher_value=0.8), "val_accuracy", [0.5, 0.71, 0.73, 0.9], 2),
     "exactly the target": (dict(share=0.5, teacher_value=0.5), "val_accuracy", [0.2, 0.25, 0.9], 1),
-    "lower is better": (dict(share=0.5, teacher_value=1.0), "val_loss", [3.0, 2.5, 2.0, 1.0], 2),
+    "lower is better": (dict(share=0.5, teacher_value=1.0), "val_student_loss", [3.0, 2.5, 2.0, 1.0], 2),
     "lower by name": (dict(share=1.0, teacher_value=0.3), "val_mean_absolute_error", [0.5, 0.31, 0.29], 2),
     "told": (dict(share=0.5, teacher_value=4.0, direction="max"), "val_strangeness", [1.0, 2.0, 3.0], 1),
-    "told against the name": (dict(share=0.5, teacher_value=4.0, direction="max"), "val_loss", [1.0, 1.9, 3.0], 2),
-    "a teacher without error": (dict(share=0.5, teacher_value=0.0), "val_loss", [1.0, 0.0, 0.0], 1),
+    "told against the name": (dict(share=0.5, teacher_value=4.0, direction="max"), "val_student_loss", [1.0, 1.9, 3.0], 2),
+    "a teacher without error": (dict(share=0.5, teacher_value=0.0), "val_student_loss", [1.0, 0.0, 0.0], 1),
     "never": (dict(share=1.0, teacher_value=0.9), "val_accuracy", [0.1, 0.2, 0.3], None),
 }
 

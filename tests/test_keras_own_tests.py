@@ -12,6 +12,7 @@ import keras
 import pytest
 
 import tfdistill
+from tfdistill.distill.freeze import Freeze
 
 # Their LogitsDistillation has the default that computes on raw logits; saying so is our job, not their tests'.
 pytestmark = pytest.mark.filterwarnings("ignore:keras.distillation.LogitsDistillation:UserWarning")
@@ -38,6 +39,33 @@ CASES = {
     for name, case in inspect.getmembers(adapted, inspect.isclass)
     if issubclass(case, unittest.TestCase) and case.__module__ == adapted.__name__
 }
+
+
+# Two of Keras's tests assert that a teacher is frozen for ever by making a Distiller of it. Ours freezes it while `fit` runs, and those two are adapted.
+
+
+def _initialization_but_for_the_freeze(test):
+    def test_distiller_initialization(self):
+        # Keras's first assertion is that the teacher is frozen; the others are about the Distiller.
+        with Freeze(self.teacher):
+            test(self)
+
+    return test_distiller_initialization
+
+
+def _frozen_while_it_teaches(self):
+    during = []
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: during.append(self.teacher.trainable))
+    self.distiller.fit(self.x, self.y, epochs=1, verbose=0, callbacks=[watch])
+    assert during
+    assert not any(during)
+    assert self.teacher.trainable
+    assert self.student.trainable
+
+
+_OF_DISTILLER = CASES["distiller_test_TestDistiller"]
+_OF_DISTILLER.test_distiller_initialization = _initialization_but_for_the_freeze(_OF_DISTILLER.test_distiller_initialization)
+_OF_DISTILLER.test_teacher_freezing = _frozen_while_it_teaches
 globals().update(CASES)
 
 

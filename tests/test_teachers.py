@@ -102,8 +102,13 @@ def test_flags_inside_a_tf_keras_teacher_come_back():
     teacher.layers[1].trainable = False
     flags = [layer.trainable for layer in teacher._flatten_layers()]
     distiller = make(teacher)
-    assert not any(layer.trainable for layer in teacher._flatten_layers())
-    distiller.fit(x, y, verbose=0)
+    during = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: during.extend(t.trainable for t in teacher._flatten_layers())
+    )
+    distiller.fit(x, y, verbose=0, callbacks=[watch])
+    assert during
+    assert not any(during)
     assert [layer.trainable for layer in teacher._flatten_layers()] == flags
     assert len(adopt(teacher).trainable_weights) == 2
 

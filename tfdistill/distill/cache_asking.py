@@ -13,6 +13,7 @@ from tfdistill.distill.finite_teacher import refuse_hidden_nan
 from tfdistill.distill.first_batch import refuse_nonfinite_inputs
 from tfdistill.distill.taps import Tap, Taps
 from tfdistill.distill.teacher_black_box import BlackBox, own_errors
+from tfdistill.distill.teachers import Ensemble
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses.spaces import SUM_TOLERANCE
 
@@ -133,6 +134,8 @@ class Asker:
             leaves = self._shrunk(keras.tree.flatten(answer)) if self.wanted.top_k else keras.tree.flatten(answer)
         else:
             with own_errors(self.teacher):
+                if self._structure is None and isinstance(self.teacher, Ensemble):
+                    self.teacher.check_answers(inputs)
                 leaves = self._ask(inputs)
         return [np.asarray(leaf) for leaf in leaves]
 

@@ -203,6 +203,9 @@ class JoinedPyDataset(keras.utils.PyDataset):
         position: `Position`: the epoch that the views are drawn for.
     """
 
+    # A cache belongs to data that gives the same batch for the same index whenever it is asked, so looking at one takes nothing away.
+    rereadable = True
+
     def __init__(self, source, joining):
         inner = source.dataset
         super().__init__(workers=inner.workers, use_multiprocessing=inner.use_multiprocessing, max_queue_size=inner.max_queue_size)

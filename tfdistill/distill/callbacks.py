@@ -3,11 +3,23 @@
 import keras
 
 from tfdistill.distill.chain_settings import Alone
+from tfdistill.distill.distiller import Distiller
 from tfdistill.errors import ConfigurationError, DataError, nearest
 
 DIRECTIONS = ("auto", "max", "min")
 _LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "rmse", "mape", "msle", "divergence", "crossentropy", "perplexity")
 _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "dice", "r2", "similarity", "agreement")
+
+
+# The names under which a Distiller logs losses that a teacher can be compared by.
+_LOSSES = ("loss", "student_loss", "total_loss")
+
+
+class OnLabels(Alone):
+    """A model whose loss is that on the labels, as a Distiller's `student_loss` is: without the model's own penalties."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return self._compile_loss(y, y_pred, sample_weight)
 
 
 class StopAtTarget(keras.callbacks.Callback):
@@ -19,18 +31,26 @@ class StopAtTarget(keras.callbacks.Callback):
 
     Args:
         share: Share of the teacher's metric to keep, in (0, 1].
-        metric: Name of the student's metric in the logs, for example "val_accuracy" or "val_loss".
-        teacher_value: The teacher's value of that metric, if it is known. Positive (or 0 where lower is better).
+        metric: Name of the student's metric in the logs, for example "val_accuracy" or "val_loss". While a `Distiller` trains, "loss" and "total_loss" stand for
+            "student_loss", the student's loss on the labels: a teacher has no other, and the student's whole loss holds distillation losses and penalties, too.
+        teacher_value: The teacher's value of that metric, if it is known. Positive (or 0 where lower is better). For a loss, that on the labels alone.
         validation_data: Data on which the teacher is evaluated, once, when training begins: (x, y), (x, y, sample_weight), a `tf.data.Dataset` or a `PyDataset`. It
             should be what `fit` gets as such. Give either this or `teacher_value`. Only for a `Distiller` with a teacher that is a model.
-        teacher_metric: Keras metric, or its name, to evaluate the teacher with. Defaults to `metric` without "val_" ("val_loss" and
-            "val_student_loss" stand for the loss on the labels that the model is compiled with).
+        teacher_metric: Keras metric, or its name, to evaluate the teacher with. Defaults to `metric` without "val_"; for a loss to the loss on the labels that the
+            model is compiled with, without the teacher's penalties.
         direction: "max" where higher is better, "min" where lower is, or "auto": by the metric's name.
         batch_size: Batch size of that evaluation.
 
+    Example:
+
+    ```python
+    stop = StopAtTarget(0.98, "val_accuracy", validation_data=(x_val, y_val))
+    distiller.fit(x, y, validation_data=(x_val, y_val), epochs=100, callbacks=[stop])
+    ```
+
     Raises:
         ConfigurationError: if a setting is out of range, or the direction cannot be told from the metric's name; while training, if the logs hold no such metric
-            (with the nearest names).
+            (with the nearest names), or a loss is compared and the student has none on the labels (`student_loss_weight=0`).
         DataError: if the teacher's value is such that no share of it can be kept.
     """
 
@@ -64,23 +84,37 @@ class StopAtTarget(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.stopped_epoch = None
+        self._compared = self._of_the_student()
         if self.teacher_value is None:
             self.teacher_value = self._usable(self._ask_teacher())
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs is None or self.metric not in logs:
+        if logs is None or self._compared not in logs:
             raise ConfigurationError(
-                f"The logs hold no '{self.metric}'.",
+                f"The logs hold no '{self._compared}'.",
                 "a metric of the student",
-                f"give validation_data to fit, and the metric to compile. {nearest(self.metric, logs or {})}",
+                f"give validation_data to fit, and the metric to compile. {nearest(self._compared, logs or {})}",
             )
-        value = float(logs[self.metric])
+        value = float(logs[self._compared])
         name = self.metric.removeprefix("val_")
         logs[f"teacher_{name}"] = self.teacher_value
         logs[f"kept_{name}"] = self._kept(value)
         if value >= self.target if self.direction == "max" else value <= self.target:
             self.stopped_epoch = epoch
             self.model.stop_training = True
+
+    def _of_the_student(self):
+        """Name in the logs of what is compared: a Distiller logs the student's loss on the labels under a name of its own."""
+        prefix, name = ("val_", self.metric[4:]) if self.metric.startswith("val_") else ("", self.metric)
+        if name not in _LOSSES or not isinstance(self.model, Distiller):
+            return self.metric
+        if self.model.student_loss_weight == 0:
+            raise ConfigurationError(
+                f"StopAtTarget compares '{self.metric}', but the student is trained with student_loss_weight=0, so its loss on the labels is not computed.",
+                "a metric that the student and the teacher both have",
+                'compare a metric such as "val_accuracy"',
+            )
+        return f"{prefix}student_loss"
 
     def _kept(self, value):
         over, under = (value, self.teacher_value) if self.direction == "max" else (self.teacher_value, value)
@@ -102,10 +136,10 @@ class StopAtTarget(keras.callbacks.Callback):
                 f"The model that is trained ({type(self.model).__name__}) has no teacher to evaluate.", mend="give teacher_value"
             )
         name = self.metric.removeprefix("val_")
-        of_loss = self.teacher_metric is None and name in ("loss", "student_loss", "total_loss")
+        of_loss = self.teacher_metric is None and name in _LOSSES
         metric = None if of_loss else self.teacher_metric or name
         # A model of its own: the teacher keeps how it was compiled.
-        alone = Alone(teacher)
+        alone = OnLabels(teacher)
         try:
             alone.compile(optimizer="sgd", loss=self.model.loss, metrics=[] if metric is None else [metric], jit_compile=False)
             data = self.validation_data

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tfdistill.distill import first_batch
 from tfdistill.distill.chain_settings import Trainings
+from tfdistill.distill.freeze import Freeze
 from tfdistill.distill.taps import Tap, Taps
-from tfdistill.distill.teachers import Freeze
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses import Hint
 
@@ -96,9 +96,7 @@ def _parts(student, ends, x, settings):
 def _only(model, variables):
     """While the block runs, these variables of a model are trainable and no others."""
     wanted = {id(v) for v in variables}
-    flags = Freeze(model)
-    flags.hold()
-    try:
+    with Freeze(model):
         # Outermost first: a layer's flag is handed down to what is inside it.
         for layer in _outermost_first(model):
             layer.trainable = any(id(w) in wanted for w in layer.weights)
@@ -106,8 +104,6 @@ def _only(model, variables):
             if variable.trainable and id(variable) not in wanted:
                 variable.trainable = False
         yield
-    finally:
-        flags.release()
 
 
 def _outermost_first(model):

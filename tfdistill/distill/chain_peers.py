@@ -12,6 +12,7 @@ from tfdistill.distill.models import check_models
 from tfdistill.distill.taps import Taps
 from tfdistill.distill.terms import make_terms
 from tfdistill.errors import ConfigurationError
+from tfdistill.losses import masking
 
 
 def mutual(students, settings, x, y=None, validation_data=None):
@@ -46,7 +47,7 @@ def mutual(students, settings, x, y=None, validation_data=None):
     peers = Peers(students, settings)
     began = time.perf_counter()
     peers.compile(**settings.compile)
-    _, batch = first_batch.peek(x, y, settings.fit.get("sample_weight"), settings.fit.get("batch_size"))
+    x, batch = first_batch.peek(x, y, settings.fit.get("sample_weight"), settings.fit.get("batch_size"))
     if batch is not None:
         peers.look_at(batch)
     with trainings:
@@ -138,7 +139,7 @@ class Peers(keras.Model):
                 taught = 0.0
                 for j in range(len(self.students)):
                     if j != i:
-                        told = keras.tree.map_structure(tf.stop_gradient, passes[j])
+                        told = keras.tree.map_structure(_held, passes[j])
                         step = student.optimizer.iterations
                         taught += self._lessons[i, j].loss(Pass(y_pred, features, *told), y, sample_weight, step)
                 loss += (1 - self.share) * taught / (len(self.students) - 1)
@@ -184,3 +185,8 @@ class Peers(keras.Model):
     def call(self, inputs, training=None):
         """Returns the list of the students' outputs."""
         return [student(inputs, training=training) for student in self.students]
+
+
+def _held(x):
+    """A peer's answer without gradient; where it is padded, it stays so."""
+    return masking.with_mask(tf.stop_gradient(x), masking.mask_of(x))

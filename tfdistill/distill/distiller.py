@@ -11,11 +11,12 @@ from tfdistill.distill import first_batch, models
 from tfdistill.distill.cache_joined import inputs_of
 from tfdistill.distill.cache_position import following_epochs
 from tfdistill.distill.distributed import ManyDevices
+from tfdistill.distill.freeze import Freeze
 from tfdistill.distill.lessons import Lessons, Pass
 from tfdistill.distill.report import take_reports
 from tfdistill.distill.teacher_black_box import own_errors, refuse_jit, refuse_taps
-from tfdistill.distill.teachers import Freeze, as_teacher
-from tfdistill.distill.terms import make_terms
+from tfdistill.distill.teachers import as_teacher
+from tfdistill.distill.terms import by_name, make_terms
 from tfdistill.distill.trackers import LastValue, SameAs
 from tfdistill.errors import ConfigurationError
 from tfdistill.saveable import checks_config
@@ -35,7 +36,7 @@ class Distiller(ManyDevices, keras.Model):
 
     Args:
         teacher: A trained `keras.Model`, or anything that `as_teacher` makes one of: a tf_keras model, the path of a .tflite file or SavedModel folder, a
-            callable of NumPy arrays, an `Ensemble`. It is frozen, and gets its `trainable` flags back when `fit` ends.
+            callable of NumPy arrays, an `Ensemble`. It is frozen while `fit` runs, and has its own `trainable` flags before and after.
         student: The `keras.Model` to train: functional, Sequential, subclassed, or an adopted tf_keras model.
         distillation_losses: A loss of `tfdistill.losses`, a `keras.distillation.DistillationLoss`, a list of them, or for models with several outputs a dict of
             output name to a loss or a list of losses.
@@ -86,7 +87,6 @@ class Distiller(ManyDevices, keras.Model):
         # Keras looks at the student only when it decides on XLA.
         self.supports_jit = all(layer.supports_jit for layer in teacher._flatten_layers())
         self._freeze = Freeze(teacher)
-        self._freeze.hold()
         self._passes = threading.local()
         self.reports = []
         self._looked_at_models = False
@@ -130,15 +130,11 @@ class Distiller(ManyDevices, keras.Model):
         self._assert_compile_called("fit")
         models.check_teacher_built(self.teacher)
         sample_weight = inspect.signature(keras.Model.fit).bind(self, x, y, batch_size, *args, **kwargs).arguments.get("sample_weight")
-        x, batch = first_batch.peek(x, y, sample_weight, batch_size)
+        x, batch = first_batch.peek(x, y, sample_weight, batch_size, put_back=self._distribute_strategy is None)
         if batch is not None:
             self._look_at(batch)
-        self._freeze.hold()
-        try:
-            with own_errors(self.teacher), following_epochs(self, x, y, batch_size, *args, **kwargs) as (args, kwargs):
-                return super().fit(*args, **kwargs)
-        finally:
-            self._freeze.release()
+        with self._freeze, own_errors(self.teacher), following_epochs(self, x, y, batch_size, *args, **kwargs) as (args, kwargs):
+            return super().fit(*args, **kwargs)
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):
@@ -181,7 +177,7 @@ class Distiller(ManyDevices, keras.Model):
     def _loss_of_pass(self, both, x, y, sample_weight, training):
         # Through the public method, so that a subclass which overrides it is heard.
         for report in self.reports:
-            report.update_teacher_state(y, both.teacher_outputs, both.y_pred, sample_weight)
+            report.update_teacher_state(*(by_name(part, self.student) for part in (y, both.teacher_outputs, both.y_pred, sample_weight)))
         self._passes.current = both
         try:
             return self.compute_loss(x=x, y=y, y_pred=both.y_pred, sample_weight=sample_weight, training=training)
@@ -309,7 +305,9 @@ class Distiller(ManyDevices, keras.Model):
         optimizer_built = config.pop("optimizer_built", False)
         self.compile(**config)
         if optimizer_built:
-            self.optimizer.build(self.trainable_variables)
+            # The variables that `fit` trains: without those that the student shares with its teacher.
+            with self._freeze:
+                self.optimizer.build(self.trainable_variables)
 
 
 def _batch_size(x):

@@ -6,32 +6,40 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdistill.distill import one_shot
 from tfdistill.errors import DataError
 
 
-def peek(x, y=None, sample_weight=None, batch_size=None):
-    """Reads one batch of what a user gave to `fit`.
+def peek(x, y=None, sample_weight=None, batch_size=None, put_back=True):
+    """Reads one batch of what a user gave to `fit`, and takes nothing away from the training.
 
-    Arrays and `keras.utils.PyDataset`s are only indexed; of a `tf.data.Dataset` a second iterator reads one element; of a generator the first element
-    is taken and put back. Other kinds of data (a distributed dataset, a DataFrame) are left alone.
+    Arrays are only indexed. Of a generator, a `keras.utils.PyDataset`, and a `tf.data.Dataset` that Python feeds, the first batch is taken and put back; of any other
+    `tf.data.Dataset` a second iterator reads one element. Other kinds of data (a distributed dataset, a DataFrame) are left alone.
 
     Args:
         x: As in `keras.Model.fit`.
         y: As in `keras.Model.fit`.
         sample_weight: As in `keras.Model.fit`.
         batch_size: Number of rows to read of arrays. Defaults to Keras's 32.
+        put_back: Whether what is read is to be put back. Not possible for datasets that a distribution strategy divides: there a `tf.data.Dataset` must be one that can be
+            read again.
 
     Returns:
-        `x` to go on with (a generator is replaced by one that gives the same elements), and the batch as `(x, y, sample_weight)`, or None where it
+        `x` to go on with (what was read once is replaced by something that gives the same elements), and the batch as `(x, y, sample_weight)`, or None where it
         cannot be read.
 
     Raises:
         DataError: if there is no first batch.
     """
     if isinstance(x, tf.data.Dataset):
-        batch = next(iter(x.take(1)), None)
+        if put_back and one_shot.reads_once(x):
+            batch, x = one_shot.read_ahead(x)
+        else:
+            batch = next(iter(x.take(1)), None)
     elif isinstance(x, keras.utils.PyDataset):
         batch = x[0] if x.num_batches != 0 else None
+        if put_back and batch is not None and not getattr(x, "rereadable", False):
+            x = one_shot.FirstBatchKept(x, batch)
     elif isinstance(x, collections.abc.Iterator):
         batch = next(x, None)
         x = _put_back(batch, x)

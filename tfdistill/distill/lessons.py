@@ -9,7 +9,9 @@ from tfdistill.distill import first_batch, models
 from tfdistill.distill.cache_joined import StudentTaps, inputs_of
 from tfdistill.distill.projections import Projections
 from tfdistill.distill.taps import Taps
-from tfdistill.distill.terms import select_output
+from tfdistill.distill.teachers import Ensemble
+from tfdistill.distill.terms import select_output, select_weight
+from tfdistill.losses import masking
 from tfdistill.losses.schedules import is_schedule
 
 # What one pass of both models gave: (y_pred, dict of tap to feature) of the student, and the same of the teacher.
@@ -81,6 +83,8 @@ class Lessons:
         if not self.student.built:
             self.student(inputs_of(x), training=False)  # building runs the layers once more: not while they are listened to
         both = Pass(*self.ask_student(x, training=False), *self.ask_teacher(x, training=False))
+        if isinstance(self.teacher, Ensemble):
+            self.teacher.check_answers(inputs_of(x))
         for value in keras.tree.flatten(both.teacher_outputs):
             first_batch.refuse_nonfinite(
                 value, f"The teacher '{self.teacher.name}' answers %s to the first batch.", "look at its weights and its inputs"
@@ -97,7 +101,7 @@ class Lessons:
         Args:
             both: `Pass`.
             y: Labels, for the losses that need them.
-            sample_weight: `(batch,)` or None.
+            sample_weight: `(batch,)`, a structure of them for the outputs, or None.
             step: Training step, for schedules.
 
         Returns:
@@ -105,9 +109,15 @@ class Lessons:
         """
         total = 0.0
         for index, term in enumerate(self.terms):
-            teacher, student = self.projections.apply(index, *self._pair(term, both))
+            pair = self._pair(term, both)
+            projected = self.projections.apply(index, *pair)
+            # A projection maps each position by itself, so the positions that count stay the same.
+            teacher, student = (
+                x if x is own else masking.with_mask(x, masking.mask_of(own)) for x, own in zip(projected, pair, strict=True)
+            )
             extra = {"labels": select_output(y, term.output, self.student, "labels of the student")} if term.loss.needs_labels else {}
-            total += term.weight_at(step) * term.loss.compute_loss(teacher, student, sample_weight=sample_weight, step=step, **extra)
+            weight = select_weight(sample_weight, term, self.student)
+            total += term.weight_at(step) * term.loss.compute_loss(teacher, student, sample_weight=weight, step=step, **extra)
         return total
 
     def scheduled(self, step):

@@ -1,6 +1,7 @@
 """Learned projections between features of different widths: trained with the student, owned by the distiller."""
 
 import keras
+import tensorflow as tf
 
 
 class Projections(keras.layers.Layer):
@@ -53,7 +54,8 @@ class Projections(keras.layers.Layer):
             if side == "teacher":
                 teacher = layer(keras.ops.stop_gradient(teacher))
             else:
-                student = layer(student)
+                # A copy: layers that know no masks say so when they are given a tensor that has one.
+                student = layer(tf.identity(student))
         return teacher, student
 
     def shapes(self):

@@ -137,7 +137,9 @@ class TeacherReport(keras.metrics.Metric):
         Raises:
             ModelError: if an output is to be chosen by name and there is none of that name, or there are several and none was named.
         """
-        y, teacher_outputs, student_outputs = (_output(value, self.output) for value in (y, teacher_outputs, student_outputs))
+        y, teacher_outputs, student_outputs, sample_weight = (
+            _output(value, self.output) for value in (y, teacher_outputs, student_outputs, sample_weight)
+        )
         if self.agreement is not None:
             theirs, ours = probabilities(teacher_outputs, self.teacher_outputs), probabilities(student_outputs, self.outputs)
             weight = _spread(sample_weight, theirs)

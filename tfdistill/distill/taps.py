@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from tfdistill.errors import ModelError, nearest
+from tfdistill.losses import masking
 
 FINAL_OUTPUT = "final_output"
 
@@ -21,6 +22,8 @@ FINAL_OUTPUT = "final_output"
 OUTPUT, ATTENTION_SCORES = "output", "attention_scores"
 
 Tap = collections.namedtuple("Tap", ["path", "kind"], defaults=[OUTPUT])
+
+_Scores = collections.namedtuple("_Scores", ["scores", "output"])
 
 # Replicas of a MirroredStrategy trace in threads of their own: each thread notes down what it saw itself.
 _notes = threading.local()
@@ -170,7 +173,9 @@ class Taps:
             )
         if number is not None and number >= len(notes):
             raise ModelError(f"{where} is called {len(notes)} times in one forward pass.", f"a call number below {len(notes)}")
-        return notes[number or 0]
+        note = notes[number or 0]
+        # Keras masks a layer's output when the layer is done; the rows of its scores are the same positions.
+        return masking.with_mask(note.scores, masking.mask_of(note.output)) if isinstance(note, _Scores) else note
 
 
 def _in_another_graph(tensors):
@@ -230,7 +235,7 @@ def _listener(layer, call):
             if (id(layer), OUTPUT) in heard:
                 heard[id(layer), OUTPUT].append(output)
             if (id(layer), ATTENTION_SCORES) in heard:
-                heard[id(layer), ATTENTION_SCORES].append(scores)
+                heard[id(layer), ATTENTION_SCORES].append(_Scores(scores, output))
         return result
 
     return listening_call

@@ -1,4 +1,4 @@
-"""Teachers: what may teach, several as one, and how they are kept still while a student learns."""
+"""Teachers: what may teach, and several as one."""
 
 import os
 
@@ -10,10 +10,12 @@ from tfdistill.distill import models, teacher_files
 from tfdistill.distill.teacher_black_box import CallableTeacher
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.legacy.adopt import AdoptedModel, adopt
-from tfdistill.losses import spaces
+from tfdistill.losses import masking, spaces
 from tfdistill.saveable import checks_config
 
 AVERAGES = ("probabilities", "logits")
+NUMBERS = "numbers"
+SPACES = (*spaces.SPACES, NUMBERS)
 
 
 def as_teacher(teacher):
@@ -58,19 +60,28 @@ class Ensemble(keras.Model):
     | "probabilities" | log(sum of weight * softmax) | log-probabilities | `SoftTargets(teacher_outputs="log_probabilities")`, or the default "logits" |
     | "logits" | sum of weight * logits | logits | `SoftTargets(teacher_outputs="logits")`, the default |
 
-    Log-probabilities are logits too (a softmax gives the same distribution back), so losses of logits work with both. For anything but classes
-    (regression, yes-no outputs), `average="logits"` with `outputs="logits"` is the plain weighted mean of the outputs. Losses can tap the layers of Keras
-    and tf_keras members, as "member's name/layer" or "members/0/layer".
+    Log-probabilities are logits too (a softmax gives the same distribution back), so losses of logits work with both. For anything but classes,
+    `average="logits"` with `outputs="numbers"` is the plain weighted mean of the outputs; yes-no outputs are averaged as their logits, whatever they are said
+    to be. What the members are said to answer is held against their answers to the first batch of `fit` and `soft_targets`. Losses can tap the layers of Keras and tf_keras members, as "member's name/layer" or "members/0/layer".
+
+    Example:
+
+    ```python
+    teacher = Ensemble([net_with_softmax, net_without], outputs=["probabilities", "logits"])
+    distiller = Distiller(teacher, student, SoftTargets(4.0))
+    ```
 
     Args:
         members: At least one teacher of any kind that `as_teacher` takes, all with the same outputs.
         weights: A number of at least 0 for each member, not all 0; they are divided by their sum. None weighs all alike.
         average: "probabilities" or "logits".
-        outputs: The space of the members' outputs, `(batch, ..., classes)`: "logits", "log_probabilities" or "probabilities", or a list of one for each.
+        outputs: The space of the members' outputs, `(batch, ..., classes)`: "logits", "log_probabilities" or "probabilities", or a list of one for each. "numbers"
+            for regression, with `average="logits"`.
         name: Name of the model.
 
     Raises:
-        ConfigurationError: if weights or choices are out of range or of another number than the members.
+        ConfigurationError: if weights or choices are out of range or of another number than the members; at a first batch, if a member's answers are in
+            another space than the one that `outputs` says.
         ModelError: if a member cannot teach, is not built, or has other outputs than the first (at the first batch at the latest).
     """
 
@@ -81,9 +92,15 @@ class Ensemble(keras.Model):
         if average not in AVERAGES:
             raise ConfigurationError(f"Ensemble: average is {average!r}.", f"one of {AVERAGES}")
         given = [outputs] * len(members) if isinstance(outputs, str) else list(outputs)
-        if len(given) != len(members) or set(given) - set(spaces.SPACES):
+        if len(given) != len(members) or set(given) - set(SPACES):
             raise ConfigurationError(
-                f"Ensemble: outputs is {outputs!r}, for {len(members)} members.", f"one of {spaces.SPACES}, or a list of one each"
+                f"Ensemble: outputs is {outputs!r}, for {len(members)} members.", f"one of {SPACES}, or a list of one each"
+            )
+        if NUMBERS in given and (average != "logits" or set(given) != {NUMBERS}):
+            raise ConfigurationError(
+                f"Ensemble: outputs is {outputs!r} and average is {average!r}.",
+                "numbers of all members, averaged as they are",
+                'Ensemble(members, average="logits", outputs="numbers")',
             )
         self._shares = _shares(weights, len(members))
         self.members = [as_teacher(member) for member in members]
@@ -110,8 +127,12 @@ class Ensemble(keras.Model):
         return keras.tree.pack_sequence_as(answers[0], [self._averaged(values) for values in leaves])
 
     def _averaged(self, values):
+        mask = masking.both(*(masking.mask_of(v) for v in values))
+        return masking.with_mask(self._average_of(values), mask)
+
+    def _average_of(self, values):
         counted = [(w, v, s) for w, v, s in zip(self._shares, values, self._spaces, strict=True) if w > 0]
-        logits = [(w, spaces.as_logits(ops.cast(v, "float32"), s)) for w, v, s in counted]
+        logits = [(w, _as_logits(ops.cast(v, "float32"), s)) for w, v, s in counted]
         if self.average == "logits":
             return sum(w * z for w, z in logits)
         if values[0].shape[-1] == 1:
@@ -121,6 +142,52 @@ class Ensemble(keras.Model):
                 "average='logits'",
             )
         return ops.logsumexp(ops.stack([float(np.log(w)) + ops.log_softmax(z) for w, z in logits]), axis=0)
+
+    def check_answers(self, inputs):
+        """Holds the members' answers to a first batch against the spaces that they are said to be in.
+
+        Args:
+            inputs: Structure of arrays `(batch, ...)`.
+
+        Raises:
+            ConfigurationError: if a member that counts answers in another space, with the `outputs` that is right for all.
+        """
+        found, wrong = list(self._spaces), None
+        for index, (member, share) in enumerate(zip(self.members, self._shares, strict=True)):
+            if isinstance(member, Ensemble):
+                member.check_answers(inputs)
+            for values in keras.tree.flatten(member(inputs, training=False)) if share > 0 else ():
+                space = self._space_of(ops.convert_to_numpy(values), self._spaces[index])
+                if space != self._spaces[index]:
+                    found[index] = space
+                    wrong = wrong or (index, member, ops.convert_to_numpy(values))
+        if wrong is None:
+            return
+        (index, member, values), said = wrong, self._spaces[wrong[0]]
+        if NUMBERS in found:
+            mend = "Ensemble(members, average='logits', outputs='numbers') averages yes-no probabilities as they are"
+        else:
+            mend = f"Ensemble(members, average={self.average!r}, outputs={(found[0] if len(set(found)) == 1 else found)!r})"
+            mend += "; outputs='numbers' where the outputs are no classes" if self.average == "logits" else ""
+        what = {NUMBERS: "probabilities of yes-no answers"}.get(found[index], found[index].replace("_", "-"))
+        raise ConfigurationError(
+            f"The member {index} ('{member.name}') of the Ensemble '{self.name}' is said to answer {said.replace('_', '-')}, but its answers to the first batch are "
+            f"{what}: from {values.min():.4g} to {values.max():.4g}, with rows that sum to {values.sum(-1).min():.4g} ... {values.sum(-1).max():.4g}.",
+            "the space that each member answers in, as `outputs`",
+            mend,
+        )
+
+    def _space_of(self, values, said):
+        """The space that values are in: what is said of them where that can be."""
+        if said == NUMBERS or values.ndim < 2 or values.shape[-1] == 1:
+            # Any number is a logit; log-odds between 0 and 1 are no sign of anything.
+            p = np.exp(values) if said == "log_probabilities" else values
+            return said if said in ("logits", NUMBERS) or np.all((p >= 0) & (p <= 1)) else "logits"
+        found = spaces.class_space(values)
+        if found == "logits" and self.average == "probabilities" and spaces.looks_binary(values):
+            return NUMBERS
+        # Log-probabilities are logits as well.
+        return said if found == "log_probabilities" and said == "logits" else found
 
     def _check_alike(self, answers):
         first, shapes = None, None
@@ -157,6 +224,15 @@ class Ensemble(keras.Model):
         return cls(**{**config, "members": [keras.saving.deserialize_keras_object(member) for member in config["members"]]})
 
 
+def _as_logits(values, space):
+    if space == NUMBERS:
+        return values
+    if values.shape[-1] != 1 or space == "logits":
+        return spaces.as_logits(values, space)
+    # The probability of one yes-no answer has another logit than that of one class among several.
+    return spaces.as_binary_logits(ops.exp(values) if space == "log_probabilities" else values, "probabilities")
+
+
 def _single(outputs):
     return outputs[0] if outputs and len(outputs) == 1 else outputs
 
@@ -171,45 +247,3 @@ def _shares(weights, count):
     if not numbers or sum(weights) == 0:
         raise ConfigurationError(f"The weights of the Ensemble are {weights}.", "finite numbers of at least 0, not all 0")
     return tuple(float(w) / float(sum(weights)) for w in weights)
-
-
-class Freeze:
-    """Holds a model's `trainable` flags at False, and gives them back as they were.
-
-    Args:
-        model: A `keras.Model`. Nothing happens to it until `hold()`.
-    """
-
-    def __init__(self, model):
-        self._model = model
-        self._flags = None
-
-    def hold(self):
-        """Freezes the model; does nothing if it is held already."""
-        if self._flags is None:
-            layers = _layers(self._model)
-            # Those of an adopted model have flags of their own.
-            legacy = [inner for layer in layers if isinstance(layer, AdoptedModel) for inner in layer.legacy._flatten_layers()]
-            variables = [v for layer in layers for v in layer.weights]
-            self._flags = [(thing, thing.trainable) for thing in [*layers, *legacy, *variables]]
-            self._model.trainable = False
-
-    def release(self):
-        """Gives every layer and weight the flag that it had before `hold()`."""
-        if self._flags is not None:
-            # Outermost first: a layer's flag is handed down to what is inside it, which then gets its own back.
-            for thing, flag in self._flags:
-                if thing.trainable != flag:
-                    thing.trainable = flag
-            self._flags = None
-
-
-def _layers(model):
-    layers, queue, seen = [], [model], set()
-    while queue:
-        layer = queue.pop(0)
-        if id(layer) not in seen and isinstance(layer, keras.Layer):
-            seen.add(id(layer))
-            layers.append(layer)
-            queue += list(layer._flatten_layers(include_self=False, recursive=False))
-    return layers

@@ -6,11 +6,12 @@ import warnings
 from typing import Any
 
 import keras
+from keras import ops
 from keras.distillation import DistillationLoss, LogitsDistillation
 
 from tfdistill.distill.taps import OUTPUT, Tap
 from tfdistill.errors import ConfigurationError, ModelError, nearest
-from tfdistill.losses import KnowledgeLoss
+from tfdistill.losses import KnowledgeLoss, masking
 from tfdistill.losses.schedules import is_schedule, value_at
 
 
@@ -53,7 +54,7 @@ class Foreign:
         self.loss = loss
         self.teacher_layer_name = getattr(loss, "teacher_layer_name", None)
         self.student_layer_name = getattr(loss, "student_layer_name", None)
-        self._said = False
+        self._said = self._said_masks = False
 
     def projections(self, teacher_shape, student_shape):
         return {}
@@ -74,6 +75,13 @@ class Foreign:
             warnings.warn(
                 f"{name} gives one figure for the whole batch, so sample_weight and class_weight do not reach it; they weigh the student's own "
                 "loss only. The losses of tfdistill.losses weigh every sample.",
+                stacklevel=2,
+            )
+        if not self._said_masks and any(masking.mask_of(x) is not None for x in (teacher_outputs, student_outputs)):
+            self._said_masks = True
+            warnings.warn(
+                f"{name} gives one figure for the whole batch, so the padding mask of the outputs does not reach it: padded positions are distilled like the "
+                "others. The losses of tfdistill.losses leave them out.",
                 stacklevel=2,
             )
         value = self.loss.compute_loss(teacher_outputs, student_outputs)
@@ -193,3 +201,46 @@ def select_output(outputs, name, model, role):
             f"The {role} '{model.name}' has no output called '{name}'.", mend=f"use one of its output names. {nearest(name, named)}"
         )
     return named[name]
+
+
+def by_name(values, model):
+    """A list of values for a model's several outputs as a dict of output name to value; anything else as it is."""
+    names = getattr(model, "output_names", None) or []
+    if isinstance(values, (list, tuple)) and len(values) == len(names) > 1:
+        return dict(zip(names, values, strict=True))
+    return values
+
+
+def select_weight(sample_weight, term, model):
+    """The sample weights of what a term compares.
+
+    A term that belongs to one output has that output's weights. One that belongs to none of several (a hidden layer) has for each sample the mean of the
+    weights that the sample has for the outputs: Keras hands one array for all outputs on as equal arrays for each, and their mean is that array.
+
+    Args:
+        sample_weight: None, one tensor for all outputs, or a list or dict of them (or None) for each output, as `keras.Model.fit` takes them.
+        term: `Term`.
+        model: The student, for its `output_names`.
+
+    Returns:
+        One tensor, or None.
+
+    Raises:
+        ModelError: if there are weights for several outputs, and none for that of the term.
+    """
+    if not isinstance(sample_weight, (list, tuple, collections.abc.Mapping)):
+        return sample_weight
+    leaves = keras.tree.flatten(sample_weight)
+    if len(leaves) == 1:
+        return leaves[0]
+    if term.output is not None:
+        return select_output(sample_weight, term.output, model, "sample weights of the student")
+    if all(leaf is None for leaf in leaves):
+        return None
+    per_sample = [1.0 if leaf is None else _per_sample(leaf) for leaf in leaves]
+    return sum(per_sample[1:], per_sample[0]) / len(per_sample)
+
+
+def _per_sample(weight):
+    weight = ops.cast(weight, "float32")
+    return ops.mean(weight, axis=tuple(range(1, len(weight.shape)))) if len(weight.shape) > 1 else weight

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tfdistill.errors import ConfigurationError
-from tfdistill.losses import checks, pooling, spaces
+from tfdistill.losses import checks, masking, pooling, spaces
 from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.reduction import at_least_float32
 from tfdistill.losses.scaling import rescaled, unit_vectors
@@ -129,6 +129,18 @@ class AttentionTransfer(KnowledgeLoss):
                 "tap earlier layers",
             )
 
+    def _masked(self, teacher, student, masks, sample_weight):
+        """Padded positions are not active."""
+        if len(teacher.shape) == len(student.shape) and tuple(teacher.shape[1:-1]) != tuple(student.shape[1:-1]):
+            raise self.mismatch(
+                tuple(teacher.shape),
+                tuple(student.shape),
+                "equal positions, as some of them are padding",
+                "tap layers that see the same positions",
+            )
+        (teacher, student), present = masking.left_out(self, teacher, student, masks)
+        return teacher, student, masking.weights(present, sample_weight, "float32")
+
     def elementwise(self, teacher, student, step=None, labels=None):
         return attention_transfer(teacher, student, self.power)
 
@@ -196,6 +208,10 @@ class AttentionMaps(KnowledgeLoss):
     def _prepared(self, teacher, student):
         ready = super()._prepared(teacher, student)
         return spaces.with_float16(ready, student) if self.loss == "kl" else ready
+
+    def _masked(self, teacher, student, masks, sample_weight):
+        """A mask belongs to the queries; padded keys have the score 0 already."""
+        return teacher, student, masking.position_weights(self, teacher[:, 0], student[:, 0], masks, sample_weight)
 
     def elementwise(self, teacher, student, step=None, labels=None):
         return attention_maps(teacher, student, self.heads, self.loss)

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from tfdistill.errors import ConfigurationError, DataError, ModelError
-from tfdistill.losses import checks, schedules
+from tfdistill.losses import checks, masking, schedules
 from tfdistill.losses.reduction import at_least_float32, weighted_mean
 from tfdistill.losses.top_k import TopK
 from tfdistill.saveable import checks_config
@@ -133,6 +133,8 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
     def compute_loss(self, teacher_outputs, student_outputs, sample_weight=None, step=None, labels=None, **kwargs):
         """The loss of a batch.
 
+        Padding masks that Keras attached to the outputs are read from them: positions that either side masks count for nothing, and the mean is over the others.
+
         Args:
             teacher_outputs: `(batch, ...)`; no gradient flows into it.
             student_outputs: `(batch, ...)`.
@@ -146,8 +148,9 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
 
         Raises:
             ConfigurationError: if the step or the labels are needed and missing.
-            ModelError: if the outputs are not one tensor each, or their shapes cannot be compared.
+            ModelError: if the outputs are not one tensor each, or their shapes cannot be compared, or a padding mask has other positions.
         """
+        masks = (masking.mask_of(teacher_outputs), masking.mask_of(student_outputs))
         if self.needs_labels and labels is None:
             raise ConfigurationError(
                 f"{self!r} needs the labels, and none were given.",
@@ -157,10 +160,12 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         if isinstance(teacher_outputs, TopK):
             student = self._tensors(student_outputs, student_outputs)[1]
             losses = self.of_largest(teacher_outputs, self._prepared(student, student)[1], step=step)
-            return weighted_mean(losses, sample_weight)
+            return weighted_mean(losses, self._masked(student, student, masks, sample_weight)[2])
         teacher, student = self._tensors(teacher_outputs, student_outputs)
         self.check_shapes(tuple(teacher.shape), tuple(student.shape))
         teacher, student = self._prepared(teacher, student)
+        if any(mask is not None for mask in masks):
+            teacher, student, sample_weight = self._masked(teacher, student, masks, sample_weight)
         return self.batch_loss(teacher, student, sample_weight=sample_weight, step=step, labels=labels)
 
     def per_sample(self, teacher, student, step=None, labels=None):
@@ -185,6 +190,10 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
     def hold_teacher(self, teacher):
         """Keeps the gradient out of the teacher. A loss that trains a projection of the teacher's feature leaves that to the Distiller."""
         return ops.stop_gradient(teacher)
+
+    def _masked(self, teacher, student, masks, sample_weight):
+        """Leaves padded positions out. Here each has a loss of its own, which the weights leave out. Returns teacher, student and sample weights."""
+        return teacher, student, masking.position_weights(self, teacher, student, masks, sample_weight)
 
     def _prepared(self, teacher, student):
         """Both sides as float32 or wider, of one type, the teacher's without gradient."""

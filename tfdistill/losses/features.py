@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from tfdistill.errors import ConfigurationError
-from tfdistill.losses import checks, pooling
+from tfdistill.losses import checks, masking, pooling
 from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.reduction import huber
 from tfdistill.losses.scaling import unit_vectors
@@ -146,6 +146,12 @@ class Hint(ProjectedFeature):
                 "tap a layer before pooling or flattening on both sides, or after it on both",
                 kind=kind,
             )
+
+    def _masked(self, teacher, student, masks, sample_weight):
+        """Where sizes differ, the positions that count are averaged, and a window that has some of them counts."""
+        masking.check(self, teacher, student, masks, least_free=1)
+        teacher, student, masks = pooling.masked_to_common_size(teacher, student, masks)
+        return super()._masked(teacher, student, masks, sample_weight)
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")

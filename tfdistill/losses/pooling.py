@@ -55,6 +55,33 @@ def to_common_size(teacher, student):
     return pool_to(teacher, sizes), pool_to(student, sizes)
 
 
+def masked_to_common_size(teacher, student, masks):
+    """Pools both sides to the smaller of the two sizes, over the positions that count.
+
+    Args:
+        teacher: `(batch, positions..., channels)`.
+        student: `(batch, positions..., channels)`, as many dimensions.
+        masks: Booleans `(batch, positions...)` for either side, or None.
+
+    Returns:
+        `(teacher, student, masks)`: a window counts if any of its positions does. Where the sizes are equal, all is as it was.
+    """
+    sizes = [x.shape[1:-1] for x in (teacher, student)]
+    if tuple(sizes[0]) == tuple(sizes[1]) or None in (*sizes[0], *sizes[1]):
+        return teacher, student, masks
+    common, pooled, kept = tuple(min(pair) for pair in zip(*sizes, strict=True)), [], []
+    for x, mask in zip((teacher, student), masks, strict=True):
+        if mask is None:
+            pooled.append(pool_to(x, common))
+            kept.append(None)
+            continue
+        weight = ops.cast(ops.expand_dims(mask, -1), x.dtype)
+        share = pool_to(weight, common)
+        pooled.append(pool_to(ops.where(weight > 0, x, ops.zeros_like(x)), common) / ops.where(share > 0, share, 1.0))
+        kept.append(ops.squeeze(share, -1) > 0)
+    return *pooled, tuple(kept)
+
+
 def sizes_can_meet(teacher_shape, student_shape):
     """Whether `to_common_size` can bring two shapes `(batch, positions..., channels)` together."""
     if len(teacher_shape) != len(student_shape):

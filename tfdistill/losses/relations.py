@@ -12,7 +12,7 @@ import math
 import keras
 from keras import ops
 
-from tfdistill.losses import checks, schedules
+from tfdistill.losses import checks, masking, schedules
 from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.reduction import flat_weights, huber
 from tfdistill.losses.scaling import rescaled, rounding, unit_vectors
@@ -159,6 +159,12 @@ class Relation(KnowledgeLoss):
     def check_first_batch(self, teacher, student):
         super().check_first_batch(teacher, student)
         checks.enough_samples(type(self).__name__, len(student), self.fewest_samples)
+
+    def _masked(self, teacher, student, masks, sample_weight):
+        """Padded positions are zeros of a sample's vector; a sample of nothing else has the weight 0."""
+        (teacher, student), present = masking.left_out(self, teacher, student, masks)
+        present = ops.cast(present, student.dtype)
+        return teacher, student, present if sample_weight is None else present * flat_weights(sample_weight, student.dtype, 1)
 
     def batch_loss(self, teacher, student, sample_weight=None, step=None, labels=None):
         weights = unit_weights(student) if sample_weight is None else flat_weights(sample_weight, student.dtype, 1)

@@ -144,6 +144,22 @@ def _rows_sum_to_one(values):
     return bool(np.all(values >= 0) and np.all(np.abs(values.sum(-1) - 1.0) <= SUM_TOLERANCE))
 
 
+def class_space(values):
+    """Tells from values over classes which space they are in.
+
+    Args:
+        values: `(..., classes)`, NumPy array.
+
+    Returns:
+        "probabilities" or "log_probabilities" where every row is such a distribution, to 1e-3; else "logits".
+    """
+    values = np.asarray(values, "float64")
+    if _rows_sum_to_one(values):
+        return "probabilities"
+    # Exponentials of large logits overflow, and those are no log-probabilities.
+    return "log_probabilities" if bool(np.all(values <= SUM_TOLERANCE)) and _rows_sum_to_one(np.exp(values)) else "logits"
+
+
 def check_class_space(owner, side, values, space):
     """Checks that the values of a batch can be what the loss was told.
 
@@ -158,10 +174,7 @@ def check_class_space(owner, side, values, space):
             rows that are said to be probabilities (or log-probabilities) do not.
     """
     values = np.asarray(values, "float64")
-    distribution = _rows_sum_to_one(values)
-    # Exponentials of large logits overflow, and those are no log-probabilities.
-    log_distribution = bool(np.all(values <= SUM_TOLERANCE)) and _rows_sum_to_one(np.exp(values))
-    found = "probabilities" if distribution else "log_probabilities" if log_distribution else "logits"
+    found = class_space(values)
     # Log-probabilities are logits as well: a softmax gives the same distribution back.
     if found == space or (space == "logits" and found == "log_probabilities"):
         return
@@ -202,6 +215,11 @@ def check_unmasked(owner, side, values):
         )
 
 
+def looks_binary(values):
+    """Whether at least 16 values, not all equal, lie between 0 and 1, as probabilities of yes-no answers do and logits hardly ever."""
+    return values.size >= ENOUGH and values.min() < values.max() and bool(np.all((values >= 0) & (values <= 1)))
+
+
 def check_binary_space(owner, side, values, space):
     """Checks that the values of a batch of yes-no outputs can be what the loss was told; arguments as in `check_class_space`.
 
@@ -216,7 +234,7 @@ def check_binary_space(owner, side, values, space):
             "values from 0 to 1",
             f"say {side}_outputs='logits' if the last layer has no sigmoid",
         )
-    if space == "logits" and inside and values.size >= ENOUGH and values.min() < values.max():
+    if space == "logits" and looks_binary(values):
         raise ConfigurationError(
             f"{owner}: the {side}'s outputs were said to be logits, but all {values.size} of them lie between 0 and 1.",
             "logits, which have both signs",
