@@ -9,7 +9,7 @@ from keras import ops
 from tfdistill.distill import models, teacher_files
 from tfdistill.distill.teacher_black_box import CallableTeacher
 from tfdistill.errors import ConfigurationError, ModelError
-from tfdistill.legacy.adopt import AdoptedModel, adopt
+from tfdistill.legacy.adopt import adopt
 from tfdistill.losses import masking, spaces
 from tfdistill.saveable import checks_config
 
