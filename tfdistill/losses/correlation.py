@@ -9,7 +9,7 @@ from tfdistill.losses import checks, scaling, schedules, spaces
 from tfdistill.losses.logits import ClassOutputs
 from tfdistill.losses.reduction import flat_weights, weighted_mean
 
-# Logarithm below which no sample's probability of a class is target from zero.
+# Logarithm below which no sample's probability of a class is distinguished from zero.
 NEVER_LIKELY = math.log(scaling.SMALLEST)
 
 
