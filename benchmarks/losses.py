@@ -92,6 +92,31 @@ Made by `benchmarks/losses.py`: the demo's teacher and student; every row has th
 (0.1). Losses of features and relations (rows that begin with +) are added to `SoftTargets(4.0)`, with the round weights that stand in the script; nothing was
 tuned. With this few seeds, differences within about one standard deviation mean nothing. Losses of sequences (`AttentionMaps`, `HiddenStates`) are in
 `benchmarks/sequences.py`; `BinarySoftTargets` and `TeacherBounded` are for other tasks.
+
+## Where values differ from other code
+
+Against torchdistill, RepDistiller, mdistiller, TextBrewer, trl and the authors' own code, values agree but for these, where the papers' formulas are kept:
+
+| loss | here | elsewhere |
+|---|---|---|
+| `SoftTargets(standardize=True)` | deviation of the population, as in the paper's formula | the authors' code takes the sample's: logits are smaller by sqrt((n - 1) / n) for n classes |
+| `ProbabilisticTransfer` | a sample is not its own neighbour, as in the paper's formula | the authors' code counts it as one |
+| `AttentionTransfer` | sum of squares over positions; where sizes differ the maps are averaged | the authors' code takes the mean over positions; other libraries average the features before they make maps |
+| `ContrastiveRepresentation` | one direction, negatives from the batch | the paper has both directions, and a memory of negatives |
+| `mutual` | the peers answer a batch first, then all are updated | the paper updates them in turn |
+
+## Scales, and inputs that leave nothing to compare
+
+Features are divided by their largest magnitude before anything is squared, so no scale from 1e-24 to 1e18 changes a loss that does not depend on scale; a zero vector has
+no direction, and a gradient no larger than its neighbours'. Logarithms of probabilities keep their gradient down to 1e-30. Float16 probabilities and scores of a
+student keep it down to 6e-5 only, so end such a student with a float32 layer.
+
+A student whose last layer starts at zero has equal logits, which standardization and correlation would scale up without bound. Below a tenth of a unit (or of the
+teacher's deviation, where that is less than a unit) `SoftTargets(standardize=True)` and `DIST` scale a student's logits or predictions no further.
+
+Refused before training, with what to do instead: `standardize=True` and `DIST` (unless `beta=0.0`) for two classes; masked logits with `standardize=True`; cosines of a
+single number (`Hint`, `HiddenStates`, `ContrastiveRepresentation`, `ProbabilisticTransfer`, `CorrelationCongruence`); maps of one position; first batches of fewer than three samples for `DIST`
+(unless `gamma=0.0`), `RelationalKD` and `ProbabilisticTransfer`, and of one for the other relations.
 """
 
 

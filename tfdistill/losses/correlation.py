@@ -9,7 +9,7 @@ from tfdistill.losses import checks, scaling, schedules, spaces
 from tfdistill.losses.logits import ClassOutputs
 from tfdistill.losses.reduction import flat_weights, weighted_mean
 
-# Logarithm below which no sample's probability of a class is told from zero.
+# Logarithm below which no sample's probability of a class is distinguished from zero.
 NEVER_LIKELY = math.log(scaling.SMALLEST)
 
 
@@ -64,10 +64,10 @@ def correlation_of_excess(teacher, student, axis=-1, weights=None):
         The shape without `axis`.
     """
     shares = _shares(teacher, axis, weights)
-    told, own = (ops.stop_gradient(x) for x in (teacher, student))
-    centred = told - _mean(told, axis, shares)
-    relative = scaling.length(centred * ops.sqrt(shares), axis) / (1.0 + _mean(told, axis, shares))
-    constant = scaling.magnitude(centred, axis) <= scaling.rounding(told) * scaling.magnitude(told, axis)
+    target, own = (ops.stop_gradient(x) for x in (teacher, student))
+    centred = target - _mean(target, axis, shares)
+    relative = scaling.length(centred * ops.sqrt(shares), axis) / (1.0 + _mean(target, axis, shares))
+    constant = scaling.magnitude(centred, axis) <= scaling.rounding(target) * scaling.magnitude(target, axis)
     relative = ops.minimum(ops.where(constant, 1.0, relative), 1.0)
     return pearson_distance(teacher, student, axis, weights, spaces.FLAT * relative * (1.0 + _mean(own, axis, shares)))
 

@@ -132,8 +132,8 @@ def least_deviation(teacher_logits):
     """
     centred = teacher_logits - ops.mean(teacher_logits, axis=-1, keepdims=True)
     deviation = scaling.length(centred) / _root_of_count(teacher_logits)
-    told_apart = deviation > scaling.rounding(teacher_logits) * scaling.magnitude(teacher_logits, -1)
-    return ops.stop_gradient(FLAT * ops.minimum(ops.where(told_apart, deviation, 1.0), 1.0))
+    distinct = deviation > scaling.rounding(teacher_logits) * scaling.magnitude(teacher_logits, -1)
+    return ops.stop_gradient(FLAT * ops.minimum(ops.where(distinct, deviation, 1.0), 1.0))
 
 
 def _root_of_count(logits):
