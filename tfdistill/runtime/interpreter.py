@@ -129,8 +129,6 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
     try:
         with quiet_interpreter(engine):
             return _open(path, source, settings)
-    except ConfigurationError:
-        raise
     except Exception as error:  # native wrappers raise whatever fits their C++; all of it is the same failure to the caller
         raise _refused(engine, path, size)(error) from error
 
@@ -175,6 +173,8 @@ def _refused(engine, path, size):
     """Returns a function that makes the error of a file that cannot be opened from its cause."""
 
     def make(cause, said="", mend=None):
+        if isinstance(cause, ConfigurationError):  # shapes that are none of the file's
+            return ConfigurationError(f"'{path}': {cause.happened}", cause.expected, cause.mend)
         cause = cause.happened if isinstance(cause, (ExportError, RuntimeUnavailable)) else cause
         return RuntimeUnavailable(
             f"{engine} cannot open '{path}' ({size} bytes): {cause}" + (f"\nIt said:\n{said}" if said else ""),

@@ -6,6 +6,7 @@ all memory, and costs milliseconds. Where a process cannot be forked (Windows), 
 
 import atexit
 import collections
+import contextlib
 import json
 import math
 import os
@@ -143,6 +144,8 @@ class _Helper:
                     return json.loads(self._line(seconds + _START_SECONDS))
                 except (OSError, EOFError, ValueError) as error:
                     # It never runs a file itself, so somebody else ended it. Once more, with a new one.
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self.process.wait(1.0)  # its pipes close a moment before it ends
                     said, code = isolated.last_lines(self.noise), self.end()
                     if last or fresh:
                         raise RuntimeUnavailable(
