@@ -284,7 +284,13 @@ def states(model):
     ]
 
 
-@pytest.mark.parametrize("build", STATEFUL, ids=["lstm", "gru", "simple", "bidirectional", "own_layer", "tf_keras", "tf_keras_fused"])
+NAMES = ["lstm", "gru", "simple", "bidirectional", "own_layer", "tf_keras", "tf_keras_lstm"]
+SLOW = {"gru", "bidirectional", "tf_keras"}
+
+
+@pytest.mark.parametrize(
+    "build", [pytest.param(b, id=n, marks=pytest.mark.slow if n in SLOW else ()) for b, n in zip(STATEFUL, NAMES, strict=True)]
+)
 def test_stateful_models_are_exported_from_their_initial_state(build, tmp_path):
     from tfdistill.runtime.interpreter import open_file
 
