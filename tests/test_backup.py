@@ -214,7 +214,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow) if "precision" in k or "global" in k else k for k in MODELS])
 def test_any_model_goes_on(kind, tmp_path):
     assert_goes_on(MODELS[kind], DATA["arrays, shuffled"], tmp_path / "backup", (2, 2, 3))
 
@@ -254,11 +254,14 @@ MORE = {
 
 
 @pytest.mark.parametrize("interruption", [("epoch", 2, 2), pytest.param((2, 2, 4), marks=pytest.mark.slow)], ids=str)
-@pytest.mark.parametrize("kind", MORE)
+@pytest.mark.parametrize(
+    "kind", [k if k in ("ReduceLROnPlateau", "what a user's callback counts") else pytest.param(k, marks=pytest.mark.slow) for k in MORE]
+)
 def test_what_other_callbacks_count_goes_on(kind, interruption, tmp_path):
     assert_goes_on(net, DATA["arrays in order"], tmp_path / "backup", interruption, MORE[kind])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_callback_writes_what_it_would_have_written(tmp_path):
     def others(folder):
         return [keras.callbacks.ModelCheckpoint(str(folder / "{epoch}-{batch}.weights.h5"), save_freq=4, save_weights_only=True)]
@@ -291,6 +294,7 @@ def test_batches_that_are_skipped_are_not_told_to_others(tmp_path):
     assert heard == [4, 5]
 
 
+@pytest.mark.slow
 def test_stopped_early_it_stays_stopped(tmp_path):
     """Interrupted between the end of the last epoch and the end of fit: no epoch comes on top."""
 
@@ -329,6 +333,7 @@ def test_settings_are_those_of_the_run_that_goes_on(tmp_path):
     assert (tmp_path / "b" / "training_state.zip").exists()
 
 
+@pytest.mark.slow
 def test_a_callback_list_of_the_users_is_followed(tmp_path):
     def fit(*callbacks):
         keras.utils.set_random_seed(11)

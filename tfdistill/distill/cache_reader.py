@@ -206,7 +206,8 @@ class SoftTargetCache(keras.Model):
             dataset: See `soft_targets`. Labels and sample weights are passed on.
             batch_size: Elements in a batch. Defaults to 32 for arrays, to that of the `tf.data.Dataset`'s first batch.
             shuffle: True, False, or the window of a `tf.data.Dataset` in elements; its default is 8192, or less where that is more than 64 MiB.
-            seed: Whole number from which the order of every epoch follows. None draws one.
+            seed: Whole number. In the `fit` of a `Distiller` the order and the views of an epoch follow from it and the number of the epoch; outside, from
+                it and the number of passes so far. None draws one.
             check: How the data set is compared with the cache, see `check_dataset`.
 
         Returns:
