@@ -165,7 +165,7 @@ class _Walk:
         if not comparable or len(layer.weights) != len(node.layer.weights):
             return found
         for ours, theirs in pair_weights(layer.weights, node.layer.weights, found.path):
-            a, b = arrays([ours.value, theirs])
+            a, b = ours.value.numpy(), theirs.numpy()
             error, scale = difference(a, b.astype(a.dtype))
             if error > 0.0:
                 return dataclasses.replace(found, error=error, scale=scale, excess=np.inf, weight=ours.path)
