@@ -20,9 +20,9 @@ class ParityRecord(Record):
     """How far two models' outputs are apart on random input.
 
     `max_abs_error` is the largest difference of any output element, `output_scale` the largest absolute value of the outputs,
-    `tolerance` the largest share of the scale that was allowed. Where the error is beyond it, every layer was compared on its own, on equal inputs, and
-    agrees: the models multiply rounding. Then `layer` is the path of the layer with the largest difference, `layer_error` that difference as a share of
-    the layer's largest output; otherwise both are None.
+    `tolerance` the share of the scale up to which they count as equal. Every layer was compared on its own, on equal inputs, and agrees. Where the error is
+    beyond the tolerance, the models multiply rounding: `layer` is the path of the layer with the largest difference, `layer_error` that difference as a share
+    of the layer's largest output; otherwise both are None.
     """
 
     model: str
@@ -38,16 +38,17 @@ class ParityRecord(Record):
 def check_parity(keras_model, tf_keras_model, *, inputs=None, seed=0, tolerance=TOLERANCE, training=False, batch_size=2):
     """Compares the outputs of a Keras 3 model and its tf_keras counterpart, and raises if they differ.
 
-    Outputs that differ by more than the tolerance are no fault yet: a net may multiply rounding. Then layer by layer is compared, on equal inputs, and the
-    tolerance is what one layer's rounding explains. Neither model is changed: in training mode, moving statistics are put back.
+    Layer by layer is compared, on equal inputs: outputs alone tell too little. Those that differ may be those of a net that multiplies rounding, and those that
+    agree may come from a softmax that is 1 whatever is wrong before it. What two layers may differ by is what rounding does to them: see `parity_layers`.
+    Neither model is changed: in training mode, moving statistics are put back.
 
     Args:
         keras_model: Functional or Sequential `keras.Model`.
         tf_keras_model: `tf_keras.Model` of the same inputs and outputs.
         inputs: Arrays in the structure of the model's inputs. By default random: normal floats, valid indices, booleans.
         seed: Seed of the random input.
-        tolerance: Largest difference that is allowed without looking at the layers, as a share of the largest absolute value of that output (and of
-            0.1 where that is smaller).
+        tolerance: Largest difference of the outputs that is not put down to any layer, as a share of the largest absolute value of that output (and of 0.1
+            where that is smaller).
         training: Whether both run in training mode. Only meaningful for models without dropout and other randomness.
         batch_size: Batch of the random input, where the model leaves it free.
 
@@ -65,12 +66,11 @@ def check_parity(keras_model, tf_keras_model, *, inputs=None, seed=0, tolerance=
         theirs = arrays(tf_keras_model(inputs, training=training))
     errors = [difference(a, b) for a, b in zip(ours, theirs, strict=True)]
     worst, scale = max(errors)[0], max(s for _, s in errors)
-    largest = None
-    if not all(within(e, s, tolerance) for e, s in errors):
-        largest, wrong = compare_layers(opened, tf_keras_model, inputs, ours, training) if has_graph(tf_keras_model) else (None, None)
-        if wrong is not None or largest is None or not np.isfinite(worst):
-            raise _refusal(keras_model.name, wrong, *max(errors), tolerance)
-    named = (largest.path, largest.share) if largest else (None, None)
+    agree = all(within(e, s, tolerance) for e, s in errors)
+    largest, wrong = compare_layers(opened, tf_keras_model, inputs, ours, training) if has_graph(tf_keras_model) else (None, None)
+    if wrong is not None or not (agree or (largest and np.isfinite(worst))):
+        raise _refusal(keras_model.name, wrong, *max(errors), tolerance)
+    named = (None, None) if agree else (largest.path, largest.share)
     return ParityRecord(keras_model.name, worst, scale, tolerance, training, seed, *named)
 
 
@@ -135,6 +135,9 @@ def _refusal(name, wrong, error, scale, tolerance):
     happened = (
         f"{happened} The first layer that differs is '{wrong.path}' ({type(wrong.layer).__module__}.{type(wrong.layer).__name__}): {amount}"
     )
+    if wrong.weight:
+        happened = happened.replace(amount, f"its weight '{wrong.weight}' by {wrong.error:.3g} at values of up to {wrong.scale:.3g}")
+        return BridgeError(f"{happened}.", expected, "copy the weights of the Keras 3 model, all of them")
     if not wrong.reads:
         return BridgeError(f"{happened}, on the inputs that it has in the Keras 3 model.", expected, mend)
     reads = ", ".join(f"'{layer}'" for layer in wrong.reads)

@@ -23,17 +23,10 @@ import tensorflow as tf
 
 from tfdistill.errors import BridgeError
 from tfdistill.legacy.graph import calls, input_operation
+from tfdistill.legacy.parity_rounding import CHANGES, channels, excess_of, largest_excess, noises, stepped
 from tfdistill.legacy.parity_runs import arrays, difference, run_keras, statistics_kept
 from tfdistill.legacy.tracing import open_model
-
-# Distance from 1 to the next number. All other kinds of numbers have to be equal.
-_EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-# How many such steps two right layers may be apart. Layers of the tests and of keras.applications need 2 on a CPU; other kernels may need more.
-_STEPS = 8
-# A channel of few values may by chance hardly answer to one change of its inputs.
-_CHANGES = 4
-# What a layer answers is believed up to this share of its outputs' scale: where a step function jumps, the answer is no measure of rounding.
-_MOST = 1e-2
+from tfdistill.legacy.weights import holds_weights, pair_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +40,7 @@ class LayerDifference:
         scale: Largest absolute value.
         excess: Largest share, over all channels, of what rounding explains; the two agree where it is at most 1.
         reads: Names of layers whose outputs the counterpart reads and the layer does not.
+        weight: Name of the weight that has other values; error and scale are its then.
     """
 
     path: str
@@ -55,6 +49,7 @@ class LayerDifference:
     scale: float
     excess: float
     reads: tuple = ()
+    weight: str | None = None
 
     @property
     def share(self):
@@ -107,15 +102,22 @@ class _Walk:
         """
         named, seen = self._calls(model, inputs)
         values = _conformed(counterpart, fed)
+        # What each tf_keras tensor stands for: the Keras 3 tensor, by its id.
+        stands = dict(zip(map(id, counterpart.inputs), map(id, model.inputs), strict=False)) if _same_order(model, counterpart) else {}
         for node in _nodes(counterpart):
             made = self._run(node, values)
             same_name = [call for call in named.get(node.layer.name, ()) if len(call.outputs) == len(made)]
             if same_name:
                 # A shared layer is called several times; in which order, the two graphs need not agree on.
-                call = min(same_name, key=lambda call: (len(_reads(node, call)), _largest_excess(_kept(call, seen), made)))
+                call = min(same_name, key=lambda call: (len(_reads(node, call)), largest_excess(_kept(call, seen), made)))
                 found = self._compared(node, values, made, call, _kept(call, seen), path)
-                wrong = self._inside(node, values, call, seen, found) if found.excess > 1 else None
-                if wrong is not None:
+                stands.update(zip(map(id, _flat(node.outputs)), map(id, call.outputs), strict=True))
+                if found.excess <= 1:
+                    found = self._compared_weights(node, call, found)
+                if found.excess <= 1:
+                    found = self._compared_on_noise(node, values, call, seen, stands, found)
+                wrong = self._inside(node, values, call, seen, found) if found.excess > 1 or has_graph(node.layer) else None
+                if wrong is not None and wrong.excess > 1:
                     return wrong
                 if found.excess <= 1 and (self.largest is None or found.share > self.largest.share):
                     self.largest = found
@@ -123,7 +125,7 @@ class _Walk:
             values.update((id(symbolic), tensor) for symbolic, tensor in zip(_flat(node.outputs), made, strict=True))
         outputs = arrays([values[id(symbolic)] for symbolic in counterpart.outputs])
         for ours, theirs in zip(expected, outputs, strict=True):
-            if (excess := _excess(ours, theirs)) > 1:
+            if (excess := excess_of(ours, theirs)) > 1:
                 return LayerDifference(path, None, *difference(ours, theirs), excess)
         return None
 
@@ -147,25 +149,82 @@ class _Walk:
         return _flat(node.layer(*args, **kwargs))
 
     def _compared(self, node, values, made, call, kept, path):
-        excess = _largest_excess(kept, made)
+        excess = largest_excess(kept, made)
         if excess > 1 and not has_graph(node.layer):  # a model is opened instead: its layers' own answers are smaller
             answers = self._answers(node, values, made)
-            excess = max(_excess(ours, theirs, answer) for ours, theirs, answer in zip(kept, arrays(made), answers, strict=True))
+            excess = max(excess_of(ours, theirs, answer) for ours, theirs, answer in zip(kept, arrays(made), answers, strict=True))
         error, scale = max(difference(ours, theirs) for ours, theirs in zip(kept, arrays(made), strict=True))
         return LayerDifference(f"{path}/{call.operation.name}", call.operation, error, scale, excess, _reads(node, call))
 
+    def _compared_weights(self, node, call, found):
+        """Compares the weights of a call, which its outputs may hide: behind a softmax that is 1, or where they meet zeros. Returns `found` where all agree."""
+        layer = call.operation
+        comparable = (
+            not self.training and isinstance(layer, keras.layers.Layer) and not isinstance(layer, keras.Model) and holds_weights(layer)
+        )
+        if not comparable or len(layer.weights) != len(node.layer.weights):
+            return found
+        for ours, theirs in pair_weights(layer.weights, node.layer.weights, found.path):
+            a, b = ours.value.numpy(), theirs.numpy()
+            error, scale = difference(a, b.astype(a.dtype))
+            if error > 0.0:
+                return dataclasses.replace(found, error=error, scale=scale, excess=np.inf, weight=ours.path)
+        return found
+
+    def _compared_on_noise(self, node, values, call, seen, stands, found):
+        """Compares a call on other tensors too, where its own may show too little: of a dead channel, an activation's limit, a small epsilon.
+
+        Both are fed the same noise. Returns `found` where they agree on it, or where the call cannot be repeated.
+        """
+        repeatable = not self.training and not has_graph(node.layer) and not isinstance(call.operation, keras.Model)
+        if not repeatable or not all(id(tensor) in seen for tensor in call.tensors()):
+            return found
+        for noisy in noises({id(tensor): seen[id(tensor)] for tensor in call.tensors()}):
+            fed = {id(t): noisy.get(stands.get(id(t))) for t in node.keras_inputs}
+            if not noisy or any(value is None for value in fed.values()):
+                return found
+            fed = {**values, **{key: _tensor(value, mask_of=values[key]) for key, value in fed.items()}}
+            try:
+                kept = self._run_ours(call, {**seen, **{key: _tensor(value, mask_of=seen[key]) for key, value in noisy.items()}})
+                again = self._compared(node, fed, self._run(node, fed), call, kept, found.path.rpartition("/")[0])
+            except (TypeError, ValueError, tf.errors.InvalidArgumentError):  # floats that are indices; a call that only its graph can make
+                return found
+            if again.excess > 1:
+                return again
+        return found
+
+    def _run_ours(self, call, seen):
+        """Calls a Keras 3 layer or operation as its graph says, at inference; returns its outputs as arrays."""
+        args, kwargs = keras.tree.map_structure(
+            lambda x: seen[id(x)] if isinstance(x, keras.KerasTensor) else x, (call.args, dict(call.kwargs))
+        )
+        if "training" in kwargs or isinstance(call.operation, keras.layers.Layer):
+            kwargs["training"] = False
+        return arrays(call.operation(*args, **kwargs))
+
     def _answers(self, node, values, made):
-        """Returns, for each output, how far each channel moves when the last bits of the layer's inputs change."""
+        """Returns, for each output, how far each channel moves when the last bits of the layer's inputs and weights change.
+
+        Both are needed: of `(x - m) * s + b` and `x * s + (b - m * s)` the one rounds at the size of `(x - m) * s`, the other at those of `x * s` and
+        `m * s`; where `x` is zero, as in a dead channel, only `m` tells that size.
+        """
         rng = np.random.default_rng(0)
-        answers = [np.zeros(_channels(x).shape[1]) for x in arrays(made)]
+        answers = [np.zeros(channels(x).shape[1]) for x in arrays(made)]
         again = arrays(self._run(node, values))
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(arrays(made), again, strict=True)):
             return answers  # a random layer moves by itself
-        for _ in range(_CHANGES):
-            changed = {id(t): _changed(values[id(t)], rng) for t in node.keras_inputs}
-            for answer, before, after in zip(answers, arrays(made), arrays(self._run(node, {**values, **changed})), strict=True):
-                moved = np.abs(_channels(before) - _channels(after))
-                np.maximum(answer, np.where(np.isfinite(moved), moved, 0.0).max(axis=0, initial=0.0), out=answer)
+        weights = [(variable, variable.numpy()) for variable in node.layer.weights]
+        try:
+            for _ in range(CHANGES):
+                changed = {id(t): _changed(values[id(t)], rng) for t in node.keras_inputs}
+                for variable, value in weights:
+                    variable.assign(stepped(value, rng))
+                for answer, before, after in zip(answers, arrays(made), arrays(self._run(node, {**values, **changed})), strict=True):
+                    moved = np.abs(channels(before) - channels(after))
+                    np.maximum(answer, np.where(np.isfinite(moved), moved, 0.0).max(axis=0, initial=0.0), out=answer)
+        finally:
+            for variable, value in weights:
+                variable.assign(value)
         return answers
 
     def _inside(self, node, values, call, seen, found):
@@ -209,6 +268,11 @@ def _flat(structure):
     return tf.nest.flatten(structure)
 
 
+def _same_order(model, counterpart):
+    names = [[tensor._keras_history[0].name for tensor in one.inputs] for one in (model, counterpart)]
+    return names[0] == names[1]
+
+
 def _kept(call, seen):
     return arrays([seen[id(tensor)] for tensor in call.outputs])
 
@@ -220,32 +284,5 @@ def _tensor(value, mask_of):
 
 
 def _changed(tensor, rng):
-    """Returns a tensor moved by one step of its precision, up or down at random; whole numbers stay."""
     (value,) = arrays([tensor])
-    step = _EPSILON.get(value.dtype.name, 0.0)
-    return _tensor((value * (1.0 + step * rng.choice([-1.0, 1.0], value.shape))).astype(value.dtype) if step else value, mask_of=tensor)
-
-
-def _channels(array):
-    """Returns an array as rows of channels (the last axis), in double precision."""
-    array = np.asarray(array, "float64")
-    return array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1) if array.size else np.zeros((0, 1))
-
-
-def _largest_excess(kept, made):
-    return max(_excess(ours, theirs) for ours, theirs in zip(kept, arrays(made), strict=True))
-
-
-def _excess(ours, theirs, answer=0.0):
-    """Returns the largest share, over the channels, of what rounding explains.
-
-    Each channel has its own scale, or the loudest would hide what is wrong in a quiet one that the next normalization makes loud. Where large numbers
-    cancel, rounding is large beside what is left of them: there `answer`, how far a channel moves when the inputs' last bits change, says how large.
-    """
-    if not np.isfinite(difference(ours, theirs)[0]):
-        return np.inf
-    a, b = (np.where(np.isfinite(x), x, 0.0) for x in (_channels(ours), _channels(theirs)))
-    error, scale = (x.max(axis=0, initial=0.0) for x in (np.abs(a - b), np.abs(a)))
-    explained = _STEPS * _EPSILON.get(ours.dtype.name, 0.0) * scale + np.minimum(_STEPS * answer, _MOST * scale.max(initial=0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.where(error > 0.0, error / explained, 0.0).max(initial=0.0))
+    return _tensor(stepped(value, rng), mask_of=tensor)

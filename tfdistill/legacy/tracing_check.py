@@ -154,7 +154,7 @@ def _stateful(model, path, how):
 
 def _moved(variable):
     """Returns other values of the scale of a weight's; what is positive stays so."""
-    value = keras.ops.convert_to_numpy(variable.value).astype("float64")
+    value = variable.value.numpy().astype("float64")
     rng = np.random.default_rng(value.size)
     return (value * rng.uniform(1.05, 1.2, value.shape) + 0.05 * rng.uniform(0.5, 1.0, value.shape)).astype(variable.dtype)
 
