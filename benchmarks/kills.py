@@ -24,6 +24,7 @@ import numpy as np
 from tfdistill import BackupAndRestore, Distiller, SoftTargetCache, soft_targets
 from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.distill import backup_file
+from tfdistill.files import clear_leftovers, is_temporary
 from tfdistill.legacy import to_tf_keras  # noqa: F401  (imports what every fork needs)
 from tfdistill.legacy.door import tf_keras, tfmot
 from tfdistill.losses import SoftTargets
@@ -169,10 +170,8 @@ def measure(kind, folder, kills, seed):
     while done < kills and not (folder / "broken.npz").exists():
         done += killed(*forked(kind, folder, epochs, folder / "broken.npz"), chance)
         # What a write leaves that did not come to its end.
-        left = list((folder / "backup").glob(".training_state.*")) if (folder / "backup").exists() else []
-        writing += bool(left)
-        for path in left:
-            path.unlink()
+        writing += any(is_temporary(name) for name in os.listdir(folder / "backup")) if (folder / "backup").exists() else 0
+        clear_leftovers(folder / "backup")
     if not (folder / "broken.npz").exists():
         child, pipe = forked(kind, folder, epochs, folder / "broken.npz")
         with os.fdopen(pipe, "rb") as rest:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from small import Dropped, data, mlp
 
 import tfdistill
-from tfdistill import BackupAndRestore, Distiller
+from tfdistill import BackupAndRestore, Distiller, files
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses import Hint, SoftTargets
 
@@ -354,7 +354,10 @@ def test_nothing_of_the_users_is_removed(tmp_path):
     folder = tmp_path / "b"
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
-    (folder / ".training_state.abc.zip").write_text("of a run that was killed while it wrote")
+    left = folder / ".tfdistill-abcdefgh"  # of a run that was killed while it wrote
+    left.mkdir()
+    (left / files._LOCK).touch()
+    (left / "training_state.zip").write_text("half")
     train(net, DATA["arrays in order"], [BackupAndRestore(folder, double_checkpoint=True)], epochs=2)
     assert [p.name for p in folder.iterdir()] == ["notes.txt"]
     empty = tmp_path / "empty"

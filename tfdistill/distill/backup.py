@@ -11,7 +11,7 @@ import numpy as np
 from tfdistill.distill import backup_file, backup_loop, backup_state
 from tfdistill.distill.distributed import spans_workers
 from tfdistill.errors import ConfigurationError, DataError, ModelError
-from tfdistill.files import writable_folder, write_whole
+from tfdistill.files import clear_leftovers, writable_folder, write_whole
 from tfdistill.version import __version__
 
 FILE, PREVIOUS = "training_state.zip", "training_state.previous.zip"
@@ -163,10 +163,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.model._initial_epoch = None
         if not self.delete_checkpoint:
             return
-        # What an interrupted process was writing is named after the file.
-        unfinished = [p for path in (self._path, self._previous) for p in self.backup_dir.glob(f".{path.stem}.*{path.suffix}")]
-        for path in (self._path, self._previous, *unfinished):
+        for path in (self._path, self._previous):
             path.unlink(missing_ok=True)
+        clear_leftovers(self.backup_dir)
         if self._made_folder and self.backup_dir.is_dir() and not any(self.backup_dir.iterdir()):
             self.backup_dir.rmdir()
 
