@@ -197,7 +197,7 @@ def rebuild(legacy, replace):
         inner = scope.unwrap(layer)
         fresh = type(inner).from_config(inner.get_config())
         pairs.append((layer, fresh))
-        return replace(paths[id(layer)], fresh)
+        return replace(paths[id(layer)], fresh) if id(layer) in paths else fresh  # a quantizer of the input is no layer of the user's
 
     if not isinstance(legacy, door.tf_keras().Sequential) and not legacy._is_graph_network:
         raise ModelError(f"The tf_keras model '{legacy.name}' is subclassed.", "a functional or Sequential model")
