@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfdistill.distill import first_batch, models
 from tfdistill.distill.cache_joined import inputs_of
 from tfdistill.distill.distributed import ManyDevices
+from tfdistill.distill.finite import FirstNonFinite, LooksForNonFinite, kept_where
 from tfdistill.distill.freeze import Freeze
 from tfdistill.distill.lessons import Lessons, Pass
 from tfdistill.distill.report import take_reports
@@ -21,7 +22,7 @@ from tfdistill.errors import ConfigurationError
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
-class Distiller(ManyDevices, keras.Model):
+class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
     """Trains a student on the labels and on what a teacher knows (Hinton et al., 2015, "Distilling the Knowledge in a Neural Network").
 
     A drop-in for `keras.distillation.Distiller`: the same arguments, `compile`, `fit`, metric names, and Keras's own distillation losses. The loss is
@@ -30,7 +31,8 @@ class Distiller(ManyDevices, keras.Model):
 
     where `sample_weight` (and `class_weight`) weigh both of the first two, and the penalties (`kernel_regularizer`, `add_loss`) are those that the
     student has anyway. Student and teacher each run once per step, layers inside them included; evaluation runs both with `training=False`. A batch
-    without labels is taught by the teacher alone.
+    without labels is taught by the teacher alone. A step in which the teacher, the student or the loss is NaN or infinite changes no weights; it is said within
+    the epoch, and where the teacher is the cause `fit` ends with a `DataError`.
 
     Args:
         teacher: A trained `keras.Model`, or anything that `as_teacher` makes one of: a tf_keras model, the path of a .tflite file or SavedModel folder, a
@@ -91,6 +93,7 @@ class Distiller(ManyDevices, keras.Model):
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.total_loss_tracker = SameAs(lambda: self._loss_tracker, name="total_loss")
+        self.first_non_finite = FirstNonFinite()
         self.schedule_trackers = {name: LastValue(name=name) for name in self._lessons.scheduled(0)}
         # Keras restores what a loaded model is built from only while it says that it is not built.
         self.built = bool(student.built and self._lessons.shapes_known)
@@ -159,7 +162,11 @@ class Distiller(ManyDevices, keras.Model):
             loss = self._loss_of_pass(Pass(y_pred, features, *told), x, y, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
+        gradients = tape.gradient(scaled, weights)
+        # An optimizer that scales the loss looks for overflow itself: it skips such a step, and scales less.
+        scales = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        finite = self.first_non_finite.note(told[0], y_pred, loss, [] if scales else gradients)
+        self.optimizer.apply_gradients(zip(gradients if scales else kept_where(finite, gradients), weights, strict=True))
         return self._metrics_after(loss, x, y, y_pred, sample_weight)
 
     def test_step(self, data):
