@@ -12,6 +12,7 @@ from tfdistill.distill.cache_joined import inputs_of
 from tfdistill.distill.distributed import ManyDevices
 from tfdistill.distill.finite import FirstNonFinite, LooksForNonFinite, kept_where
 from tfdistill.distill.freeze import Freeze
+from tfdistill.distill.label_loss import warn_of_wrong_space
 from tfdistill.distill.lessons import Lessons, Pass
 from tfdistill.distill.report import take_reports
 from tfdistill.distill.teacher_black_box import own_errors, refuse_jit, refuse_taps
@@ -149,7 +150,9 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
             return
         # Variables that are made here belong where the student's are.
         with self.distribute_strategy.scope():
-            self._lessons.look_at(batch[0])
+            both = self._lessons.look_at(batch[0])
+        if self.student_loss_weight > 0 and batch[1] is not None:
+            warn_of_wrong_space(self.loss, both.y_pred, self.student)
         self.built = True
         self._looked_at_models = True
 
