@@ -34,6 +34,7 @@ setup(
         "tensorflow-model-optimization>=0.8.0",
         "ai-edge-litert>=2.1",
         "numpy>=1.26",
+        "pydantic>=2.7",
         "rich>=13",
         "typer>=0.12",
     ],

@@ -29,7 +29,8 @@ def softmax(z):
 
 
 def log_softmax(z):
-    return np.log(softmax(z))
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
 def sigmoid(z):
@@ -38,6 +39,11 @@ def sigmoid(z):
 
 def kl(p, q):
     return np.sum(p * np.log(p / q), -1)
+
+
+def kl_of_logs(a, b):
+    """KL of distributions given by their logarithms, which large logits do not turn into zeros."""
+    return np.sum(np.exp(a) * (a - b), -1)
 
 
 def reduced(losses, w):
@@ -55,13 +61,13 @@ def soft_targets(t, s, w, y=None, temperature=4.0, divergence="kl", standardize=
     t, s = from_space(t, teacher), from_space(s, student)
     if standardize:
         t, s = ((x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True) for x in (t, s))
-    p, q = softmax(t / temperature), softmax(s / temperature)
-    m = (p + q) / 2
+    p, q = log_softmax(t / temperature), log_softmax(s / temperature)
+    m = np.logaddexp(p, q) - math.log(2)
     losses = {
-        "kl": lambda: kl(p, q),
-        "reverse_kl": lambda: kl(q, p),
-        "js": lambda: (kl(p, m) + kl(q, m)) / 2,
-        "cross_entropy": lambda: -np.sum(p * np.log(q), -1),
+        "kl": lambda: kl_of_logs(p, q),
+        "reverse_kl": lambda: kl_of_logs(q, p),
+        "js": lambda: (kl_of_logs(p, m) + kl_of_logs(q, m)) / 2,
+        "cross_entropy": lambda: -np.sum(np.exp(p) * q, -1),
     }[divergence]()
     return reduced(losses * temperature**2, w)
 
@@ -74,24 +80,35 @@ def soft_targets_gradient(t, s, temperature):
 def decoupled_kd(t, s, w, y, temperature=4.0, alpha=1.0, beta=8.0, target="labels"):
     losses = np.zeros(len(s))
     for i in range(len(s)):
-        p, q = softmax(t[i] / temperature), softmax(s[i] / temperature)
+        p, q = log_softmax(t[i] / temperature), log_softmax(s[i] / temperature)
         c = int(y[i]) if target == "labels" else int(np.argmax(t[i]))
         rest = [k for k in range(len(p)) if k != c]
-        binary = kl(np.array([p[c], p[rest].sum()]), np.array([q[c], q[rest].sum()]))
-        shared = kl(p[rest] / p[rest].sum(), q[rest] / q[rest].sum())
+        others_p, others_q = np.logaddexp.reduce(p[rest]), np.logaddexp.reduce(q[rest])
+        binary = kl_of_logs(np.array([p[c], others_p]), np.array([q[c], others_q]))
+        shared = kl_of_logs(p[rest] - others_p, q[rest] - others_q)
         losses[i] = (alpha * binary + beta * shared) * temperature**2
     return reduced(losses, w)
 
 
+def pearson(a, b, w):
+    """Weighted correlation; 0 where a side is constant."""
+    a, b = a - np.average(a, weights=w), b - np.average(b, weights=w)
+    spread = math.sqrt(np.average(a * a, weights=w) * np.average(b * b, weights=w))
+    return np.average(a * b, weights=w) / spread if spread > 0 else 0.0
+
+
 def dist(t, s, w, y=None, temperature=1.0, beta=1.0, gamma=1.0):
-    p, q = softmax(t / temperature), softmax(s / temperature)
-    inter = np.array([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p.reshape(-1, p.shape[-1]), q.reshape(-1, q.shape[-1]), strict=True)])
+    log_p, log_q = log_softmax(t / temperature), log_softmax(s / temperature)
+    p, q = np.exp(log_p), np.exp(log_q)
+    rows = np.ones(p.shape[-1])
+    inter = np.array([1 - pearson(a, b, rows) for a, b in zip(p.reshape(-1, p.shape[-1]), q.reshape(-1, q.shape[-1]), strict=True)])
     inter = inter.reshape(p.shape[:-1])
     rows_w = np.broadcast_to(w.reshape(w.shape + (1,) * (inter.ndim - w.ndim)), inter.shape).reshape(-1)
     intra = []
-    for a, b in zip(p.reshape(-1, p.shape[-1]).T, q.reshape(-1, q.shape[-1]).T, strict=True):
-        c = np.cov(a, b, aweights=rows_w, ddof=0)
-        intra.append(1 - c[0, 1] / math.sqrt(c[0, 0] * c[1, 1]))
+    for a, b in zip(log_p.reshape(-1, p.shape[-1]).T, log_q.reshape(-1, q.shape[-1]).T, strict=True):
+        # Relative to the largest, so that classes that are hardly ever likely count as others do; below 1e-30 they are never likely.
+        a, b = (np.exp(x - x.max()) if x.max() > math.log(1e-30) else np.zeros(len(x)) for x in (a, b))
+        intra.append(1 - pearson(a, b, rows_w))
     return temperature**2 * (beta * reduced(inter, w) + gamma * np.mean(intra) * w.mean())
 
 
@@ -104,8 +121,8 @@ def logit_matching(t, s, w, y=None, centered=False):
 def binary_soft_targets(t, s, w, y=None, temperature=1.0, teacher="logits"):
     if teacher == "probabilities":
         t = np.log(t / (1 - t))
-    p, q = sigmoid(t / temperature), sigmoid(s / temperature)
-    losses = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    p, q, n, m = (-np.logaddexp(0, -x / temperature) for x in (t, s, -t, -s))
+    losses = np.exp(p) * (p - q) + np.exp(n) * (n - m)
     return reduced(losses.sum(-1) * temperature**2, w)
 
 

@@ -20,6 +20,8 @@ FLOORS = {
     "tfdistill.progress": 0,
     "tfdistill.host": 0,
     "tfdistill.lazy": 0,
+    "tfdistill.saveable": 0,
+    "tfdistill.tasks": 0,
     "tfdistill.losses": 1,
     "tfdistill.legacy": 1,
     "tfdistill.runtime": 1,

@@ -66,7 +66,7 @@ def test_settings_are_refused_when_made(make, words):
 
 
 def test_unknown_settings_in_a_configuration_are_refused():
-    with pytest.raises(TypeError, match="temprature"):
+    with pytest.raises(ModelError, match="temprature"):
         losses.SoftTargets.from_config({"temprature": 4.0})
 
 

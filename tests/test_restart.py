@@ -1,5 +1,6 @@
 """A distillation that is killed and started again ends as if nothing had happened."""
 
+import json
 import pathlib
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 JOB = pathlib.Path(__file__).with_name("restart_job.py")
+KILLS = pathlib.Path(__file__).parents[1] / "benchmarks" / "kills.py"
 
 
 def run(folder, *kill_at):
@@ -30,3 +32,18 @@ def test_kill_9_and_restart_ends_with_the_weights_of_an_uninterrupted_run(tmp_pa
         assert a.files == b.files
         for name in set(a.files) - {"epochs"}:
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_trainings_that_are_killed_again_and_again_end_equal_to_the_bit(tmp_path):
+    """Plain, pruned, clustered, quantized, from a cache, from a PyDataset: five kills each, some of them while a state is written."""
+    done = subprocess.run(
+        [sys.executable, str(KILLS), "--kills", "5", "--folder", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = {row["kind"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert list(found) == ["plain", "pruned", "clustered", "quantized", "cache", "PyDataset"]
+    for kind, row in found.items():
+        assert row["kills"] == 5, kind
+        assert row["different"] == 0 < row["arrays"], kind
+    assert sum(row["within_a_write"] for row in found.values()) > 0

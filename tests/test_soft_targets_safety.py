@@ -101,10 +101,10 @@ def test_a_damaged_shard_is_said_before_training(made, name, act, words):
 
 def test_a_manifest_of_another_format_is_refused(made):
     _, _, cache = made
-    settings = cache.manifest.settings.to_dict() | {"format": 2}
+    settings = cache.manifest.settings.to_dict() | {"format": 3}
     manifest = cache_manifest.Manifest.from_dict(cache.manifest.to_dict() | {"settings": settings})
     cache_manifest.save_signed(manifest, cache.directory / "manifest.json")
-    with pytest.raises(DataError, match="format 2"):
+    with pytest.raises(DataError, match="format 3"):
         SoftTargetCache(cache.directory)
 
 

@@ -11,7 +11,7 @@ from tfdistill import Distiller, adopt, export_tflite, to_tf_keras
 from tfdistill.distill.teacher_black_box import CallableTeacher
 from tfdistill.distill.teacher_files import SavedModelTeacher, TFLiteTeacher
 from tfdistill.distill.teachers import Ensemble, as_teacher
-from tfdistill.errors import ConfigurationError
+from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses import Hint, OutputMatching, SoftTargets
 
 
@@ -34,6 +34,8 @@ KINDS = {
 }
 # Functions made in place cannot be found again.
 UNSAVED = {"SavedModel, one of its signatures"}
+# A graph can run any program, so Keras's safe mode refuses it.
+NOT_SAFE = {"SavedModel", "ensemble of logits"}
 
 
 def _first_output(teacher):
@@ -67,7 +69,10 @@ def test_every_kind_teaches_as_the_model_that_it_is_made_from(kind, folder, taug
             distiller.save(path)
         return
     distiller.save(path)
-    loaded = keras.saving.load_model(path)
+    if kind in NOT_SAFE:
+        with pytest.raises(ModelError, match=r"could run any program[\s\S]*safe_mode=False"):
+            keras.saving.load_model(path)
+    loaded = keras.saving.load_model(path, safe_mode=kind not in NOT_SAFE)
     scores = [d.evaluate(x, y, verbose=0, return_dict=True) for d in (distiller, loaded)]
     for name in scores[0]:
         np.testing.assert_allclose(scores[0][name], scores[1][name], rtol=1e-6, err_msg=name)

@@ -158,7 +158,7 @@ REFUSED = {
         "Dense.*cannot take after.*BatchNormalization",
     ),
     "wider only": (lambda: warm_start(mlp(9), mlp(4), {"hidden_0": "hidden_0"}), ModelError, "the student's is wider"),
-    "no blocks": (lambda: warm_start(mlp(), mlp()), ModelError, "No repeated blocks"),
+    "nothing alike": (lambda: warm_start(mlp(5), mlp(4, 7)), ModelError, "Neither repeated blocks nor equal layers"),
     "more blocks than the teacher": (lambda: warm_start(of_blocks(4), of_blocks(3)), ModelError, "at most as many"),
     "one model": (lambda: (lambda m: warm_start(m, m))(mlp(4)), ModelError, "one and the same"),
     "unbuilt": (lambda: warm_start(Subclassed(), mlp(4)), ModelError, "not built"),

@@ -1,14 +1,17 @@
 """Distil, compress, export, verify and benchmark Keras models for phones and small boards.
 
-The public names are loaded at their first use: importing the package costs nothing but `keras` itself, which a user has imported anyway.
+The public names are loaded at their first use: importing the package takes a few milliseconds and imports neither TensorFlow nor Keras. It makes every
+class that the package saves known to Keras, so that `keras.saving.load_model` works after `import tfdistill` alone.
 """
 
 import importlib
 
+from tfdistill.saveable import register_saved_classes
 from tfdistill.version import __version__
 
 # Public name -> module that defines it.
 _HOMES = {
+    "BackupAndRestore": "tfdistill.distill",
     "Distiller": "tfdistill.distill",
     "Ensemble": "tfdistill.distill",
     "RemoteTeacher": "tfdistill.distill.cache_black_box",
@@ -34,6 +37,8 @@ _HOMES = {
 _ROOMS = ("losses", "distill", "compress", "benchmark", "errors")
 
 __all__ = ["__version__", *_HOMES, *_ROOMS]
+
+register_saved_classes()
 
 
 def __getattr__(name):

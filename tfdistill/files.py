@@ -1,48 +1,130 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import re
 import shutil
+import stat
 import tempfile
 
 from tfdistill.errors import ConfigurationError
 
+# A file is written inside a folder of this name, which lies beside its destination.
+PREFIX = ".tfdistill-"
+_LOCK = ".tfdistill.lock"
+_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
 
 @contextlib.contextmanager
-def write_whole(path):
-    """Gives a temporary path beside `path` and renames it into place when the block ends without an error.
+def write_whole(path, follow_links=True):
+    """Gives a temporary path near `path` and renames it into place when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part; a block that raises leaves the old file alone and nothing else behind.
+    A reader sees the old file or the new one, never a part; a block that raises leaves the old file alone and nothing else behind. The content is
+    on disk when the block ends. A new file gets the permissions that `open` would give it; an existing one keeps its own, and its owner where the
+    system allows that. A symbolic link stays: the file that it leads to is replaced. Other hard links of an existing file keep the old content.
+
+    The temporary file lies in a folder `.tfdistill-????????` beside the destination, which its writer holds locked. One that a killed process left
+    behind is removed by the next call that writes into the same folder.
 
     Args:
         path: The file to write. Its folder is made if it is missing.
+        follow_links: Whether a symbolic link is followed; if not it is refused.
 
     Yields:
         `pathlib.Path` of the temporary file, with the same suffix as `path` (some writers choose their format by it).
 
     Raises:
-        ConfigurationError: if the folder cannot be written.
+        ConfigurationError: if the folder cannot be written, or `path` is a folder, a named pipe, a device, a read-only file or no legal name.
+
+    Example:
+        >>> with write_whole("result.txt") as temporary:
+        ...     temporary.write_text("all of it")
     """
-    path = pathlib.Path(path)
-    writable_folder(path.parent)
-    if path.is_dir():
-        raise ConfigurationError(f"'{path}' is a folder.", "the name of a file to write")
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    beside = pathlib.Path(name)
+    target = _target(pathlib.Path(path), follow_links)
+    writable_folder(target.parent)
+    with temporary_folder(target.parent) as folder:
+        temporary = folder / _name_for_writers(target)
+        # Created here, so that the kernel applies the umask, and any default access list of the folder.
+        created = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        mode = os.fstat(created).st_mode
+        os.close(created)
+        yield temporary
+        _into_place(temporary, target, stat.S_IMODE(mode))
+
+
+@contextlib.contextmanager
+def temporary_folder(parent=None):
+    """Gives a new folder that is removed when the block ends.
+
+    Only its maker can look into it. If the process is killed, the next call with the same parent removes it.
+
+    Args:
+        parent: Folder to make it in. Defaults to the system's for temporary files.
+
+    Yields:
+        `pathlib.Path` of the folder.
+    """
+    parent = tempfile.gettempdir() if parent is None else parent
+    clear_leftovers(parent)
+    folder, lock = None, None
+    while lock is None:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        lock = _lock(folder)
     try:
-        yield beside
-        umask = os.umask(0)
-        os.umask(umask)
-        beside.chmod(0o666 & ~umask)  # mkstemp makes 0600; a result is an ordinary file
-        with open(beside, "rb") as done:
-            os.fsync(done.fileno())
-        os.replace(beside, path)
+        yield folder
     finally:
-        if beside.is_dir():
-            shutil.rmtree(beside)
-        beside.unlink(missing_ok=True)
+        if os.name == "nt":  # where an open file cannot be removed
+            os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+        if os.name != "nt":
+            os.close(lock)
+
+
+def clear_leftovers(folder):
+    """Removes what `write_whole` and `temporary_folder` of processes that were killed left in a folder; what a living process has stays."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing tells a dead writer from a living one
+        return
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if is_temporary(name):
+                with contextlib.suppress(OSError):
+                    _clear(pathlib.Path(folder) / name, fcntl)
+
+
+def is_temporary(name):
+    """Whether a name is that of a folder in which `write_whole` writes, or `temporary_folder` gave."""
+    return re.fullmatch(re.escape(PREFIX) + "[a-z0-9_]{8}", name) is not None
+
+
+def open_regular(path, flags=os.O_RDONLY):
+    """Opens a regular file and nothing else: no symbolic link is followed, and a named pipe does not block.
+
+    Args:
+        path: The file.
+        flags: As for `os.open`.
+
+    Returns:
+        The descriptor.
+
+    Raises:
+        OSError: as `os.open` does; with ELOOP for a symbolic link, EINVAL for what is no regular file.
+    """
+    if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
+        raise OSError(errno.ELOOP, "is a symbolic link", str(path))
+    try:
+        descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o666)
+    except OSError as error:
+        if os.path.islink(path):
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return descriptor
 
 
 def writable_folder(path):
@@ -59,10 +141,123 @@ def writable_folder(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"The folder '{path}' cannot be written: {error.strerror or error}.",
+            f"The folder '{path}' cannot be written: {getattr(error, 'strerror', None) or error}.",
             "a folder in which files can be made",
             "choose another folder, or change its permissions",
         ) from error
     return path
+
+
+def _target(path, follow_links):
+    """The path that is replaced: `path` itself, or what it links to. Refuses what cannot be replaced by a file."""
+    try:
+        target = pathlib.Path(os.path.realpath(path)) if follow_links else path
+        found = target.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return target  # a new file; whether its folder can be written is checked next
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"'{path}' cannot be written: {getattr(error, 'strerror', None) or error}.", "the name of a file to write"
+        ) from error
+    if stat.S_ISLNK(found):
+        what = "is a symbolic link that leads to itself" if follow_links else "is a symbolic link"
+        raise ConfigurationError(f"'{path}' {what}.", "the name of a file to write")
+    if stat.S_ISDIR(found):
+        raise ConfigurationError(f"'{path}' is a folder.", "the name of a file to write")
+    if not stat.S_ISREG(found):
+        raise ConfigurationError(f"'{path}' is {_KINDS.get(stat.S_IFMT(found), 'no regular file')}.", "the name of a regular file to write")
+    if not found & 0o222 or not os.access(target, os.W_OK):
+        raise ConfigurationError(
+            f"'{path}' is read-only (mode {stat.S_IMODE(found):o}).",
+            "a file that may be written",
+            f"write to another file, or allow it: os.chmod({str(target)!r}, 0o{stat.S_IMODE(found) | 0o200:o})",
+        )
+    return target
+
+
+def _lock(folder):
+    """Locks a new folder; returns the descriptor that holds it, or None if another process has just removed it as a leftover."""
+    path = folder / _LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+    except ImportError:
+        return descriptor
+    except FileNotFoundError:
+        pass
+    except OSError:  # a file system without locks: there leftovers are not recognized, and stay
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _clear(folder, fcntl):
+    """Removes a folder of `temporary_folder` that nobody holds."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return
+    try:
+        descriptor = open_regular(folder / _LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        folder.rmdir()  # killed before it was locked, or about to be: its maker makes another
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The lock file goes last: without it a folder that holds something is never removed.
+        for inside in folder.iterdir():
+            if inside.name != _LOCK:
+                shutil.rmtree(inside) if inside.is_dir() and not inside.is_symlink() else inside.unlink()
+        shutil.rmtree(folder)
+    finally:
+        os.close(descriptor)
+
+
+def _into_place(temporary, target, mode):
+    """Renames a finished file to its destination, with the permissions that it shall have, and has both written to disk."""
+    with contextlib.suppress(FileNotFoundError):
+        old = target.lstat()
+        mode = stat.S_IMODE(old.st_mode)
+        if not _take_owner(temporary, old):
+            mode &= 0o777
+    with open(temporary, "r+b") as done:
+        temporary.chmod(mode)
+        os.fsync(done.fileno())
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ConfigurationError(
+            f"'{target}' cannot be replaced: {error.strerror or error}.", "a file that may be replaced", "write to another file"
+        ) from error
+    with contextlib.suppress(OSError):  # not every system can open a folder, nor every file system write it to disk
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _take_owner(temporary, old):
+    """Gives a file the owner and group of the one that it replaces; returns whether both are so."""
+    if not hasattr(os, "chown"):
+        return True
+    for owner in ((old.st_uid, -1), (-1, old.st_gid)):
+        with contextlib.suppress(OSError):
+            os.chown(temporary, *owner)
+    new = temporary.stat()
+    return (new.st_uid, new.st_gid) == (old.st_uid, old.st_gid)
+
+
+def _name_for_writers(target):
+    """The name of the temporary file: the destination's own, unless it has bytes that are not UTF-8, which writers in C++ refuse."""
+    if target.name != _LOCK and not re.search("[\udc80-\udcff]", target.name):
+        return target.name
+    return "file" + ("" if re.search("[\udc80-\udcff]", target.suffix) else target.suffix)

@@ -5,6 +5,7 @@ Reports are made from records alone, so a report can be made again without the m
 """
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -32,22 +33,89 @@ def _plain(value):
     return value
 
 
-def _restore(kind, value):
-    """Turns what JSON gave back into the type of the field."""
+def _restore(kind, value, source, where):
+    """Turns what JSON gave into the containers and records of a field's type; what does not fit is left as it is, for the check that follows."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if value is None:
-        return None
     if origin in (typing.Union, types.UnionType):
-        return _restore(next(a for a in arguments if a is not type(None)), value)
-    if origin is tuple:
-        inner = arguments[0] if arguments else typing.Any
-        return tuple(_restore(inner, v) for v in value)
-    if origin is dict:
-        return {k: _restore(arguments[1], v) for k, v in value.items()}
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        return kind.from_dict(value)
-    if kind is float:
-        return float(value)
+        return None if value is None else _restore(next(a for a in arguments if a is not type(None)), value, source, where)
+    if kind is float and value is None:
+        return math.nan  # how a number that is not finite was written
+    if origin is tuple and isinstance(value, list):
+        return tuple(_restore(arguments[0], inner, source, f"{where}[{i}]") for i, inner in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _restore(arguments[1], inner, source, f"{where}.{key}") for key, inner in value.items()}
+    if isinstance(kind, type) and issubclass(kind, Record) and isinstance(value, dict):
+        return kind.from_dict(value, source, f"{where}.")
+    return value
+
+
+@functools.cache
+def _fields(cls):
+    """Returns a dict of the fields' names to their types."""
+    return typing.get_type_hints(cls)
+
+
+@functools.cache
+def _checker(cls):
+    """Returns what checks a dict of the fields' values."""
+    # Imported here: a process that measures, or a small board, only writes records.
+    import pydantic
+    from typing_extensions import TypedDict
+
+    return pydantic.TypeAdapter(TypedDict(cls.__name__, _fields(cls), total=False))
+
+
+def _field_of(location):
+    """Turns pydantic's location of an error into a path such as `"rows[0].name"`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def read_json(path):
+    """Reads a JSON file whose outermost value is an object.
+
+    Args:
+        path: The file. It must be UTF-8, and JSON by the letter: no NaN, no key twice, no number beyond what a float holds.
+
+    Returns:
+        Dict.
+
+    Raises:
+        DataError: naming the file and what is wrong with it.
+    """
+    path = pathlib.Path(path)
+    try:
+        values = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror or error}.", "a JSON file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' is not UTF-8 text: {error.reason} at byte {error.start}.", "a JSON file") from error
+    except RecursionError as error:
+        raise DataError(f"'{path}' is nested too deeply to be read.", "a JSON file") from error
+    except ValueError as error:
+        raise DataError(f"'{path}' is not JSON: {error}.", "a JSON file") from error
+    if not isinstance(values, dict):
+        raise DataError(f"'{path}' holds a {type(values).__name__}.", "a JSON object")
+    return values
+
+
+def _unique(pairs):
+    found = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(name):
+    raise ValueError(f"JSON has no {name}")
+
+
+def _finite(text):
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text:.40} is too large")
     return value
 
 
@@ -55,7 +123,8 @@ def _restore(kind, value):
 class Record:
     """Base of every result record: a frozen dataclass with a JSON form.
 
-    Fields may be numbers, strings, booleans, None, tuples, dicts with string keys, and other records.
+    Fields may be numbers, strings, booleans, None, tuples, dicts with string keys, and other records. JSON has no NaN and no infinity: a number that is
+    not finite is written as null. Read again, null is NaN in a field that must be a number, and None in one that may be None.
     """
 
     def to_dict(self):
@@ -63,22 +132,42 @@ class Record:
         return _plain(self)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values, source=None, where=""):
         """Makes a record from `to_dict()`'s form.
 
+        Args:
+            values: Dict of the fields' names to plain values.
+            source: The file that they were read from, for the error.
+            where: What comes before a field's name in the error, where the record is a part of another one.
+
         Raises:
-            DataError: if a field is missing or unknown.
+            DataError: if a field is missing or unknown, or holds a value of another type; the error names it.
         """
-        kinds = typing.get_type_hints(cls)
+        import pydantic
+
+        holder = f"A {cls.__name__}" if source is None else f"'{source}' holds no {cls.__name__}, which"
+        if not isinstance(values, dict):
+            raise DataError(f"{holder} cannot be made of a {type(values).__name__}.", "a dict of the fields")
         fields = {f.name: f for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(fields))
+        unknown = sorted(set(values) - set(fields), key=str)
         required = {n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
         missing = sorted(required - set(values))
         if unknown or missing:
             raise DataError(
-                f"A {cls.__name__} cannot be made: unknown fields {unknown}, missing fields {missing}.", f"the fields {sorted(fields)}"
+                f"{holder} cannot be made: unknown fields {unknown[:20]}, missing fields {missing}{f' in {where[:-1]}' if where else ''}.",
+                f"the fields {sorted(fields)}",
             )
-        return cls(**{name: _restore(kinds[name], value) for name, value in values.items()})
+        kinds = _fields(cls)
+        restored = {name: _restore(kinds[name], value, source, where + name) for name, value in values.items()}
+        try:
+            return cls(**_checker(cls).validate_python(restored, strict=True))  # "12" is no int, and neither is True
+        except pydantic.ValidationError as error:
+            first, *others = error.errors(include_url=False, include_context=False)
+            more = f" {len(others)} other values are wrong as well." if others else ""
+            raise DataError(
+                f"{holder} cannot be made: the field '{where}{_field_of(first['loc'])}' is {first['input']!r:.80}.{more}",
+                first["msg"].removeprefix("Input should be "),
+            ) from error
 
     def save(self, path):
         """Writes the record to `path` as JSON, whole or not at all; returns the path."""
@@ -92,12 +181,6 @@ class Record:
         """Reads a record that `save` wrote.
 
         Raises:
-            DataError: if the file is not JSON or does not hold this record.
+            DataError: naming the file, and the field where that is at fault: if it cannot be read, is not JSON, or does not hold this record.
         """
-        try:
-            values = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise DataError(f"'{path}' is not JSON: {error}.", f"a file written by {cls.__name__}.save") from error
-        if not isinstance(values, dict):
-            raise DataError(f"'{path}' holds a {type(values).__name__}.", f"the object of a {cls.__name__}")
-        return cls.from_dict(values)
+        return cls.from_dict(read_json(path), path)

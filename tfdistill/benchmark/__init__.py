@@ -23,11 +23,11 @@ class _CallablePackage(types.ModuleType):
     that can be called cannot.
     """
 
-    def __call__(self, path, target=None, *, timing=None, variant=None, timeout_seconds=None):
+    def __call__(self, path, target=None, *, timing=None, variant=None, timeout_seconds=None, shapes=None):
         """See `tfdistill.benchmark.run.benchmark`."""
         from tfdistill.benchmark.run import benchmark
 
-        return benchmark(path, target, timing=timing, variant=variant, timeout_seconds=timeout_seconds)
+        return benchmark(path, target, timing=timing, variant=variant, timeout_seconds=timeout_seconds, shapes=shapes)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

@@ -21,6 +21,7 @@ class BenchmarkRecord(Record):
         target: The target in words.
         target_settings: The target's settings; `kind` names its class.
         engine: Import name of the interpreter.
+        input_shapes: Input name -> shape that ran, batch first.
         p50_ms: Median latency.
         p90_ms: 90th percentile.
         p99_ms: 99th percentile.
@@ -34,7 +35,7 @@ class BenchmarkRecord(Record):
         converged: Whether the median became as precise as asked before the time limit.
         init_ms: Time to open the file and allocate its tensors, once, the file being in the page cache.
         arena_bytes: Memory that the activations take, overlaps counted once: span of the non-constant tensors of the main graph with
-            XNNPACK off.
+            XNNPACK off. None where the interpreter cannot run the file so, or cannot tell.
         baseline_rss_bytes: Resident memory of the measuring process when the interpreter was imported and the file not yet opened.
         peak_rss_bytes: Largest resident memory of that process from there to the last run: the baseline, the file's pages that were
             touched, the arena, and the kernels' packed weights and scratch.
@@ -49,6 +50,7 @@ class BenchmarkRecord(Record):
     target: str
     target_settings: dict[str, Any]
     engine: str
+    input_shapes: dict[str, tuple[int, ...]]
     p50_ms: float
     p90_ms: float
     p99_ms: float

@@ -1,6 +1,6 @@
 """Where a file is run.
 
-A target is a frozen dataclass with a `kind`, a `describe()` in words, and `open(path)`, which is called in the measuring process and gives
+A target is a frozen dataclass with a `kind`, a `describe()` in words, and `open(path, shapes)`, which is called in the measuring process and gives
 an opened model with `inputs`, `set_inputs`, `invoke`, `read_outputs`, `engine` and `init_seconds`. Its fields must be plain numbers,
 strings and booleans: it reaches that process as JSON.
 """
@@ -40,9 +40,9 @@ class Cpu:
         """Returns the target in words."""
         return f"CPU, {self.threads} {'thread' if self.threads == 1 else 'threads'}, {'XNNPACK' if self.xnnpack else 'built-in kernels'}"
 
-    def open(self, path):
-        """Opens `path` there; returns a `tfdistill.runtime.interpreter.TFLiteModel`."""
-        return open_file(path, threads=self.threads, xnnpack=self.xnnpack, engine=self.engine)
+    def open(self, path, shapes=None):
+        """Opens `path` there, in a process that may crash; returns a `tfdistill.runtime.interpreter.TFLiteModel`."""
+        return open_file(path, threads=self.threads, xnnpack=self.xnnpack, engine=self.engine, shapes=shapes, trusted=True)
 
 
 KINDS = {target.kind: target for target in (Cpu,)}

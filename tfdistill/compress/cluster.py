@@ -13,7 +13,20 @@ import numpy as np
 from tfdistill.compress import graph, kernels
 from tfdistill.compress.cluster_centroids import INITIALIZATIONS, KMEANS, centroids
 from tfdistill.compress.selection import select_values, selectors, settings_by_layer
-from tfdistill.compress.step import AUTO, DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step, is_whole, require_auto_or_bool, why_no_kernel
+from tfdistill.compress.step import (
+    AUTO,
+    DONE,
+    IMPOSSIBLE,
+    SKIPPED,
+    LayerPlan,
+    Plan,
+    Step,
+    frozen_note,
+    is_whole,
+    require_auto_or_bool,
+    warn_of_frozen,
+    why_no_kernel,
+)
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy.adopt import AdoptedModel, adopt
@@ -78,6 +91,8 @@ class Cluster(Step):
     def apply(self, model):
         opened = graph.open_model(model)
         graph.refuse_wrapped(opened, "Cluster")
+        graph.warn_of_own_training(model, "Cluster")
+        graph.require_way_back(opened)
         plan, named, clusters = self._plan(opened)
         plan.require_work(named)
         if self.preserve_sparsity is True and not any(c.sparse for found in clusters.values() for c in found.values()):
@@ -86,6 +101,7 @@ class Cluster(Step):
                 "a pruned model",
                 "prune it first, or use 'auto'",
             )
+        warn_of_frozen("Cluster moves weights", opened.adopted.name, opened.layers, clusters, named)
 
         def replace(path, layer):
             return cluster_layer(layer, clusters[path]) if path in clusters else layer
@@ -149,6 +165,7 @@ class Cluster(Step):
                     zeros += kernels.zeros(value) if clusters.sparse else 0
             if found:
                 wanted[path] = found
+                reasons += frozen_note(layer, "so that no training makes up for it")
             if path not in numbers:
                 reasons = [f"left out by {'number_of_clusters=' if isinstance(self.number_of_clusters, dict) else 'layers='} or exclude="]
             # A layer that is merely among those selected is skipped; one that was asked for by its name cannot be.

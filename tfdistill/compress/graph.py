@@ -2,20 +2,23 @@
 
 import dataclasses
 import functools
+import pathlib
+import re
+import tempfile
 import typing
+import warnings
 
 import keras
 import numpy as np
 
-from tfdistill.errors import ModelError
+from tfdistill.compress.selection import Layers
+from tfdistill.errors import BridgeError, ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy import door
-from tfdistill.legacy.adopt import AdoptedModel, adopt
+from tfdistill.legacy.adopt import AdoptedModel, adopt, named_layers
 from tfdistill.legacy.back import to_keras
 from tfdistill.legacy.convert import to_tf_keras
-from tfdistill.legacy.graph import is_functional, is_sequential
-from tfdistill.legacy.parity import check_parity
-from tfdistill.legacy.tracing import open_model as open_subclassed
+from tfdistill.legacy.rewire import rewire
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +37,13 @@ class Opened:
 
     @functools.cached_property
     def layers(self):
-        """Dict of path to live tf_keras layer: those that compute, without inputs and without nested models as such."""
-        skipped = (door.tf_keras().layers.InputLayer, door.tf_keras().Model)
-        return {path: layer for path, layer in self.adopted.named_layers().items() if not isinstance(scope.unwrap(layer), skipped)}
+        """`Layers` of the live tf_keras model: those that compute, without inputs and without nested models as such."""
+        return _computing(self.legacy)
+
+
+def _computing(legacy):
+    skipped = (door.tf_keras().layers.InputLayer, door.tf_keras().Model)
+    return Layers({path: layer for path, layer in named_layers(legacy).items() if not isinstance(scope.unwrap(layer), skipped)})
 
 
 def open_model(model):
@@ -54,8 +61,7 @@ def open_model(model):
     if isinstance(model, AdoptedModel):
         return Opened(model.legacy, model.original, model)
     if isinstance(model, keras.Model):
-        legacy = to_tf_keras(model, check=False)
-        _compare(model, legacy)
+        legacy = to_tf_keras(model)
         return Opened(legacy, model, adopt(legacy, original=model))
     if isinstance(model, door.tf_keras().Model):
         return Opened(model, None, adopt(model))
@@ -76,41 +82,94 @@ def refuse_wrapped(opened, step):
 def without_wrappers(model):
     """Returns a fresh Keras 3 model with the effective weights of an `AdoptedModel`.
 
+    An adopted model that was not made from a Keras 3 model comes back adopted, its tf_keras model without wrappers.
+
     Raises:
-        ModelError: if it does not know the Keras 3 model that it came from.
+        BridgeError: if no Keras 3 model of these weights can be made. The weights are in a file then, which the message names.
     """
     if model.original is None:
-        raise ModelError(
-            f"The model '{model.name}' does not know the Keras 3 model that it came from.", "one that apply() made from a Keras 3 model"
+        return adopt(rebuild(model.legacy, lambda path, layer: layer), name=model.name)
+    try:
+        return to_keras(rebuild(model.legacy, lambda path, layer: layer), like=model.original, by_place=True)
+    except Exception as error:  # of the user's layers too: what was trained must outlive this call
+        path = save_trained(model)
+        raise BridgeError(
+            f"No Keras 3 model can be made of the trained '{model.name}': {getattr(error, 'happened', error)}\n"
+            f"Its weights are saved in {path}.",
+            getattr(error, "expected", None),
+            f"{getattr(error, 'mend', None) or 'make the original model again as it was when apply() got it'}; then "
+            f"apply(original).load_weights('{path}') gives the trained model back, for strip()",
+        ) from error
+
+
+def save_trained(model):
+    """Saves the weights of a model in a new file: in a new folder of the working directory, or of the system's temporary one.
+
+    Returns:
+        Path of the file, which `load_weights` of a model like this one reads.
+    """
+    prefix = f"{re.sub('[^A-Za-z0-9_-]+', '_', model.name)[:80]}-trained-"
+    try:
+        folder = tempfile.mkdtemp(prefix=prefix, dir=pathlib.Path.cwd())
+    except OSError:
+        folder = tempfile.mkdtemp(prefix=prefix)
+    path = pathlib.Path(folder) / "model.weights.h5"
+    model.save_weights(path)
+    return path
+
+
+# What a model class may do its own way in training, evaluation and prediction; a tf_keras copy of its layers does it Keras's way.
+_STEPS_OF_TRAINING = (
+    *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "metrics", "get_metrics_result", "compile"),
+    *("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"),
+    *("make_train_function", "make_test_function", "make_predict_function"),
+)
+
+
+def own_training(model):
+    """Lists the methods by which a Keras 3 model is trained, evaluated or asked otherwise than any other; `apply` does not carry them over."""
+    own = [vars(kind) for kind in type(model).__mro__ if not kind.__module__.startswith("keras.src.")]
+    return [name for name in _STEPS_OF_TRAINING if any(name in names for names in [vars(model), *own])]
+
+
+def warn_of_own_training(model, step):
+    """Warns the caller of a step's `apply` that the model's own `train_step` and the like stay behind."""
+    if isinstance(model, AdoptedModel) or not isinstance(model, keras.Model):
+        return
+    if names := own_training(model):
+        warnings.warn(
+            f"'{model.name}' ({type(model).__name__}) has its own {', '.join(names)}. The model that {step}.apply returns has not: it is trained and "
+            "evaluated as any Keras model.\nTo mend it: give compile() the loss and the metrics, teach it with a Distiller, or put it into a keras.Model of "
+            "your own whose train_step calls it.",
+            UserWarning,
+            stacklevel=3,
         )
-    return back_to_keras(rebuild(model.legacy, lambda path, layer: layer), model.original)
 
 
-def back_to_keras(legacy, original):
-    """Returns a fresh Keras 3 model like `original` with the weights of an unwrapped tf_keras model, compared on random input."""
-    model = to_keras(legacy, like=original, check=False)
-    _compare(model, legacy)
-    return model
+def require_way_back(opened):
+    """Refuses a model of which `strip` could not make a Keras 3 model again, before it is trained.
 
-
-def _compare(model, legacy):
-    check_parity(model if is_functional(model) or is_sequential(model) else open_subclassed(model), legacy)
+    Raises:
+        BridgeError: naming the layer and the remedy.
+    """
+    if opened.original is not None:
+        to_keras(opened.legacy, like=opened.original, by_place=True)
 
 
 def layers_by_name(model):
-    """Returns a dict of path to layer for an `AdoptedModel` or a Keras 3 model, nested models opened up.
+    """Returns the `Layers` of an `AdoptedModel` or a Keras 3 model, nested models opened up.
 
     A Keras 3 model that holds an adopted one, such as a Distiller, is not searched: give the student.
     """
-    if isinstance(model, AdoptedModel):
-        return Opened(model.legacy, model.original, model).layers
-    found = {}
+    return _computing(model.legacy) if isinstance(model, AdoptedModel) else Layers(dict(_walk(model, "")))
+
+
+def _walk(model, prefix):
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            found.update({f"{layer.name}/{path}": inner for path, inner in layers_by_name(layer).items()})
+            yield from _walk(layer, f"{prefix}{layer.name}/")
         elif not isinstance(layer, keras.layers.InputLayer):
-            found[layer.name] = layer
-    return found
+            yield prefix + layer.name, layer
 
 
 def rebuild(legacy, replace):
@@ -121,7 +180,7 @@ def rebuild(legacy, replace):
     Args:
         legacy: A functional or Sequential tf_keras model, nested ones included.
         replace: Function of (path, layer): gets a fresh copy of each layer and returns what is to stand in its place: the copy itself, or a
-            wrapper around it.
+            wrapper around it. It is asked once per layer, also for one that several models share.
 
     Returns:
         A new tf_keras model of the same names.
@@ -130,23 +189,18 @@ def rebuild(legacy, replace):
         ModelError: if the model is neither functional nor Sequential.
     """
     pairs = []
+    paths = {id(layer): path for path, layer in _computing(legacy).items()}
 
-    def copy_model(model, prefix):
-        def copy_layer(layer):
-            inner = scope.unwrap(layer)
-            path = prefix + inner.name
-            if isinstance(inner, door.tf_keras().Model):
-                return copy_model(inner, path + "/")
-            fresh = type(inner).from_config(inner.get_config())
-            pairs.append((layer, fresh))
-            return replace(path, fresh)
-
-        return door.tf_keras().models.clone_model(model, clone_function=copy_layer)
+    def copy(layer):
+        inner = scope.unwrap(layer)
+        fresh = type(inner).from_config(inner.get_config())
+        pairs.append((layer, fresh))
+        return replace(paths[id(layer)], fresh)
 
     if not isinstance(legacy, door.tf_keras().Sequential) and not legacy._is_graph_network:
         raise ModelError(f"The tf_keras model '{legacy.name}' is subclassed.", "a functional or Sequential model")
     with scope.legacy_scope():
-        copied = copy_model(legacy, "")
+        copied = rewire(legacy, copy)
     for layer, fresh in pairs:
         fresh.set_weights(effective_weights(layer))
     return copied

@@ -10,7 +10,19 @@ import typing
 from tfdistill.compress import graph, kernels, prune_patterns
 from tfdistill.compress.prune_training import KeepPruned, PrunedModel, pruned_layers
 from tfdistill.compress.selection import select_values, selectors
-from tfdistill.compress.step import DONE, IMPOSSIBLE, NO_KERNEL, SKIPPED, LayerPlan, Plan, Step, is_whole, why_no_kernel
+from tfdistill.compress.step import (
+    DONE,
+    IMPOSSIBLE,
+    NO_KERNEL,
+    SKIPPED,
+    LayerPlan,
+    Plan,
+    Step,
+    frozen_note,
+    is_whole,
+    warn_of_frozen,
+    why_no_kernel,
+)
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.legacy import door
 from tfdistill.legacy.adopt import AdoptedModel
@@ -139,9 +151,12 @@ class Prune(Step):
     def apply(self, model):
         opened = graph.open_model(model)
         graph.refuse_wrapped(opened, "Prune")
+        graph.warn_of_own_training(model, "Prune")
+        graph.require_way_back(opened)
         plan, named = self._plan(opened)
         plan.require_work(named)
         done, shares = set(plan.names(DONE)), self._shares(opened.layers)[0]
+        warn_of_frozen("Prune makes zeros", opened.adopted.name, opened.layers, done, named)
 
         def replace(path, layer):
             if path not in done:
@@ -257,7 +272,11 @@ class Prune(Step):
         elif promises:
             size = sum(promise.kernel.size for promise in promises)
             reason = f"{100 * share:g} % of {size:,} weights in {', '.join(promise.kernel.attribute for promise in promises)}"
-            action, reason = DONE, "; ".join([reason, *(note for promise in promises for note in promise.notes()), *impossible])
+            notes = [
+                *frozen_note(layer, "so that no training makes up for them"),
+                *(note for promise in promises for note in promise.notes()),
+            ]
+            action, reason = DONE, "; ".join([reason, *notes, *impossible])
         elif impossible:
             action, reason = IMPOSSIBLE, "; ".join(impossible)
         elif kernels.kernels_of(layer):

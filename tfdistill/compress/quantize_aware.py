@@ -8,14 +8,16 @@ import typing
 
 from tfdistill.compress import graph, kernels, quantize_layout
 from tfdistill.compress.quantize_build import build
-from tfdistill.compress.quantize_check import wrong_ranges, wrong_structure
+from tfdistill.compress.quantize_check import wrong_structure
 from tfdistill.compress.quantize_scheme import takes_bits, treatments
 from tfdistill.compress.quantize_structure import structure
+from tfdistill.compress.quantize_training import StopAtNaN
 from tfdistill.compress.selection import select, select_values, selectors, settings_by_layer
-from tfdistill.compress.step import AUTO, DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step, require_auto_or_bool
+from tfdistill.compress.step import AUTO, DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, Step, frozen_note, require_auto_or_bool
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy.adopt import AdoptedModel, adopt
+from tfdistill.legacy.trained_ranges import quantized_layers, require_trained_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,7 @@ class QuantizeAware(Step):
     def apply(self, model):
         opened = graph.open_model(model)
         graph.refuse_wrapped(opened, "QuantizeAware")
+        graph.warn_of_own_training(model, "QuantizeAware")
         decided, named = self._decide(opened)
         plan = self._plan(opened, decided)
         plan.require_work(named)
@@ -96,6 +99,9 @@ class QuantizeAware(Step):
         made = build(opened, decided, quantize_inputs=self.activation_bits == 8)
         return adopt(made, original=opened.original, name=opened.adopted.name)
 
+    def callbacks(self):
+        return [StopAtNaN()]
+
     def strip(self, model):
         if not isinstance(model, AdoptedModel) or not quantized_layers(model.legacy):
             raise ModelError(f"'{getattr(model, 'name', model)}' is not quantization-aware.", "the model that QuantizeAware.apply returned")
@@ -107,13 +113,7 @@ class QuantizeAware(Step):
             raise InvariantError(
                 f"The model '{model.name}' holds no quantizers.", "the model that QuantizeAware.apply returned, or its checkpoint"
             )
-        wrong = [text for layer in layers for text in wrong_ranges(layer)]
-        if wrong:
-            raise InvariantError(
-                f"Ranges of '{model.name}' were never trained: {'; '.join(wrong)}.",
-                "ranges that training has seen data for",
-                "train the model with fit",
-            )
+        require_trained_ranges(model)
         wrong = [text for layer in layers for text in wrong_structure(layer)]
         if wrong:
             raise InvariantError(
@@ -162,9 +162,6 @@ class QuantizeAware(Step):
     def _row(self, path, layer, treatment):
         zeros = sum(kernels.zeros(graph.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))
         action = DONE if treatment.done else SKIPPED if treatment.possible else IMPOSSIBLE
-        return LayerPlan.of(path, layer, action, treatment.reason, zeros)
-
-
-def quantized_layers(legacy):
-    """Lists the quantization wrappers in a tf_keras model, this library's and TFMOT's."""
-    return [layer for layer in legacy._flatten_layers() if scope.is_quantized(layer)]
+        rounded = treatment.done and treatment.quantization is not None and treatment.quantization.weights
+        notes = frozen_note(layer, "its weights are rounded but do not move") if rounded else []
+        return LayerPlan.of(path, layer, action, "; ".join([treatment.reason, *notes]), zeros)

@@ -18,11 +18,12 @@ def build(opened, decided, quantize_inputs=True):
     """
     pairs = []
     readers = quantize_layout.input_readers(opened.legacy)
+    paths = {id(layer): path for path, layer in opened.layers.items()}
 
-    def copy(path, layer):
+    def copy(layer):
         inner = scope.unwrap(layer)
         fresh = type(inner).from_config(inner.get_config())
-        treatment = decided.get(path)
+        treatment = decided.get(paths[id(layer)])
         made = quantize_layer(fresh, treatment.quantization) if treatment is not None and treatment.quantization else fresh
         pairs.append((layer, made, treatment))
         return made

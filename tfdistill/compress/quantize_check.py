@@ -8,16 +8,6 @@ from tfdistill.legacy.adopt_quantizing import is_quantized_layer
 from tfdistill.legacy.adopt_wrapping import variable_at
 
 
-def wrong_ranges(layer):
-    """Yields what is wrong with the ranges of a quantization wrapper: every range starts at -6 to 6, and training moves it with the first batch."""
-    for what, low, high in scope.ranges_of(layer):
-        low, high = np.asarray(low), np.asarray(high)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            yield f"'{layer.layer.name}' {what} is not finite"
-        elif np.all(low == -6) and np.all(high == 6):
-            yield f"'{layer.layer.name}' {what} is -6 to 6, as it began"
-
-
 def wrong_structure(layer):
     """Yields what a quantization wrapper has lost of its zeros and clusters."""
     for weight, mask in scope.masks_of(layer):

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 
+from tfdistill.compress.selection import Layers
 from tfdistill.legacy import adopt_scope as scope
 from tfdistill.legacy import door
 from tfdistill.legacy.quantize_rounding import FIXED_RANGES
@@ -68,7 +69,7 @@ class Place:
 
 
 def places(legacy):
-    """Finds every layer of a functional or Sequential tf_keras model, those of nested models too.
+    """Finds every layer of a functional or Sequential tf_keras model, those of nested models too; one that several models share, once.
 
     Args:
         legacy: The tf_keras model.
@@ -78,7 +79,29 @@ def places(legacy):
     """
     found = {}
     _collect(legacy, "", found)
-    return found
+    layers = Layers({path: place.layer for path, place in found.items()})
+    paths = {path: [path] for path in layers}
+    for alias, path in layers.aliases.items():
+        paths[path].append(alias)
+    return {path: _together(path, [found[one] for one in several]) for path, several in paths.items()}
+
+
+def _together(path, places):
+    """Returns the place of a layer that stands at several, in models that share it."""
+    if len(places) == 1:
+        return places[0]
+    lengths = {place.length for place in places}
+    return dataclasses.replace(
+        places[0],
+        path=path,
+        readers=tuple(reader for place in places for reader in place.readers),
+        sources=tuple(source for place in places for source in place.sources),
+        calls=sum(place.calls for place in places),
+        dtypes=tuple(dtype for place in places for dtype in place.dtypes),
+        sized=all(place.sized for place in places),
+        masked=any(place.masked for place in places),
+        length=lengths.pop() if len(lengths) == 1 else None,
+    )
 
 
 def _collect(model, prefix, found):

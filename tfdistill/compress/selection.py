@@ -5,6 +5,32 @@ import fnmatch
 from tfdistill.errors import ConfigurationError, ModelError, nearest
 
 
+class Layers(dict):
+    """Dict of path to layer that holds every layer once.
+
+    A layer that a nested model shares with the model around it, or with another nested one, has several paths. It stands under the shortest (of those
+    of one length, the first by the alphabet), and every selector may name it by any.
+
+    Attributes:
+        aliases: Dict of each further path to the one that its layer stands under.
+
+    Example:
+        >>> tied = object()
+        >>> layers = Layers({"encoder/embedding": tied, "embedding": tied})
+        >>> list(layers), layers.aliases
+        (['embedding'], {'encoder/embedding': 'embedding'})
+    """
+
+    def __init__(self, found):
+        """Makes it of a dict of all paths to layers."""
+        paths = {}
+        for path, layer in found.items():
+            paths.setdefault(id(layer), []).append(path)
+        shortest = {key: min(several, key=lambda path: (path.count("/"), path)) for key, several in paths.items()}
+        super().__init__({shortest[id(layer)]: layer for layer in found.values()})
+        self.aliases = {path: shortest[id(layer)] for path, layer in found.items() if path != shortest[id(layer)]}
+
+
 def selectors(value, setting):
     """Puts what a user may give for `layers=` or `exclude=` into one form.
 
@@ -123,16 +149,17 @@ def select_values(layers, value, include=None, exclude=None):
 
 def _matched(layers, given):
     found, named = set(), set()
+    paths = {**{path: path for path in layers}, **getattr(layers, "aliases", {})}
     for selector in given:
         if callable(selector):
             found |= {path for path, layer in layers.items() if selector(layer)}
-        elif selector in layers:
-            found.add(selector)
-            named.add(selector)
+        elif selector in paths:
+            found.add(paths[selector])
+            named.add(paths[selector])
         else:
             # The name of a nested model means all that is in it.
-            hits = {path for path in layers if fnmatch.fnmatchcase(path, selector) or path.startswith(selector + "/")}
+            hits = {paths[path] for path in paths if fnmatch.fnmatchcase(path, selector) or path.startswith(selector + "/")}
             if not hits:
-                raise ModelError(f"No layer is called '{selector}', or matches it as a pattern.", mend=nearest(selector, layers))
+                raise ModelError(f"No layer is called '{selector}', or matches it as a pattern.", mend=nearest(selector, paths))
             found |= hits
     return found, named

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import warnings
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from tfdistill.records import Record
 DONE, SKIPPED, IMPOSSIBLE = "done", "skipped", "impossible"
 AUTO = "auto"
 NO_KERNEL = "has no kernel"
+FROZEN = "frozen"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +137,8 @@ class Step(abc.ABC):
     def apply(self, model):
         """Returns a new model, ready to be trained under this step. `model` is left as it was.
 
+        A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
+
         Args:
             model: A built Keras 3 model, or an `AdoptedModel`.
 
@@ -143,6 +147,7 @@ class Step(abc.ABC):
 
         Raises:
             ModelError: if there is nothing to do, or a layer that was named cannot be treated.
+            BridgeError: if the model cannot be converted exactly, or `strip` could not convert it back.
         """
 
     def callbacks(self):
@@ -157,7 +162,12 @@ class Step(abc.ABC):
             model: The `AdoptedModel` that `apply` returned, after training.
 
         Returns:
-            A plain Keras 3 model; for quantization-aware training the adopted model itself, as the ranges are what the export needs.
+            A plain Keras 3 model, or an `AdoptedModel` without wrappers where `apply` got a tf_keras model; for quantization-aware training the adopted
+            model itself, as the ranges are what the export needs.
+
+        Raises:
+            ModelError: if the model does not carry this step.
+            BridgeError: if no Keras 3 model can be made of the trained weights. They are saved in a file first, which the message names.
         """
 
     @abc.abstractmethod
@@ -177,6 +187,37 @@ def why_no_kernel(layer):
     kind = scope.kind_of(layer)
     without = not kernels.parameters(layer) or kind in kernels.NORMALIZATIONS
     return NO_KERNEL if without else f"no kernel is known in a {kind}"
+
+
+def frozen_note(layer, what):
+    """Returns a list with a remark for the plan if a live layer is frozen, an empty one if it is not.
+
+    Args:
+        layer: Live layer, wrapped or not.
+        what: What follows from that.
+    """
+    return [f"{FROZEN}, {what}"] if not layer.trainable and kernels.parameters(layer) else []
+
+
+def warn_of_frozen(step, model_name, layers, done, named):
+    """Warns that a step changes the weights of frozen layers, which no training will make up for; layers that the user named outright are left out.
+
+    Args:
+        step: Name of the step and what it does: `"Prune makes zeros"`.
+        model_name: Name of the model.
+        layers: Dict of path to live layer.
+        done: Paths of the layers that the step changes.
+        named: Paths of those that the user named outright.
+    """
+    frozen = [path for path in layers if path in done and path not in named and not layers[path].trainable]
+    if frozen:
+        shown = ", ".join(f"'{path}'" for path in frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
+        warnings.warn(
+            f"{step} in frozen layers of '{model_name}' (trainable=False), which no training makes up for: {shown}. "
+            f"To leave them as they are, give exclude={frozen[:5]!r}; to do it all the same without this warning, name them in layers=.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def is_whole(value, least):

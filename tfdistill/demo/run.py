@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import shutil
 import time
 
 import keras
@@ -15,6 +14,7 @@ from tfdistill.benchmark.run import benchmark
 from tfdistill.compress import Prune, QuantizeAware, graph
 from tfdistill.demo import models
 from tfdistill.distill import Distiller
+from tfdistill.distill.cache_folder import remove_cache
 from tfdistill.distill.soft_targets import soft_targets
 from tfdistill.errors import ConfigurationError
 from tfdistill.files import writable_folder, write_whole
@@ -152,7 +152,7 @@ class Demo:
     def keep_answers(self, folder):
         """Lets the teacher run once over the training data; from then on its kept answers teach, and it does not run again."""
         if (folder / "manifest.json").exists():
-            shutil.rmtree(folder)  # of an earlier run, whose teacher was another
+            remove_cache(folder)  # of an earlier run, whose teacher was another
         began = time.monotonic()
         self.cache = soft_targets(self.teacher, self.train, folder, batch_size=BATCH)
         asking = time.monotonic() - began

@@ -5,6 +5,7 @@ from tfdistill.lazy import lazily
 # Public name -> module, each imported at its first use: who only distils need not wait for chains and caches.
 _WHERE = {
     "CallableTeacher": "teacher_black_box",
+    "BackupAndRestore": "backup",
     "ChainSettings": "chain_settings",
     "Distiller": "distiller",
     "Ensemble": "teachers",

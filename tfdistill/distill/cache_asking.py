@@ -8,10 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill.distill.cache_black_box import RemoteTeacher, checked_answer
-from tfdistill.distill.cache_format import FLOATS, Layout, Leaf
+from tfdistill.distill.cache_format import FLOATS, Layout, Leaf, with_scales
+from tfdistill.distill.finite_teacher import refuse_hidden_nan
 from tfdistill.distill.first_batch import refuse_nonfinite_inputs
 from tfdistill.distill.taps import Tap, Taps
-from tfdistill.distill.teacher_black_box import own_errors
+from tfdistill.distill.teacher_black_box import BlackBox, own_errors
 from tfdistill.distill.teachers import Ensemble
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses.spaces import SUM_TOLERANCE
@@ -110,8 +111,21 @@ class Asker:
             lambda t: t.numpy(), self._augmented(inputs, seeds(tf.range(first, first + rows, dtype=tf.int64), number))
         )
 
+    def refuse_hidden_nan(self, inputs):
+        """Raises `DataError` if a first batch, which was asked about already, gives NaN where the graph's fused operations do not show it."""
+        if self.remote or isinstance(self.teacher, BlackBox):
+            return
+
+        def compute(part):
+            outputs, features = self._taps(part, training=False)
+            return [*keras.tree.flatten(outputs), *(features[Tap(path)] for path in self.wanted.layers)]
+
+        names = [f"output '{name}'" for name in self._structure[1]] + [f"layer '{path}'" for path in self.wanted.layers]
+        with own_errors(self.teacher):
+            refuse_hidden_nan(compute, self.view(inputs, 0, 0), names)
+
     def _answer(self, inputs, first):
-        # The answer need not show it: fused operations turn NaN into zero.
+        # The answer need not show it (see `finite_teacher`).
         refuse_nonfinite_inputs(inputs, f"in the batch that begins with element {first}", "clean the data, and what augment makes of it")
         if self.remote:
             rows = len(keras.tree.flatten(inputs)[0])
@@ -165,11 +179,12 @@ class Asker:
             found += [ordered[..., :k], indices[..., :k], tf.stack(rest, axis=-1)]
         return found
 
-    def describe(self, answers):
+    def describe(self, answers, scaled=True):
         """Finds the layout of the rows from the answers to a first batch.
 
         Args:
             answers: What `ask` returned.
+            scaled: Whether float16 has scales; not in format 1.
 
         Returns:
             Fields of `Settings`: layout, structure, output_names, classes.
@@ -190,7 +205,8 @@ class Asker:
             leaves += [Leaf(role, str(number), tuple(int(s) for s in value.shape[1:]), dtype) for role, value, dtype in kinds]
         for path, value in zip(self.wanted.layers, queue, strict=True):
             leaves.append(Leaf("layer", path, tuple(int(s) for s in value.shape[1:]), self.wanted.dtype))
-        return {"layout": Layout(tuple(leaves), self.wanted.views), "structure": kind, "output_names": names, "classes": classes}
+        leaves = with_scales(leaves) if scaled else tuple(leaves)
+        return {"layout": Layout(leaves, self.wanted.views), "structure": kind, "output_names": names, "classes": classes}
 
     def _refuse_probabilities(self, values):
         if values.min() >= 0 and np.all(values.sum(-1) <= 1 + SUM_TOLERANCE):

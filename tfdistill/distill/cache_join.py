@@ -1,14 +1,13 @@
 """Data and kept answers, read side by side and shuffled together."""
 
 import dataclasses
-import itertools
 import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdistill.distill import cache_asking, cache_sources
+from tfdistill.distill import cache_asking, cache_position, cache_sources
 from tfdistill.distill.cache_joined import Joined
 from tfdistill.distill.cache_manifest import Manifest
 from tfdistill.errors import ConfigurationError, DataError
@@ -114,13 +113,14 @@ class Joining:
             elements, rows, views = numbered
             return self._told(tf.nest.map_structure(lambda a: tf.gather(a, elements), data), elements, rows, views)
 
-        joined = self._seeds().flat_map(pools).prefetch(1).rebatch(size)
+        position = cache_position.Position()
+        joined = self._seeds(position).flat_map(pools).prefetch(1).rebatch(size)
         joined = tf.data.Dataset.zip(joined, tf.data.Dataset.from_tensors(data).repeat()).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         # As Keras does for arrays: serializing the graph for its optimization would copy them.
         options = tf.data.Options()
         options.experimental_optimization.apply_default_optimizations = False
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        return self._of_known_length(joined, size).with_options(options)
+        return cache_position.register(self._of_known_length(joined, size).with_options(options), position)
 
     def _stream(self, source):
         size = self.order.batch_size or cache_sources.rows_of(next(source.blocks_as_they_come()))
@@ -144,10 +144,12 @@ class Joining:
         def batch(elements, rows, data, views):
             return self._told(data, elements, rows, views)
 
-        joined = self._seeds().flat_map(pools)
+        position = cache_position.Position()
+        joined = self._seeds(position).flat_map(pools)
         if pool != size:
             joined = joined.prefetch(1).rebatch(size)
-        return self._of_known_length(joined.map(batch, num_parallel_calls=tf.data.AUTOTUNE), size)
+        joined = self._of_known_length(joined.map(batch, num_parallel_calls=tf.data.AUTOTUNE), size)
+        return cache_position.register(joined, position)
 
     def _stream_pool(self, source, size):
         if self.order.shuffle is False:
@@ -158,13 +160,12 @@ class Joining:
         per_element = sum(s.dtype.size * math.prod(d or 1 for d in s.shape[1:]) for s in specs if s.shape.rank is not None and s.dtype.size)
         return max(size, min(STREAM_POOL_ELEMENTS, STREAM_POOL_BYTES // max(1, per_element)))
 
-    def _seeds(self):
-        """One seed, int64 of shape (2,), for each time that the data set is gone through."""
-        passes = itertools.count()
+    def _seeds(self, position):
+        """One seed, int64 of shape (2,), for each time that the data set is gone through: it follows from the order's seed and the epoch."""
 
         # Not tf.data's own random numbers, which follow from the process's global seed as well.
         def numbers():
-            yield (np.random.SeedSequence([self.order.seed, next(passes)]).generate_state(2, "uint64") >> 2).astype("int64")
+            yield (np.random.SeedSequence([self.order.seed, position.next_pass()]).generate_state(2, "uint64") >> 2).astype("int64")
 
         return tf.data.Dataset.from_generator(numbers, output_signature=tf.TensorSpec((2,), tf.int64))
 
@@ -197,6 +198,9 @@ class JoinedPyDataset(keras.utils.PyDataset):
     Args:
         source: `cache_sources.Indexed`.
         joining: `Joining`.
+
+    Attributes:
+        position: `Position`: the epoch that the views are drawn for.
     """
 
     # A cache belongs to data that gives the same batch for the same index whenever it is asked, so looking at one takes nothing away.
@@ -206,7 +210,7 @@ class JoinedPyDataset(keras.utils.PyDataset):
         inner = source.dataset
         super().__init__(workers=inner.workers, use_multiprocessing=inner.use_multiprocessing, max_queue_size=inner.max_queue_size)
         self._source, self._joining = source, joining
-        self._epoch = 0
+        self.position = cache_position.Position()
         self._augmented = cache_asking.augmented_by(joining.augment) if joining.augment else None
 
     @property
@@ -221,7 +225,7 @@ class JoinedPyDataset(keras.utils.PyDataset):
             raise DataError(
                 f"Batch {index} of the {type(self._source.dataset).__name__} reaches beyond the {first} elements before it and the cache."
             )
-        views = np.random.default_rng([self._joining.order.seed, self._epoch, index]).integers(layout.views, size=count)
+        views = np.random.default_rng([self._joining.order.seed, self.position.current, index]).integers(layout.views, size=count)
         if self._augmented:
             x = self._augmented(x, cache_asking.seeds(tf.range(first, first + count, dtype=tf.int64), views))
             x = keras.tree.map_structure(lambda t: t.numpy(), x)
@@ -241,7 +245,7 @@ class JoinedPyDataset(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self._source.dataset.on_epoch_end()
-        self._epoch += 1
+        self.position.finish_pass()
 
 
 def _packed(element):

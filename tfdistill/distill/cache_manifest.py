@@ -3,15 +3,17 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 
 from tfdistill.distill.cache_format import Layout
 from tfdistill.errors import DataError
-from tfdistill.files import write_whole
+from tfdistill.files import open_regular, write_whole
 from tfdistill.records import Record
 from tfdistill.version import __version__
 
-FORMAT = 1
+# Of format 1 the rows have no scales (see `cache_format`): it is read, and an unfinished cache of it is gone on with.
+FORMAT, READABLE = 2, (1, 2)
 MANIFEST, PLAN = "manifest.json", "plan.json"
 
 
@@ -117,6 +119,11 @@ def shard_name(index):
     return f"shard-{index:05d}.tfrecord"
 
 
+def note_name(index):
+    """Name of the file in which a finished shard is noted until all are finished."""
+    return f"shard-{index:05d}.json"
+
+
 def _checksum(values):
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -125,7 +132,7 @@ def save_signed(record, path):
     """Writes a record as JSON together with its own checksum, whole or not at all; returns the checksum."""
     values = record.to_dict()
     checksum = _checksum(values)
-    with write_whole(path) as beside:
+    with write_whole(path, follow_links=False) as beside:
         beside.write_text(json.dumps({"sha256": checksum, "content": values}, separators=(",", ":")) + "\n", encoding="utf-8")
     return checksum
 
@@ -141,26 +148,54 @@ def load_signed(kind, path):
     """
     path = pathlib.Path(path)
     try:
-        whole = json.loads(path.read_bytes().decode("utf-8"))
+        with open(open_regular(path), "rb") as file:
+            whole = json.loads(file.read().decode("utf-8"))
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}.", "the folder of a finished cache") from error
-    except ValueError as error:
+        raise DataError(
+            f"'{path}' cannot be read: {error.strerror}.", "the folder of a finished cache, with its files and no links in it"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"'{path}' is damaged: it is no JSON ({error}).", mend=_AGAIN) from error
-    if not isinstance(whole, dict) or set(whole) != {"sha256", "content"} or _checksum(whole["content"]) != whole["sha256"]:
+    if not isinstance(whole, dict) or set(whole) != {"sha256", "content"} or not isinstance(whole["content"], dict):
+        raise DataError(f"'{path}' is damaged, or none of a cache's files.", "a file that soft_targets wrote", _AGAIN)
+    if _checksum(whole["content"]) != whole["sha256"]:
         raise DataError(f"'{path}' is damaged: its content does not have the checksum that it carries.", mend=_AGAIN)
-    found = whole["content"].get("settings", whole["content"]).get("format", FORMAT)
-    if found != FORMAT:
+    settings = whole["content"].get("settings", whole["content"])
+    found = settings.get("format", FORMAT) if isinstance(settings, dict) else None
+    if found not in READABLE:
         raise DataError(f"'{path}' has the format {found}.", f"format {FORMAT}", "label again with this version of the library")
-    return kind.from_dict(whole["content"]), whole["sha256"]
+    return kind.from_dict(whole["content"], path), whole["sha256"]
 
 
-_AGAIN = "delete the folder and label again, or bring a copy back"
+def load_manifest(directory):
+    """Reads the manifest of a finished cache.
+
+    Returns:
+        `Manifest` and its checksum.
+
+    Raises:
+        DataError: as `load_signed` does; or if it names a file as a shard that is not called as a shard is.
+    """
+    path = pathlib.Path(directory) / MANIFEST
+    manifest, checksum = load_signed(Manifest, path)
+    for index, shard in enumerate(manifest.shards):
+        check_shard_name(path, shard, index)
+    return manifest, checksum
+
+
+def check_shard_name(path, shard, index):
+    """Raises `DataError` if a file says of a shard that it is called otherwise than a shard is; a path out of the folder, say."""
+    if shard.file != shard_name(index):
+        raise DataError(f"'{path}' says that shard {index} is the file {shard.file!r}.", repr(shard_name(index)), _AGAIN)
+
+
+_AGAIN = "label again into another folder, or bring a copy of the file back"
 
 
 def sha256_of(path):
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(open_regular(path), "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -173,6 +208,10 @@ def verify_shard(directory, shard):
         DataError: naming the file and what is wrong with it.
     """
     path = pathlib.Path(directory) / shard.file
+    if os.path.islink(path):
+        raise DataError(
+            f"The shard '{path}' is a symbolic link.", "a file in the folder of its cache", "put the file itself in the place of the link"
+        )
     if not path.is_file():
         raise DataError(f"The shard '{path}' is missing.", f"a file of {shard.size_bytes} bytes", _AGAIN)
     size = path.stat().st_size

@@ -10,6 +10,7 @@ from tfdistill.distill.cache_asking import Asker
 from tfdistill.distill.cache_black_box import RemoteTeacher
 from tfdistill.distill.cache_format import AFTER, BEFORE
 from tfdistill.distill.cache_manifest import Settings
+from tfdistill.distill.finite_teacher import check_finite_weights
 from tfdistill.distill.models import check_teacher_built
 from tfdistill.distill.teachers import as_teacher
 from tfdistill.errors import ConfigurationError, DataError
@@ -67,6 +68,7 @@ class Preparation:
         self.teacher = teacher if remote else as_teacher(teacher)
         if not remote:
             check_teacher_built(self.teacher)
+            check_finite_weights(self.teacher)
         self.source, self.wanted = source, wanted
         known_by = cache_prints.teacher_print(self.teacher)
         self.asker = Asker(self.teacher, wanted)
@@ -76,7 +78,8 @@ class Preparation:
         if wanted.augment:
             cache_asking.refuse_shaky_augmentation(self.asker, inputs)
         # A finished answer of a black box tells its shape; asking again would cost a call.
-        described = self._as_before(old) if old and remote else self._described(inputs)
+        form = old.format if old else cache_manifest.FORMAT
+        described = self._as_before(old) if old and remote else self._described(inputs, scaled=form > 1)
         if shard_elements is None:
             row_bytes = described["layout"].row_bytes
             fitting = 1 if remote else min(SHARD_ELEMENTS, SHARD_BYTES // row_bytes)
@@ -90,6 +93,7 @@ class Preparation:
             augmented=cache_prints.inputs_digest(self.asker.view(inputs, 0, 0)) if wanted.augment else None,
             block=block,
             shard_elements=-(-shard_elements // block) * block,
+            format=form,
             **described,
         )
 
@@ -105,9 +109,10 @@ class Preparation:
             )
         return first
 
-    def _described(self, inputs):
+    def _described(self, inputs, scaled):
         self.known = self.asker.ask(inputs, 0)
-        return self.asker.describe(self.known)
+        self.asker.refuse_hidden_nan(inputs)
+        return self.asker.describe(self.known, scaled)
 
     def _as_before(self, old):
         return {name: getattr(old, name) for name in ("layout", "structure", "output_names", "classes")}

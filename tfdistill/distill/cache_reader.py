@@ -7,12 +7,14 @@ import keras
 import tensorflow as tf
 
 from tfdistill.distill import cache_asking, cache_manifest, cache_prints, cache_sources
+from tfdistill.distill.cache_format import from_scales
 from tfdistill.distill.cache_join import Joining, Order
 from tfdistill.distill.cache_joined import Joined
-from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Manifest
+from tfdistill.distill.cache_manifest import MANIFEST, PLAN
 from tfdistill.distill.cache_writer import refuse_other_data
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses.top_k import TopK
+from tfdistill.saveable import checks_config
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -39,13 +41,13 @@ class SoftTargetCache(keras.Model):
             raise DataError(
                 f"The cache in '{directory}' is unfinished: {done} shards are done.", mend="run what began it again: it goes on"
             )
-        manifest, found = cache_manifest.load_signed(Manifest, directory / MANIFEST)
+        manifest, found = cache_manifest.load_manifest(directory)
         if sha256 is not None and found != sha256:
             raise DataError(
                 f"The cache in '{directory}' is not the one that was saved: its manifest is {found[:16]}...", f"{sha256[:16]}..."
             )
         # In a namespace: Keras would track and wrap what is set as an attribute.
-        self._cache = types.SimpleNamespace(directory=directory, manifest=manifest, sha256=found, augment=augment, verified=False)
+        self._cache = types.SimpleNamespace(directory=directory, manifest=manifest, sha256=found, augment=augment, verified={})
         self.recorded = [keras.layers.Identity(dtype="float32", name=f"recorded_{i}") for i, _ in enumerate(manifest.settings.layers)]
         self.built = True
 
@@ -106,15 +108,19 @@ class SoftTargetCache(keras.Model):
     def call(self, inputs, training=None):
         settings, outputs, recorded = self.manifest.settings, [], iter(self.recorded)
         told = dict(zip([(leaf.role, leaf.name) for leaf in settings.layout.leaves], inputs.told, strict=True))
-        for (role, name), value in told.items():
+
+        def number(role, name):
+            value, scale = keras.ops.cast(told[role, name], "float32"), told.get(("scale", f"{role}/{name}"))
+            return value if scale is None else value * keras.ops.reshape(from_scales(scale), (-1, *[1] * (len(value.shape) - 1)))
+
+        for role, name in told:
             if role == "output":
-                outputs.append(keras.ops.cast(value, "float32"))
+                outputs.append(number(role, name))
             elif role == "values":
-                rest = keras.ops.cast(told["rest", name], "float32")
                 indices = keras.ops.cast(told["indices", name], "int32")
-                outputs.append(TopK(keras.ops.cast(value, "float32"), indices, rest, settings.temperatures))
+                outputs.append(TopK(number(role, name), indices, number("rest", name), settings.temperatures))
             elif role == "layer":
-                next(recorded)(keras.ops.cast(value, "float32"))
+                next(recorded)(number(role, name))
         if settings.structure == "single":
             return outputs[0]
         return outputs if settings.structure == "list" else dict(zip(settings.output_names, outputs, strict=True))
@@ -122,7 +128,7 @@ class SoftTargetCache(keras.Model):
     # As files
 
     def verify(self, advance=None):
-        """Compares every shard with its checksum.
+        """Compares every shard with its checksum, whether it was compared before or not.
 
         Args:
             advance: Function that is called after each shard, or None.
@@ -130,11 +136,18 @@ class SoftTargetCache(keras.Model):
         Raises:
             DataError: naming the file and what is wrong with it.
         """
+        self._cache.verified.clear()
+        self._verify_changed(advance)
+
+    def _verify_changed(self, advance=None):
+        """Compares the shards with their checksums that were never compared, or whose files changed since."""
         for shard in self.manifest.shards:
-            cache_manifest.verify_shard(self.directory, shard)
+            before = _file_state(self.directory / shard.file)
+            if before is None or self._cache.verified.get(shard.file) != before:
+                cache_manifest.verify_shard(self.directory, shard)
+                self._cache.verified[shard.file] = before
             if advance:
                 advance()
-        self._cache.verified = True
 
     def check_dataset(self, dataset, check="quick"):
         """Compares a data set with the one that the cache has answers to.
@@ -211,8 +224,7 @@ class SoftTargetCache(keras.Model):
                 "the function that augmented them",
                 "SoftTargetCache(directory, augment=the_function).join(...)",
             )
-        if not self._cache.verified:
-            self.verify()
+        self._verify_changed()
         self.check_dataset(source, check)
         if settings.augmented is not None:
             self._check_augmentation(source)
@@ -233,6 +245,7 @@ class SoftTargetCache(keras.Model):
         return {"name": self.name, "directory": str(self.directory), "sha256": self._cache.sha256}
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         return cls(**config)
 
@@ -241,6 +254,15 @@ class SoftTargetCache(keras.Model):
 
     def build_from_config(self, config):
         self.built = True
+
+
+def _file_state(path):
+    """What changes when a file is written or replaced; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _numbered(source, block, wanted, whole):

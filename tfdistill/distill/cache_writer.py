@@ -1,11 +1,12 @@
 """Writing a cache: shard by shard, each whole or not at all, so that a run which was killed goes on where it was."""
 
 import itertools
+import os
 import pathlib
 
-from tfdistill.distill import cache_manifest
+from tfdistill.distill import cache_folder, cache_manifest
 from tfdistill.distill.cache_format import write_shard
-from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Manifest, Shard, shard_name
+from tfdistill.distill.cache_manifest import MANIFEST, Manifest, Shard, note_name, shard_name
 from tfdistill.distill.cache_prints import inputs_digest
 from tfdistill.distill.cache_sources import rows_of
 from tfdistill.errors import DataError
@@ -27,7 +28,7 @@ class Shelf:
         self.directory, self.settings = pathlib.Path(directory), settings
 
     def note(self, index):
-        return self.directory / f"{pathlib.PurePath(shard_name(index)).stem}.json"
+        return self.directory / note_name(index)
 
     def done(self, index):
         """Returns the `Shard` that is done already, its file verified; None if it is not done.
@@ -35,9 +36,10 @@ class Shelf:
         Raises:
             DataError: if its note or its file is damaged.
         """
-        if not self.note(index).is_file():
+        if not os.path.lexists(self.note(index)):
             return None
         shard, _ = cache_manifest.load_signed(Shard, self.note(index))
+        cache_manifest.check_shard_name(self.note(index), shard, index)
         cache_manifest.verify_shard(self.directory, shard)
         return shard
 
@@ -63,11 +65,11 @@ class Shelf:
                 answers = known if known is not None and number == 0 else asker.ask(inputs, first + elements)
                 digests.append(inputs_digest(inputs))
                 elements += rows_of(inputs)
-                yield self.settings.layout.pack(answers)
+                yield self.settings.layout.pack(answers, first + elements - rows_of(inputs), self.settings.output_names)
                 if advance:
                     advance()
 
-        with write_whole(path) as beside:
+        with write_whole(path, follow_links=False) as beside:
             write_shard(beside, rows())
             shard = Shard(path.name, elements, beside.stat().st_size, cache_manifest.sha256_of(beside), tuple(digests))
         cache_manifest.save_signed(shard, self.note(index))
@@ -116,17 +118,7 @@ class Shelf:
         cache_manifest.save_signed(
             Manifest(self.settings, sum(shard.elements for shard in shards), tuple(shards)), self.directory / MANIFEST
         )
-        self.tidy()
-
-    def tidy(self):
-        """Takes away what writers that were killed, or are done, left behind."""
-        if (self.directory / MANIFEST).is_file():
-            (self.directory / PLAN).unlink(missing_ok=True)
-            for note in self.directory.glob("shard-*.json"):
-                note.unlink()
-        for pattern in (".shard-*", ".manifest.*", ".plan.*"):
-            for leftover in self.directory.glob(pattern):
-                leftover.unlink()
+        cache_folder.tidy(self.directory)
 
 
 def refuse_other_data(where, found, expected, first, block, whole=False):

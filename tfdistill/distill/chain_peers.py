@@ -22,8 +22,8 @@ def mutual(students, settings, x, y=None, validation_data=None):
 
         student_loss_weight * loss_i + (1 - student_loss_weight) * mean over the others j of their distillation loss (j teaches i) + its penalties
 
-    (in the paper both terms weigh 1). All students answer a batch first and are then updated together, each by its own optimizer; nothing of a
-    student's loss reaches the peers that taught it.
+    (in the paper both terms weigh 1). All students answer a batch first and are then updated together, each by its own optimizer; the paper updates them
+    in turn, each against what those before it answer after their update. Nothing of a student's loss reaches the peers that taught it.
 
     Args:
         students: List of at least two `keras.Model`s with names of their own and equal outputs. Each ends compiled with the settings' optimizer, loss and metrics.

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfdistill.distill import first_batch, models
 from tfdistill.distill.cache_joined import inputs_of
+from tfdistill.distill.cache_position import following_epochs
 from tfdistill.distill.distributed import ManyDevices
 from tfdistill.distill.finite import FirstNonFinite, LooksForNonFinite, kept_where
 from tfdistill.distill.freeze import Freeze
@@ -20,6 +21,7 @@ from tfdistill.distill.teachers import as_teacher
 from tfdistill.distill.terms import by_name, make_terms
 from tfdistill.distill.trackers import LastValue, SameAs
 from tfdistill.errors import ConfigurationError
+from tfdistill.saveable import checks_config
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -135,8 +137,8 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         x, batch = first_batch.peek(x, y, sample_weight, batch_size, put_back=self._distribute_strategy is None)
         if batch is not None:
             self._look_at(batch)
-        with self._freeze, own_errors(self.teacher):
-            return super().fit(x, y, batch_size, *args, **kwargs)
+        with self._freeze, own_errors(self.teacher), following_epochs(self, x, y, batch_size, *args, **kwargs) as (args, kwargs):
+            return super().fit(*args, **kwargs)
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):
@@ -272,6 +274,7 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         return config
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         revived = ("teacher", "student", "distillation_losses", "distillation_loss_weights")
         return cls(**{k: keras.saving.deserialize_keras_object(v) if k in revived else v for k, v in config.items()})

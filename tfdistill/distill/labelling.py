@@ -12,14 +12,14 @@ import tensorflow as tf
 
 from tfdistill.distill import cache_sources
 from tfdistill.distill.cache_asking import Asker, Wanted
-from tfdistill.distill.cache_lock import only_writer
+from tfdistill.distill.cache_folder import folder_to_write
 from tfdistill.distill.cache_manifest import Shard
 from tfdistill.distill.cache_prints import teacher_print
 from tfdistill.distill.cache_writer import Shelf
+from tfdistill.distill.ray_cluster import local_cluster
 from tfdistill.distill.soft_targets import TEMPERATURES, begin, open_cache
 from tfdistill.distill.teachers import as_teacher
-from tfdistill.errors import ConfigurationError, DataError
-from tfdistill.files import writable_folder
+from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
 from tfdistill.optional import require
 from tfdistill.progress import progress
 
@@ -56,7 +56,8 @@ def label(
             `tf.data.Dataset` is read from its beginning by every worker; arrays and PyDatasets only where they are needed.
         directory: Folder of the cache.
         num_shards: Number of files, at least 1; fewer where whole batches fill fewer.
-        address: Address of a Ray cluster ("auto", "ray://host:10001"); None starts Ray on this machine, and stops it afterwards.
+        address: Address of a Ray cluster ("auto", "ray://host:10001"). None starts one on this machine, which listens on the loopback interface alone
+            and ends with this process.
         workers: Number of workers. Defaults to one for each CPU that Ray has, at most one for each shard.
         threads: CPU threads of each worker.
         layers: As for `soft_targets`, like all that follow.
@@ -82,9 +83,8 @@ def label(
     ray = require("ray", "label on many machines")
     wanted = Wanted(layers, dtype, top_k, temperatures, views, augment)
     teacher_path = str(teacher_path if "://" in str(teacher_path) else pathlib.Path(teacher_path).absolute())
-    directory = writable_folder(directory).absolute()
     source = cache_sources.as_source(_dataset_maker(make_dataset)())
-    with only_writer(directory):
+    with folder_to_write(pathlib.Path(directory).absolute()) as directory:
         per_shard = _per_shard(source.count(), num_shards)
         shelf, _, finished = begin(directory, load_teacher(teacher_path), source, wanted, batch_size, per_shard)
         if not finished:
@@ -103,8 +103,21 @@ def label(
 
 
 def load_teacher(path):
-    """Loads a teacher from a path: a .keras file, or what `as_teacher` takes."""
-    return keras.saving.load_model(path, compile=False) if str(path).endswith(".keras") else as_teacher(path)
+    """Loads a teacher from a path: a .keras file, which Keras loads in safe mode, or what `as_teacher` takes.
+
+    Raises:
+        ModelError: if there is no such file, or it is damaged, or holds what is not safe to load.
+    """
+    if not str(path).endswith(".keras"):
+        return as_teacher(path)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except TfdistillError:
+        raise
+    except Exception as error:  # Keras raises what the damaged part of the file happens to raise
+        raise ModelError(
+            f"The teacher file '{path}' cannot be loaded: {type(error).__name__}: {error}", "a .keras file that Keras loads in safe mode"
+        ) from error
 
 
 def _per_shard(elements, num_shards):
@@ -133,15 +146,16 @@ def _blocks(source, settings, index):
 @contextlib.contextmanager
 def _cluster(ray, address, workers, threads):
     """Ray, for the length of a block: one that runs already, or one of our own."""
-    ours = not ray.is_initialized()
-    if ours:
-        cpus = None if workers is None or address else workers * threads
-        own = {} if address else {"include_dashboard": False, "num_cpus": cpus}
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
-    try:
+    if ray.is_initialized():
         yield
-    finally:
-        if ours:
+    elif address is None:
+        with local_cluster(ray, workers and workers * threads):
+            yield
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        try:
+            yield
+        finally:
             ray.shutdown()
 
 

@@ -5,6 +5,7 @@ from keras import ops
 
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses.reduction import at_least_float32
+from tfdistill.saveable import checks_config
 
 OUTPUTS = ("logits", "log_probabilities", "probabilities", "numbers")
 
@@ -58,6 +59,11 @@ class CalibrationError(keras.metrics.Metric):
 
     def get_config(self):
         return {"outputs": self.outputs, "bins": self.bins, "name": self.name}
+
+    @classmethod
+    @checks_config
+    def from_config(cls, config):
+        return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -183,6 +189,7 @@ class TeacherReport(keras.metrics.Metric):
         }
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         return cls(**{**config, "metrics": [keras.metrics.deserialize(m) for m in config["metrics"]]})
 

@@ -1,15 +1,15 @@
 """The teacher runs once: its answers, which Hinton et al. (2015, arXiv 1503.02531) call soft targets, go to disk."""
 
+import os
 import sys
 
 from tfdistill.distill import cache_manifest, cache_sources
 from tfdistill.distill.cache_asking import Wanted
-from tfdistill.distill.cache_lock import only_writer
-from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Manifest, Settings
+from tfdistill.distill.cache_folder import folder_to_write, tidy
+from tfdistill.distill.cache_manifest import MANIFEST, PLAN, Settings
 from tfdistill.distill.cache_plan import Preparation
 from tfdistill.distill.cache_reader import SoftTargetCache
 from tfdistill.distill.cache_writer import Shelf
-from tfdistill.files import writable_folder
 from tfdistill.progress import progress
 
 TEMPERATURES = (1.0, 2.0, 4.0)
@@ -41,7 +41,9 @@ def soft_targets(
             `keras.utils.PyDataset`. Labels are not kept: they come from the data at training.
         directory: Folder of the cache; made if it is missing.
         layers: Names or paths of layers whose outputs are kept besides the final ones. How many bytes that takes is said before they are written.
-        dtype: Type of kept numbers: "float16" (a relative error of at most 2**-11 and a largest value of 65504), "bfloat16" or "float32" (exact).
+        dtype: Type of kept numbers: "float32" (exact), "bfloat16" (a relative error of at most 2**-8) or "float16" with a scale for each tensor of each
+            element: a relative error of at most 2**-11 for numbers of at least 2**-28 of the largest magnitude in the same tensor of the same element,
+            for smaller ones an error of at most 2**-39 of that; the largest number is 65504.
         top_k: Number of largest logits kept of each final output `(batch, ..., classes)`, with the log-sum of the rest; None keeps all.
             `tfdistill.losses.SoftTargets` is taught from these; other losses refuse them.
         views: Number of augmented views of each element that the teacher is asked about (consistent teaching, Beyer et al. 2022, arXiv 2106.05237).
@@ -65,8 +67,7 @@ def soft_targets(
     source = cache_sources.as_source(dataset)
     if say is None and wanted.layers:
         say = _say_to_the_user
-    directory = writable_folder(directory)
-    with only_writer(directory):
+    with folder_to_write(directory) as directory:
         shelf, ready, finished = begin(directory, teacher, source, wanted, batch_size, shard_elements, say)
         if not finished:
             elements = ready.plan().elements
@@ -112,10 +113,10 @@ def begin(directory, teacher, source, wanted, batch_size, shard_elements, say=No
         ConfigurationError: if a number is out of its range, or the disk is too small.
         DataError: if the folder holds another cache, or a damaged one.
     """
-    finished, old = (directory / MANIFEST).is_file(), None
+    finished, old = os.path.lexists(directory / MANIFEST), None
     if finished:
-        old = cache_manifest.load_signed(Manifest, directory / MANIFEST)[0].settings
-    elif (directory / PLAN).is_file():
+        old = cache_manifest.load_manifest(directory)[0].settings
+    elif os.path.lexists(directory / PLAN):
         old = cache_manifest.load_signed(Settings, directory / PLAN)[0]
     ready = Preparation(teacher, source, wanted, batch_size, shard_elements, old)
     if old is not None:
@@ -126,7 +127,7 @@ def begin(directory, teacher, source, wanted, batch_size, shard_elements, say=No
             say(str(ready.plan()))
         cache_manifest.save_signed(ready.settings, directory / PLAN)
     shelf = Shelf(directory, old or ready.settings)
-    shelf.tidy()
+    tidy(directory)
     return shelf, ready, finished
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
+from tfdistill.saveable import checks_config
 
 
 class BlackBox(keras.Model):
@@ -189,8 +190,23 @@ class CallableTeacher(BlackBox):
         }
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
-        return cls(**{**config, "function": keras.saving.deserialize_keras_object(config["function"])})
+        """Makes the teacher from what `get_config` returned; its function must be registered with Keras, or be passed as one of `custom_objects`.
+
+        Raises:
+            ModelError: if it is not.
+        """
+        saved = config.get("function")
+        entry = saved if isinstance(saved, dict) else {}
+        name = entry.get("config") if entry.get("class_name") == "function" else entry.get("registered_name")
+        if not isinstance(name, str) or keras.saving.get_registered_object(name) is None:
+            raise ModelError(
+                f"The teacher '{config.get('name')}' is the function {name!r}, which is not registered.",
+                "a function or class decorated with @keras.saving.register_keras_serializable()",
+                "import the module that defines it before loading",
+            )
+        return cls(**{**config, "function": keras.saving.deserialize_keras_object(saved)})
 
 
 def black_boxes(model):

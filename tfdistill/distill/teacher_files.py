@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from tfdistill.distill.teacher_black_box import BlackBox
 from tfdistill.errors import ConfigurationError, ModelError, RuntimeUnavailable, nearest
-from tfdistill.runtime.interpreter import open_file
+from tfdistill.legacy.check_config import in_safe_mode
+from tfdistill.runtime.interpreter import open_file, read_file
+from tfdistill.saveable import checks_config
 
 # Interpreters kept open: one for each size of batch. Training, its last batch, validation and its last batch make four.
 _OPEN = 4
@@ -41,17 +43,25 @@ def from_path(path):
 
 def _found(path, kind, sha256):
     """The absolute path and its hash, after comparing it with the one that it must have."""
-    path = pathlib.Path(path).absolute()
+    path = _there(pathlib.Path(path).absolute(), kind)
+    found = _hash(path)
+    _require_hash(path, kind, found, sha256)
+    return path, found
+
+
+def _there(path, kind):
     if not path.exists():
         raise ModelError(f"The teacher '{path}' ({kind}) is not there.", "the file that teaches", "put it back, or give its new path")
-    found = _hash(path)
+    return path
+
+
+def _require_hash(path, kind, found, sha256):
     if sha256 is not None and found != sha256:
         raise ModelError(
             f"The teacher '{path}' ({kind}) is not the one that was saved: its SHA-256 is {found[:16]}...",
             f"{sha256[:16]}...",
             "put it back",
         )
-    return path, found
 
 
 def _hash(path):
@@ -92,7 +102,7 @@ def _named_inputs(inputs, names, teacher):
 class TFLiteTeacher(BlackBox):
     """A .tflite file as a teacher: inputs are quantized as the file wants them, outputs dequantized to float32.
 
-    The file is resized to the batch that it is asked for where it can be; a file that cannot runs as many samples at a time as it was made for, with the
+    The file is read once, when the teacher is made, and kept in memory: one that is replaced, cut or removed later changes no answer. It is resized to the batch that it is asked for where it can be; a file that cannot runs as many samples at a time as it was made for, with the
     same answers. A file with several outputs answers a dict under the names of its signature. It is saved as path and SHA-256, both of which must
     be right when it is loaded.
 
@@ -103,17 +113,27 @@ class TFLiteTeacher(BlackBox):
         name: Name of the model. Defaults to the file's.
 
     Raises:
-        ModelError: if there is no such file, or it has another hash.
-        RuntimeUnavailable: if the interpreter cannot open the file.
+        ModelError: if there is no such file, it has another hash, or no inputs or outputs.
+        RuntimeUnavailable: if the interpreter cannot open the file; another process tries it first, so a damaged file ends no training.
     """
 
     def __init__(self, path, threads=1, sha256=None, name=None):
-        path, found = _found(path, ".tflite file", sha256)
-        own = open_file(path, threads)
+        path = pathlib.Path(path).absolute()
+        # Read once: whatever becomes of the file later, all batches are answered by one model.
+        if _there(path, ".tflite file").is_dir():
+            raise ModelError(f"The teacher '{path}' is a folder.", "a .tflite file")
+        content = read_file(path)
+        _require_hash(path, ".tflite file", content.sha256, sha256)
+        own = open_file(content, threads)
+        if not own.inputs or not own.outputs:
+            raise ModelError(
+                f"The teacher '{path}' (.tflite file) has the inputs {list(own.inputs)} and the outputs {list(own.outputs)}.",
+                "at least one of each",
+            )
         shapes = {n: tuple(info.shape[1:]) for n, info in sorted(own.outputs.items())}
         super().__init__(".tflite file", name or _model_name(path), shapes if len(shapes) > 1 else next(iter(shapes.values())))
-        self.file, self.sha256, self.threads = path, found, threads
-        self._box.own, self._box.open = own, {}
+        self.file, self.sha256, self.threads = path, content.sha256, threads
+        self._box.content, self._box.own, self._box.open = content, own, {}
 
     def answer(self, inputs):
         named = _named_inputs(inputs, self._box.own.inputs, self)
@@ -133,7 +153,7 @@ class TFLiteTeacher(BlackBox):
 
     def _resized(self, rows):
         try:
-            resized = open_file(self.file, self.threads, batch_size=rows)
+            resized = open_file(self._box.content, self.threads, batch_size=rows)
         except RuntimeUnavailable:
             return None  # made for one size of batch; that size always runs
         wanted = {name: (rows, *info.shape[1:]) for name, info in self._box.own.outputs.items()}
@@ -143,6 +163,7 @@ class TFLiteTeacher(BlackBox):
         return {"name": self.name, "path": str(self.file), "threads": self.threads, "sha256": self.sha256}
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         return cls(**config)
 
@@ -152,7 +173,7 @@ class SavedModelTeacher(BlackBox):
     """A SavedModel folder as a teacher, through one of its signatures.
 
     It runs as the TensorFlow graph that it is, in inference mode. A signature with several outputs answers a dict. It is saved as path and SHA-256 of all
-    its files, both of which must be right when it is loaded.
+    its files, both of which must be right when it is loaded, which takes `keras.saving.load_model(path, safe_mode=False)`.
 
     Args:
         path: The folder with `saved_model.pb`.
@@ -204,7 +225,19 @@ class SavedModelTeacher(BlackBox):
         return {"name": self.name, "path": str(self.folder), "signature": self.signature, "sha256": self.sha256}
 
     @classmethod
-    def from_config(cls, config):
+    @checks_config
+    def from_config(cls, config, custom_objects=None, safe_mode=None):
+        """Opens the folder that the config names, in unsafe mode only: a graph can read, write and run what it likes. Keras's `TFSMLayer` has this rule.
+
+        Raises:
+            ModelError: in safe mode.
+        """
+        if in_safe_mode(safe_mode):
+            raise ModelError(
+                f"The file that is loaded wants the SavedModel '{config.get('path')}' as a teacher, whose graph could run any program.",
+                "a teacher that is safe to load",
+                "if you trust both, keras.saving.load_model(path, safe_mode=False)",
+            )
         return cls(**config)
 
 

@@ -11,6 +11,7 @@ from tfdistill.distill.teacher_black_box import CallableTeacher
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.legacy.adopt import adopt
 from tfdistill.losses import masking, spaces
+from tfdistill.saveable import checks_config
 
 AVERAGES = ("probabilities", "logits")
 NUMBERS = "numbers"
@@ -218,6 +219,7 @@ class Ensemble(keras.Model):
         }
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         return cls(**{**config, "members": [keras.saving.deserialize_keras_object(member) for member in config["members"]]})
 

@@ -62,10 +62,11 @@ def pair_alternate(student, teacher):
     """
     found = []
     pairings = _pair_level([student], [teacher], found)
-    if not found:
+    if not found and (_repeats_more([student], [teacher]) or all(pair.teacher is None for pair in pairings)):
         raise ModelError(
-            f"No repeated blocks were found that the student '{student.name}' shares with the teacher '{teacher.name}'.",
-            "at least two consecutive blocks of the same layers and sizes in the teacher, and in the student at most as many of the same layers",
+            f"Neither repeated blocks nor equal layers were found that the student '{student.name}' shares with the teacher '{teacher.name}'.",
+            "layers of the same kinds in the same order, or at least two consecutive blocks of the same layers and sizes in the teacher, and in the student "
+            "at most as many of the same layers",
             "name the pairs yourself: layers={student layer: teacher layer}",
         )
     order = {id(unit): index for index, unit in enumerate(units(student))}
@@ -87,8 +88,7 @@ def _pair_level(student, teacher, found):
                 pairings += pair_composites(student[s + block * period + position], teacher[chosen + position])
         return pairings + _pair_level(student[s + ours * period :], teacher[t + theirs * period :], found)
     if len(student) != len(teacher):
-        reason = f"no counterpart: {len(student)} layers of the student stand where the teacher has {len(teacher)}"
-        return [Pairing(unit, None, reason) for layer in student for unit in units(layer)]
+        return _pair_uneven(student, teacher, found)
     pairings = []
     for ours, theirs in zip(student, teacher, strict=True):
         inside = (sublayers(ours), sublayers(theirs))
@@ -106,6 +106,50 @@ def _pair_level(student, teacher, found):
     return pairings
 
 
+def _pair_uneven(student, teacher, found):
+    """Pairs two lists of sibling layers of different lengths: equal layers in their order, and what stands between two of them if it is as long on both sides."""
+    ours, theirs = ([(kind(layer), _shapes(layer)) for layer in side] for side in (student, teacher))
+    equal = _common_subsequence(ours, theirs)
+    pairings, s, t = [], 0, 0
+    for here, there in [*equal, (len(student), len(teacher))]:
+        between = (student[s:here], teacher[t:there])
+        if len(between[0]) == len(between[1]):
+            pairings += _pair_level(*between, found)
+        else:
+            reason = f"no counterpart: {len(between[0])} layers of the student stand where the teacher has {len(between[1])}"
+            pairings += [Pairing(unit, None, reason) for layer in between[0] for unit in units(layer)]
+        if here < len(student):
+            pairings += pair_composites(student[here], teacher[there])
+        s, t = here + 1, there + 1
+    return pairings
+
+
+def _common_subsequence(ours, theirs):
+    """Places of a longest common subsequence of two lists, as pairs; of several, the one that begins first."""
+    lengths = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]
+    for i in reversed(range(len(ours))):
+        for j in reversed(range(len(theirs))):
+            lengths[i][j] = lengths[i + 1][j + 1] + 1 if ours[i] == theirs[j] else max(lengths[i + 1][j], lengths[i][j + 1])
+    places, i, j = [], 0, 0
+    while i < len(ours) and j < len(theirs):
+        if ours[i] == theirs[j]:
+            places.append((i, j))
+            i, j = i + 1, j + 1
+        elif lengths[i + 1][j] >= lengths[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return places
+
+
+def _repeats_more(student, teacher):
+    """Whether a block that repeats in the teacher, at any level, comes more often in a row in the student than there."""
+    ours, theirs = ([(kind(layer), _shapes(layer)) for layer in side] for side in (student, teacher))
+    if any(_longest_run(ours, theirs[start : start + period]) > blocks for start, period, blocks in _runs(theirs)):
+        return True
+    return len(student) == len(teacher) and any(_repeats_more(sublayers(a), sublayers(b)) for a, b in zip(student, teacher, strict=True))
+
+
 def _best_run(student, teacher):
     """Finds the blocks that repeat in the teacher's list, and where the student's list has the same kind of blocks.
 
@@ -117,6 +161,8 @@ def _best_run(student, teacher):
     whole = [(k, _shapes(layer)) for k, layer in zip(theirs, teacher, strict=True)]
     best, best_score = None, None
     for start, period, blocks in _runs(whole):
+        if _longest_run(ours, whole[start : start + period]) > blocks:
+            continue  # the student is the deeper one here
         for s in range(len(student) - period + 1):
             if kinds[s : s + period] != theirs[start : start + period]:
                 continue
@@ -154,6 +200,13 @@ def _repeats(signatures, start, period):
     while signatures[start + count * period : start + (count + 1) * period] == pattern:
         count += 1
     return count
+
+
+def _longest_run(signatures, pattern):
+    """How often a pattern comes in a row, at most."""
+    period = len(pattern)
+    places = [s for s in range(len(signatures) - period + 1) if signatures[s : s + period] == pattern]
+    return max((_repeats(signatures, s, period) for s in places), default=0)
 
 
 def _common_beginning(names):

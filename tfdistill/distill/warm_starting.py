@@ -84,8 +84,10 @@ def warm_start(student, teacher, layers="alternate"):
     twice in a row with the same layers and shapes. Layers that hold other layers (a nested model, a block's class) are never cut. The student must have
     blocks of the same layers, of any width, at most as many: its block i of n takes after the teacher's block floor(i * N / n) of N, so a student of
     half the depth gets blocks 0, 2, 4, ... What stands before and behind the blocks is treated alike (it may hold further runs, as the stages of a
-    convolutional net do), and where it has no repetition it is paired by order if both models have as many layers there. Names only decide between readings
-    that are equally good: where a run may begin, for example.
+    convolutional net do). Where there is no repetition layers are paired by order if both models have as many there; else the longest sequence of layers of
+    equal kinds and shapes that both have is, and the layers between two of its pairs where these are as many on both sides. So two equal models become equal,
+    and a student with one layer more keeps that one as it was. Where the only blocks that repeat are more in the student than in the teacher, pairs must be
+    named. Names only decide between readings that are equally good: where a run may begin, for example.
 
     **Narrower layers** (dense, convolutions, transposed, depthwise and separable ones, EinsumDense, Embedding, batch, layer and RMS normalization) get the
     teacher's weights in a basis of fewer channels. A space of n channels that has m in the student gets the m leading right singular vectors P

@@ -6,9 +6,8 @@ Every `tf.Variable` of the tf_keras model is wrapped, not copied, as a `keras.Va
 import keras
 
 from tfdistill.errors import ConfigurationError, ModelError, nearest
+from tfdistill.legacy import adopt_loading, door
 from tfdistill.legacy import adopt_scope as scope
-from tfdistill.legacy import door
-from tfdistill.legacy.activations import translate_activation
 
 
 def adopt(tf_keras_model, original=None, name=None):
@@ -114,7 +113,7 @@ class AdoptedModel(keras.Model):
             Dict of path to layer: `"conv"`, or `"encoder/conv"` inside a nested model. Where TFMOT wrapped and renamed a layer (`quant_conv`), the
             user's name leads to the wrapper, whose output is what the following layer gets. Quantizers of the input are left out.
         """
-        return dict(_walk(self.legacy))
+        return named_layers(self.legacy)
 
     def get_layer(self, name=None, index=None):
         """Finds a live tf_keras layer by the user's name or path, or by its index among the tf_keras model's layers.
@@ -190,13 +189,20 @@ class AdoptedModel(keras.Model):
         return {"name": self.name, "legacy": scope.config_of(self.legacy), "original": original, "trainable": self.trainable}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        original = config["original"]
-        if original is not None:
-            original = keras.saving.deserialize_keras_object(original, custom_objects=custom_objects)
-            for layer in original._flatten_layers():
-                translate_activation(getattr(layer, "activation", None))  # makes the user's own functions known to tf_keras
-        model = cls(scope.legacy_model(config["legacy"]), original=original, name=config["name"])
+    def from_config(cls, config, custom_objects=None, safe_mode=None):
+        """Makes the model from what `get_config` returned. Every name in the config is checked before anything is made or imported.
+
+        Args:
+            config: Dict.
+            custom_objects: Dict of name to class or function that the config names and that is not registered with Keras or tf_keras.
+            safe_mode: False allows Lambda layers with Python code, and other layers that could run any program. None leaves it to Keras: what
+                `keras.saving.load_model` was given, and `keras.config.enable_unsafe_deserialization()`.
+
+        Raises:
+            ModelError: if the config names what may not be loaded, or is damaged.
+        """
+        legacy, original = adopt_loading.parts(config, custom_objects, safe_mode)
+        model = cls(legacy, original=original, name=config["name"])
         if not config["trainable"]:
             model.trainable = False
         return model
@@ -206,6 +212,12 @@ class AdoptedModel(keras.Model):
 
     def build_from_config(self, config):
         self.built = True
+
+
+def named_layers(legacy, inputs=False):
+    """Lists the layers of a live tf_keras model, wrapped or not, as `AdoptedModel.named_layers` does; with `inputs=True` the quantizers of its input too."""
+    quantizers = [layer for layer in legacy.layers if scope.is_input_quantizer(layer)] if inputs else []
+    return {**{layer.name: layer for layer in quantizers}, **dict(_walk(legacy))}
 
 
 def _variable_names(legacy):

@@ -153,7 +153,7 @@ def quantized_layer_class():
             if not self._quantizing.whole:
                 self._add_variables(args, kwargs)
             rounding = _in_the_file.get() or not self.quantization.observed
-            quantize = ActivationRounder(self._range, training, rounding)
+            quantize = ActivationRounder(self._range, training, rounding, in_the_file=_in_the_file.get())
             weigh = self.quantized if rounding else self.effective
             with replaced_weights(self.layer, {w.path: weigh(w) for w in self.quantization.weights}), self._before(quantize):
                 compute = FORMS.get(self.quantization.form)

@@ -174,15 +174,9 @@ def legacy_scope(custom_objects=None):
 
 
 def config_of(legacy):
-    """Returns the JSON text from which `legacy_model` rebuilds a tf_keras model, TFMOT's wrappers included."""
+    """Returns the JSON text from which `adopt_loading` rebuilds a tf_keras model, TFMOT's wrappers included."""
     with plain_activations(legacy):
         return json.dumps(_without_build_config(json.loads(legacy.to_json())))
-
-
-def legacy_model(text, custom_objects=None):
-    """Rebuilds the tf_keras model that `config_of` described, with fresh weights."""
-    with legacy_scope(custom_objects):
-        return door.tf_keras().models.model_from_json(text)
 
 
 def _without_build_config(config):

@@ -9,16 +9,21 @@ from tfdistill.legacy.tracing import open_model, symbolic_inputs
 from tfdistill.legacy.weights import copy_weights
 
 
-def to_keras(tf_keras_model, like, *, check=True, seed=0, inputs=None):
+def to_keras(tf_keras_model, like, *, check=True, seed=0, inputs=None, by_place=False):
     """Makes a Keras 3 model of the architecture of `like` with the weights of a tf_keras model.
 
+    Layers are matched one by one, by their names; in which order a model lists its weights does not matter. A model of a class of your own is made again
+    by that class, from its config. Where that gives other layers, or another computation, the result is a functional model of new layers instead.
+
     Args:
-        tf_keras_model: `tf_keras.Model` of the same layer names as `like`: what `to_tf_keras(like)` gave, trained, and stripped of the wrappers that
+        tf_keras_model: `tf_keras.Model` of the same layers as `like`: what `to_tf_keras(like)` gave, trained, and stripped of the wrappers that
             pruning or clustering put around its layers.
-        like: Built `keras.Model`. It is not changed. A subclassed one whose class cannot be made again from its config comes back functional.
+        like: Built `keras.Model`. It is not changed. Weights that none of its calls use keep the values that they have in it, or are left out where the
+            class cannot be made again.
         check: Whether both are compared on random input before the new model is returned.
         seed: Seed of that input.
         inputs: As in `to_tf_keras`, for a subclassed `like`.
+        by_place: Whether layers that are not found by their names are matched by their order, as for a `like` whose layers were renamed since.
 
     Returns:
         `keras.Model`, with the names, trainable flags and dtype policies of `like`.
@@ -27,38 +32,64 @@ def to_keras(tf_keras_model, like, *, check=True, seed=0, inputs=None):
         BridgeError: if a layer is missing, has other weights, or the result computes something else.
     """
     view = like if is_sequential(like) else open_model(like, inputs)
-    fresh = clone(like, view, inputs)
-    opened = fresh if is_sequential(fresh) else open_model(fresh, inputs)
-    _copy(view, opened, tf_keras_model, like.name, set())
-    if check:
-        check_parity(opened, tf_keras_model, seed=seed)
+    failure = None
+    for make in (_same_class, _same_layers):
+        try:
+            fresh = make(like, view, inputs)
+            if fresh is None:
+                continue
+            opened = fresh if is_functional(fresh) or is_sequential(fresh) else open_model(fresh, inputs)
+            _take_over_names(view, opened, like.name)
+            _copy(view, opened, tf_keras_model, like.name, set(), by_place)
+            if check:
+                check_parity(opened, tf_keras_model, seed=seed)
+            return fresh
+        except BridgeError as error:
+            # Of two failures the second is told: the first is that of a class whose config does not say all.
+            error.__cause__ = error.__cause__ or failure
+            failure = error
+    raise failure
+
+
+def _same_class(like, view, inputs):
+    """Makes a model of a class of the user's own again from its config; None where the class is Keras's own, or cannot be made so."""
+    if type(like).__module__.startswith("keras.src."):
+        return None
+    try:
+        fresh = type(like).from_config(like.get_config())
+        if not is_functional(fresh) and not is_sequential(fresh):
+            fresh(symbolic_inputs(like) if inputs is None else inputs)
+    except Exception:  # whatever the user's constructor or call raises: the layers by themselves may still be made again
+        return None
+    if [(w.shape, w.dtype) for w in fresh.weights] == [(w.shape, w.dtype) for w in like.weights]:
+        for kept, made in zip(like.weights, fresh.weights, strict=True):
+            made.assign(kept.value)  # for the weights that no call uses; all others are filled from the tf_keras model
     return fresh
 
 
-def clone(like, view, inputs=None):
-    """Returns a new model of the same architecture, names, trainable flags and dtype policies, with weights of its own.
+def _same_layers(like, view, inputs):
+    """Makes a functional or Sequential model of clones of the layers."""
+    return _cloner()(like if is_functional(like) else view)
 
-    Args:
-        like: Built Keras 3 model.
-        view: The functional model of its layers, for a subclassed one.
-        inputs: What a subclassed one is built with.
-    """
-    if is_functional(like) or is_sequential(like):
-        fresh = opened = _cloner()(like)
-    else:
-        fresh = _same_class(like, inputs)
-        opened = fresh if is_functional(fresh) else open_model(fresh, inputs)
-    for kept, made in zip(_flat(view), _flat(opened), strict=True):
+
+def _take_over_names(view, opened, path):
+    """Gives the layers of a model that was made again the names and trainable flags of the original's."""
+    ours, theirs = _flat(view), _flat(opened)
+    if _classes(ours) != _classes(theirs):
+        raise BridgeError(
+            f"A new model made like '{path}' from its get_config() has other layers: {', '.join(_classes(theirs))}.",
+            ", ".join(_classes(ours)),
+            "give the class a get_config that holds all arguments of its constructor",
+        )
+    for kept, made in zip(ours, theirs, strict=True):
         made.name = kept.name  # layers without a given name got the next free one
         made.trainable = kept.trainable
-    _refuse_shared(view, opened, like.name)
-    if [w.shape for w in fresh.weights] != [w.shape for w in like.weights]:
-        raise BridgeError(
-            f"A new model made like '{like.name}' has other weights: {len(fresh.weights)} of them, {fresh.count_params():,} numbers, where "
-            f"'{like.name}' has {len(like.weights)}, {like.count_params():,}.",
-            "layers whose get_config says all that their weights' shapes follow from",
-        )
-    return fresh
+    _refuse_shared(view, opened, path)
+
+
+def _classes(layers):
+    # A functional model inside another one may come back without its class.
+    return ["Model" if isinstance(layer, keras.Model) else type(layer).__name__ for layer in layers]
 
 
 def _cloner():
@@ -91,16 +122,6 @@ def _again(layer):
         ) from error
 
 
-def _same_class(like, inputs):
-    """Makes a subclassed model again from its config, or a functional one of clones of its layers where its class cannot be."""
-    try:
-        fresh = type(like).from_config(like.get_config())
-    except (NotImplementedError, TypeError):  # the constructor's arguments are not in the config
-        return _cloner()(open_model(like, inputs))
-    fresh(symbolic_inputs(like) if inputs is None else inputs)
-    return fresh
-
-
 def _flat(model):
     """Lists a model, its layers, and those of nested models, every model before its layers."""
     found = [model]
@@ -109,27 +130,21 @@ def _flat(model):
     return found
 
 
-def _copy(kept, fresh, tf_keras_model, path, done):
-    """Fills `fresh`, a clone of `kept`, from the layers of the tf_keras model that have the names of `kept`'s."""
+def _copy(kept, fresh, tf_keras_model, path, done, by_place):
+    """Fills `fresh`, a clone of `kept`, from the layers of the tf_keras model that stand for `kept`'s."""
     _refuse_shared(kept, fresh, path)
-    counterparts = {layer.name: layer for layer in tf_keras_model.layers}
-    for (old, _), (new, variables) in zip(_holders(kept), _holders(fresh), strict=True):
+    ours, theirs = _holders(kept), _holders(fresh)
+    counterparts = _counterparts([old for old, _ in ours], tf_keras_model, path, by_place)
+    for (old, _), (new, variables) in zip(ours, theirs, strict=True):
         where = f"{path}/{old.name}"
         if id(new) in done:
             continue
         done.add(id(new))
-        if old.name not in counterparts:
-            raise BridgeError(
-                f"The tf_keras model '{tf_keras_model.name}' has no layer for '{where}' ({type(old).__name__}). "
-                + nearest(old.name, counterparts),
-                "a model with the layer names of the Keras 3 model",
-                "strip the wrappers of pruning or clustering first",
-            )
-        counterpart = counterparts[old.name]
+        counterpart = counterparts[id(old)]
         if isinstance(old, keras.layers.Wrapper) and isinstance(old.layer, keras.Model):
             old, new, counterpart = old.layer, new.layer, counterpart.layer
         if isinstance(old, keras.Model):
-            _copy(_opened(old), _opened(new), counterpart, where, done)
+            _copy(_opened(old), _opened(new), counterpart, where, done, by_place)
         elif isinstance(old, keras.layers.Normalization):
             copy_weights(old.weights, variables, where)
             new.finalize_state()
@@ -137,10 +152,26 @@ def _copy(kept, fresh, tf_keras_model, path, done):
             copy_weights(counterpart.weights, variables, where)
 
 
+def _counterparts(holders, tf_keras_model, path, by_place):
+    """Returns a dict from what holds weights (its id) to the tf_keras layer of the same name, or else of the same place among those that are left."""
+    named = {layer.name: layer for layer in tf_keras_model.layers}
+    found = {id(old): named.pop(old.name) for old in dict.fromkeys(holders) if old.name in named}
+    lost = [old for old in dict.fromkeys(holders) if id(old) not in found]
+    left = [layer for layer in named.values() if layer.weights]
+    if lost and not (by_place and len(lost) == len(left)):
+        raise BridgeError(
+            f"The tf_keras model '{tf_keras_model.name}' has no layer for '{path}/{lost[0].name}' ({type(lost[0]).__name__}). "
+            + nearest(lost[0].name, (layer.name for layer in tf_keras_model.layers)),
+            "a model with the layer names of the Keras 3 model",
+            "strip the wrappers of pruning or clustering first",
+        )
+    return {**found, **{id(old): layer for old, layer in zip(lost, left, strict=True)}} if lost else found
+
+
 def _refuse_shared(kept, fresh, path):
     """Refuses a clone whose operations still use the variables of the original: filling it would change the original."""
     for (old, olds), (_, news) in zip(_holders(kept), _holders(fresh), strict=True):
-        if any(a is b for a, b in zip(olds, news, strict=True)):
+        if {id(v) for v in olds} & {id(v) for v in news}:
             raise BridgeError(
                 f"The operation '{path}/{old.name}' ({type(old).__name__}) uses the variable '{olds[0].path}', which a clone of the graph would share.",
                 "variables that belong to layers, or to a model that can be made again from its get_config()",

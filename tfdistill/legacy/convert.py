@@ -11,7 +11,8 @@ from tfdistill.legacy.layers import build_layer
 from tfdistill.legacy.native import native_layer
 from tfdistill.legacy.parity import check_parity
 from tfdistill.legacy.tracing import open_model
-from tfdistill.legacy.weights import copy_weights, holds_weights
+from tfdistill.legacy.tracing_check import check_opened, refuse_copies
+from tfdistill.legacy.weights import copy_weights, holds_weights, pair_weights
 
 
 def to_tf_keras(model, *, check=True, seed=0, allow_lambda=False, inputs=None):
@@ -22,6 +23,10 @@ def to_tf_keras(model, *, check=True, seed=0, allow_lambda=False, inputs=None):
 
     In training they compute the same too, random layers aside, with one exception: the fused BatchNormalization of tf_keras moves its variance towards
     the batch's unbiased variance, n / (n - 1) times that of Keras 3, n being the number of values per channel in a batch.
+
+    A subclassed model is opened: its `call` is run once on symbolic tensors. It is refused where that shows only a part of it: a weight that is read as a
+    value, another graph in training mode. Layers that it always calls in inference mode (`training=False`) stay in it. What the model class does besides
+    `call`, such as a `train_step`, is not carried over.
 
     Args:
         model: Built `keras.Model`: functional, Sequential, or subclassed where its `call` works on symbolic tensors.
@@ -35,7 +40,7 @@ def to_tf_keras(model, *, check=True, seed=0, allow_lambda=False, inputs=None):
 
     Raises:
         ModelError: if `model` is no Keras 3 model or is not built.
-        BridgeError: if a layer has no counterpart, or the rebuilt model computes something else; the layer is named.
+        BridgeError: if a layer has no counterpart, a weight would become two, or the rebuilt model computes something else; the layer or weight is named.
     """
     if not isinstance(model, keras.Model):
         raise ModelError(
@@ -43,11 +48,12 @@ def to_tf_keras(model, *, check=True, seed=0, allow_lambda=False, inputs=None):
             "a built keras.Model (Keras 3)",
             "a tf_keras model needs no bridge: use it as it is" if isinstance(model, tf_keras().Model) else None,
         )
-    opened = model if is_sequential(model) else open_model(model, inputs)
     bridge = _Bridge(allow_lambda)
+    opened = bridge.open(model, model.name, inputs)
     rebuilt = bridge.model(opened, model.name)
-    for kept, made, path in bridge.pairs:
-        copy_weights(kept.weights, made.weights, path)
+    for variables, made, path in bridge.pairs:
+        copy_weights(variables, made.weights, path)
+    refuse_copies([(*pair, path) for variables, made, path in bridge.pairs for pair in pair_weights(variables, made.weights, path)])
     bridge.copy_trainable()
     if check:
         check_parity(opened, rebuilt, seed=seed)
@@ -60,9 +66,17 @@ class _Bridge:
     def __init__(self, allow_lambda):
         self.allow_lambda = allow_lambda
         self.made = {}  # id of a Keras 3 layer or model -> (it, its counterpart)
-        self.pairs = []  # (layer, counterpart, path) of every layer whose weights are to be copied
+        self.pairs = []  # (variables, counterpart, path) of every layer or operation whose weights are to be copied
         self.flags = []  # (layer, counterpart) of every layer
-        self.variables = {}  # id of a keras.Variable used by an operation -> name of that operation
+        self.frozen = set()  # id of the first output of every call that stays in inference mode
+
+    def open(self, model, path, inputs=None):
+        """Returns the functional view of a model, or the Sequential model itself. Whether a subclassed one can be seen so is checked."""
+        if is_sequential(model) or is_functional(model):
+            return model
+        opened = open_model(model, inputs, path)
+        self.frozen |= check_opened(model, opened, path)
+        return opened
 
     def model(self, model, path):
         """Returns the counterpart of a functional or Sequential model."""
@@ -101,6 +115,8 @@ class _Bridge:
                     args, kwargs = call.args, _own_arguments(call)
                     if isinstance(layer, layer_class()):
                         args, kwargs = call_by_name(call.operation, args, kwargs)
+                    if id(call.outputs[0]) in self.frozen:
+                        kwargs = {**kwargs, "training": False}
                     outputs = layer(*now(args), **now(kwargs))
                 else:
                     outputs = self._operation(call, where, tensors)
@@ -122,12 +138,11 @@ class _Bridge:
         if id(layer) in self.made:
             return self.made[id(layer)][1]
         if isinstance(layer, keras.Model):
-            opened = layer if is_sequential(layer) or is_functional(layer) else open_model(layer, path=path)
-            made = self.model(opened, path)
+            made = self.model(self.open(layer, path), path)
         else:
             made = build_layer(layer, path, self.layer, self.allow_lambda)
             if holds_weights(layer):
-                self.pairs.append((layer, made, path))
+                self.pairs.append((layer.weights, made, path))
             self.flags.append((layer, made))
         self.made[id(layer)] = (layer, made)
         return made
@@ -146,12 +161,6 @@ class _Bridge:
                 f"The operation '{path}' (keras.ops {type(call.operation).__name__}) cannot be carried over: {error}",
                 mend="replace it by a layer",
             ) from error
-        for variable in variables:
-            if self.variables.setdefault(id(variable), path) != path:
-                raise BridgeError(
-                    f"The variable '{variable.path}' is used by two operations, '{self.variables[id(variable)]}' and '{path}'; the copies would drift apart.",
-                    mend="use it in one layer that is called twice",
-                )
         specs = [
             {"shape": list(v.shape), "dtype": keras.backend.standardize_dtype(v.dtype), "trainable": bool(v.trainable)} for v in variables
         ]
@@ -159,7 +168,7 @@ class _Bridge:
         layer = operation_class()(operation, arguments, shapes, specs, name=call.operation.name)
         outputs = layer([tensors[id(x)] for x in found] if len(found) > 1 else tensors[id(found[0])])
         if variables:
-            copy_weights(variables, layer.weights, path)
+            self.pairs.append((variables, layer, path))
         return outputs
 
     def copy_trainable(self):

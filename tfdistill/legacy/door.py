@@ -50,3 +50,13 @@ def tfmot():
         import tensorflow_model_optimization as module
 
     return module
+
+
+@contextlib.contextmanager
+def tf_keras_safe_mode(on):
+    """While open, tf_keras loads in safe mode, or not: without it, Lambda layers may hold Python code. The flag is a private one of tf_keras."""
+    tf_keras()
+    from tf_keras.src.saving import serialization_lib
+
+    with serialization_lib.SafeModeScope(on):
+        yield

@@ -118,4 +118,63 @@ def _bounds_of(operation):
         return _bounds_of(operation.layer)
     if is_functional(operation) or is_sequential(operation):
         return index_bounds(as_functional(operation))
+    if isinstance(operation, keras.Model):  # a subclassed one: which of its inputs are the indices, its layers do not say
+        inside = [layer.input_dim for layer in operation._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+        return {None: min(inside)} if inside else {}
     return {}
+
+
+# What passes values on, or only orders them anew: the activation is the one before it.
+_TRANSPARENT = {"Reshape", "Flatten", "Dropout", "Permute", "Identity", "Cropping1D", "Cropping2D", "UpSampling1D", "UpSampling2D"}
+_ACTIVATION_LAYERS = {
+    "Softmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "ReLU": "relu",
+    "Relu": "relu",
+    "LeakyReLU": "leaky_relu",
+    "ELU": "elu",
+    "Tanh": "tanh",
+    "Exp": "exponential",
+}
+
+
+def last_activations(model):
+    """Finds the activation that makes each output of a model.
+
+    Args:
+        model: A built Keras 3 model, or the tf_keras model that an `AdoptedModel` holds.
+
+    Returns:
+        List with one entry for each output, in flattened order: a name such as `"softmax"`, `"sigmoid"` or `"linear"`, or None where the graph does not say. An empty list for a
+        model without a graph (a subclassed one).
+    """
+    tensors = getattr(model, "outputs", None) if not (isinstance(model, keras.Model) and has_own_call(model)) else None
+    return [_activation_of(tensor) for tensor in keras.tree.flatten(tensors)] if tensors else []
+
+
+def _activation_of(tensor):
+    for _ in range(100):  # a longer chain of layers that only reorder is no model
+        history = getattr(tensor, "_keras_history", None)
+        operation = getattr(history, "operation", getattr(history, "layer", None))
+        if operation is None:
+            return None
+        if (isinstance(operation, keras.Model) or hasattr(operation, "_flatten_layers")) and getattr(operation, "outputs", None):
+            tensor = operation.outputs[history.tensor_index]
+            continue
+        # A quantization wrapper computes what its layer computes.
+        layer = getattr(operation, "layer", operation)
+        kind = type(layer).__name__
+        if kind in _ACTIVATION_LAYERS:
+            return _ACTIVATION_LAYERS[kind]
+        activation = getattr(layer, "activation", None)
+        name = getattr(activation, "activation", activation)
+        if activation is not None:
+            return getattr(name, "__name__", None) or type(name).__name__.lower()
+        if kind not in _TRANSPARENT:
+            return None
+        nodes = getattr(operation, "_inbound_nodes", [])
+        inputs = keras.tree.flatten(nodes[history.node_index].input_tensors if hasattr(nodes[history.node_index], "input_tensors") else [])
+        if len(inputs) != 1:
+            return None
+        tensor = inputs[0]
+    return None

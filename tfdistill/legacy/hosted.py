@@ -38,6 +38,8 @@ def operation_class():
             # Plain dicts in a namespace: as attributes, tf_keras would wrap them, and a deserialization may change what it is given.
             self._host = types.SimpleNamespace(operation=operation, arguments=arguments, shapes=shapes, variables=list(variables))
             self._host.run = keras.saving.deserialize_keras_object(copy.deepcopy(operation))
+            if not isinstance(self._host.run, keras.Operation):
+                raise BridgeError(f"The operation of the layer '{self.name}' is a {type(self._host.run).__name__}.", "a keras.Operation")
             self._held = []
 
         @property
@@ -117,12 +119,19 @@ def layer_class():
             kwargs |= self._masks(mask, kwargs)
             if "training" in hosted.takes:
                 kwargs["training"] = training
-            outputs, updated = hosted.layer.stateless_call(
+            outputs, updated, losses = hosted.layer.stateless_call(
                 [keras.ops.convert_to_tensor(v) for v in hosted.trainable],
                 [keras.ops.convert_to_tensor(v) for v in hosted.fixed],
                 inputs,
+                return_losses=True,
                 **kwargs,
             )
+            for loss in losses:  # penalties of its weights, and what its call adds
+                self.add_loss(loss)
+            if hosted.layer.activity_regularizer is not None:
+                for output in keras.tree.flatten(outputs):
+                    loss = hosted.layer.activity_regularizer(output)
+                    self.add_loss(loss / keras.ops.cast(keras.ops.shape(output)[0], loss.dtype))  # by example, as Keras has it
             for variable, value, is_weight in zip(hosted.fixed, updated, hosted.is_weight, strict=True):
                 if not is_weight or training:
                     variable.assign(value)

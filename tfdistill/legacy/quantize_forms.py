@@ -1,7 +1,7 @@
 """Layers computed the way an integer file computes them: what is one layer to Keras is several integer tensors there, and each needs a range.
 
-Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer, with rounded weights in place of its own; `quantize(x, what, symmetric=False)`,
-which rounds a tensor to the range that is trained under the name `what`; and what the layer is called with.
+Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer, with rounded weights in place of its own; `quantize(x, what)`, an
+`ActivationRounder`, which rounds a tensor to the range that is trained under the name `what`; and what the layer is called with.
 """
 
 import math
@@ -80,11 +80,18 @@ def group_normalization(layer, quantize, args, kwargs):
 
 
 def _standardized(x, axes, epsilon, quantize):
+    """Returns `x` minus its mean over `axes`, divided by its standard deviation.
+
+    One scale holds the variances of all rows, so that of a quiet row may round to 0: it counts as one step. A row that is constant after rounding is 0
+    whatever it is multiplied by: its inverse deviation, the largest of all, does not widen the range that the others are rounded to.
+    """
     import tensorflow as tf
 
     centred = quantize(x - quantize(tf.reduce_mean(x, axes, keepdims=True), "mean"), "centred")
     variance = quantize(tf.reduce_mean(quantize(centred * centred, "squares"), axes, keepdims=True), "variance")
-    return centred * quantize(tf.math.rsqrt(quantize(variance + epsilon, "variance_and_epsilon")), "inverse_deviation")
+    inverse = tf.math.rsqrt(quantize(variance + epsilon, "variance_and_epsilon", positive=True))
+    moving = tf.reduce_any(tf.not_equal(centred, 0.0), axes, keepdims=True)
+    return centred * quantize(inverse, "inverse_deviation", counted=moving)
 
 
 def _scaled(layer, y, quantize):

@@ -7,7 +7,7 @@ import functools
 FIXED_RANGES = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # "Bits" of a weight that is not rounded.
 FLOAT = 32
-# The largest magnitude of an all-zero channel, whose scale must not be zero.
+# The largest magnitude of an all-zero channel, whose scale must not be zero; and the smallest step of what is divided by.
 _TINY = 1e-9
 
 
@@ -82,19 +82,23 @@ class ActivationRounder:
         variables: Function of the name of a tensor: its range's variables `(minimum, maximum, batches)`, scalars.
         training: Python bool: whether the ranges move.
         rounding: Python bool: whether anything is rounded; without it, the ranges alone move.
+        in_the_file: Python bool: whether this call is traced for an integer file.
     """
 
-    def __init__(self, variables, training, rounding=True):
-        self._variables, self._training, self._rounding = variables, training, rounding
+    def __init__(self, variables, training, rounding=True, in_the_file=False):
+        self._variables, self._training, self._rounding, self._in_the_file = variables, training, rounding, in_the_file
         self._seen = None
 
-    def __call__(self, x, what, symmetric=False):
+    def __call__(self, x, what, symmetric=False, positive=False, counted=None):
         """Rounds a tensor.
 
         Args:
             x: float tensor.
             what: Name of its range.
             symmetric: Whether 0 is the middle one of the steps: the zero point of an int8 tensor is then 0.
+            positive: Whether `x` is above 0 and something is divided by it: what would round to 0 becomes one step. A file needs no operation for
+                that: TFLite's integer RSQRT gives its largest output for an input of 0.
+            counted: bool tensor that broadcasts to `x`: the entries that belong to the range; None for all. The others may be clipped.
 
         Returns:
             Tensor of the type and shape of `x`.
@@ -104,7 +108,8 @@ class ActivationRounder:
         low, high, batches = self._variables(what)
         wide = tf.cast(x, tf.float32)
         if self._training:
-            found = tf.minimum(tf.reduce_min(wide), 0.0), tf.maximum(tf.reduce_max(wide), 0.0)
+            within = wide if counted is None else tf.where(counted, wide, 0.0)
+            found = tf.minimum(tf.reduce_min(within), 0.0), tf.maximum(tf.reduce_max(within), 0.0)
             if self._seen is None:
                 _move_range((low, high, batches), *found)
             else:
@@ -114,9 +119,12 @@ class ActivationRounder:
         if symmetric:
             scale = tf.maximum(high / 127.0, -low / 128.0)
             low, high = -128.0 * scale, 127.0 * scale
-        rounded = tf.cast(tf.quantization.fake_quant_with_min_max_vars(wide, low, high), x.dtype)
-        # The range of a first batch is known only when all of it was seen.
-        return rounded if self._seen is None or not self._training else tf.where(batches > 0.0, rounded, x)
+        rounded = tf.quantization.fake_quant_with_min_max_vars(wide, low, high)
+        if positive and not self._in_the_file:
+            rounded = tf.maximum(rounded, tf.maximum((high - low) / 255.0, _TINY))
+        rounded = tf.cast(rounded, x.dtype)
+        # The range of a first batch is known only when all of it was seen; where only zeros were seen, rounding would leave nothing to see behind it.
+        return rounded if self._seen is None or not self._training else tf.where((batches > 0.0) & (high > low), rounded, x)
 
     def fixed(self, x, activation):
         """Rounds what an activation of `FIXED_RANGES` gave, as the file's operation for it does."""

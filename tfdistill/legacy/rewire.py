@@ -3,12 +3,14 @@
 from tfdistill.legacy import door
 
 
-def rewire(legacy, copy, enter):
+def rewire(legacy, copy, enter=lambda tensor: None):
     """Makes every call of a model anew, nested models included, in time that grows with the number of calls.
+
+    A layer that is shared stays shared, between a nested model and the one around it too.
 
     Args:
         legacy: A functional or Sequential tf_keras model that is built.
-        copy: Function of (path, layer): returns the layer to call in place of `layer`. It is asked once per layer, also for a shared one.
+        copy: Function of a layer: returns the layer to call in its place. It is asked once per layer, also for a shared one.
         enter: Function of an input tensor of the outermost model: returns a layer to put between it and its readers, or None.
 
     Returns:
@@ -19,18 +21,17 @@ def rewire(legacy, copy, enter):
     tfk = door.tf_keras()
     made = {}
 
-    def again(layer, prefix):
+    def again(layer):
         if id(layer) not in made:
-            path = prefix + layer.name
-            made[id(layer)] = (layer, rebuilt(layer, f"{path}/") if isinstance(layer, tfk.Model) else copy(path, layer))
+            made[id(layer)] = (layer, rebuilt(layer) if isinstance(layer, tfk.Model) else copy(layer))
         return made[id(layer)][1]
 
-    def rebuilt(model, prefix):
+    def rebuilt(model):
         inputs = {id(tensor): _input(tensor) for tensor in model.inputs}
-        between = {id(tensor): None if prefix else enter(tensor) for tensor in model.inputs}
+        between = {id(tensor): enter(tensor) if model is legacy else None for tensor in model.inputs}
         if isinstance(model, tfk.Sequential):
             first = [layer for layer in between.values() if layer is not None]
-            return tfk.Sequential([*inputs.values(), *first, *(again(layer, prefix) for layer in model.layers)], name=model.name)
+            return tfk.Sequential([*inputs.values(), *first, *(again(layer) for layer in model.layers)], name=model.name)
         tensors = {key: tensor if between[key] is None else between[key](tensor) for key, tensor in inputs.items()}
 
         def now(structure):
@@ -40,13 +41,13 @@ def rewire(legacy, copy, enter):
             for node in model._nodes_by_depth[depth]:
                 if node.is_input:
                     continue
-                outputs = again(node.layer, prefix)(*now(node.call_args), **now(node.call_kwargs))
+                outputs = again(node.layer)(*now(node.call_args), **now(node.call_kwargs))
                 for kept, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
                     tensors[id(kept)] = new
         structure = tf.nest.map_structure(lambda x: inputs[id(x)], model._nested_inputs)
         return tfk.Model(structure, now(model._nested_outputs), name=model.name)
 
-    return rebuilt(legacy, "")
+    return rebuilt(legacy)
 
 
 def _input(tensor):

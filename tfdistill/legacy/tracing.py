@@ -30,12 +30,26 @@ def open_model(model, inputs=None, path=None):
         return as_functional(model)
     if not model.built or (not model.variables and inputs is None):
         raise unbuilt(model)
-    inputs = symbolic_inputs(model) if inputs is None else inputs
+    return traced(model, symbolic_inputs(model) if inputs is None else inputs, path or model.name)
+
+
+def traced(model, inputs, path, **mode):
+    """Returns the functional model that one symbolic run of a model's `call` gives.
+
+    Args:
+        model: Built subclassed Keras 3 model.
+        inputs: Symbolic tensors, in the structure that its `call` takes.
+        path: Name of the model in errors.
+        **mode: Other arguments of `call`, such as `training`.
+
+    Raises:
+        BridgeError: as `open_model`.
+    """
     try:
-        opened = keras.Model(inputs, model.call(inputs), name=model.name)
+        opened = keras.Model(inputs, model.call(inputs, **mode), name=model.name)
     except Exception as error:
         raise BridgeError(
-            f"The model '{path or model.name}' ({type(model).__name__}) cannot be opened: its call does not work on symbolic tensors."
+            f"The model '{path}' ({type(model).__name__}) cannot be opened: its call does not work on symbolic tensors."
             f"{_where(model, error)}\n{type(error).__name__}: {_first_line(error)}",
             "a call made of layers and keras.ops",
             "replace TensorFlow or NumPy functions and Python conditions on values in `call` by keras.ops, or build the model functionally; if its"

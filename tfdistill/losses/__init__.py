@@ -6,9 +6,10 @@ from tfdistill.losses.contrastive import ContrastiveRepresentation
 from tfdistill.losses.correlation import DIST
 from tfdistill.losses.decoupled import DecoupledKD
 from tfdistill.losses.features import HiddenStates, Hint
+from tfdistill.losses.kernels import CorrelationCongruence, ProbabilisticTransfer
 from tfdistill.losses.logits import BinarySoftTargets, LogitMatching, SoftTargets
 from tfdistill.losses.regression import OutputMatching, TeacherBounded
-from tfdistill.losses.relations import CorrelationCongruence, ProbabilisticTransfer, RelationalKD, SimilarityPreserving
+from tfdistill.losses.relations import RelationalKD, SimilarityPreserving
 from tfdistill.losses.schedules import CosineSchedule, LinearSchedule, PiecewiseSchedule
 
 __all__ = [

@@ -1,5 +1,7 @@
 """Where the teacher looks: attention maps of convolutions, and of transformers head by head."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -56,6 +58,10 @@ def _positions(x):
     return count
 
 
+def _known_positions(shape):
+    return None if None in shape[1:-1] else math.prod(shape[1:-1])
+
+
 def attention_maps(teacher, student, heads="match", loss="mse"):
     """Distance of the attention scores of two transformer layers.
 
@@ -88,8 +94,9 @@ class AttentionTransfer(KnowledgeLoss):
     """Activation-based attention transfer: where a convolutional teacher is active, whatever its channels.
 
     Zagoruyko and Komodakis 2017, "Paying more attention to attention", arXiv 1612.03928. The squared distance of the two maps, each
-    normalized to length 1: from 0 to 2, whatever the size of the map (their weight of 1000 goes with a mean over positions). Needs no projection: channel
-    counts may differ, and sizes are averaged to the smaller.
+    normalized to length 1: from 0 to 2, whatever the size of the map. The paper's formula has the distance itself, the authors' code the mean of the squares over
+    positions, which their weight of 1000 goes with. Needs no projection: channel counts may differ. Where sizes differ the maps are averaged to the
+    smaller size; other libraries average the features before they make maps of them, which gives other values for features of both signs.
 
     Args:
         teacher_layer: Name or path of the teacher's layer, `(batch, positions..., channels)`.
@@ -111,6 +118,15 @@ class AttentionTransfer(KnowledgeLoss):
                 student_shape,
                 "(batch, positions..., channels) with as many dimensions on both sides, and known sizes where they differ",
                 "tap layers before pooling or flattening",
+            )
+
+    def check_informative(self, teacher_shape, student_shape):
+        if 1 in (_known_positions(teacher_shape), _known_positions(student_shape)):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least two positions on both sides: a normalized map of one is always 1",
+                "tap earlier layers",
             )
 
     def _masked(self, teacher, student, masks, sample_weight):
@@ -169,6 +185,15 @@ class AttentionMaps(KnowledgeLoss):
         if differ:
             mend = "set heads='mean' to compare the means over the heads" if differ == [1] else "tap layers that see the same positions"
             raise self.mismatch(teacher_shape, student_shape, "equal queries, keys" + (" and heads" if self.heads == "match" else ""), mend)
+
+    def check_informative(self, teacher_shape, student_shape):
+        if 1 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least two keys: the attention to one is always 1",
+                "tap layers that see at least two positions",
+            )
 
     def check_first_batch(self, teacher, student):
         super().check_first_batch(teacher, student)

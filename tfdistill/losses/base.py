@@ -14,6 +14,7 @@ from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses import checks, masking, schedules
 from tfdistill.losses.reduction import at_least_float32, weighted_mean
 from tfdistill.losses.top_k import TopK
+from tfdistill.saveable import checks_config
 
 
 class KnowledgeLoss(keras.distillation.DistillationLoss):
@@ -106,6 +107,9 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         )
         if not equal:
             raise self.mismatch(teacher_shape, student_shape, "equal shapes")
+
+    def check_informative(self, teacher_shape, student_shape):
+        """Raises `ModelError` where so few numbers are left to compare that the loss does not depend on the student. Before training only."""
 
     def projections(self, teacher_shape, student_shape):
         """Learned layers that make two features comparable. The Distiller owns them, builds them and applies them before `compute_loss`.
@@ -212,8 +216,9 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
             student = self._tensors(student_outputs, student_outputs)[1]
             self.check_shapes((*teacher_outputs.values.shape[:-1], student.shape[-1]), tuple(student.shape))
             return
-        teacher, student = self._tensors(teacher_outputs, student_outputs)
-        self.check_shapes(tuple(teacher.shape), tuple(student.shape))
+        shapes = [tuple(side.shape) for side in self._tensors(teacher_outputs, student_outputs)]
+        self.check_shapes(*shapes)
+        self.check_informative(*shapes)
 
     def check_first_batch(self, teacher, student):
         """Checks the values of the first batch.
@@ -265,6 +270,7 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         return {name: keras.saving.serialize_keras_object(v) if schedules.is_schedule(v) else v for name, v in values.items()}
 
     @classmethod
+    @checks_config
     def from_config(cls, config):
         """Makes the loss from what `get_config` returned."""
         revive = keras.saving.deserialize_keras_object

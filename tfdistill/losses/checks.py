@@ -79,6 +79,21 @@ def layer_name(owner, name, value):
     return value
 
 
+def enough_samples(owner, count, fewest, mend=None):
+    """Checks that a batch has as many samples as a loss between samples needs to depend on the student at all.
+
+    Raises:
+        ConfigurationError: if it has fewer.
+    """
+    if count < fewest:
+        raise ConfigurationError(
+            f"{owner}: the first batch has {count} sample{'' if count == 1 else 's'}.",
+            f"at least {fewest}: with fewer, relations between samples are the same whatever the student says",
+            f"give `fit` a batch_size of at least {fewest} (relations of fewer than about 32 say little)"
+            + (f", or {mend}" if mend else ""),
+        )
+
+
 def some(owner, **weights):
     """Checks that not all weights of a loss's parts are the constant 0.
 

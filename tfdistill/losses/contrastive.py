@@ -57,7 +57,8 @@ class ContrastiveRepresentation(Relation):
     Tian, Krishnan and Isola 2020, "Contrastive representation distillation", arXiv 1910.10699. Both features are averaged over positions, mapped by a learned
     layer to a common width, and normalized to length 1. The paper contrasts with a memory of thousands of earlier samples and a loss
     per pair; here the loss is the cross-entropy over the batch (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748), which needs no memory, so a larger batch is a better
-    one. It is quadratic in the batch, and at random features about log(batch).
+    one. It is quadratic in the batch, and at random features about log(batch). It has one direction, the student's view against the
+    teacher's of all samples; the paper adds the other one, the teacher's against the student's.
 
     A sample's weight multiplies its own loss and its share as a negative of others. The teacher's projection learns too; no gradient reaches
     the teacher, because the Distiller stops it before that layer.
@@ -110,6 +111,15 @@ class ContrastiveRepresentation(Relation):
                 "equal widths (last dimension)",
                 "give `dimensions` and train with tfdistill.Distiller, which owns the learned projections; keras.distillation.Distiller has none",
                 kind=kind,
+            )
+
+    def check_informative(self, teacher_shape, student_shape):
+        if 1 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least two channels: the direction of one number is its sign",
+                "give `dimensions` of at least 2",
             )
 
     def hold_teacher(self, teacher):

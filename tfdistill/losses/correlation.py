@@ -1,11 +1,16 @@
 """Correlation instead of equality: the student need only order and space its predictions as the teacher does."""
 
+import math
+
 import keras
 from keras import ops
 
-from tfdistill.losses import scaling, schedules, spaces
+from tfdistill.losses import checks, scaling, schedules, spaces
 from tfdistill.losses.logits import ClassOutputs
 from tfdistill.losses.reduction import flat_weights, weighted_mean
+
+# Logarithm below which no sample's probability of a class is told from zero.
+NEVER_LIKELY = math.log(scaling.SMALLEST)
 
 
 def pearson_distance(teacher, student, axis=-1, weights=None, least=0.0):
@@ -80,16 +85,16 @@ def _between_samples(logits, weights=None):
         weights: None, or `(samples, 1)`; samples of weight 0 do not count.
 
     Returns:
-        `(samples, classes)`.
+        `(samples, classes)`; zeros for a class that has a probability below 1e-30 in all samples, as a masked one does.
     """
     logits = logits - ops.stop_gradient(ops.max(logits, axis=-1, keepdims=True))
     # Log-probabilities, but for the logarithm of the number of classes, which would cost the digits of small logits.
     logits = logits - ops.log1p(ops.mean(ops.expm1(logits), axis=-1, keepdims=True))
     seen = ops.stop_gradient(logits)
-    if weights is None:
-        return ops.expm1(logits - ops.max(seen, axis=0, keepdims=True))
-    largest = ops.max(ops.where(weights > 0, seen, spaces.NO_CHANCE), axis=0, keepdims=True)
-    return ops.expm1(ops.minimum(logits - largest, 0.0))
+    if weights is not None:
+        seen = ops.where(weights > 0, seen, spaces.NO_CHANCE)
+    largest = ops.max(seen, axis=0, keepdims=True)
+    return ops.where(largest > NEVER_LIKELY, ops.expm1(ops.minimum(logits - largest, 0.0)), 0.0)
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -101,7 +106,12 @@ class DIST(ClassOutputs):
     (beta x mean over samples of the inter-class distance + gamma x mean over classes of the intra-class distance). Correlations do not shrink as the
     temperature grows, so with that factor, which is the paper's, a high temperature weighs the loss up.
 
-    The intra-class part relates the samples of a batch: small batches say little. A sample weight multiplies its inter-class distance; in the
+    A student whose softened predictions are nearly equal (a last layer that starts at zero) has no correlation yet. Where they vary by less than a tenth of
+    their mean (or of what the teacher's vary by, where that is less than their mean) the correlation is scaled down, so the gradient stays bounded; see
+    `correlation_of_excess`.
+
+    Between two classes a correlation is 1 or -1, so beta must be 0 there. The intra-class part relates the samples of a batch: it needs at least three, and
+    small batches say little. In a last, smaller batch of one or two samples it has hardly any gradient. A sample weight multiplies its inter-class distance; in the
     intra-class part it weights the sample within the correlations, whose mean is multiplied by the mean weight.
 
     Args:
@@ -134,6 +144,20 @@ class DIST(ClassOutputs):
         self.temperature = schedules.checked("DIST", "temperature", temperature)
         self.beta = schedules.checked("DIST", "beta", beta, strict=False)
         self.gamma = schedules.checked("DIST", "gamma", gamma, strict=False)
+
+    def check_informative(self, teacher_shape, student_shape):
+        if self.beta != 0.0 and 2 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least three classes: between two classes a correlation is 1 or -1, whatever the student says",
+                "set beta=0.0, which leaves the correlation within each class, or use SoftTargets",
+            )
+
+    def check_first_batch(self, teacher, student):
+        super().check_first_batch(teacher, student)
+        if self.gamma != 0.0:
+            checks.enough_samples("DIST", student[..., 0].size, 3, "set gamma=0.0")
 
     def batch_loss(self, teacher, student, sample_weight=None, step=None, labels=None):
         temperature = self.value("temperature", step, student)

@@ -77,7 +77,7 @@ class DecoupledKD(ClassOutputs):
     Args:
         temperature: Positive number or schedule.
         alpha: Weight of the target-class part: number or schedule, at least 0.
-        beta: Weight of the non-target-class part: number or schedule, at least 0.
+        beta: Weight of the non-target-class part: number or schedule, at least 0. With two classes this part is always 0.
         target: Where the target class comes from: "labels" (as in the paper; needs a Distiller that passes them), or "teacher", the
             teacher's most probable class, for data without labels.
         teacher_outputs: The space of the teacher's outputs, `(batch, ..., classes)`: "logits", "log_probabilities" or "probabilities".
@@ -112,6 +112,15 @@ class DecoupledKD(ClassOutputs):
     def needs_labels(self):
         """Whether the target class comes from the labels."""
         return self.target == "labels"
+
+    def check_informative(self, teacher_shape, student_shape):
+        if self.alpha == 0.0 and 2 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least three classes with alpha=0.0: beside the target one class is left, with all of what remains",
+                "give `alpha` a positive weight",
+            )
 
     def elementwise(self, teacher, student, step=None, labels=None):
         teacher, student = self.as_logits(teacher, student)

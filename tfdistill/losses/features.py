@@ -106,6 +106,15 @@ class ProjectedFeature(KnowledgeLoss):
         if None not in (teacher_shape[-1], student_shape[-1]) and teacher_shape[-1] != student_shape[-1]:
             raise unequal
 
+    def check_informative(self, teacher_shape, student_shape):
+        if self.loss == "cosine" and 1 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least two channels with loss='cosine': the direction of one number is its sign",
+                "set loss='mse'",
+            )
+
     def elementwise(self, teacher, student, step=None, labels=None):
         return feature_distance(*pooling.to_common_size(teacher, student), self.loss)
 

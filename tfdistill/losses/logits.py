@@ -46,7 +46,9 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, divergence="kl
         if divergence == "reverse_kl":
             losses = ops.sum(q * (log_q - log_p), axis=-1)
         else:
-            log_m = ops.logaddexp(log_p, log_q) - math.log(2.0)
+            # Written out, because the gradient of `logaddexp` is wrong where both are equal.
+            larger = ops.stop_gradient(ops.maximum(log_p, log_q))
+            log_m = larger + ops.log(ops.exp(log_p - larger) + ops.exp(log_q - larger)) - math.log(2.0)
             losses = 0.5 * ops.sum(ops.exp(log_p) * (log_p - log_m) + q * (log_q - log_m), axis=-1)
     return losses * (temperature * temperature)
 
@@ -145,7 +147,9 @@ class SoftTargets(ClassOutputs):
         divergence: "kl" (teacher from student, as in the paper), "reverse_kl", "js" (Jensen-Shannon; its gradient is a quarter of KL's) or
             "cross_entropy" (KL plus a constant: the same gradient, but not 0 for equal sides).
         standardize: Whether to standardize both sides' logits first (Sun et al. 2024, arXiv 2403.01427): then the shift and scale of
-            logits do not matter. Their temperature is about 2.
+            logits do not matter. Their temperature is about 2. Needs at least three classes, none of them masked. A student's logits that deviate by less
+            than a tenth (of one, or of the teacher's deviation where that is smaller) are not scaled up in full: see `spaces.least_deviation`. The
+            deviation is the population's, as in their formula; their code takes the sample's.
         teacher_outputs: The space of the teacher's outputs, `(batch, ..., classes)`: "logits", "log_probabilities" or "probabilities".
         student_outputs: The same of the student's.
         teacher_layer: The teacher's layer; None stands for its final output.
@@ -171,6 +175,21 @@ class SoftTargets(ClassOutputs):
         self.temperature = schedules.checked("SoftTargets", "temperature", temperature)
         self.divergence = checks.choice("SoftTargets", "divergence", divergence, DIVERGENCES)
         self.standardize = checks.switch("SoftTargets", "standardize", standardize)
+
+    def check_informative(self, teacher_shape, student_shape):
+        if self.standardize and 2 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least three classes with standardize=True: two standardized logits are always 1 and -1, whatever the student says",
+                "set standardize=False",
+            )
+
+    def check_first_batch(self, teacher, student):
+        super().check_first_batch(teacher, student)
+        if self.standardize:
+            spaces.check_unmasked("SoftTargets(standardize=True)", "teacher", teacher)
+            spaces.check_unmasked("SoftTargets(standardize=True)", "student", student)
 
     def elementwise(self, teacher, student, step=None, labels=None):
         teacher, student = self.as_logits(teacher, student)
@@ -224,6 +243,12 @@ class LogitMatching(KnowledgeLoss):
         super().check_shapes(teacher_shape, student_shape)
         if len(student_shape) < 2:
             raise self.mismatch(teacher_shape, student_shape, "(batch, classes) or (batch, ..., classes)")
+
+    def check_informative(self, teacher_shape, student_shape):
+        if self.centered and 1 in (teacher_shape[-1], student_shape[-1]):
+            raise self.mismatch(
+                teacher_shape, student_shape, "at least two logits with centered=True: one logit less its mean is 0", "set centered=False"
+            )
 
     def check_first_batch(self, teacher, student):
         super().check_first_batch(teacher, student)

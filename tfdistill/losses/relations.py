@@ -25,6 +25,11 @@ def vectors(x):
     return ops.reshape(x, (-1, math.prod(x.shape[1:]))) if None not in x.shape[1:] else ops.reshape(x, (ops.shape(x)[0], -1))
 
 
+def width(shape):
+    """Numbers per sample of a shape `(batch, ...)`, or None where unknown."""
+    return None if None in shape[1:] else math.prod(shape[1:])
+
+
 def unit_weights(x):
     """`(batch,)` of ones for `x` of shape `(batch, ...)`."""
     return ops.ones((ops.shape(x)[0],), dtype=x.dtype)
@@ -34,12 +39,12 @@ def _presence(weights):
     return ops.cast(weights > 0, weights.dtype)
 
 
-def _pairs(weights):
+def pair_weights(weights):
     """`(batch, batch)` of `w_i * w_j`."""
     return weights[:, None] * weights[None, :]
 
 
-def _others(count, dtype):
+def off_diagonal(count, dtype):
     """`(batch, batch)` of ones with a diagonal of zeros."""
     return 1.0 - ops.eye(count, dtype=dtype)
 
@@ -59,7 +64,7 @@ def similarity_preserving(teacher, student, weights):
     for x in (teacher, student):
         x = rescaled(x * _presence(weights)[:, None])
         grams.append(unit_vectors(ops.matmul(x, ops.transpose(x))))
-    return ops.mean(_pairs(weights) * ops.square(grams[1] - grams[0]))
+    return ops.mean(pair_weights(weights) * ops.square(grams[1] - grams[0]))
 
 
 def _gram_and_distances(x, here):
@@ -97,14 +102,14 @@ def relational_distance(teacher, student, weights):
         Scalar: the mean over pairs of different samples; 0 for fewer than two.
     """
     count = ops.shape(student)[0]
-    others = _others(count, student.dtype)
-    here = _pairs(_presence(weights)) * others
+    others = off_diagonal(count, student.dtype)
+    here = pair_weights(_presence(weights)) * others
     relative = []
     for x in (teacher, student):
         distance = _gram_and_distances(x, _presence(weights))[1] * others
         mean = ops.sum(distance * here) / ops.maximum(ops.sum(here), 1.0)
         relative.append(distance / ops.where(mean > 0, mean, 1.0))
-    losses = _pairs(weights) * others * huber(relative[1] - relative[0])
+    losses = pair_weights(weights) * others * huber(relative[1] - relative[0])
     return ops.sum(losses) / ops.maximum(ops.sum(others), 1.0)
 
 
@@ -120,7 +125,7 @@ def relational_angle(teacher, student, weights):
         Scalar: the mean over ordered triples of different samples; 0 for fewer than three. Memory grows with the batch cubed.
     """
     count = ops.shape(student)[0]
-    others = _others(count, student.dtype)
+    others = off_diagonal(count, student.dtype)
     cosines = []
     for x in (teacher, student):
         gram, distance = _gram_and_distances(x, _presence(weights))
@@ -131,62 +136,8 @@ def relational_angle(teacher, student, weights):
         inner = gram[None, :, :] - gram[:, :, None] - gram[:, None, :] + own[:, None, None]
         cosines.append(inner * inverse[:, :, None] * inverse[:, None, :])
     triples = others[:, :, None] * others[:, None, :] * others[None, :, :]
-    weighted = triples * weights[:, None, None] * _pairs(weights)[None, :, :]
+    weighted = triples * weights[:, None, None] * pair_weights(weights)[None, :, :]
     return ops.sum(weighted * huber(cosines[1] - cosines[0])) / ops.maximum(ops.sum(triples), 1.0)
-
-
-def probabilistic_transfer(teacher, student, weights):
-    """KL divergence of the probabilities with which each sample picks its neighbours.
-
-    Args:
-        teacher: `(batch, width)`.
-        student: `(batch, width)`; the width may differ.
-        weights: `(batch,)`: those of the columns scale the affinities, those of the rows the divergences, so that no term can turn negative.
-
-    Returns:
-        Scalar: the mean over samples of the sum over their neighbours.
-    """
-    others = _others(ops.shape(student)[0], student.dtype)
-    shares = rescaled(weights)[None, :]
-    chances = []
-    for x in (teacher, student):
-        unit = unit_vectors(x)
-        # Float32 cannot tell a cosine from -1 any nearer than 1e-7.
-        affinity = ops.maximum(0.5 * (ops.matmul(unit, ops.transpose(unit)) + 1.0), 1e-7) * others * shares
-        chances.append(affinity / ops.maximum(ops.sum(affinity, axis=-1, keepdims=True), 1e-12))
-    p, q = chances
-    rows = ops.sum(ops.where(p > 0, p * (ops.log(ops.maximum(p, 1e-30)) - ops.log(ops.maximum(q, 1e-30))), 0.0), axis=-1)
-    return ops.mean(weights * rows)
-
-
-def correlation_congruence(teacher, student, weights, kernel="gaussian", gamma=0.4, order=2):
-    """Mean squared difference of the correlations between samples.
-
-    Args:
-        teacher: `(batch, width)`.
-        student: `(batch, width)`; the width may differ.
-        weights: `(batch,)`.
-        kernel: "gaussian" or "bilinear", of features of length 1.
-        gamma: Positive; the Gaussian is exp(-gamma |x - y|**2).
-        order: Where its Taylor series in x . y ends; None takes the Gaussian itself.
-
-    Returns:
-        Scalar: the sum over pairs divided by the batch squared.
-    """
-    kernels = []
-    for x in (teacher, student):
-        unit = unit_vectors(x)
-        cosine = ops.matmul(unit, ops.transpose(unit))
-        if kernel == "gaussian" and order is None:
-            cosine = ops.exp(2.0 * gamma * (cosine - 1.0))
-        elif kernel == "gaussian":
-            # Horner's rule: a power of zero has no gradient.
-            series = ops.ones_like(cosine)
-            for power in range(order, 0, -1):
-                series = 1.0 + series * cosine * (2.0 * gamma / power)
-            cosine = math.exp(-2.0 * gamma) * series
-        kernels.append(cosine)
-    return ops.mean(_pairs(weights) * ops.square(kernels[1] - kernels[0]))
 
 
 class Relation(KnowledgeLoss):
@@ -197,10 +148,17 @@ class Relation(KnowledgeLoss):
         student_layer: The student's layer, `(batch, ...)`; None stands for its final output.
     """
 
+    fewest_samples = 2
+    """Size of a batch below which the loss is the same whatever the student says."""
+
     def check_shapes(self, teacher_shape, student_shape):
         batches = {shape[0] for shape in (teacher_shape, student_shape) if shape and shape[0] is not None}
         if min(len(teacher_shape), len(student_shape)) < 2 or len(batches) > 1:
             raise self.mismatch(teacher_shape, student_shape, "(batch, ...) features of the same batch; the other dimensions may differ")
+
+    def check_first_batch(self, teacher, student):
+        super().check_first_batch(teacher, student)
+        checks.enough_samples(type(self).__name__, len(student), self.fewest_samples)
 
     def _masked(self, teacher, student, masks, sample_weight):
         """Padded positions are zeros of a sample's vector; a sample of nothing else has the weight 0."""
@@ -252,6 +210,7 @@ class RelationalKD(Relation):
     """
 
     schedulable = ("distance_weight", "angle_weight")
+    fewest_samples = 3
 
     def __init__(self, distance_weight=1.0, angle_weight=2.0, teacher_layer=None, student_layer=None):
         super().__init__(teacher_layer, student_layer)
@@ -259,55 +218,18 @@ class RelationalKD(Relation):
         self.angle_weight = schedules.checked("RelationalKD", "angle_weight", angle_weight, strict=False)
         checks.some("RelationalKD", distance_weight=self.distance_weight, angle_weight=self.angle_weight)
 
+    def check_informative(self, teacher_shape, student_shape):
+        if self.distance_weight == 0.0 and width(student_shape) == 1:
+            raise self.mismatch(
+                teacher_shape,
+                student_shape,
+                "at least two numbers for each sample of the student with distance_weight=0.0: on a line all angles are 0 or 180 degrees",
+                "give `distance_weight` a positive value",
+            )
+
     def relation(self, teacher, student, weights, step):
         parts = []
         for name, part in (("distance_weight", relational_distance), ("angle_weight", relational_angle)):
             if schedules.is_schedule(getattr(self, name)) or getattr(self, name) > 0:
                 parts.append(self.value(name, step, student) * part(teacher, student, weights))
         return sum(parts[1:], parts[0])
-
-
-@keras.saving.register_keras_serializable(package="tfdistill")
-class ProbabilisticTransfer(Relation):
-    """Probabilistic knowledge transfer (PKT): each sample's distribution over its neighbours in the batch.
-
-    Passalis and Tefas 2018, arXiv 1803.10837, with its cosine kernel (cosine + 1) / 2, a sample not being its own neighbour; the mean over samples of
-    KL(teacher || student). Unmoved by rotation and scale of either side. Quadratic in the batch. A sample's weight multiplies its own
-    divergence and its share in the others' distributions.
-
-    Args:
-        teacher_layer: The teacher's layer, `(batch, ...)`; None stands for its final output.
-        student_layer: The student's layer, `(batch, ...)`; None stands for its final output.
-    """
-
-    def relation(self, teacher, student, weights, step):
-        return probabilistic_transfer(teacher, student, weights)
-
-
-@keras.saving.register_keras_serializable(package="tfdistill")
-class CorrelationCongruence(Relation):
-    """Correlation congruence: the kernel matrix of the batch.
-
-    Peng et al. 2019, "Correlation congruence for knowledge distillation", arXiv 1904.01802. Features are normalized to length 1; the sum of squared
-    differences over pairs, divided by the batch squared. Unmoved by rotation and scale of either side. Quadratic in the batch; weights act on
-    pairs as the module says.
-
-    Args:
-        kernel: "gaussian" (as in the paper's results) or "bilinear", the cosines themselves.
-        gamma: Positive; the Gaussian is exp(-gamma |x - y|**2).
-        order: Where the Gaussian's Taylor series ends, at least 1, 2 in the paper; None takes the Gaussian itself.
-        teacher_layer: The teacher's layer, `(batch, ...)`; None stands for its final output.
-        student_layer: The student's layer, `(batch, ...)`; None stands for its final output.
-
-    Raises:
-        ConfigurationError: if the kernel is unknown or a number is out of its range.
-    """
-
-    def __init__(self, kernel="gaussian", gamma=0.4, order=2, teacher_layer=None, student_layer=None):
-        super().__init__(teacher_layer, student_layer)
-        self.kernel = checks.choice("CorrelationCongruence", "kernel", kernel, ("gaussian", "bilinear"))
-        self.gamma = checks.number("CorrelationCongruence", "gamma", gamma, 0.0, strict=True)
-        self.order = None if order is None else checks.whole("CorrelationCongruence", "order", order, 1)
-
-    def relation(self, teacher, student, weights, step):
-        return correlation_congruence(teacher, student, weights, self.kernel, self.gamma, self.order)

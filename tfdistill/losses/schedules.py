@@ -11,6 +11,7 @@ from keras import ops
 
 from tfdistill.errors import ConfigurationError
 from tfdistill.losses import checks
+from tfdistill.saveable import checks_config
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
@@ -21,6 +22,11 @@ class _Course(Schedule):
     def extremes(self):
         """Returns the smallest and the largest value of the whole course."""
         raise TypeError(f"{type(self).__name__} does not say its extremes.")
+
+    @classmethod
+    @checks_config
+    def from_config(cls, config):
+        return cls(**config)
 
     def __repr__(self):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"

@@ -195,6 +195,26 @@ def check_class_space(owner, side, values, space):
     )
 
 
+def check_unmasked(owner, side, values):
+    """Checks that no class is masked by a very low logit, which would leave the others equal once they are standardized.
+
+    Args:
+        owner: Name of the loss, for the message.
+        side: "teacher" or "student".
+        values: `(..., classes)`, NumPy array of logits.
+
+    Raises:
+        ConfigurationError: if some logits are below -1e4 and others are not.
+    """
+    masked = np.asarray(values) < MASKED
+    if masked.any() and not masked.all():
+        raise ConfigurationError(
+            f"{owner}: {int(masked.sum())} of the {side}'s {masked.size} logits are below {MASKED:g}, the lowest is {np.asarray(values).min():.4g}.",
+            "logits of all classes: beside a masked class the others are equal once they are standardized",
+            "set standardize=False, or leave the masked classes out of the outputs",
+        )
+
+
 def looks_binary(values):
     """Whether at least 16 values, not all equal, lie between 0 and 1, as probabilities of yes-no answers do and logits hardly ever."""
     return values.size >= ENOUGH and values.min() < values.max() and bool(np.all((values >= 0) & (values <= 1)))

@@ -4,6 +4,8 @@ Nothing here imports TensorFlow unless it is the only one there, so this file al
 """
 
 import dataclasses
+import functools
+import hashlib
 import importlib
 import importlib.util
 import pathlib
@@ -11,8 +13,13 @@ import time
 
 import numpy as np
 
-from tfdistill.errors import ConfigurationError, DataError, RuntimeUnavailable, nearest
-from tfdistill.runtime.quiet import captured_output
+from tfdistill.errors import ConfigurationError, ExportError, RuntimeUnavailable, nearest
+from tfdistill.runtime.model import TFLiteModel
+from tfdistill.runtime.quiet import quiet_interpreter
+from tfdistill.runtime.structure import check_structure
+from tfdistill.runtime.tensors import TensorInfo, sample_inputs, tensor_names
+
+__all__ = ["ENGINES", "ModelFile", "TFLiteModel", "TensorInfo", "engine_name", "open_file", "read_file"]
 
 # Best first: import name -> where its Interpreter and OpResolverType are.
 ENGINES = {
@@ -21,48 +28,8 @@ ENGINES = {
     "tensorflow": ("tensorflow.lite", "tensorflow.lite.experimental"),
 }
 
-
-@dataclasses.dataclass(frozen=True)
-class TensorInfo:
-    """One input or output of a file.
-
-    Attributes:
-        name: Its name in the file's signature, or the tensor's own name where the file has none.
-        index: Its index in the interpreter.
-        shape: Shape it has now, batch first.
-        dtype: NumPy name of its type, for example `"int8"`.
-        scale: Size of one quantization step, or None for a tensor that is not quantized.
-        zero_point: The integer that stands for 0.0.
-    """
-
-    name: str
-    index: int
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float | None = None
-    zero_point: int = 0
-
-    def quantize(self, values):
-        """Turns real values into the tensor's type: round(value / scale) + zero point, clipped to the type's range.
-
-        Args:
-            values: Array of real numbers, or of the tensor's own type already, which is passed through.
-
-        Returns:
-            Array of type `dtype`.
-        """
-        values = np.asarray(values)
-        if self.scale is None or values.dtype == self.dtype:
-            return np.ascontiguousarray(values, dtype=self.dtype)
-        limits = np.iinfo(self.dtype)
-        steps = np.round(values.astype(np.float64) / self.scale) + self.zero_point
-        return np.clip(steps, limits.min, limits.max).astype(self.dtype)
-
-    def dequantize(self, values):
-        """Turns the tensor's integers into real values, (q - zero point) * scale in float32; other types are passed through."""
-        if self.scale is None:
-            return np.asarray(values)
-        return ((np.asarray(values).astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
+# A file whose first trial took longer is not tried a second time.
+_SLOW_SECONDS = 1.0
 
 
 def engine_name():
@@ -77,55 +44,178 @@ def engine_name():
     raise RuntimeUnavailable("No TFLite interpreter is installed.", f"one of {', '.join(ENGINES)}", "pip install ai-edge-litert")
 
 
-def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None):
+@dataclasses.dataclass(frozen=True)
+class ModelFile:
+    """The bytes of a .tflite file, read once. What is checked, opened, and opened again for another batch is one and the same.
+
+    Attributes:
+        path: Where it was read from.
+        content: Its bytes.
+    """
+
+    path: pathlib.Path
+    content: bytes = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def sha256(self):
+        """Its digest."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def read_file(path):
+    """Reads a .tflite file into a `ModelFile`; one that is read already is passed through.
+
+    Raises:
+        ConfigurationError: if there is no such file, or it cannot be read.
+    """
+    if isinstance(path, ModelFile):
+        return path
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file '{path}'.", "a .tflite file")
+    try:
+        return ModelFile(path, path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"The file '{path}' cannot be read: {error.strerror}.", "a .tflite file") from error
+
+
+def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, shapes=None, trusted=False):
     """Opens a .tflite file and allocates its tensors.
 
+    A damaged or hostile file can crash the process that opens it, or never come back. So another process opens it first, on the same engine and
+    settings, and runs it on zeros, and on random numbers if that took less than a second; what becomes of that process is the error here. This process then opens the very
+    bytes that were tried. It costs some milliseconds, once for each content and settings. A file made to fail on chosen inputs alone is not found out.
+
     Args:
-        path: The file.
+        path: The file, or a `ModelFile`.
         threads: CPU threads, at least 1.
         xnnpack: Whether XNNPACK may take the nodes it can; False runs the plain built-in kernels.
         batch_size: Resize every input to this batch first; None keeps the file's own.
         engine: One of `ENGINES`; None takes the first that is installed.
+        shapes: Dict of input name -> full shape, batch included, to resize these inputs to: for inputs without a fixed size. The others keep their
+            shapes. Not together with `batch_size`.
+        trusted: Whether the file is opened at once, mapped from the disk: only for a file that the caller itself wrote just now, or in a process that
+            may crash.
 
     Returns:
         A `TFLiteModel`.
 
     Raises:
         ConfigurationError: for a missing file or an impossible argument.
-        RuntimeUnavailable: if the interpreter is missing or refuses the file; the message holds what it said.
+        RuntimeUnavailable: if the interpreter is missing, refuses the file, crashes on it or does not end; the message holds what it said.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ConfigurationError(f"There is no file '{path}'.", "a .tflite file")
     if threads < 1:
         raise ConfigurationError(f"threads={threads} is impossible.", "at least 1 thread")
     if batch_size is not None and batch_size < 1:
         raise ConfigurationError(f"batch_size={batch_size} is impossible.", "at least 1, or None for the file's own")
+    if batch_size is not None and shapes is not None:
+        raise ConfigurationError(f"batch_size={batch_size} and shapes={shapes} contradict each other.", "one of them")
+    shapes = None if shapes is None else {name: checked_shape(name, shape) for name, shape in shapes.items()}
     engine = engine or engine_name()
     if engine not in ENGINES:
         raise ConfigurationError(f"There is no engine '{engine}'.", f"one of {', '.join(ENGINES)}", nearest(engine, ENGINES))
-    where, resolvers = ENGINES[engine]
-    captured = None
+    settings = {"threads": threads, "xnnpack": xnnpack, "batch_size": batch_size, "engine": engine, "shapes": shapes}
+    if trusted:
+        path = path.path if isinstance(path, ModelFile) else pathlib.Path(path)
+        if not path.is_file():
+            raise ConfigurationError(f"There is no file '{path}'.", "a .tflite file")
+        source, size = {"model_path": str(path)}, path.stat().st_size
+    else:
+        from tfdistill.runtime.probe import probe  # of no use in the process that tries files
+
+        file = read_file(path)
+        path, size, source = file.path, len(file.content), {"model_content": file.content}
+        probe(file, "tfdistill.runtime.interpreter:try_content", settings, _refused(engine, path, size))
     try:
-        with captured_output() as captured:
-            options, make = {"num_threads": threads}, _attribute(where, "Interpreter")
-            if not xnnpack:
-                kind = _attribute(resolvers, "OpResolverType")
-                options["experimental_op_resolver_type"] = kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-            began = time.perf_counter()
-            interpreter = make(model_path=str(path), **options)
-            if batch_size is not None:
-                for detail in interpreter.get_input_details():
-                    interpreter.resize_tensor_input(detail["index"], [batch_size, *detail["shape"][1:]])
-            interpreter.allocate_tensors()
-            init_seconds = time.perf_counter() - began
-    except (ValueError, RuntimeError, ImportError) as error:
-        said = captured.last() if captured else ""
-        raise RuntimeUnavailable(
-            f"{engine} cannot open '{path}' ({path.stat().st_size} bytes): {error}" + (f"\nIt said:\n{said}" if said else ""),
+        with quiet_interpreter(engine):
+            return _open(path, source, settings)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # native wrappers raise whatever fits their C++; all of it is the same failure to the caller
+        raise _refused(engine, path, size)(error) from error
+
+
+def try_content(content, settings):
+    """Opens and runs a file, in a process that may crash: the other end of `open_file`.
+
+    Args:
+        content: The file as bytes.
+        settings: The arguments of `open_file`.
+    """
+    check_structure(content)
+    opened = _open(pathlib.Path(), {"model_content": content}, settings)
+    for seed in (None, 0):
+        began = time.perf_counter()
+        opened.reset()
+        opened.set_inputs(sample_inputs(opened.inputs, seed))
+        opened.interpreter.invoke()
+        opened.read_outputs()
+        if time.perf_counter() - began > _SLOW_SECONDS:
+            break
+
+
+def warm_up(settings):
+    """Imports what `try_content` needs, once for many files."""
+    importlib.import_module("numpy.random")  # which NumPy itself imports at the first use
+    _attribute(ENGINES[settings["engine"]][0], "Interpreter")
+
+
+def checked_shape(name, shape):
+    """Returns a shape of an input as a list of whole numbers.
+
+    Raises:
+        ConfigurationError: naming the input, if a size is none.
+    """
+    if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in shape):
+        raise ConfigurationError(f"shapes={{'{name}': {shape}}} is impossible.", "whole numbers, at least 1")
+    return [int(size) for size in shape]
+
+
+def _refused(engine, path, size):
+    """Returns a function that makes the error of a file that cannot be opened from its cause."""
+
+    def make(cause, said="", mend=None):
+        cause = cause.happened if isinstance(cause, (ExportError, RuntimeUnavailable)) else cause
+        return RuntimeUnavailable(
+            f"{engine} cannot open '{path}' ({size} bytes): {cause}" + (f"\nIt said:\n{said}" if said else ""),
             "a whole .tflite file whose operations this interpreter has",
-        ) from error
-    return TFLiteModel(path, interpreter, engine, init_seconds)
+            mend,
+        )
+
+    return make
+
+
+def _open(path, source, settings):
+    where, resolvers = ENGINES[settings["engine"]]
+    options, make = {"num_threads": settings["threads"]}, _attribute(where, "Interpreter")
+    if not settings["xnnpack"]:
+        kind = _attribute(resolvers, "OpResolverType")
+        options["experimental_op_resolver_type"] = kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    began = time.perf_counter()
+    interpreter = make(**source, **options)
+    for index, shape in _new_shapes(interpreter, settings["batch_size"], settings["shapes"]):
+        interpreter.resize_tensor_input(index, shape)
+    interpreter.allocate_tensors()
+    return TFLiteModel(path, interpreter, settings["engine"], time.perf_counter() - began)
+
+
+def _new_shapes(interpreter, batch_size, shapes):
+    details = {int(d["index"]): d for d in interpreter.get_input_details()}
+    if batch_size is not None:
+        return [(index, [batch_size, *d["shape"][1:]]) for index, d in details.items()]
+    if shapes is None:
+        return []
+    names, resized = tensor_names(interpreter, "input", details), []
+    for name, shape in shapes.items():
+        if name not in names:
+            raise ConfigurationError(f"shapes has '{name}', which is no input of the file.", f"of {sorted(names)}", nearest(name, names))
+        index = names[name]
+        declared = details[index].get("shape_signature", details[index]["shape"])
+        if len(declared) != len(shape) or any(d > 0 and d != s for d, s in zip(declared[1:], shape[1:], strict=True)):
+            wanted = tuple(None if d < 0 else int(d) for d in declared)
+            raise ConfigurationError(f"shapes={{'{name}': {tuple(shape)}}} does not fit the file.", f"{wanted}, None being any size")
+        resized.append((index, shape))
+    return resized
 
 
 def _attribute(dotted, name):
@@ -135,128 +225,3 @@ def _attribute(dotted, name):
     for part in rest.split(".") if package == "tensorflow" else ():
         found = getattr(found, part)
     return getattr(found, name)
-
-
-class TFLiteModel:
-    """An opened file: named inputs and outputs, and NumPy arrays in and out. Made by `open_file`.
-
-    Attributes:
-        path: The file.
-        engine: Import name of the interpreter in use.
-        inputs: Dict of name -> `TensorInfo`, in the order of the file's signature.
-        outputs: The same for outputs.
-        interpreter: The interpreter itself.
-        init_seconds: Time it took to open the file and allocate its tensors.
-    """
-
-    def __init__(self, path, interpreter, engine, init_seconds):
-        self.path, self.interpreter, self.engine, self.init_seconds = path, interpreter, engine, init_seconds
-        self.inputs = _named(interpreter, "input")
-        self.outputs = _named(interpreter, "output")
-
-    @property
-    def batch_size(self):
-        """The batch that one `invoke` takes: first dimension of the first input (1 for a scalar)."""
-        shape = next(iter(self.inputs.values())).shape
-        return shape[0] if shape else 1
-
-    def set_inputs(self, arrays):
-        """Copies one batch in; `arrays` is a dict of name -> array of the tensor's own type and shape."""
-        for name, info in self.inputs.items():
-            self.interpreter.set_tensor(info.index, arrays[name])
-
-    def invoke(self):
-        """Runs the model on what was set.
-
-        Raises:
-            RuntimeUnavailable: if the interpreter fails, with what it said.
-        """
-        try:
-            self.interpreter.invoke()
-        except (ValueError, RuntimeError) as error:
-            raise RuntimeUnavailable(f"{self.engine} failed while it ran '{self.path}': {error}") from error
-
-    def read_outputs(self):
-        """Returns a dict of name -> array in host memory, of the tensor's own type."""
-        return {name: self.interpreter.get_tensor(info.index) for name, info in self.outputs.items()}
-
-    def run(self, inputs, advance=None):
-        """Runs the model on any number of samples, as many at a time as its batch takes.
-
-        Args:
-            inputs: Dict of input name -> array (samples, ...) of real values (they are quantized with the tensor's own scale and zero
-                point) or of the tensor's own type. An array alone where there is one input.
-            advance: Called with the number of samples done after each batch.
-
-        Returns:
-            Dict of output name -> array (samples, ...), dequantized to float32 where the tensor is quantized.
-
-        Raises:
-            DataError: for missing or unknown names, or shapes that do not fit.
-            RuntimeUnavailable: if the interpreter fails.
-        """
-        arrays = self._checked(inputs)
-        count, batch = len(next(iter(arrays.values()))), self.batch_size
-        collected = {name: [] for name in self.outputs}
-        for start in range(0, count, batch):
-            part = {name: array[start : start + batch] for name, array in arrays.items()}
-            size = len(next(iter(part.values())))
-            if size < batch:  # a fixed batch is filled with copies of the last sample, which are dropped again
-                part = {name: np.concatenate([a, np.repeat(a[-1:], batch - size, axis=0)]) for name, a in part.items()}
-            # A fused LSTM keeps its state from one invoke to the next; these samples have nothing to do with each other.
-            self.interpreter.reset_all_variables()
-            self.set_inputs(part)
-            self.invoke()
-            for name, values in self.read_outputs().items():
-                collected[name].append(values[:size])
-            if advance:
-                advance(size)
-        return {name: info.dequantize(np.concatenate(collected[name])) for name, info in self.outputs.items()}
-
-    def _checked(self, inputs):
-        if not isinstance(inputs, dict):
-            if len(self.inputs) != 1:
-                raise DataError(f"One array was given, but '{self.path}' has the inputs {list(self.inputs)}.", "a dict of name -> array")
-            inputs = {next(iter(self.inputs)): inputs}
-        if set(inputs) != set(self.inputs):
-            raise DataError(f"The inputs {sorted(inputs)} do not fit '{self.path}'.", f"exactly {sorted(self.inputs)}")
-        arrays = {}
-        for name, info in self.inputs.items():
-            array = np.asarray(inputs[name])
-            if array.shape[1:] != info.shape[1:] or array.ndim == 0 or len(array) == 0:
-                raise DataError(f"Input '{name}' of '{self.path}' was given the shape {array.shape}.", f"(samples, {_axes(info.shape)})")
-            arrays[name] = info.quantize(array)
-        if len({len(a) for a in arrays.values()}) > 1:
-            raise DataError(f"The inputs have different lengths: { {n: len(a) for n, a in arrays.items()} }.", "one length")
-        return arrays
-
-
-def _axes(shape):
-    return ", ".join(str(s) for s in shape[1:]) or "no further axes"
-
-
-def _named(interpreter, side):
-    details = {d["index"]: d for d in getattr(interpreter, f"get_{side}_details")()}
-    named = {}
-    for key in interpreter.get_signature_list():
-        runner = interpreter.get_signature_runner(key)
-        named = {name: d["index"] for name, d in getattr(runner, f"get_{side}_details")().items()}
-        if set(named.values()) == set(details):
-            break
-    else:
-        # No signature, or none of the main graph: the tensors' own names.
-        named = {d["name"]: i for i, d in details.items()}
-    return {name: _info(name, details[index]) for name, index in named.items()}
-
-
-def _info(name, detail):
-    scales, zeros = detail["quantization_parameters"]["scales"], detail["quantization_parameters"]["zero_points"]
-    quantized = len(scales) == 1 and np.issubdtype(detail["dtype"], np.integer)
-    return TensorInfo(
-        name=name,
-        index=int(detail["index"]),
-        shape=tuple(int(s) for s in detail["shape"]),
-        dtype=np.dtype(detail["dtype"]).name,
-        scale=float(scales[0]) if quantized else None,
-        zero_point=int(zeros[0]) if quantized else 0,
-    )

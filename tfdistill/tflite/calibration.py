@@ -23,11 +23,13 @@ class Samples:
         inputs: Dict of input name -> array (samples, ...) of the input's own type.
         labels: What came along as labels, in the caller's own nest of arrays, or None.
         count: Number of samples, at least 1.
+        positions: Where each sample stands in the caller's data, (samples,).
     """
 
     inputs: dict
     labels: object
     count: int
+    positions: np.ndarray
 
     def batches(self, size):
         """Yields dicts of input name -> array of at most `size` samples."""
@@ -73,6 +75,7 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
             f"at least {minimum}",
             "give more samples of real data, of the kind the model will meet; a few hundred are usual",
         )
+    kept = np.arange(count)
     if limit is not None and count > limit:
         kept = np.linspace(0, count - 1, limit).round().astype(int)
         inputs = {name: array[kept] for name, array in inputs.items()}
@@ -83,7 +86,7 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int((~np.isfinite(array.reshape(count, -1))).any(axis=1).sum())
             raise DataError(f"Input '{name}' of the {what} data is NaN or infinite in {bad} of {count} samples.", "finite values")
-    return Samples(inputs, labels, count)
+    return Samples(inputs, labels, count, kept)
 
 
 def _is_stream(data):

@@ -2,17 +2,16 @@
 
 import collections
 import dataclasses
-import hashlib
 import math
-import pathlib
-import struct
 
-from tfdistill.errors import ConfigurationError, ExportError
+from tfdistill.errors import ExportError
 from tfdistill.records import Record
+from tfdistill.runtime.interpreter import read_file
+from tfdistill.runtime.probe import probe
 from tfdistill.runtime.schema import schema
+from tfdistill.runtime.structure import check_structure
 
 FLOAT_TYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
-_IDENTIFIER = b"TFL3"
 # Operations that only translate between the file's outside type and its integers.
 _TRANSLATORS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
@@ -112,11 +111,14 @@ def _translated(tensor):
     return as_input or as_output
 
 
-def census(path):
+def census(path, trusted=False):
     """Counts what is in a .tflite file.
 
+    The file is read in another process, as a damaged one can make its reader loop or take all memory; see `tfdistill.runtime.interpreter.open_file`.
+
     Args:
-        path: The file.
+        path: The file, or a `tfdistill.runtime.interpreter.ModelFile`.
+        trusted: Whether to read it in this process: for a file that the caller itself wrote just now.
 
     Returns:
         A `CensusRecord`.
@@ -125,22 +127,56 @@ def census(path):
         ConfigurationError: if there is no such file.
         ExportError: if it is not a whole .tflite file.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ConfigurationError(f"There is no file '{path}'.", "a .tflite file")
-    data = path.read_bytes()
-    if data[4:8] != _IDENTIFIER:
-        raise ExportError(f"'{path}' ({len(data)} bytes) is not a .tflite file.", "a file with the identifier TFL3 at byte 4")
+    file = read_file(path)
+
+    if trusted:
+        try:
+            found = count_content(file.content, None)
+        except Exception as error:  # flatbuffers checks nothing ahead: a cut file fails wherever the reader happens to be
+            raise _unreadable(file)(error) from error
+    else:
+        found = probe(file, "tfdistill.tflite.contents:count_content", None, _unreadable(file))
+    return CensusRecord.from_dict({"path": str(file.path), "size_bytes": len(file.content), "sha256": file.sha256, **found})
+
+
+def _unreadable(file):
+    """Returns a function that makes the error of a file that cannot be counted from its cause."""
+
+    def make(cause, said="", mend=None):
+        name = f"'{file.path}' ({len(file.content)} bytes)"
+        if isinstance(cause, ExportError):
+            what = f"{name} {cause.happened.removeprefix('It ')}"
+        else:
+            what = f"{name} cannot be read: {cause}" + (f"\nIt said:\n{said}" if said else "")
+        return ExportError(what, "a whole .tflite file", mend or "write it again")
+
+    return make
+
+
+def count_content(content, settings):
+    """Counts what is in a file; the part of `census` that may run in another process.
+
+    Args:
+        content: The file as bytes.
+        settings: Not used.
+
+    Returns:
+        Dict of the fields of `CensusRecord`, as JSON has them, without the file's own.
+    """
+    check_structure(content)
     classes = schema()
     try:
-        model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(data, 0))
-        return _count(model, classes, path, data)
-    except (struct.error, IndexError, ValueError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        # flatbuffers checks nothing ahead: a cut file fails wherever the reader happens to be.
-        raise ExportError(f"'{path}' ({len(data)} bytes) is damaged: {error}.", "a whole .tflite file", "write it again") from error
+        return _count(classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0)), classes)
+    except Exception as error:  # the options of its operations are not checked ahead
+        raise ExportError(f"It is damaged: {type(error).__name__}: {error}.") from error
 
 
-def _count(model, classes, path, data):
+def warm_up(settings):
+    """Imports what `count_content` needs, once for many files."""
+    schema()
+
+
+def _count(model, classes):
     type_names = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
     codes = [_op_code(code, classes) for code in model.operatorCodes or []]
     operations, dtypes, floats = collections.Counter(), collections.Counter(), []
@@ -169,18 +205,15 @@ def _count(model, classes, path, data):
             if dtype in FLOAT_TYPES:
                 name = (tensor.name or b"").decode("utf-8", errors="replace")
                 floats.append(FloatTensor(name, dtype, shape, makers.get(index, "nothing"), tuple(readers[index])))
-    return CensusRecord(
-        path=str(path),
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        ops=tuple(OpCount(name, version, count, custom, flex) for (name, version, custom, flex), count in operations.most_common()),
-        dtypes=dict(sorted(dtypes.items())),
-        weights=constant,
-        weights_bytes=sum(constant_bytes.values()),
-        subgraphs=len(model.subgraphs),
-        float_tensors=tuple(floats),
-        min_runtime_version=_min_runtime_version(model),
-    )
+    return {
+        "ops": [OpCount(name, version, count, custom, flex).to_dict() for (name, version, custom, flex), count in operations.most_common()],
+        "dtypes": dict(sorted(dtypes.items())),
+        "weights": constant,
+        "weights_bytes": sum(constant_bytes.values()),
+        "subgraphs": len(model.subgraphs),
+        "float_tensors": [tensor.to_dict() for tensor in floats],
+        "min_runtime_version": _min_runtime_version(model),
+    }
 
 
 def _listed(values):

@@ -5,11 +5,11 @@ import functools
 import itertools
 import pathlib
 import re
-import tempfile
 
 import numpy as np
 
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
+from tfdistill.files import temporary_folder
 from tfdistill.legacy.adopt_quantizing import as_in_the_file
 from tfdistill.progress import progress
 from tfdistill.runtime.quiet import captured_output
@@ -56,9 +56,9 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
             _check_fits(model, variant, samples, definition, trained)
             module = tf.Module()
             module.variables_of_graph = list(concrete.graph.variables)  # without these the file would have no weights
-            with tempfile.TemporaryDirectory(prefix="tfdistill-") as folder, _calibration_bar(samples, batch_size) as feed:
-                tf.saved_model.save(module, folder, signatures={SIGNATURE: concrete})
-                convert_with = functools.partial(_convert, folder, variant, io, allow_flex=allow_flex)
+            with temporary_folder() as folder, _calibration_bar(samples, batch_size) as feed:
+                tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete})
+                convert_with = functools.partial(_convert, str(folder), variant, io, allow_flex=allow_flex)
                 if trained and feed is not None and (content := _without_calibration(convert_with, folder, io)):
                     return content
                 return convert_with(feed)
@@ -101,7 +101,7 @@ def _without_calibration(convert_with, folder, io):
         return None
     path = pathlib.Path(folder) / "trained.tflite"
     path.write_bytes(content)
-    return None if census(path).stray_floats(float_io=io == "float32") else content
+    return None if census(path, trusted=True).stray_floats(float_io=io == "float32") else content
 
 
 def _failure(model, variant, error, said):

@@ -6,10 +6,13 @@ import pathlib
 from tfdistill.errors import ConfigurationError
 from tfdistill.files import write_whole
 from tfdistill.host import HostFingerprint, fingerprint
+from tfdistill.legacy.states import initial_states
+from tfdistill.legacy.trained_ranges import require_trained_ranges
 from tfdistill.records import Record
 from tfdistill.tflite.calibration import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.tflite.contents import CensusRecord, census, require_integer, require_no_flex
 from tfdistill.tflite.convert import convert
+from tfdistill.tflite.ranges import extreme_calibration, warn
 from tfdistill.tflite.signature import describe
 from tfdistill.tflite.trained import require_trained_bits
 from tfdistill.tflite.variants import resolve_io, variant_named
@@ -82,6 +85,7 @@ def export_tflite(
     tolerances=None,
     allow_flex=False,
     max_calibration_samples=MAX_CALIBRATION_SAMPLES,
+    task=None,
 ):
     """Exports a Keras model as a .tflite file, checks what is in it, and compares it with the model.
 
@@ -104,6 +108,8 @@ def export_tflite(
         allow_flex: Whether operations that need full TensorFlow may stay in. Such a file does not run in LiteRT alone, so it is not
             verified.
         max_calibration_samples: Most samples to calibrate on: evenly spaced ones of an array, the first ones of a dataset.
+        task: What the outputs are for, one of `tfdistill.tasks.TASKS`, or a dict of output name to it; None reads it from the labels, the compiled loss and the
+            last activation.
 
     Returns:
         An `ExportRecord`.
@@ -113,7 +119,12 @@ def export_tflite(
         ModelError: if the model is not built, or its shapes cannot be fixed.
         DataError: if calibration is missing where needed, too small, NaN, or of the wrong shape; before any conversion.
         ExportError: if the conversion fails, or an integer file holds a float tensor, or any file a Flex operation.
+        InvariantError: if the model is quantization-aware and some of its ranges were never trained.
         VerificationError: if the file does not compute what the model computes.
+
+    Warns:
+        UserWarning: if a few calibration samples take most of an input's integer range for themselves (they are named by index), if steps of the inputs are too
+            coarse for some features, or if a mean absolute error grows by half.
     """
     path = pathlib.Path(path)
     if path.suffix != ".tflite":
@@ -126,19 +137,26 @@ def export_tflite(
     io = resolve_io(kind, io)
     limits = tolerances_or_default(kind, tolerances)
     signature = describe(model)
+    require_trained_ranges(model)
     calibrating, checking = _samples(calibration, verify_on, signature, max_calibration_samples)
+    fed = calibrating if kind.integer_only else None
+    extreme = extreme_calibration(fed, signature) if fed else {}
+    warn(extreme.values())
     with write_whole(path) as beside:
-        fed = calibrating if kind.integer_only else None
-        beside.write_bytes(convert(model, signature, kind, io, fed, batch_size, allow_flex))
-        counted = dataclasses.replace(census(beside), path=str(path))
+        with initial_states(model):
+            beside.write_bytes(convert(model, signature, kind, io, fed, batch_size, allow_flex))
+        counted = dataclasses.replace(census(beside, True), path=str(path))
         if not allow_flex:
             require_no_flex(counted)
         if kind.integer_only:
             require_integer(counted, float_io=io == "float32")
             require_trained_bits(beside, model)
-        found = None
+        found, urgent = None, ()
         if checking is not None and not counted.flex_ops:
-            found = verify_samples(beside, model, signature, checking, limits, name=str(path))
+            found, urgent = verify_samples(
+                beside, model, signature, checking, limits, name=str(path), task=task, extreme=extreme, trusted=True
+            )
+    warn(urgent)
     return ExportRecord(
         variant=variant,
         path=str(path),

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import math
-import pathlib
 
 import numpy as np
 
@@ -11,7 +10,9 @@ from tfdistill.errors import ExportError, InvariantError, ModelError
 from tfdistill.legacy.adopt import AdoptedModel
 from tfdistill.legacy.adopt_quantizing import is_quantized_layer
 from tfdistill.legacy.quantize_rounding import FLOAT
+from tfdistill.runtime.interpreter import read_file
 from tfdistill.runtime.schema import schema
+from tfdistill.runtime.structure import check_structure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,25 @@ def integer_weights(path):
 
     Args:
         path: The file.
+
+    Raises:
+        ConfigurationError: if there is no such file.
+        ExportError: if it is not a whole .tflite file.
     """
+    content = read_file(path).content
+    try:
+        check_structure(content)
+        return _integer_weights(content)
+    except Exception as error:  # flatbuffers checks nothing ahead: a damaged file fails wherever the reader happens to be
+        what = error.happened if isinstance(error, ExportError) else f"It is damaged: {type(error).__name__}: {error}."
+        raise ExportError(
+            f"'{path}' ({len(content)} bytes) {what.removeprefix('It ')}", "a whole .tflite file", "write it again"
+        ) from error
+
+
+def _integer_weights(content):
     classes = schema()
-    model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(pathlib.Path(path).read_bytes(), 0))
+    model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
     bits = {classes.TensorType.INT8: 8, classes.TensorType.INT4: 4}
     found = []
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors or []):

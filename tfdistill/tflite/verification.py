@@ -6,41 +6,23 @@ import pathlib
 import keras
 import numpy as np
 
-from tfdistill.errors import ConfigurationError, DataError, VerificationError
+from tfdistill.errors import ConfigurationError, VerificationError, nearest
+from tfdistill.legacy.states import initial_states
 from tfdistill.progress import progress
 from tfdistill.records import Record
-from tfdistill.runtime.interpreter import open_file
+from tfdistill.runtime.interpreter import open_file, read_file
+from tfdistill.tasks import TASKS
 from tfdistill.tflite.calibration import collect
+from tfdistill.tflite.comparison import OutputComparison, compare
 from tfdistill.tflite.contents import census
+from tfdistill.tflite.input_steps import input_steps
+from tfdistill.tflite.ranges import coarse_inputs, warn
+from tfdistill.tflite.reference import Reference, by_output, training_hints
+from tfdistill.tflite.requirements import remarks, require
 from tfdistill.tflite.signature import describe
-from tfdistill.tflite.variants import DECIDED_MARGIN, Tolerances, variant_named
+from tfdistill.tflite.variants import Tolerances, variant_named
 
-_KERAS_BATCH = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class OutputComparison(Record):
-    """One output of a file beside the same output of its Keras model.
-
-    Attributes:
-        max_abs_error: Largest absolute difference, in the output's own unit, dequantized.
-        mean_abs_error: Mean absolute difference.
-        scale: The larger of the Keras output's range and its largest magnitude over the samples.
-        argmax_agreement: Share (0 to 1) of samples (or positions) on which both name the same class; None for an output without classes.
-        decided: Number of samples whose Keras scores are clearly apart (see `Tolerances`); None without classes.
-        decided_agreement: Share of those on which both name the same class; None if there are none.
-        accuracy: Share of samples on which the file names the label; None without labels.
-        keras_accuracy: The same for the Keras model.
-    """
-
-    max_abs_error: float
-    mean_abs_error: float
-    scale: float
-    argmax_agreement: float | None = None
-    decided: int | None = None
-    decided_agreement: float | None = None
-    accuracy: float | None = None
-    keras_accuracy: float | None = None
+__all__ = ["OutputComparison", "VerificationRecord", "compare", "verify"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +37,10 @@ class VerificationRecord(Record):
         max_abs_error: Largest absolute difference over all outputs, dequantized.
         mean_abs_error: Largest of the outputs' mean absolute differences.
         argmax_agreement: Lowest of the outputs' agreements; None without classes.
-        accuracy: The file's accuracy, the lowest of the outputs that have labels; None without labels.
+        accuracy: The file's accuracy, the lowest of the outputs that have labels of classes or decisions; None without such labels.
         keras_accuracy: The Keras model's, likewise.
         outputs: Output name -> `OutputComparison`.
+        notes: What does not fail the file but should be known, as sentences.
     """
 
     path: str
@@ -70,59 +53,94 @@ class VerificationRecord(Record):
     accuracy: float | None
     keras_accuracy: float | None
     outputs: dict[str, OutputComparison]
+    notes: tuple[str, ...] = ()
 
 
-def verify(path, model, x, y=None, variant="float32", tolerances=None, threads=1):
+def verify(path, model, x, y=None, variant="float32", tolerances=None, threads=1, task=None):
     """Runs a file on data and compares it with its Keras model.
+
+    Each output is compared as a whole and at each index of its last axis, against what that index itself varies by; with labels, what the file loses against the Keras model on the same samples is
+    tested as well. A model that keeps state between calls is compared from its initial state.
 
     Args:
         path: The .tflite file.
         model: The Keras model it was made from.
         x: Samples, in any form that `export_tflite` takes for calibration; labels may come along as the second of a tuple.
-        y: Labels: class indices (samples,) or (samples, 1), or one-hot (samples, classes); a list or a dict by output name for several
-            outputs.
+        y: Labels as `tfdistill.tasks.targets` takes them: class indices (samples,) or (samples, 1), one-hot rows (samples, classes), zeros and ones, or numbers; a list or a dict by output
+            name for several outputs.
         variant: What the file is; decides the default tolerances.
         tolerances: `Tolerances` instead of the variant's own; `Tolerances()` checks nothing and only measures.
         threads: CPU threads.
+        task: What the outputs are for, one of `tfdistill.tasks.TASKS`, or a dict of output name to it. None reads it from the labels, the compiled loss and the last activation.
 
     Returns:
         A `VerificationRecord`.
 
     Raises:
-        ConfigurationError: if there is no such file or variant.
-        DataError: if samples or labels do not fit the model.
+        ConfigurationError: if there is no such file, variant or task.
+        DataError: if samples or labels do not fit the model or the task.
         ExportError, RuntimeUnavailable: if the file is damaged or does not run.
         VerificationError: if it does not compute what the model computes.
+
+    Warns:
+        UserWarning: if steps of the file's inputs are too coarse for some features, or a mean absolute error grows by half.
+
+    Example:
+        record = tfdistill.verify("student.tflite", student, x_test, y_test, variant="int8")
+        print(record.accuracy, record.keras_accuracy, record.notes)
     """
     limits = tolerances_or_default(variant_named(variant), tolerances)
     signature = describe(model)
     samples = collect(x, signature, what="verification")
     if y is not None:
         samples = dataclasses.replace(samples, labels=keras.tree.map_structure(np.asarray, y))
-    return verify_samples(path, model, signature, samples, limits, threads)
+    record, urgent = verify_samples(path, model, signature, samples, limits, threads, task=task)
+    warn(urgent)
+    return record
 
 
-def verify_samples(path, model, signature, samples, limits, threads=1, name=None):
-    """The part of `verify` that works on checked `Samples` and settled `Tolerances`; `name` is what the record calls the file."""
+def verify_samples(path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False):
+    """The part of `verify` that works on checked `Samples` and settled `Tolerances`.
+
+    Args:
+        path: The .tflite file.
+        model: The Keras model.
+        signature: Its `ModelSignature`.
+        samples: `Samples`.
+        limits: `Tolerances`.
+        threads: CPU threads.
+        name: What the record calls the file.
+        task: As in `verify`.
+        extreme: What `extreme_calibration` found when the file was calibrated, for the record.
+        trusted: Whether this very call wrote the file.
+
+    Returns:
+        The `VerificationRecord`, and a list of those of its own notes that deserve a warning.
+    """
     path, shown = pathlib.Path(path), name or str(path)
-    counted = census(path)  # a damaged file is named as such before an interpreter sees it
-    opened = open_file(path, threads=threads)
+    file = read_file(path)  # what is counted and what is run are the same bytes
+    counted = census(file, trusted)  # a damaged file is named as such before an interpreter sees it
+    opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
     if set(opened.inputs) != {i.name for i in signature.inputs}:
         raise VerificationError(
             f"'{shown}' takes the inputs {sorted(opened.inputs)}, "
             f"the model '{model.name}' takes {sorted(i.name for i in signature.inputs)}.",
             "a file that was exported from this model",
         )
-    expected = _keras_outputs(model, signature, samples)
-    with progress("verifying", samples.count) as advance:
-        actual = opened.run(samples.inputs, advance)
-    if {n: a.shape for n, a in actual.items()} != {n: a.shape for n, a in expected.items()}:
-        raise VerificationError(
-            f"'{shown}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
-            "a file that was exported from this model",
-        )
-    labels = _labels_by_output(samples.labels, expected)
-    outputs = {name: compare(expected[name], actual[name], labels.get(name), name) for name in expected}
+    with initial_states(model):
+        reference = Reference(model, signature, opened.batch_size)
+        expected = reference(samples.inputs)
+        with progress("verifying", samples.count) as advance:
+            actual = opened.run(samples.inputs, advance)
+        if {n: a.shape for n, a in actual.items()} != {n: a.shape for n, a in expected.items()}:
+            raise VerificationError(
+                f"'{shown}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
+                "a file that was exported from this model",
+            )
+        outputs = _compare(model, signature, samples, expected, actual, task)
+        steps = input_steps(file, opened, counted, trusted)
+        coarse = coarse_inputs(steps, reference, expected, samples, signature, outputs, known=extreme or ())
+    said = [remarks(n, output, int(np.prod(expected[n].shape[:-1])), limits) for n, output in outputs.items()]
     record = VerificationRecord(
         path=shown,
         sha256=counted.sha256,
@@ -134,98 +152,50 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         accuracy=_lowest(o.accuracy for o in outputs.values()),
         keras_accuracy=_lowest(o.keras_accuracy for o in outputs.values()),
         outputs=outputs,
+        notes=(*(extreme or {}).values(), *coarse, *(note for found, _ in said for note in found)),
     )
-    _require(record, limits)
-    return record
+    require(record, limits)
+    return record, [*coarse, *(note for _, urgent in said for note in urgent)]
 
 
-def compare(expected, actual, labels=None, name="output"):
-    """Compares two arrays of one output.
-
-    Args:
-        expected: Keras's output, (samples, ...), classes on the last axis if there are any.
-        actual: The file's, of the same shape.
-        labels: Class indices or one-hot rows, or None.
-        name: The output's name, for errors.
-
-    Returns:
-        An `OutputComparison`.
-
-    Raises:
-        VerificationError: if the file's output is NaN or infinite where Keras's is finite.
-        DataError: if the labels do not fit.
-    """
-    expected, actual = np.asarray(expected, dtype=np.float64), np.asarray(actual, dtype=np.float64)
-    if not np.isfinite(expected).all():
-        raise DataError(f"The Keras model's output '{name}' is NaN or infinite.", "finite outputs on the verification data")
-    if not np.isfinite(actual).all():
-        raise VerificationError(f"The file's output '{name}' is NaN or infinite where Keras's is finite.", "finite outputs")
-    difference = np.abs(expected - actual)
-    scale = max(float(np.ptp(expected)), float(np.abs(expected).max()))
-    errors = {"max_abs_error": float(difference.max()), "mean_abs_error": float(difference.mean()), "scale": scale}
-    classes = expected.shape[-1] if expected.ndim > 1 else 1
-    if classes < 2:
-        return OutputComparison(**errors)
-    same = expected.argmax(-1) == actual.argmax(-1)
-    second, first = np.moveaxis(np.partition(expected, classes - 2, axis=-1)[..., -2:], -1, 0)
-    decided = (first - second) > DECIDED_MARGIN * scale
-    truth = None if labels is None else _class_indices(labels, expected.shape, name)
-    return OutputComparison(
-        **errors,
-        argmax_agreement=float(same.mean()),
-        decided=int(decided.sum()),
-        decided_agreement=float(same[decided].mean()) if decided.any() else None,
-        accuracy=None if truth is None else float((actual.argmax(-1) == truth).mean()),
-        keras_accuracy=None if truth is None else float((expected.argmax(-1) == truth).mean()),
-    )
-
-
-def _class_indices(labels, shape, name):
-    labels = np.asarray(labels)
-    if labels.shape == shape:
-        return labels.argmax(-1)
-    if labels.shape == (*shape[:-1], 1):
-        labels = labels[..., 0]
-    if labels.shape != shape[:-1]:
-        raise DataError(
-            f"The labels of output '{name}' have the shape {labels.shape}.", f"{shape[:-1]} (class indices) or {shape} (one-hot)"
+def _compare(model, signature, samples, expected, actual, task):
+    names = list(expected)
+    tasks = _tasks_by_output(task, names)
+    hints, labels = training_hints(model, names), by_output("labels", samples.labels, names)
+    return {
+        name: compare(
+            expected[name],
+            actual[name],
+            labels.get(name),
+            name,
+            tasks.get(name),
+            **hints[name],
+            reconstructed=_of_shape(samples, expected[name].shape),
         )
-    if labels.min() < 0 or labels.max() >= shape[-1]:
-        raise DataError(
-            f"The labels of output '{name}' run from {labels.min()} to {labels.max()}.", f"class indices from 0 to {shape[-1] - 1}"
-        )
-    return labels
+        for name in names
+    }
 
 
-def _keras_outputs(model, signature, samples):
-    parts = []
-    fixed = signature.inputs[0].batch
-    for batch in samples.batches(fixed or _KERAS_BATCH):
-        size = len(next(iter(batch.values())))
-        short = (fixed or size) - size
-        if short:
-            batch = {name: np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) for name, a in batch.items()}
-        named = signature.name_outputs(model(signature.pack(batch), training=False))
-        parts.append({name: keras.ops.convert_to_numpy(tensor)[:size] for name, tensor in named.items()})
-    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+def _of_shape(samples, shape):
+    """Returns the first float input of this shape, None where there is none or where it has a single feature."""
+    several = len(shape) > 1 and shape[-1] > 1
+    return next((a for a in samples.inputs.values() if several and a.shape == shape and a.dtype.kind == "f"), None)
 
 
-def _labels_by_output(labels, outputs):
-    if labels is None:
-        return {}
-    names = list(outputs)
-    if isinstance(labels, dict):
-        unknown = sorted(set(labels) - set(names))
-        if unknown:
-            raise DataError(f"There are labels for the outputs {unknown}, which the model has not.", f"some of {names}")
-        return labels
-    if isinstance(labels, (list, tuple)):
-        if len(labels) != len(names):
-            raise DataError(f"There are {len(labels)} arrays of labels.", f"one for each of the outputs {names}")
-        return dict(zip(names, labels, strict=True))
-    if len(names) > 1:
-        raise DataError("One array of labels was given for several outputs.", f"a dict or a list for the outputs {names}")
-    return {names[0]: labels}
+def _tasks_by_output(task, names):
+    given = dict.fromkeys(names, task) if task is None or isinstance(task, str) else by_output("tasks", task, names)
+    for one in given.values():
+        if one is not None and one not in TASKS:
+            raise ConfigurationError(
+                f"task={one!r} is unknown.", f"one of {TASKS}, or a dict of output name to these", nearest(str(one), TASKS)
+            )
+    return given
+
+
+def _shapes_of_data(signature, samples):
+    """Returns the shapes that the samples have where the model leaves lengths open; None where it does not."""
+    free = [i for i in signature.inputs if None in i.shape]
+    return {i.name: (i.batch or 1, *samples.inputs[i.name].shape[1:]) for i in free} or None
 
 
 def _lowest(values):
@@ -234,31 +204,6 @@ def _lowest(values):
 
 def _shapes(arrays):
     return {name: tuple(array.shape) for name, array in arrays.items()}
-
-
-def _require(record, limits):
-    for name, output in record.outputs.items():
-        found = {
-            "max_relative_error": output.max_abs_error / output.scale if output.scale else output.max_abs_error,
-            "max_relative_mean_error": output.mean_abs_error / output.scale if output.scale else output.mean_abs_error,
-        }
-        for limit, value in found.items():
-            bound = getattr(limits, limit)
-            if bound is not None and value > bound:
-                raise VerificationError(
-                    f"Output '{name}' of '{record.path}' is {value:.3g} of its scale {output.scale:.4g} away from Keras's "
-                    f"({'mean' if 'mean' in limit else 'largest'} error, {record.samples} samples; {output}).",
-                    f"at most {bound:g}",
-                    f"look at the model's ranges, or set {limit} of the tolerances if this is good enough",
-                )
-        agreement, least = output.decided_agreement, limits.min_argmax_agreement
-        if agreement is not None and least is not None and agreement < least:
-            raise VerificationError(
-                f"Output '{name}' of '{record.path}' names Keras's class on {agreement:.1%} of {output.decided} clearly decided samples "
-                f"({output.argmax_agreement:.1%} of all {record.samples}).",
-                f"at least {least:.1%}",
-                "calibrate on more representative samples, train quantization-aware, or set min_argmax_agreement of the tolerances",
-            )
 
 
 def tolerances_or_default(variant, tolerances):

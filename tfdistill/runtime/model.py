@@ -1,0 +1,130 @@
+"""An opened .tflite file: named inputs and outputs, and NumPy arrays in and out."""
+
+import numpy as np
+
+from tfdistill.errors import DataError, RuntimeUnavailable
+from tfdistill.runtime.tensors import named_tensors
+
+
+class TFLiteModel:
+    """An opened file: named inputs and outputs, and NumPy arrays in and out. Made by `open_file`.
+
+    Attributes:
+        path: The file.
+        engine: Import name of the interpreter in use.
+        inputs: Dict of name -> `TensorInfo`, in the order of the file's signature.
+        outputs: The same for outputs.
+        interpreter: The interpreter itself.
+        init_seconds: Time it took to open the file and allocate its tensors.
+    """
+
+    def __init__(self, path, interpreter, engine, init_seconds):
+        self.path, self.interpreter, self.engine, self.init_seconds = path, interpreter, engine, init_seconds
+        self.inputs = named_tensors(interpreter, "input")
+        self.outputs = named_tensors(interpreter, "output")
+
+    @property
+    def batch_size(self):
+        """The batch that one `invoke` takes: first dimension of the first input (1 for a scalar)."""
+        shape = next((info.shape for info in self.inputs.values()), ())
+        return shape[0] if shape else 1
+
+    def reset(self):
+        """Sets every state that an operation keeps between runs, such as a fused LSTM's, back to where it begins."""
+        self.interpreter.reset_all_variables()
+
+    def set_inputs(self, arrays):
+        """Copies one batch in; `arrays` is a dict of name -> array of the tensor's own type and shape.
+
+        Raises:
+            RuntimeUnavailable: if the interpreter refuses an array.
+        """
+        for name, info in self.inputs.items():
+            self._native(self.interpreter.set_tensor, info.index, arrays[name])
+
+    def invoke(self):
+        """Runs the model on what was set.
+
+        Raises:
+            RuntimeUnavailable: if the interpreter fails, with what it said.
+        """
+        self._native(self.interpreter.invoke)
+
+    def read_outputs(self):
+        """Returns a dict of name -> array in host memory, of the tensor's own type.
+
+        Raises:
+            RuntimeUnavailable: if an output has no value.
+        """
+        return {name: self._native(self.interpreter.get_tensor, info.index) for name, info in self.outputs.items()}
+
+    def _native(self, function, *arguments):
+        try:
+            return function(*arguments)
+        except Exception as error:  # native wrappers raise whatever fits their C++
+            raise RuntimeUnavailable(f"{self.engine} failed while it ran '{self.path}': {error}") from error
+
+    def run(self, inputs, advance=None):
+        """Runs the model on any number of samples, as many at a time as its batch takes.
+
+        Args:
+            inputs: Dict of input name -> array (samples, ...) of real values (they are quantized with the tensor's own scale and zero
+                point) or of the tensor's own type. An array alone where there is one input.
+            advance: Called with the number of samples done after each batch.
+
+        Returns:
+            Dict of output name -> array (samples, ...), dequantized to float32 where the tensor is quantized. An output whose first axis is
+            not the batch comes whole from every run: (runs, *its shape).
+
+        Raises:
+            DataError: for missing or unknown names, shapes that do not fit, or NaN and infinity where the file takes integers.
+            RuntimeUnavailable: if the interpreter fails.
+        """
+        arrays = self._checked(inputs)
+        count, batch = len(next(iter(arrays.values()))), self.batch_size
+        collected = {name: [] for name in self.outputs}
+        for start in range(0, count, batch):
+            part = {name: array[start : start + batch] for name, array in arrays.items()}
+            size = len(next(iter(part.values())))
+            if size < batch:  # a fixed batch is filled with copies of the last sample, which are dropped again
+                part = {name: np.concatenate([a, np.repeat(a[-1:], batch - size, axis=0)]) for name, a in part.items()}
+            # A fused LSTM keeps its state from one invoke to the next; these samples have nothing to do with each other.
+            self.reset()
+            self.set_inputs(part)
+            self.invoke()
+            for name, values in self.read_outputs().items():
+                collected[name].append(values[:size] if values.shape[:1] == (batch,) else values[None])
+            if advance:
+                advance(size)
+        return {name: info.dequantize(self._joined(name, collected[name])) for name, info in self.outputs.items()}
+
+    def _joined(self, name, parts):
+        shapes = sorted({part.shape[1:] for part in parts})
+        if len(shapes) > 1:
+            raise DataError(f"Output '{name}' of '{self.path}' has the shapes {shapes} for different samples.", "one shape for all")
+        return np.concatenate(parts)
+
+    def _checked(self, inputs):
+        if not self.inputs or self.batch_size == 0:
+            raise DataError(
+                f"'{self.path}' takes the inputs { {n: i.shape for n, i in self.inputs.items()} }.", "at least one, of at least one sample"
+            )
+        if not isinstance(inputs, dict):
+            if len(self.inputs) != 1:
+                raise DataError(f"One array was given, but '{self.path}' has the inputs {list(self.inputs)}.", "a dict of name -> array")
+            inputs = {next(iter(self.inputs)): inputs}
+        if set(inputs) != set(self.inputs):
+            raise DataError(f"The inputs {sorted(inputs)} do not fit '{self.path}'.", f"exactly {sorted(self.inputs)}")
+        arrays = {}
+        for name, info in self.inputs.items():
+            array = np.asarray(inputs[name])
+            if array.shape[1:] != info.shape[1:] or array.ndim == 0 or len(array) == 0:
+                raise DataError(f"Input '{name}' of '{self.path}' was given the shape {array.shape}.", f"(samples, {_axes(info.shape)})")
+            arrays[name] = info.quantize(array)
+        if len({len(a) for a in arrays.values()}) > 1:
+            raise DataError(f"The inputs have different lengths: { {n: len(a) for n, a in arrays.items()} }.", "one length")
+        return arrays
+
+
+def _axes(shape):
+    return ", ".join(str(s) for s in shape[1:]) or "no further axes"

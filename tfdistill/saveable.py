@@ -1,0 +1,128 @@
+"""Saved classes: known to Keras without importing the modules that define them, and strict about the config that they are made from.
+
+Keras finds a class of a saved model by its registered name (`"tfdistill>Distiller"`) in its table of custom objects. The decorator that puts a class there
+runs when the module of the class is imported, which happens at first use. Until then a `DeferredClass` holds its place.
+"""
+
+import functools
+import importlib.util
+import sys
+
+from tfdistill.errors import ModelError, TfdistillError
+
+# Module -> the classes that it registers with Keras under the package "tfdistill".
+SAVED = {
+    "tfdistill.compress.prune_training": ("PrunedModel",),
+    "tfdistill.distill.cache_reader": ("SoftTargetCache",),
+    "tfdistill.distill.distiller": ("Distiller",),
+    "tfdistill.distill.report": ("CalibrationError", "TeacherReport"),
+    "tfdistill.distill.teacher_black_box": ("CallableTeacher",),
+    "tfdistill.distill.teacher_files": ("SavedModelTeacher", "TFLiteTeacher"),
+    "tfdistill.distill.teachers": ("Ensemble",),
+    "tfdistill.legacy.adopt": ("AdoptedModel",),
+    "tfdistill.losses.attention": ("AttentionMaps", "AttentionTransfer"),
+    "tfdistill.losses.contrastive": ("ContrastiveRepresentation",),
+    "tfdistill.losses.correlation": ("DIST",),
+    "tfdistill.losses.decoupled": ("DecoupledKD",),
+    "tfdistill.losses.features": ("HiddenStates", "Hint"),
+    "tfdistill.losses.logits": ("BinarySoftTargets", "LogitMatching", "SoftTargets"),
+    "tfdistill.losses.regression": ("OutputMatching", "TeacherBounded"),
+    "tfdistill.losses.relations": ("CorrelationCongruence", "ProbabilisticTransfer", "RelationalKD", "SimilarityPreserving"),
+    "tfdistill.losses.schedules": ("CosineSchedule", "LinearSchedule", "PiecewiseSchedule"),
+}
+
+
+class DeferredClass:
+    """Stands in Keras's table for a class whose module is not imported yet: whatever is asked of it is asked of the class.
+
+    Importing the module replaces this entry by the class itself.
+
+    Args:
+        module: The module that defines the class.
+        name: The class's name.
+    """
+
+    def __init__(self, module, name):
+        self._module, self._name = module, name
+
+    def _load(self):
+        return getattr(importlib.import_module(self._module), self._name)
+
+    def __getattr__(self, attribute):
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)  # looked up by copying and printing, which need no class
+        return getattr(self._load(), attribute)
+
+    def __call__(self, *args, **kwargs):
+        return self._load()(*args, **kwargs)
+
+    def __repr__(self):
+        return f"<class '{self._module}.{self._name}', not imported yet>"
+
+
+class _AfterKeras:
+    """Import hook that runs a function once, right after `keras` is imported."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module):
+            execute(module)
+            self._function()
+
+        spec.loader.exec_module = execute_and_register
+        return spec
+
+
+def checks_config(from_config):
+    """Decorates a `from_config`: what a damaged config makes Python or Keras raise comes out as a `ModelError` that names the class.
+
+    Args:
+        from_config: Function of the class and the config, as under `@classmethod`.
+
+    Returns:
+        The same function, which refuses what is no dict.
+    """
+
+    @functools.wraps(from_config)
+    def checked(cls, config, *args, **kwargs):
+        if not isinstance(config, dict):
+            raise ModelError(f"The config of a saved {cls.__name__} is a {type(config).__name__}.", "the dict that its get_config returned")
+        try:
+            return from_config(cls, config, *args, **kwargs)
+        except TfdistillError:
+            raise
+        except Exception as error:  # which depends on what is damaged
+            raise ModelError(
+                f"The {cls.__name__} cannot be made from its saved config: {type(error).__name__}: {error}",
+                "the dict that its get_config returned",
+            ) from error
+
+    return checked
+
+
+def register_saved_classes():
+    """Puts a `DeferredClass` into Keras's table for each class that is not there, now or as soon as `keras` is imported.
+
+    Keras itself is not imported: a process that measures a .tflite file runs without it.
+    """
+    if "keras" in sys.modules:
+        _register()
+    elif not any(isinstance(finder, _AfterKeras) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterKeras(_register))
+
+
+def _register():
+    table = sys.modules["keras"].saving.get_custom_objects()
+    for module, names in SAVED.items():
+        for name in names:
+            table.setdefault(f"tfdistill>{name}", DeferredClass(module, name))
