@@ -14,8 +14,9 @@ from tfdistill.errors import ModelError, TfdistillError
 SAVED = {
     "tfdistill.compress.prune_training": ("PrunedModel",),
     "tfdistill.distill.cache_reader": ("SoftTargetCache",),
+    "tfdistill.distill.calibration": ("CalibrationError",),
     "tfdistill.distill.distiller": ("Distiller",),
-    "tfdistill.distill.report": ("CalibrationError", "TeacherReport"),
+    "tfdistill.distill.report": ("TeacherReport",),
     "tfdistill.distill.teacher_black_box": ("CallableTeacher",),
     "tfdistill.distill.teacher_files": ("SavedModelTeacher", "TFLiteTeacher"),
     "tfdistill.distill.teachers": ("Ensemble",),

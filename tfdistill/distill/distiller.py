@@ -12,10 +12,10 @@ from tfdistill.distill.cache_joined import inputs_of
 from tfdistill.distill.cache_position import following_epochs
 from tfdistill.distill.distributed import ManyDevices
 from tfdistill.distill.finite import FirstNonFinite, LooksForNonFinite, kept_where
+from tfdistill.distill.first_labels import check_labels
 from tfdistill.distill.freeze import Freeze
-from tfdistill.distill.label_loss import warn_of_wrong_space
 from tfdistill.distill.lessons import Lessons, Pass
-from tfdistill.distill.report import take_reports
+from tfdistill.distill.report import take_reports, with_reports
 from tfdistill.distill.teacher_black_box import own_errors, refuse_jit, refuse_taps
 from tfdistill.distill.teachers import as_teacher
 from tfdistill.distill.terms import by_name, make_terms
@@ -109,24 +109,23 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         Args:
             optimizer: Optimizer of the student (and of the projections).
             loss: The student's loss on the labels. May be None only if `student_loss_weight` is 0.
-            metrics: Metrics of the student's predictions.
+            metrics: Metrics of the student's predictions, and `TeacherReport`s. As in Keras, samples are weighed in `weighted_metrics` alone.
             **kwargs: Further arguments of `keras.Model.compile`: `loss_weights`, `weighted_metrics`, `jit_compile`, ...
 
         Raises:
             ConfigurationError: if there is no loss, or `jit_compile=True` and the teacher is a black box. A `ValueError`.
         """
         if loss is None and self.student_loss_weight > 0:
-            raise ConfigurationError(
-                "'loss' cannot be `None`.", "the student's loss on the labels", "give one, or train with student_loss_weight=0"
-            )
-        if metrics is not None and not isinstance(metrics, (list, tuple, dict)):
+            words = ("the student's loss on the labels", "give one, or train with student_loss_weight=0")
+            raise ConfigurationError("'loss' cannot be `None`.", *words)
+        if not isinstance(metrics, (list, tuple, dict, type(None))):
             raise ConfigurationError(f"metrics must be a list, tuple or dict, got {type(metrics)}.")
         if kwargs.get("jit_compile") is True:
             refuse_jit(self.teacher)
         for report in self.reports:
             self._tracker.untrack(report)
-        self.reports, metrics = take_reports(metrics)
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        self.reports, arguments = take_reports({**kwargs, "metrics": metrics})
+        super().compile(optimizer=optimizer, loss=loss, **arguments)
         self._looked_at_models = False
 
     @functools.wraps(keras.Model.fit)
@@ -153,8 +152,7 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         # Variables that are made here belong where the student's are.
         with self.distribute_strategy.scope():
             both = self._lessons.look_at(batch[0])
-        if self.student_loss_weight > 0 and batch[1] is not None:
-            warn_of_wrong_space(self.loss, both.y_pred, self.student)
+        check_labels(self, batch, both)
         self.built = True
         self._looked_at_models = True
 
@@ -187,7 +185,8 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
     def _loss_of_pass(self, both, x, y, sample_weight, training):
         # Through the public method, so that a subclass which overrides it is heard.
         for report in self.reports:
-            report.update_teacher_state(*(by_name(part, self.student) for part in (y, both.teacher_outputs, both.y_pred, sample_weight)))
+            weight = sample_weight if report.weighted else None
+            report.update_teacher_state(*(by_name(part, self.student) for part in (y, both.teacher_outputs, both.y_pred, weight)))
         self._passes.current = both
         try:
             return self.compute_loss(x=x, y=y, y_pred=both.y_pred, sample_weight=sample_weight, training=training)
@@ -305,10 +304,7 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         config = super().get_compile_config()
         if not config:
             return config
-        metrics = config["metrics"]
-        if self.reports:
-            metrics = [*(metrics or []), *keras.saving.serialize_keras_object(list(self.reports))]
-        return {**config, "metrics": metrics, "optimizer_built": bool(self.optimizer and self.optimizer.built)}
+        return {**with_reports(config, self.reports), "optimizer_built": bool(self.optimizer and self.optimizer.built)}
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)

@@ -32,7 +32,7 @@ def warn_of_wrong_space(loss, outputs, student):
         outputs: The student's outputs for a batch: an array, or a list or dict of arrays.
         student: The student, for its name and output names.
     """
-    for name, one, values in _by_output(loss, outputs, student):
+    for name, one, values in losses_by_output(loss, outputs, student):
         known = _known(one)
         if known is None or values.ndim < 2 or values.size == 0:
             continue
@@ -52,7 +52,7 @@ def warn_of_wrong_space(loss, outputs, student):
         )
 
 
-def _by_output(loss, outputs, student):
+def losses_by_output(loss, outputs, student):
     """Yields (name of the output or None, its loss, its values)."""
     if isinstance(outputs, collections.abc.Mapping):
         named = dict(outputs)
