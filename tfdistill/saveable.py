@@ -26,9 +26,10 @@ SAVED = {
     "tfdistill.losses.correlation": ("DIST",),
     "tfdistill.losses.decoupled": ("DecoupledKD",),
     "tfdistill.losses.features": ("HiddenStates", "Hint"),
+    "tfdistill.losses.kernels": ("CorrelationCongruence", "ProbabilisticTransfer"),
     "tfdistill.losses.logits": ("BinarySoftTargets", "LogitMatching", "SoftTargets"),
     "tfdistill.losses.regression": ("OutputMatching", "TeacherBounded"),
-    "tfdistill.losses.relations": ("CorrelationCongruence", "ProbabilisticTransfer", "RelationalKD", "SimilarityPreserving"),
+    "tfdistill.losses.relations": ("RelationalKD", "SimilarityPreserving"),
     "tfdistill.losses.schedules": ("CosineSchedule", "LinearSchedule", "PiecewiseSchedule"),
 }
 
