@@ -15,7 +15,11 @@ import tfdistill
 from tfdistill.distill.freeze import Freeze
 
 # Their LogitsDistillation has the default that computes on raw logits; saying so is our job, not their tests'.
-pytestmark = pytest.mark.filterwarnings("ignore:keras.distillation.LogitsDistillation:UserWarning")
+# The same goes for their losses on the labels, which take probabilities where their models answer logits.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:keras.distillation.LogitsDistillation:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The student's loss:UserWarning"),
+]
 
 PACKAGE = "keras.src.distillation"
 MODULES = ("distiller_test", "distillation_loss_test")

@@ -14,8 +14,9 @@ from tfdistill.errors import ModelError, TfdistillError
 SAVED = {
     "tfdistill.compress.prune_training": ("PrunedModel",),
     "tfdistill.distill.cache_reader": ("SoftTargetCache",),
+    "tfdistill.distill.calibration": ("CalibrationError",),
     "tfdistill.distill.distiller": ("Distiller",),
-    "tfdistill.distill.report": ("CalibrationError", "TeacherReport"),
+    "tfdistill.distill.report": ("TeacherReport",),
     "tfdistill.distill.teacher_black_box": ("CallableTeacher",),
     "tfdistill.distill.teacher_files": ("SavedModelTeacher", "TFLiteTeacher"),
     "tfdistill.distill.teachers": ("Ensemble",),
@@ -25,9 +26,10 @@ SAVED = {
     "tfdistill.losses.correlation": ("DIST",),
     "tfdistill.losses.decoupled": ("DecoupledKD",),
     "tfdistill.losses.features": ("HiddenStates", "Hint"),
+    "tfdistill.losses.kernels": ("CorrelationCongruence", "ProbabilisticTransfer"),
     "tfdistill.losses.logits": ("BinarySoftTargets", "LogitMatching", "SoftTargets"),
     "tfdistill.losses.regression": ("OutputMatching", "TeacherBounded"),
-    "tfdistill.losses.relations": ("CorrelationCongruence", "ProbabilisticTransfer", "RelationalKD", "SimilarityPreserving"),
+    "tfdistill.losses.relations": ("RelationalKD", "SimilarityPreserving"),
     "tfdistill.losses.schedules": ("CosineSchedule", "LinearSchedule", "PiecewiseSchedule"),
 }
 

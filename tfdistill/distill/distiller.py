@@ -11,9 +11,11 @@ from tfdistill.distill import first_batch, models
 from tfdistill.distill.cache_joined import inputs_of
 from tfdistill.distill.cache_position import following_epochs
 from tfdistill.distill.distributed import ManyDevices
+from tfdistill.distill.finite import FirstNonFinite, LooksForNonFinite, kept_where
+from tfdistill.distill.first_labels import check_labels
 from tfdistill.distill.freeze import Freeze
 from tfdistill.distill.lessons import Lessons, Pass
-from tfdistill.distill.report import take_reports
+from tfdistill.distill.report import take_reports, with_reports
 from tfdistill.distill.teacher_black_box import own_errors, refuse_jit, refuse_taps
 from tfdistill.distill.teachers import as_teacher
 from tfdistill.distill.terms import by_name, make_terms
@@ -23,7 +25,7 @@ from tfdistill.saveable import checks_config
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
-class Distiller(ManyDevices, keras.Model):
+class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
     """Trains a student on the labels and on what a teacher knows (Hinton et al., 2015, "Distilling the Knowledge in a Neural Network").
 
     A drop-in for `keras.distillation.Distiller`: the same arguments, `compile`, `fit`, metric names, and Keras's own distillation losses. The loss is
@@ -32,7 +34,8 @@ class Distiller(ManyDevices, keras.Model):
 
     where `sample_weight` (and `class_weight`) weigh both of the first two, and the penalties (`kernel_regularizer`, `add_loss`) are those that the
     student has anyway. Student and teacher each run once per step, layers inside them included; evaluation runs both with `training=False`. A batch
-    without labels is taught by the teacher alone.
+    without labels is taught by the teacher alone. A step in which the teacher, the student or the loss is NaN or infinite changes no weights; it is said within
+    the epoch, and where the teacher is the cause `fit` ends with a `DataError`.
 
     Args:
         teacher: A trained `keras.Model`, or anything that `as_teacher` makes one of: a tf_keras model, the path of a .tflite file or SavedModel folder, a
@@ -93,6 +96,7 @@ class Distiller(ManyDevices, keras.Model):
         self.student_loss_tracker = keras.metrics.Mean(name="student_loss")
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.total_loss_tracker = SameAs(lambda: self._loss_tracker, name="total_loss")
+        self.first_non_finite = FirstNonFinite()
         self.schedule_trackers = {name: LastValue(name=name) for name in self._lessons.scheduled(0)}
         # Keras restores what a loaded model is built from only while it says that it is not built.
         self.built = bool(student.built and self._lessons.shapes_known)
@@ -105,24 +109,23 @@ class Distiller(ManyDevices, keras.Model):
         Args:
             optimizer: Optimizer of the student (and of the projections).
             loss: The student's loss on the labels. May be None only if `student_loss_weight` is 0.
-            metrics: Metrics of the student's predictions.
+            metrics: Metrics of the student's predictions, and `TeacherReport`s. As in Keras, samples are weighed in `weighted_metrics` alone.
             **kwargs: Further arguments of `keras.Model.compile`: `loss_weights`, `weighted_metrics`, `jit_compile`, ...
 
         Raises:
             ConfigurationError: if there is no loss, or `jit_compile=True` and the teacher is a black box. A `ValueError`.
         """
         if loss is None and self.student_loss_weight > 0:
-            raise ConfigurationError(
-                "'loss' cannot be `None`.", "the student's loss on the labels", "give one, or train with student_loss_weight=0"
-            )
-        if metrics is not None and not isinstance(metrics, (list, tuple, dict)):
+            words = ("the student's loss on the labels", "give one, or train with student_loss_weight=0")
+            raise ConfigurationError("'loss' cannot be `None`.", *words)
+        if not isinstance(metrics, (list, tuple, dict, type(None))):
             raise ConfigurationError(f"metrics must be a list, tuple or dict, got {type(metrics)}.")
         if kwargs.get("jit_compile") is True:
             refuse_jit(self.teacher)
         for report in self.reports:
             self._tracker.untrack(report)
-        self.reports, metrics = take_reports(metrics)
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        self.reports, arguments = take_reports({**kwargs, "metrics": metrics})
+        super().compile(optimizer=optimizer, loss=loss, **arguments)
         self._looked_at_models = False
 
     @functools.wraps(keras.Model.fit)
@@ -148,7 +151,8 @@ class Distiller(ManyDevices, keras.Model):
             return
         # Variables that are made here belong where the student's are.
         with self.distribute_strategy.scope():
-            self._lessons.look_at(batch[0])
+            both = self._lessons.look_at(batch[0])
+        check_labels(self, batch, both)
         self.built = True
         self._looked_at_models = True
 
@@ -161,7 +165,11 @@ class Distiller(ManyDevices, keras.Model):
             loss = self._loss_of_pass(Pass(y_pred, features, *told), x, y, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, weights), weights, strict=True))
+        gradients = tape.gradient(scaled, weights)
+        # An optimizer that scales the loss looks for overflow itself: it skips such a step, and scales less.
+        scales = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+        finite = self.first_non_finite.note(told[0], y_pred, loss, [] if scales else gradients)
+        self.optimizer.apply_gradients(zip(gradients if scales else kept_where(finite, gradients), weights, strict=True))
         return self._metrics_after(loss, x, y, y_pred, sample_weight)
 
     def test_step(self, data):
@@ -177,7 +185,8 @@ class Distiller(ManyDevices, keras.Model):
     def _loss_of_pass(self, both, x, y, sample_weight, training):
         # Through the public method, so that a subclass which overrides it is heard.
         for report in self.reports:
-            report.update_teacher_state(*(by_name(part, self.student) for part in (y, both.teacher_outputs, both.y_pred, sample_weight)))
+            weight = sample_weight if report.weighted else None
+            report.update_teacher_state(*(by_name(part, self.student) for part in (y, both.teacher_outputs, both.y_pred, weight)))
         self._passes.current = both
         try:
             return self.compute_loss(x=x, y=y, y_pred=both.y_pred, sample_weight=sample_weight, training=training)
@@ -295,10 +304,7 @@ class Distiller(ManyDevices, keras.Model):
         config = super().get_compile_config()
         if not config:
             return config
-        metrics = config["metrics"]
-        if self.reports:
-            metrics = [*(metrics or []), *keras.saving.serialize_keras_object(list(self.reports))]
-        return {**config, "metrics": metrics, "optimizer_built": bool(self.optimizer and self.optimizer.built)}
+        return {**with_reports(config, self.reports), "optimizer_built": bool(self.optimizer and self.optimizer.built)}
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)

@@ -75,6 +75,9 @@ class Lessons:
         Args:
             x: Inputs.
 
+        Returns:
+            `Pass`: what both models answered.
+
         Raises:
             DataError: if the teacher answers NaN.
             ModelError: if outputs or features cannot be compared.
@@ -94,6 +97,7 @@ class Lessons:
             pair = self._pair(term, both)
             if all(hasattr(side, "dtype") for side in pair):
                 term.loss.check_first_batch(*(np.asarray(keras.ops.convert_to_numpy(side)) for side in pair))
+        return both
 
     def loss(self, both, y, sample_weight, step):
         """Weighted sum of all terms.

@@ -3,67 +3,13 @@
 import keras
 from keras import ops
 
+from tfdistill import tasks
+from tfdistill.distill.calibration import CalibrationError, class_indices, probabilities, spread
 from tfdistill.errors import ConfigurationError, ModelError
-from tfdistill.losses.reduction import at_least_float32
+from tfdistill.losses import spaces
 from tfdistill.saveable import checks_config
 
-OUTPUTS = ("logits", "log_probabilities", "probabilities", "numbers")
-
-
-@keras.saving.register_keras_serializable(package="tfdistill")
-class CalibrationError(keras.metrics.Metric):
-    """Expected calibration error: how far confidence and accuracy lie apart.
-
-    Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599. The predictions are sorted by confidence (the largest probability) into
-    `bins` bins of equal width, (0, 1/bins], ..., (1 - 1/bins, 1]; the error is the mean over samples of |accuracy of the bin - mean confidence of the bin|.
-
-    Args:
-        outputs: The space of the predictions: "logits", "log_probabilities" or "probabilities".
-        bins: Number of bins, at least 1. 15 in the paper.
-        name: Name of the metric.
-
-    Raises:
-        ConfigurationError: if a setting is out of range.
-    """
-
-    def __init__(self, outputs="logits", bins=15, name="calibration_error"):
-        super().__init__(name=name)
-        if outputs not in OUTPUTS[:3]:
-            raise ConfigurationError(f"outputs is {outputs!r}.", f"one of {OUTPUTS[:3]}")
-        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-            raise ConfigurationError(f"bins is {bins!r}.", "a whole number of at least 1")
-        self.outputs, self.bins = outputs, bins
-        # Per bin: sum of weights, of confidences, of right answers.
-        self.sums = self.add_variable(shape=(3, bins), initializer="zeros", name="sums")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds a batch.
-
-        Args:
-            y_true: Class indices `(batch, ...)` or `(batch, ..., 1)`, or one-hot (or soft) labels `(batch, ..., classes)`.
-            y_pred: `(batch, ..., classes)`, or `(batch, ..., 1)` for one yes-no answer.
-            sample_weight: None or `(batch,)`.
-        """
-        p = probabilities(y_pred, self.outputs)
-        confidence = ops.reshape(ops.max(p, axis=-1), (-1,))
-        right = ops.reshape(ops.cast(ops.equal(ops.argmax(p, axis=-1), class_indices(y_true, y_pred)), "float32"), (-1,))
-        weight = _spread(sample_weight, p)
-        place = ops.clip(ops.cast(ops.ceil(confidence * self.bins), "int32") - 1, 0, self.bins - 1)
-        member = ops.one_hot(place, self.bins, dtype="float32")
-        rows = ops.stack([weight, weight * confidence, weight * right])
-        self.sums.assign_add(ops.matmul(rows, member))
-
-    def result(self):
-        weight, confidence, right = ops.unstack(self.sums.value, 3)
-        return ops.sum(ops.abs(right - confidence)) / ops.maximum(ops.sum(weight), keras.config.epsilon())
-
-    def get_config(self):
-        return {"outputs": self.outputs, "bins": self.bins, "name": self.name}
-
-    @classmethod
-    @checks_config
-    def from_config(cls, config):
-        return cls(**config)
+OUTPUTS = (*spaces.SPACES, "numbers")
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -76,7 +22,8 @@ class TeacherReport(keras.metrics.Metric):
     - `agreement`: share of samples for which student and teacher choose the same class;
     - `student_calibration_error`, `teacher_calibration_error`: see `CalibrationError`;
 
-    and for each metric in `metrics` the teacher's value of it as `teacher_<name>`. Batches without labels count for the agreement only.
+    and for each metric in `metrics` the teacher's value of it as `teacher_<name>`. Batches without labels count for the agreement only. As with Keras's own metrics, a
+    report in `compile(metrics=...)` does not weigh samples, and one in `compile(weighted_metrics=...)` does, by `sample_weight` and `class_weight`.
 
     Args:
         metrics: Further Keras metric objects or names, evaluated on the teacher's outputs. Required for "numbers", where nothing else is reported.
@@ -87,7 +34,8 @@ class TeacherReport(keras.metrics.Metric):
         name: Name of the metric.
 
     Raises:
-        ConfigurationError: if a setting is out of range.
+        ConfigurationError: if a setting is out of range; at the first batch of `fit`, if the outputs are in another space than `outputs` says, or the task (read from the
+            loss and the labels) is not one of classes that exclude one another.
     """
 
     def __init__(self, metrics=(), outputs="logits", teacher_outputs=None, bins=15, output=None, name="teacher_report"):
@@ -108,6 +56,8 @@ class TeacherReport(keras.metrics.Metric):
             )
         self.outputs, self.teacher_outputs, self.bins, self.output = outputs, teacher_outputs, bins, output
         self.teacher_metrics = [_metric(m) for m in metrics]
+        # Set by the Distiller: whether it stands among the `weighted_metrics`.
+        self.weighted = False
         self.accuracy = self.agreement = None
         if outputs != "numbers":
             self.accuracy, self.agreement = keras.metrics.Mean(name="teacher_accuracy"), keras.metrics.Mean(name="agreement")
@@ -142,7 +92,7 @@ class TeacherReport(keras.metrics.Metric):
         )
         if self.agreement is not None:
             theirs, ours = probabilities(teacher_outputs, self.teacher_outputs), probabilities(student_outputs, self.outputs)
-            weight = _spread(sample_weight, theirs)
+            weight = spread(sample_weight, theirs)
             chosen = ops.argmax(theirs, axis=-1)
             same = ops.cast(ops.equal(chosen, ops.argmax(ours, axis=-1)), "float32")
             self.agreement.update_state(ops.reshape(same, (-1,)), sample_weight=weight)
@@ -155,6 +105,51 @@ class TeacherReport(keras.metrics.Metric):
             self.calibration["student"].update_state(y, student_outputs, sample_weight)
         for metric in self.teacher_metrics:
             metric.update_state(y, teacher_outputs, sample_weight)
+
+    def check_first_batch(self, y, teacher_outputs, student_outputs, loss=None):
+        """Checks that the report fits the outputs and their task.
+
+        Args:
+            y: Labels, or None.
+            teacher_outputs: As in `update_teacher_state`.
+            student_outputs: As in `update_teacher_state`.
+            loss: The student's loss on this output, from which the task is read, or None.
+
+        Raises:
+            ConfigurationError: if classes are reported of numbers or of yes-no decisions, or a side answers in another space than was said.
+        """
+        if self.outputs == "numbers":
+            return
+        y, *sides = (_output(value, self.output) for value in (y, teacher_outputs, student_outputs))
+        named = f", output={self.output!r}" if self.output else ""
+        shape = tuple(sides[1].shape)
+        task = tasks.infer_task(shape, None if y is None else ops.convert_to_numpy(y), loss)
+        if task in ("regression", "multilabel"):
+            metric = (
+                "MeanAbsoluteError()"
+                if task == "regression"
+                else f"BinaryAccuracy(threshold={0.0 if self.teacher_outputs == 'logits' else 0.5})"
+            )
+            raise ConfigurationError(
+                f"The TeacherReport scores classes that exclude one another, but the task is {task}: the loss is {tasks.loss_name(loss)}, the outputs have the shape "
+                f"{shape}.",
+                "metrics that fit the task",
+                f"TeacherReport(metrics=[keras.metrics.{metric}], outputs='numbers'{named})",
+            )
+        for side, values, said in zip(("teacher", "student"), sides, (self.teacher_outputs, self.outputs), strict=True):
+            values = ops.convert_to_numpy(values)
+            if values.ndim < 2 or values.shape[-1] < 2:
+                continue
+            found = spaces.class_space(values)
+            # Log-probabilities are logits as well.
+            if found != said and not (said == "logits" and found == "log_probabilities"):
+                fixed = {"teacher": self.teacher_outputs, "student": self.outputs, side: found}
+                raise ConfigurationError(
+                    f"The TeacherReport takes the {side}'s outputs for {said.replace('_', '-')}, but in the first batch they are {found.replace('_', '-')}: calibration "
+                    "errors would be wrong.",
+                    "the space of each side's outputs",
+                    f"TeacherReport(outputs={fixed['student']!r}, teacher_outputs={fixed['teacher']!r}{named})",
+                )
 
     def update_state(self, *args, **kwargs):
         """Raises: labels and predictions alone say nothing of the teacher.
@@ -194,18 +189,35 @@ class TeacherReport(keras.metrics.Metric):
         return cls(**{**config, "metrics": [keras.metrics.deserialize(m) for m in config["metrics"]]})
 
 
-def take_reports(metrics):
+def take_reports(arguments):
     """Parts the metrics that are fed with the teacher's outputs from the others.
 
     Args:
-        metrics: List, tuple or dict of metrics, or None, as `compile` takes them.
+        arguments: Dict of arguments of `compile`.
 
     Returns:
-        List of `TeacherReport`s, and the other metrics.
+        List of `TeacherReport`s, and the arguments without them. Those of `weighted_metrics` weigh samples, those of `metrics` do not, as Keras has it.
     """
-    if not isinstance(metrics, (list, tuple)):
-        return [], metrics
-    return [m for m in metrics if isinstance(m, TeacherReport)], [m for m in metrics if not isinstance(m, TeacherReport)]
+    reports, rest = [], dict(arguments)
+    for kind in ("metrics", "weighted_metrics"):
+        metrics = rest.get(kind)
+        if isinstance(metrics, (list, tuple)):
+            own = [m for m in metrics if isinstance(m, TeacherReport)]
+            for report in own:
+                report.weighted = kind == "weighted_metrics"
+            reports += own
+            rest[kind] = [m for m in metrics if not isinstance(m, TeacherReport)]
+    return reports, rest
+
+
+def with_reports(config, reports):
+    """Puts reports back among the serialized arguments of `compile` that they were taken from."""
+    config = dict(config)
+    for kind, weighted in (("metrics", False), ("weighted_metrics", True)):
+        own = [report for report in reports if report.weighted == weighted]
+        if own:
+            config[kind] = [*(config.get(kind) or []), *keras.saving.serialize_keras_object(own)]
+    return config
 
 
 def _output(values, name):
@@ -221,50 +233,6 @@ def _output(values, name):
             mend="give one TeacherReport(output=...) for each that counts",
         )
     return values[name]
-
-
-def probabilities(values, space):
-    """Probabilities of classes out of a model's outputs; one yes-no answer becomes the two classes "no" and "yes".
-
-    Args:
-        values: `(batch, ..., classes)`, or `(batch, ..., 1)`.
-        space: "logits", "log_probabilities" or "probabilities".
-
-    Returns:
-        `(batch, ..., classes)`, float32 or wider.
-    """
-    values = at_least_float32(ops.convert_to_tensor(values))
-    if len(values.shape) < 2:
-        raise ModelError(f"The outputs have the shape {tuple(values.shape)}.", "(batch, classes) or (batch, ..., classes)")
-    if values.shape[-1] == 1:
-        yes = ops.sigmoid(values) if space == "logits" else ops.exp(values) if space == "log_probabilities" else values
-        return ops.concatenate([1.0 - yes, yes], axis=-1)
-    return values if space == "probabilities" else ops.softmax(values, axis=-1)
-
-
-def class_indices(y, outputs):
-    """Class indices out of labels, which may be indices (with or without a last axis of 1) or one-hot.
-
-    Args:
-        y: Labels.
-        outputs: The outputs that they belong to, `(batch, ..., classes)`.
-
-    Returns:
-        int32, `(batch, ...)`.
-    """
-    y = ops.convert_to_tensor(y)
-    if len(y.shape) == len(outputs.shape):
-        y = ops.squeeze(y, axis=-1) if y.shape[-1] == 1 else ops.argmax(y, axis=-1)
-    return ops.cast(y, "int32")
-
-
-def _spread(sample_weight, p):
-    """One weight for each position of each sample, flat."""
-    ones = ops.ones(ops.shape(p)[:-1], dtype="float32")
-    if sample_weight is not None:
-        weight = ops.cast(ops.convert_to_tensor(sample_weight), "float32")
-        ones = ones * ops.reshape(weight, (*ops.shape(weight), *(1,) * (len(ones.shape) - len(weight.shape))))
-    return ops.reshape(ones, (-1,))
 
 
 def _metric(metric):

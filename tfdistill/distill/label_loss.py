@@ -1,0 +1,105 @@
+"""Does the student's loss on the labels take what the student answers: logits or probabilities?"""
+
+import collections.abc
+import functools
+import warnings
+
+import keras
+import numpy as np
+
+from tfdistill.losses import spaces
+
+# Functions of Keras's losses that take probabilities unless they are told from_logits=True -> the class to write, and whether the classes exclude one another.
+_LOSSES = {
+    "categorical_crossentropy": ("CategoricalCrossentropy", True),
+    "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", True),
+    "categorical_focal_crossentropy": ("CategoricalFocalCrossentropy", True),
+    "binary_crossentropy": ("BinaryCrossentropy", False),
+    "binary_focal_crossentropy": ("BinaryFocalCrossentropy", False),
+}
+_CLASSES = {name: (name, exclusive) for name, exclusive in _LOSSES.values()}
+
+
+def warn_of_wrong_space(loss, outputs, student):
+    """Warns where a loss is told the wrong space of the student's outputs, with the line to write.
+
+    Keras trains on either way, and wrongly: probabilities are clipped out of logits, or a second softmax flattens probabilities. That the outputs are logits is
+    certain where one is negative or above 1. That they are probabilities is said where all rows sum to one, or where at least 16 different yes-no outputs lie
+    between 0 and 1.
+
+    Args:
+        loss: The loss as `compile` takes it: a name, a function, a `keras.losses.Loss`, or a list or dict of these.
+        outputs: The student's outputs for a batch: an array, or a list or dict of arrays.
+        student: The student, for its name and output names.
+    """
+    for name, one, values in losses_by_output(loss, outputs, student):
+        known = _known(one)
+        if known is None or values.ndim < 2 or values.size == 0:
+            continue
+        (cls, exclusive), from_logits = known
+        found = _space(values, exclusive)
+        if found is None or (found == "logits") == from_logits:
+            continue
+        where = f"output '{name}' of the student '{student.name}'" if name else f"the student '{student.name}'"
+        told = f"from_logits={from_logits}" + ("" if from_logits else ", the default")
+        last = "softmax" if exclusive else "sigmoid"
+        other = f"end the student without its {last}" if from_logits else f"end the student with a {last}"
+        warnings.warn(
+            f"The student's loss {cls} ({told}) takes {'logits' if from_logits else 'probabilities'}, but {where} answers {found}: from {values.min():.4g} to "
+            f"{values.max():.4g} in the first batch. It would learn little or nothing from the labels. Write loss=keras.losses.{cls}(from_logits={not from_logits}), or "
+            f"{other}.",
+            stacklevel=4,
+        )
+
+
+def losses_by_output(loss, outputs, student):
+    """Yields (name of the output or None, its loss, its values)."""
+    if isinstance(outputs, collections.abc.Mapping):
+        named = dict(outputs)
+    elif isinstance(outputs, (list, tuple)):
+        names = getattr(student, "output_names", None) or []
+        named = dict(zip(names if len(names) == len(outputs) else range(len(outputs)), outputs, strict=True))
+    else:
+        named = {(getattr(student, "output_names", None) or [None])[0]: outputs}
+    for index, (name, values) in enumerate(named.items()):
+        if isinstance(loss, collections.abc.Mapping):
+            one = loss.get(name)
+        elif isinstance(loss, (list, tuple)):
+            one = loss[index] if len(loss) == len(named) else None
+        else:
+            one = loss
+        if hasattr(values, "dtype"):
+            yield name if len(named) > 1 else None, one, np.asarray(keras.ops.convert_to_numpy(values), "float64")
+
+
+def _known(loss):
+    """The class and kind of a loss of Keras that can be told `from_logits`, and what it is told; None of any other loss."""
+    if isinstance(loss, str):
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError:
+            return None
+    if isinstance(loss, functools.partial):
+        row = _LOSSES.get(getattr(loss.func, "__name__", None)) if _of_keras(loss.func) else None
+        return row and (row, bool(loss.keywords.get("from_logits", False)))
+    if isinstance(loss, keras.losses.Loss):
+        row = _CLASSES.get(type(loss).__name__) if _of_keras(type(loss)) else None
+        return row and (row, bool(loss.get_config().get("from_logits", False)))
+    row = _LOSSES.get(getattr(loss, "__name__", None)) if _of_keras(loss) else None
+    return row and (row, False)
+
+
+def _of_keras(thing):
+    return str(getattr(thing, "__module__", "")).partition(".")[0] == "keras"
+
+
+def _space(values, exclusive):
+    """ "logits", "probabilities", or None where it cannot be told."""
+    if exclusive and values.shape[-1] == 1:
+        return None
+    if (values < 0).any() or (values > 1 + spaces.SUM_TOLERANCE).any():
+        return "logits"
+    if exclusive:
+        # A last layer that starts at zero gives zeros, and no probabilities are all zero.
+        return "probabilities" if spaces.class_space(values) == "probabilities" else None if values.any() else "logits"
+    return "probabilities" if spaces.looks_binary(values) else None
