@@ -230,7 +230,9 @@ def test_values_come_back_as_they_were(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [object(), len, np.array(["a"]), np.array([None]), {1, 2}, pathlib.Path(), lambda: 0, keras.Model], ids=str
+    "value",
+    [object(), len, np.array(["a"]), np.array([None]), {1, 2}, pathlib.Path(), lambda: 0, keras.Model],
+    ids=lambda value: type(value).__name__,
 )
 def test_other_values_are_no_part_of_a_state(value):
     assert not backup_file.encodable(value)
