@@ -161,7 +161,7 @@ def load_signed(kind, path):
     if _checksum(whole["content"]) != whole["sha256"]:
         raise DataError(f"'{path}' is damaged: its content does not have the checksum that it carries.", mend=_AGAIN)
     settings = whole["content"].get("settings", whole["content"])
-    found = settings.get("format", FORMAT) if isinstance(settings, dict) else None
+    found = settings.get("format", FORMAT) if isinstance(settings, dict) else FORMAT
     if found not in READABLE:
         raise DataError(f"'{path}' has the format {found}.", f"format {FORMAT}", "label again with this version of the library")
     return kind.from_dict(whole["content"], path), whole["sha256"]
