@@ -39,7 +39,7 @@ def check_parity(keras_model, tf_keras_model, *, inputs=None, seed=0, tolerance=
     """Compares the outputs of a Keras 3 model and its tf_keras counterpart, and raises if they differ.
 
     Layer by layer is compared, on equal inputs: outputs alone tell too little. Those that differ may be those of a net that multiplies rounding, and those that
-    agree may come from a softmax that is 1 whatever is wrong before it. What two layers may differ by is what rounding does to them: see `parity_layers`.
+    agree may come from a softmax that is 1 whatever is wrong before it. What two layers may differ by is what rounding does to them: see `tfdistill.bridge.parity.layers`.
     Neither model is changed: in training mode, moving statistics are put back.
 
     Args:

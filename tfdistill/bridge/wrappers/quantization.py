@@ -27,7 +27,7 @@ class QuantizedWeight(typing.NamedTuple):
 
     Attributes:
         path: Where it is, from the layer on: `"kernel"`, `"_query_dense.kernel"`.
-        bits: 8, 4 or `quantize_rounding.FLOAT`.
+        bits: 8, 4 or `tfdistill.bridge.integer.rounding.FLOAT`.
         axes: Its axes that have a scale for each index; empty for one scale.
         sparse: Whether the zeros that it has at the start stay.
         clusters: Number of values that it has at the start and keeps, over all channels where each has its own; 0 where it is free.
@@ -47,7 +47,7 @@ class Quantization(typing.NamedTuple):
         weights: Its weights that are.
         activations: Paths of the activation functions whose input is an integer tensor of its own: `"activation"`.
         output: Whether its output is quantized; not where the converter fuses the next layer into this one.
-        form: Name in `quantize_forms.FORMS` of how it is computed instead of by itself, so that every integer tensor inside can be quantized; empty for
+        form: Name in `tfdistill.bridge.integer.layers.FORMS` of how it is computed instead of by itself, so that every integer tensor inside can be quantized; empty for
             the layer's own call.
         observed: Whether nothing is rounded until a file is made (`as_in_the_file`): training only measures the ranges.
     """

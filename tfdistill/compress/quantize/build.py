@@ -14,7 +14,7 @@ def build(opened, decided, quantize_inputs=True):
 
     Args:
         opened: `graph.Opened` of the model.
-        decided: Dict of path to `quantize_scheme.Treatment`.
+        decided: Dict of path to `LayerQuantization`.
         quantize_inputs: Whether float inputs are rounded.
     """
     pairs = []

@@ -12,7 +12,7 @@ from tfdistill.records import Record
 from tfdistill.utils.files import open_regular, write_whole
 from tfdistill.version import __version__
 
-# Of format 1 the rows have no scales (see `cache_format`): it is read, and an unfinished cache of it is gone on with.
+# Of format 1 the rows have no scales (see `tfdistill.distill.cache.format`): it is read, and an unfinished cache of it is gone on with.
 FORMAT, READABLE = 2, (1, 2)
 MANIFEST, PLAN = "manifest.json", "plan.json"
 
