@@ -14,7 +14,7 @@ WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow zoo lint format clean
+.PHONY: setup demo test test-slow quick zoo lint format clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,11 @@ test-slow: $(STAMP)
 # All models of tests/zoo, 40 minutes to an hour on two cores: records in runs/zoo, the table in docs/coverage.md.
 zoo: $(STAMP)
 	$(BIN)/python tests/zoo/run_zoo.py
+
+# The fast tests of one room: make quick ROOM=losses
+quick: $(STAMP)
+	@test -n "$(ROOM)" -a -d "tests/$(ROOM)" || { echo "Say which room: make quick ROOM=losses (bridge, compress, distill, runtime, tflite, ...)" >&2; exit 1; }
+	$(BIN)/python -m pytest -n $(WORKERS) tests/$(ROOM)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ setup(
         "typer>=0.12",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["tfdistill=tfdistill.cli:main"]},
+    entry_points={"console_scripts": ["tfdistill=tfdistill.cli.app:main"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

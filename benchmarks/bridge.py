@@ -17,11 +17,11 @@ import time
 import keras
 import numpy as np
 
+from tfdistill.bridge import to_tf_keras
 from tfdistill.compress import QuantizeAware
 from tfdistill.host import HostFingerprint, fingerprint
-from tfdistill.legacy import to_tf_keras
-from tfdistill.progress import track
 from tfdistill.records import Record
+from tfdistill.utils.progress import track
 
 
 @dataclasses.dataclass(frozen=True)

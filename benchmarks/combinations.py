@@ -17,13 +17,14 @@ import tempfile
 import keras
 import numpy as np
 
-from tfdistill import datasets, export_tflite
+from tfdistill import export_tflite
 from tfdistill.compress import Cluster, Prune, QuantizeAware
+from tfdistill.demo import datasets
 from tfdistill.demo.run import Demo, Plan, accuracy, steps_per_epoch
 from tfdistill.host import HostFingerprint, fingerprint
-from tfdistill.progress import progress
 from tfdistill.records import Record
-from tfdistill.tflite import check_file
+from tfdistill.tflite import check_preserved_structure
+from tfdistill.utils.progress import progress
 
 PLAN = Plan(teacher_epochs=5, student_epochs=8, pruning_epochs=4, quantizing_epochs=2)
 CLUSTERING_EPOCHS = 2
@@ -138,7 +139,7 @@ def exported(model, data, variant, promises):
         path = pathlib.Path(folder) / "model.tflite"
         record = export_tflite(model, path, variant, calibration=data.x_train[:256], verify_on=(data.x_test, data.y_test))
         if promises:
-            check_file(path, model)
+            check_preserved_structure(path, model)
         content = path.read_bytes()
     return record.accuracy, len(content), len(gzip.compress(content, 9, mtime=0))
 

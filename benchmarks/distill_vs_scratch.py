@@ -12,12 +12,13 @@ import warnings
 import keras
 import numpy as np
 
-from tfdistill import Distiller, datasets
+from tfdistill import Distiller
+from tfdistill.demo import datasets
 from tfdistill.demo.run import PLANS, Demo
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.losses import SoftTargets
-from tfdistill.progress import progress
 from tfdistill.records import Record
+from tfdistill.utils.progress import progress
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,12 +22,12 @@ import keras
 import numpy as np
 
 from tfdistill import BackupAndRestore, Distiller, SoftTargetCache, soft_targets
+from tfdistill.bridge import to_tf_keras  # noqa: F401  (imports what every fork needs)
+from tfdistill.bridge.imports import tf_keras, tfmot
 from tfdistill.compress import Cluster, Prune, QuantizeAware
-from tfdistill.distill import backup_file
-from tfdistill.files import clear_leftovers, is_temporary
-from tfdistill.legacy import to_tf_keras  # noqa: F401  (imports what every fork needs)
-from tfdistill.legacy.door import tf_keras, tfmot
+from tfdistill.distill.backup import file
 from tfdistill.losses import SoftTargets
+from tfdistill.utils.files import clear_leftovers, is_temporary
 
 N, BATCH, STEPS = 44, 8, 6
 SAVE_EVERY = 2
@@ -108,8 +108,8 @@ def train(kind, folder, epochs, end, pipe=None):
     model, fit, callbacks = KINDS[kind](folder)
     if pipe is not None:
         callbacks += [Tell(pipe), BackupAndRestore(folder / "backup", SAVE_EVERY)]
-        write = backup_file.write
-        backup_file.write = lambda *args: (os.write(pipe, EVENTS["write"]), write(*args))
+        write = file.write
+        file.write = lambda *args: (os.write(pipe, EVENTS["write"]), write(*args))
     model.fit(**fit, epochs=epochs, callbacks=callbacks, verbose=0, shuffle=kind not in ("cache",))
     values = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
     np.savez(f"{end}.part.npz", *values)

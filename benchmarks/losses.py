@@ -15,11 +15,12 @@ import pathlib
 import keras
 import numpy as np
 
-from tfdistill import Distiller, datasets, losses
+from tfdistill import Distiller, losses
+from tfdistill.demo import datasets
 from tfdistill.demo.run import PLANS, Demo
 from tfdistill.host import HostFingerprint, fingerprint
-from tfdistill.progress import progress
 from tfdistill.records import Record
+from tfdistill.utils.progress import progress
 
 SOFT = losses.SoftTargets(4.0)
 LAST = {"teacher_layer": "block_4", "student_layer": "block_2"}  # (4, 4, 128) and (4, 4, 32) on digits
@@ -138,7 +139,7 @@ def measure(arguments):
         record.save(path)
         return record
 
-    with progress("Trainings", total=arguments.seeds * (len(ROWS) + 2)) as advance:
+    with progress("ChainRunner", total=arguments.seeds * (len(ROWS) + 2)) as advance:
         for seed in range(arguments.seeds):
             missing = [name for name in ROWS if len(found.get(name, ())) <= seed]
             if not missing:

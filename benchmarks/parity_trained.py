@@ -14,11 +14,11 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
+from tfdistill.bridge import check_parity, to_tf_keras
 from tfdistill.errors import BridgeError
 from tfdistill.host import HostFingerprint, fingerprint
-from tfdistill.legacy import check_parity, to_tf_keras
-from tfdistill.progress import track
 from tfdistill.records import Record
+from tfdistill.utils.progress import track
 
 FAMILIES = {
     "MobileNet": {"alpha": 0.25},

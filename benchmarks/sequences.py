@@ -12,8 +12,8 @@ import dataclasses
 import keras
 import numpy as np
 
-from tfdistill import Distiller, datasets
-from tfdistill.demo import models
+from tfdistill import Distiller
+from tfdistill.demo import datasets, models
 from tfdistill.demo.run import Demo, Plan
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.losses import AttentionMaps, HiddenStates, SoftTargets

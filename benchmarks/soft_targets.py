@@ -21,12 +21,12 @@ import keras
 import numpy as np
 
 from tfdistill.distill import Distiller
-from tfdistill.distill.cache_reader import SoftTargetCache
-from tfdistill.distill.soft_targets import soft_targets
+from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.losses import SoftTargets
-from tfdistill.progress import track
 from tfdistill.records import Record
+from tfdistill.utils.progress import track
 
 ELEMENTS, SIDE, CLASSES, BATCH = 8192, 16, 10, 64
 READ = (10_000, 100_000)
@@ -127,7 +127,7 @@ def labelling_data():
 
 def labelling(folder):
     """Shards per second of two workers divided by those of one, while all workers are at work: starting Ray and loading teachers is not counted."""
-    from tfdistill.distill.labelling import label
+    from tfdistill.distill.cache.ray_workers import label
 
     path = folder / "heavy.keras"
     net(96, "heavy", 48).save(path)

@@ -18,13 +18,13 @@ import typing
 import keras
 import numpy as np
 
-from tfdistill import Distiller, datasets, losses
-from tfdistill.demo import models
+from tfdistill import Distiller, losses
+from tfdistill.demo import datasets, models
 from tfdistill.demo.run import cross_entropy
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.losses import Hint, SoftTargets
-from tfdistill.progress import track
 from tfdistill.records import Record
+from tfdistill.utils.progress import track
 
 TEMPERATURE, SHARE = 4.0, 0.1
 # Large enough that computing weighs more than starting operations does.

@@ -15,7 +15,7 @@ import typing
 
 import pytest
 
-from tfdistill.distill import cache_manifest
+from tfdistill.distill.cache import manifest
 from tfdistill.errors import DataError
 from tfdistill.records import Record, read_json
 
@@ -316,18 +316,18 @@ def test_signed_manifests_too(content, tmp_path):
     path = tmp_path / "manifest.json"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"manifest\.json' is damaged"):
-        cache_manifest.load_signed(cache_manifest.Manifest, path)
+        manifest.load_signed(manifest.Manifest, path)
 
 
 @pytest.mark.parametrize("change", [{"elements": "7"}, {"settings": 5}, {"shards": [5]}], ids=str)
 def test_a_signed_manifest_with_wrong_types(change, tmp_path):
-    values = {**made(cache_manifest.Manifest, random.Random(SEED)).to_dict(), **change}
+    values = {**made(manifest.Manifest, random.Random(SEED)).to_dict(), **change}
     if isinstance(values["settings"], dict):
-        values["settings"]["format"] = cache_manifest.FORMAT
+        values["settings"]["format"] = manifest.FORMAT
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps({"sha256": cache_manifest._checksum(values), "content": values}))
+    path.write_text(json.dumps({"sha256": manifest._checksum(values), "content": values}))
     with pytest.raises(DataError, match=rf"manifest\.json' holds no Manifest, which cannot be made: the field '{next(iter(change))}"):
-        cache_manifest.load_signed(cache_manifest.Manifest, path)
+        manifest.load_signed(manifest.Manifest, path)
 
 
 def test_read_json_gives_what_is_there(tmp_path):

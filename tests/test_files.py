@@ -12,11 +12,11 @@ import threading
 import numpy as np
 import pytest
 
-from tfdistill import files
 from tfdistill.errors import ConfigurationError
-from tfdistill.files import clear_leftovers, open_regular, temporary_folder, write_whole
 from tfdistill.host import fingerprint
 from tfdistill.records import Record
+from tfdistill.utils import files
+from tfdistill.utils.files import clear_leftovers, open_regular, temporary_folder, write_whole
 
 
 def put(path, text="new", **settings):
@@ -151,8 +151,8 @@ def test_a_file_keeps_its_permissions(tmp_path, mode):
 def test_a_new_file_has_the_permissions_that_open_gives(tmp_path, mask):
     """In a process of its own, as the umask is the whole process's."""
     code = (
-        f"import os, sys; os.umask(0o{mask}); sys.path.insert(0, {str(pathlib.Path(files.__file__).parents[1])!r})\n"
-        "from tfdistill.files import write_whole\n"
+        f"import os, sys; os.umask(0o{mask}); sys.path.insert(0, {str(pathlib.Path(files.__file__).parents[2])!r})\n"
+        "from tfdistill.utils.files import write_whole\n"
         "seen = []\n"
         "os.umask, real = lambda mask: seen.append(mask), os.umask\n"
         "with write_whole('ours') as temporary: temporary.write_text('')\n"
@@ -243,7 +243,7 @@ def test_a_block_that_raises_leaves_the_old_file(tmp_path, error, put_a_folder):
 
 JOB = (
     "import sys, time; sys.path.insert(0, {root!r})\n"
-    "from tfdistill.files import write_whole\n"
+    "from tfdistill.utils.files import write_whole\n"
     "with write_whole({path!r}) as temporary:\n"
     "    temporary.write_text('half')\n"
     "    print('writing', flush=True)\n"
@@ -253,7 +253,7 @@ JOB = (
 
 def writer(path):
     """A process that has begun to write `path`, and does not end."""
-    code = JOB.format(root=str(pathlib.Path(files.__file__).parents[1]), path=str(path))
+    code = JOB.format(root=str(pathlib.Path(files.__file__).parents[2]), path=str(path))
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "writing\n"
     child.stdout.close()
@@ -284,7 +284,7 @@ def test_leftovers_of_killed_writers_go_and_living_writers_stay(tmp_path, how):
 def test_a_temporary_folder_of_a_killed_process_goes(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(files.tempfile, "tempdir", None)
-    code = JOB.format(root=str(pathlib.Path(files.__file__).parents[1]), path="").replace("write_whole('')", "temporary_folder()")
+    code = JOB.format(root=str(pathlib.Path(files.__file__).parents[2]), path="").replace("write_whole('')", "temporary_folder()")
     code = code.replace("import write_whole", "import temporary_folder").replace("temporary.write_text", "(temporary / 'x').write_text")
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "writing\n"

@@ -10,9 +10,11 @@ import sys
 import numpy as np
 import pytest
 
-from tfdistill import datasets, errors, optional
-from tfdistill.files import writable_folder, write_whole
+from tfdistill import errors
+from tfdistill.demo import datasets
 from tfdistill.records import Record
+from tfdistill.utils import optional
+from tfdistill.utils.files import writable_folder, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(errors.MissingPackage, match=r'pip install "tfdistill\[search\]"') as caught:
+    with pytest.raises(errors.MissingPackageError, match=r'pip install "tfdistill\[search\]"') as caught:
         optional.require("optuna", "search for recipes")
     assert isinstance(caught.value, ImportError)
     assert optional.require("json", "test").dumps({}) == "{}"

@@ -8,7 +8,7 @@ import pytest
 
 import tfdistill.tasks as tasks
 from tfdistill.errors import ConfigurationError, DataError
-from tfdistill.legacy.graph import last_activations
+from tfdistill.graph.functional import last_activations
 
 RNG = np.random.default_rng(0)
 INDICES = RNG.integers(0, 4, 20)
@@ -168,7 +168,7 @@ def test_last_activation(head, found):
 
 
 def test_last_activations_of_operations_of_several_outputs_and_of_tf_keras():
-    from tfdistill.legacy import to_tf_keras
+    from tfdistill.bridge import to_tf_keras
 
     x = keras.Input((3,))
     a = L.Dense(4, activation="softmax")(x)

@@ -14,27 +14,27 @@ _HOMES = {
     "BackupAndRestore": "tfdistill.distill",
     "Distiller": "tfdistill.distill",
     "Ensemble": "tfdistill.distill",
-    "RemoteTeacher": "tfdistill.distill.cache_black_box",
-    "SoftTargetCache": "tfdistill.distill.cache_reader",
+    "RemoteTeacher": "tfdistill.distill.teachers.remote",
+    "SoftTargetCache": "tfdistill.distill.cache.reader",
     "StopAtTarget": "tfdistill.distill",
     "TeacherReport": "tfdistill.distill",
     "assistants": "tfdistill.distill",
-    "label": "tfdistill.distill.labelling",
-    "soft_targets": "tfdistill.distill.soft_targets",
+    "label": "tfdistill.distill.cache.ray_workers",
+    "soft_targets": "tfdistill.distill.cache.build",
     "blockwise": "tfdistill.distill",
     "born_again": "tfdistill.distill",
     "many_to_one": "tfdistill.distill",
     "mutual": "tfdistill.distill",
     "warm_start": "tfdistill.distill",
-    "to_tf_keras": "tfdistill.legacy",
-    "to_keras": "tfdistill.legacy",
-    "adopt": "tfdistill.legacy",
+    "to_tf_keras": "tfdistill.bridge",
+    "to_keras": "tfdistill.bridge",
+    "adopt": "tfdistill.bridge",
     "export_tflite": "tfdistill.tflite",
     "verify": "tfdistill.tflite",
     "census": "tfdistill.tflite",
+    "benchmark": "tfdistill.benchmarking",
 }
-# `benchmark` is a module that can be called.
-_ROOMS = ("losses", "distill", "compress", "benchmark", "errors")
+_ROOMS = ("losses", "distill", "compress", "bridge", "tflite", "benchmarking", "errors")
 
 __all__ = ["__version__", *_HOMES, *_ROOMS]
 

@@ -57,7 +57,7 @@ class VerificationError(TfdistillError, AssertionError):
     """A file that was written but does not compute what its Keras model computes."""
 
 
-class RuntimeUnavailable(TfdistillError, RuntimeError):
+class RuntimeUnavailableError(TfdistillError, RuntimeError):
     """An interpreter, accelerator or delegate that is not there or did not run."""
 
 
@@ -65,7 +65,7 @@ class BenchmarkError(TfdistillError, RuntimeError):
     """A measurement that could not be made."""
 
 
-class MissingPackage(TfdistillError, ImportError):
+class MissingPackageError(TfdistillError, ImportError):
     """An optional package that is not installed."""
 
 

@@ -13,7 +13,7 @@ import types
 import typing
 
 from tfdistill.errors import DataError
-from tfdistill.files import write_whole
+from tfdistill.utils.files import write_whole
 
 
 def _plain(value):

@@ -12,15 +12,15 @@ from tfdistill.errors import ModelError, TfdistillError
 
 # Module -> the classes that it registers with Keras under the package "tfdistill".
 SAVED = {
-    "tfdistill.compress.prune_training": ("PrunedModel",),
-    "tfdistill.distill.cache_reader": ("SoftTargetCache",),
-    "tfdistill.distill.calibration": ("CalibrationError",),
+    "tfdistill.compress.prune.callbacks": ("PrunedModel",),
+    "tfdistill.distill.cache.reader": ("SoftTargetCache",),
+    "tfdistill.distill.metrics.calibration": ("CalibrationError",),
     "tfdistill.distill.distiller": ("Distiller",),
-    "tfdistill.distill.report": ("TeacherReport",),
-    "tfdistill.distill.teacher_black_box": ("CallableTeacher",),
-    "tfdistill.distill.teacher_files": ("SavedModelTeacher", "TFLiteTeacher"),
-    "tfdistill.distill.teachers": ("Ensemble",),
-    "tfdistill.legacy.adopt": ("AdoptedModel",),
+    "tfdistill.distill.metrics.teacher_report": ("TeacherReport",),
+    "tfdistill.distill.teachers.callable": ("CallableTeacher",),
+    "tfdistill.distill.teachers.files": ("SavedModelTeacher", "TFLiteTeacher"),
+    "tfdistill.distill.teachers.ensemble": ("Ensemble",),
+    "tfdistill.bridge.adopt.adopt": ("AdoptedModel",),
     "tfdistill.losses.attention": ("AttentionMaps", "AttentionTransfer"),
     "tfdistill.losses.contrastive": ("ContrastiveRepresentation",),
     "tfdistill.losses.correlation": ("DIST",),

@@ -10,8 +10,8 @@ import pathlib
 import subprocess
 import sys
 
-from tfdistill.files import write_whole
-from tfdistill.progress import progress
+from tfdistill.utils.files import write_whole
+from tfdistill.utils.progress import progress
 
 INTRODUCTION = """# What is covered
 

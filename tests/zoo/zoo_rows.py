@@ -14,17 +14,17 @@ import numpy as np
 from zoo_models import FAMILIES, SMALL, family
 
 from tfdistill import Distiller
-from tfdistill.compress import Cluster, Prune, QuantizeAware, graph
-from tfdistill.compress.step import DONE
+from tfdistill.bridge import check_parity, to_keras, to_tf_keras
+from tfdistill.bridge.parity.check import random_inputs
+from tfdistill.compress import Cluster, Prune, QuantizeAware, rebuild
+from tfdistill.compress.plan import DONE
+from tfdistill.graph.functional import as_functional, is_sequential
+from tfdistill.graph.tracing import open_model
 from tfdistill.host import HostFingerprint, fingerprint
-from tfdistill.legacy import check_parity, to_keras, to_tf_keras
-from tfdistill.legacy.graph import as_functional, is_sequential
-from tfdistill.legacy.parity import random_inputs
-from tfdistill.legacy.tracing import open_model
 from tfdistill.losses import OutputMatching
 from tfdistill.records import Record
+from tfdistill.tflite.convert.variants import Tolerances
 from tfdistill.tflite.export import export_tflite
-from tfdistill.tflite.variants import Tolerances
 
 COLUMNS = ("bridge", "pruning", "clustering", "QAT", "integer file", "parity")
 NAMES = (*FAMILIES, *SMALL)
@@ -188,7 +188,7 @@ class _Road:
 
     def _smooth(self):
         """The quantization-aware model's weights in a model that rounds nothing."""
-        return to_keras(graph.rebuild(self.quantized.legacy, lambda path, layer: layer), like=self.model, check=False)
+        return to_keras(rebuild.rebuild(self.quantized.legacy, lambda path, layer: layer), like=self.model, check=False)
 
     def _shrink(self, step):
         plan = step.plan(self.model)

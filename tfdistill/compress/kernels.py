@@ -6,8 +6,8 @@ import math
 import keras
 import numpy as np
 
-from tfdistill.legacy import adopt_scope as scope
-from tfdistill.legacy import door
+from tfdistill.bridge import imports
+from tfdistill.bridge.adopt import introspection
 
 MATRIX, DEPTHWISE_FILTERS, LOOKUP = "matrix", "depthwise filters", "lookup table"
 
@@ -98,8 +98,8 @@ def kernels_of(layer):
         List of `Kernel`.
     """
     found, seen = [], set()
-    for attribute, owner in _owners(scope.computing_layer(layer)):
-        variable = scope.weight_named(layer, attribute)
+    for attribute, owner in _owners(introspection.computing_layer(layer)):
+        variable = introspection.weight_named(layer, attribute)
         if variable is None or id(variable) in seen:
             continue
         seen.add(id(variable))
@@ -136,7 +136,7 @@ def _owners(layer, path=""):
 
 
 def _is_layer(value):
-    kinds, models = (keras.layers.Layer, door.tf_keras().layers.Layer), (keras.Model, door.tf_keras().Model)
+    kinds, models = (keras.layers.Layer, imports.tf_keras().layers.Layer), (keras.Model, imports.tf_keras().Model)
     return isinstance(value, kinds) and not isinstance(value, models)
 
 
@@ -156,7 +156,7 @@ def _kernel(attribute, shape, owner):
 
 def parameters(layer):
     """Counts the parameters of the user's layer, without what TFMOT added."""
-    own = {id(variable) for variable in scope.own_variables(layer)}
+    own = {id(variable) for variable in introspection.own_variables(layer)}
     return sum(math.prod(weight.shape) for weight in layer.weights if id(weight) not in own)
 
 
@@ -166,7 +166,7 @@ def macs(layer):
     Returns:
         An int; None for layers whose count is not known: other classes, unknown sizes, several calls with different shapes.
     """
-    inner = scope.unwrap(layer)
+    inner = introspection.unwrap(layer)
     if type(inner).__name__ not in _PER_OUTPUT_POSITION or len(layer.inbound_nodes) != 1:
         return None
     shape = layer.output_shape

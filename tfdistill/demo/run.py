@@ -8,22 +8,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfdistill import datasets
-from tfdistill.benchmark import Cpu
-from tfdistill.benchmark.run import benchmark
-from tfdistill.compress import Prune, QuantizeAware, graph
-from tfdistill.demo import models
+from tfdistill.benchmarking import Cpu
+from tfdistill.benchmarking.run import benchmark
+from tfdistill.compress import Prune, QuantizeAware, rebuild
+from tfdistill.demo import datasets, models
 from tfdistill.distill import Distiller
-from tfdistill.distill.cache_folder import remove_cache
-from tfdistill.distill.soft_targets import soft_targets
+from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.folder import remove_cache
 from tfdistill.errors import ConfigurationError
-from tfdistill.files import writable_folder, write_whole
 from tfdistill.host import fingerprint
 from tfdistill.losses import SoftTargets
-from tfdistill.progress import progress
 from tfdistill.report.plots import summary_picture
 from tfdistill.report.summary import Exported, Stage, Summary, Timed
 from tfdistill.tflite import export_tflite
+from tfdistill.utils.files import writable_folder, write_whole
+from tfdistill.utils.progress import progress
 
 BATCH = 32
 SPARSITY = 0.5
@@ -222,7 +221,7 @@ class Demo:
         seconds = self.distil("quantized", quantized, self.plan.fine_tuning_rate, self.plan.quantizing_epochs, step.callbacks())
         step.check(quantized)
         pruning.check(quantized)
-        weights = [w for layer in graph.layers_by_name(quantized).values() for w in graph.effective_weights(layer)]
+        weights = [w for layer in rebuild.layers_by_name(quantized).values() for w in rebuild.effective_weights(layer)]
         self.note("quantized", quantized, weights, seconds)
         return step.strip(quantized)
 

@@ -2,8 +2,8 @@
 
 import keras
 
-from tfdistill.distill.chain_settings import Alone
 from tfdistill.distill.distiller import Distiller
+from tfdistill.distill.evaluation import CompiledCopy
 from tfdistill.errors import ConfigurationError, DataError, nearest
 
 DIRECTIONS = ("auto", "max", "min")
@@ -15,7 +15,7 @@ _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", 
 _LOSSES = ("loss", "student_loss", "total_loss")
 
 
-class OnLabels(Alone):
+class OnLabels(CompiledCopy):
     """A model whose loss is that on the labels, as a Distiller's `student_loss` is: without the model's own penalties."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):

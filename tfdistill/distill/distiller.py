@@ -7,19 +7,19 @@ import threading
 import keras
 import tensorflow as tf
 
-from tfdistill.distill import first_batch, models
-from tfdistill.distill.cache_joined import inputs_of
-from tfdistill.distill.cache_position import following_epochs
+from tfdistill.distill.cache.position import following_epochs
 from tfdistill.distill.distributed import ManyDevices
-from tfdistill.distill.finite import FirstNonFinite, LooksForNonFinite, kept_where
-from tfdistill.distill.first_labels import check_labels
-from tfdistill.distill.freeze import Freeze
-from tfdistill.distill.lessons import Lessons, Pass
-from tfdistill.distill.report import take_reports, with_reports
-from tfdistill.distill.teacher_black_box import own_errors, refuse_jit, refuse_taps
-from tfdistill.distill.teachers import as_teacher
-from tfdistill.distill.terms import by_name, make_terms
-from tfdistill.distill.trackers import LastValue, SameAs
+from tfdistill.distill.metrics.teacher_report import take_reports, with_reports
+from tfdistill.distill.metrics.trackers import LastValue, SameAs
+from tfdistill.distill.objective import compatibility, first_batch
+from tfdistill.distill.objective.batch import inputs_of
+from tfdistill.distill.objective.finite import FirstNonFinite, LooksForNonFinite, kept_where
+from tfdistill.distill.objective.first_labels import check_labels
+from tfdistill.distill.objective.objective import DistillationObjective, ForwardOutputs
+from tfdistill.distill.objective.terms import by_name, make_terms
+from tfdistill.distill.teachers.black_box import own_errors, refuse_jit, refuse_taps
+from tfdistill.distill.teachers.convert import as_teacher
+from tfdistill.distill.teachers.freeze import Freeze
 from tfdistill.errors import ConfigurationError
 from tfdistill.saveable import checks_config
 
@@ -72,7 +72,7 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
             raise ConfigurationError(f"student_loss_weight is {student_loss_weight!r}.", "a number between 0.0 and 1.0")
         terms, flat_losses, flat_weights = make_terms(distillation_losses, distillation_loss_weights)
         teacher = as_teacher(teacher)
-        models.check_models(teacher, student, compare_outputs=any(t.wants_final_outputs and t.output is None for t in terms))
+        compatibility.check_models(teacher, student, compare_outputs=any(t.wants_final_outputs and t.output is None for t in terms))
         refuse_taps(teacher, terms)
         for loss in flat_losses:
             loss.validate_model_compatibility(teacher, student)
@@ -84,8 +84,8 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         self.distillation_losses = flat_losses
         self.distillation_loss_weights = flat_weights
         self._given = (distillation_losses, distillation_loss_weights)
-        self._lessons = Lessons(teacher, student, terms)
-        self.projections = self._lessons.projections
+        self._objective = DistillationObjective(teacher, student, terms)
+        self.projections = self._objective.projections
 
         # Keras looks at the student only when it decides on XLA.
         self.supports_jit = all(layer.supports_jit for layer in teacher._flatten_layers())
@@ -97,9 +97,9 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         self.distillation_loss_tracker = keras.metrics.Mean(name="distillation_loss")
         self.total_loss_tracker = SameAs(lambda: self._loss_tracker, name="total_loss")
         self.first_non_finite = FirstNonFinite()
-        self.schedule_trackers = {name: LastValue(name=name) for name in self._lessons.scheduled(0)}
+        self.schedule_trackers = {name: LastValue(name=name) for name in self._objective.scheduled(0)}
         # Keras restores what a loaded model is built from only while it says that it is not built.
-        self.built = bool(student.built and self._lessons.shapes_known)
+        self.built = bool(student.built and self._objective.shapes_known)
 
     # Training
 
@@ -131,7 +131,7 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
     @functools.wraps(keras.Model.fit)
     def fit(self, x=None, y=None, batch_size=None, *args, **kwargs):
         self._assert_compile_called("fit")
-        models.check_teacher_built(self.teacher)
+        compatibility.check_teacher_built(self.teacher)
         sample_weight = inspect.signature(keras.Model.fit).bind(self, x, y, batch_size, *args, **kwargs).arguments.get("sample_weight")
         x, batch = first_batch.peek(x, y, sample_weight, batch_size, put_back=self._distribute_strategy is None)
         if batch is not None:
@@ -151,7 +151,7 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
             return
         # Variables that are made here belong where the student's are.
         with self.distribute_strategy.scope():
-            both = self._lessons.look_at(batch[0])
+            both = self._objective.check_first_batch(batch[0])
         check_labels(self, batch, both)
         self.built = True
         self._looked_at_models = True
@@ -161,8 +161,8 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         # Outside the tape: nothing of the teacher is kept for gradients.
         told = self._ask_teacher(x)
         with tf.GradientTape() as tape:
-            y_pred, features = self._lessons.ask_student(x, training=True)
-            loss = self._loss_of_pass(Pass(y_pred, features, *told), x, y, sample_weight, training=True)
+            y_pred, features = self._objective.ask_student(x, training=True)
+            loss = self._loss_of_pass(ForwardOutputs(y_pred, features, *told), x, y, sample_weight, training=True)
             scaled = self.optimizer.scale_loss(loss)
         weights = self.trainable_weights
         gradients = tape.gradient(scaled, weights)
@@ -174,13 +174,13 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y_pred, features = self._lessons.ask_student(x, training=False)
-        loss = self._loss_of_pass(Pass(y_pred, features, *self._ask_teacher(x)), x, y, sample_weight, training=False)
+        y_pred, features = self._objective.ask_student(x, training=False)
+        loss = self._loss_of_pass(ForwardOutputs(y_pred, features, *self._ask_teacher(x)), x, y, sample_weight, training=False)
         return self._metrics_after(loss, x, y, y_pred, sample_weight)
 
     def _ask_teacher(self, x):
         """The teacher's outputs and features; nothing where they have no weight in the loss and nobody reports on them."""
-        return self._lessons.ask_teacher(x, training=False) if self.student_loss_weight < 1.0 or self.reports else (None, None)
+        return self._objective.ask_teacher(x, training=False) if self.student_loss_weight < 1.0 or self.reports else (None, None)
 
     def _loss_of_pass(self, both, x, y, sample_weight, training):
         # Through the public method, so that a subclass which overrides it is heard.
@@ -212,8 +212,8 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         """
         both = getattr(self._passes, "current", None)
         if both is None or both.y_pred is not y_pred:
-            own, features = self._lessons.ask_student(x, training=training)
-            both = Pass(own if y_pred is None else y_pred, features, *self._ask_teacher(x))
+            own, features = self._objective.ask_student(x, training=training)
+            both = ForwardOutputs(own if y_pred is None else y_pred, features, *self._ask_teacher(x))
         weight = self.student_loss_weight
         size = _batch_size(x)
         total = self._penalties() if self.student.losses else 0.0
@@ -229,9 +229,9 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
 
     def _distillation_loss(self, both, y, sample_weight):
         step = self._step()
-        for name, value in self._lessons.scheduled(step).items():
+        for name, value in self._objective.scheduled(step).items():
             self.schedule_trackers[name].update_state(value)
-        return self._lessons.loss(both, y, sample_weight, step)
+        return self._objective.loss(both, y, sample_weight, step)
 
     def _penalties(self):
         # Keras itself makes each of them this replica's share.
@@ -249,11 +249,11 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
     @property
     def _teacher_feature_extractor(self):
         """Under Keras's name: what reads the teacher's final output and features in one pass; `outputs` lists them."""
-        return self._lessons.ask_teacher
+        return self._objective.ask_teacher
 
     @property
     def _student_feature_extractor(self):
-        return self._lessons.ask_student
+        return self._objective.ask_student
 
     def call(self, inputs, training=None, **kwargs):
         """Returns the student's predictions."""
@@ -297,7 +297,7 @@ class Distiller(ManyDevices, LooksForNonFinite, keras.Model):
         return {"projections": self.projections.shapes()}
 
     def build_from_config(self, config):
-        self.projections.restore(self._lessons.terms, config.get("projections", {}))
+        self.projections.restore(self._objective.terms, config.get("projections", {}))
 
     def get_compile_config(self):
         # An optimizer that has not trained yet has no slots to save, so it must have none when they are loaded.

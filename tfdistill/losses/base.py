@@ -77,7 +77,7 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         """
         return weighted_mean(self.elementwise(teacher, student, step=step, labels=labels), sample_weight)
 
-    def of_largest(self, teacher, student, step=None):
+    def top_k_loss(self, teacher, student, step=None):
         """Losses per sample and position where only the teacher's largest logits are known.
 
         Args:
@@ -159,7 +159,7 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
             )
         if isinstance(teacher_outputs, TopK):
             student = self._tensors(student_outputs, student_outputs)[1]
-            losses = self.of_largest(teacher_outputs, self._prepared(student, student)[1], step=step)
+            losses = self.top_k_loss(teacher_outputs, self._prepared(student, student)[1], step=step)
             return weighted_mean(losses, self._masked(student, student, masks, sample_weight)[2])
         teacher, student = self._tensors(teacher_outputs, student_outputs)
         self.check_shapes(tuple(teacher.shape), tuple(student.shape))

@@ -195,7 +195,7 @@ class SoftTargets(ClassOutputs):
         teacher, student = self.as_logits(teacher, student)
         return soft_targets(teacher, student, self.value("temperature", step, student), self.divergence, self.standardize)
 
-    def of_largest(self, teacher, student, step=None):
+    def top_k_loss(self, teacher, student, step=None):
         temperature = self.temperature
         if schedules.is_schedule(temperature) or temperature not in teacher.temperatures:
             raise ConfigurationError(

@@ -1,7 +1,7 @@
 """Pictures of a run, made from records."""
 
-from tfdistill.files import write_whole
-from tfdistill.optional import require
+from tfdistill.utils.files import write_whole
+from tfdistill.utils.optional import require
 
 _COLOURS = {
     "teacher": "#4c566a",

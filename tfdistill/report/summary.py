@@ -40,7 +40,7 @@ class Exported(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Timed(Record):
-    """Latency of one file; the names are those of `tfdistill.benchmark.BenchmarkRecord`."""
+    """Latency of one file; the names are those of `tfdistill.benchmarking.BenchmarkRecord`."""
 
     variant: str
     p50_ms: float

@@ -13,9 +13,9 @@ import time
 
 import numpy as np
 
-from tfdistill.errors import ConfigurationError, ExportError, RuntimeUnavailable, nearest
+from tfdistill.errors import ConfigurationError, ExportError, RuntimeUnavailableError, nearest
+from tfdistill.runtime.capture import quiet_interpreter
 from tfdistill.runtime.model import TFLiteModel
-from tfdistill.runtime.quiet import quiet_interpreter
 from tfdistill.runtime.structure import check_structure
 from tfdistill.runtime.tensors import TensorInfo, sample_inputs, tensor_names
 
@@ -36,12 +36,12 @@ def engine_name():
     """Returns the import name of the interpreter that `open_file` takes.
 
     Raises:
-        RuntimeUnavailable: if none is installed.
+        RuntimeUnavailableError: if none is installed.
     """
     for name in ENGINES:
         if importlib.util.find_spec(name) is not None:
             return name
-    raise RuntimeUnavailable("No TFLite interpreter is installed.", f"one of {', '.join(ENGINES)}", "pip install ai-edge-litert")
+    raise RuntimeUnavailableError("No TFLite interpreter is installed.", f"one of {', '.join(ENGINES)}", "pip install ai-edge-litert")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
 
     Raises:
         ConfigurationError: for a missing file or an impossible argument.
-        RuntimeUnavailable: if the interpreter is missing, refuses the file, crashes on it or does not end; the message holds what it said.
+        RuntimeUnavailableError: if the interpreter is missing, refuses the file, crashes on it or does not end; the message holds what it said.
     """
     if threads < 1:
         raise ConfigurationError(f"threads={threads} is impossible.", "at least 1 thread")
@@ -175,8 +175,8 @@ def _refused(engine, path, size):
     def make(cause, said="", mend=None):
         if isinstance(cause, ConfigurationError):  # shapes that are none of the file's
             return ConfigurationError(f"'{path}': {cause.happened}", cause.expected, cause.mend)
-        cause = cause.happened if isinstance(cause, (ExportError, RuntimeUnavailable)) else cause
-        return RuntimeUnavailable(
+        cause = cause.happened if isinstance(cause, (ExportError, RuntimeUnavailableError)) else cause
+        return RuntimeUnavailableError(
             f"{engine} cannot open '{path}' ({size} bytes): {cause}" + (f"\nIt said:\n{said}" if said else ""),
             "a whole .tflite file whose operations this interpreter has",
             mend,

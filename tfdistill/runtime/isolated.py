@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 
-from tfdistill.errors import RuntimeUnavailable
+from tfdistill.errors import RuntimeUnavailableError
 
 # What a child may import besides the standard library and tfdistill's own modules.
 PACKAGES = ("numpy", "flatbuffers", "ai_edge_litert", "tflite_runtime", "tensorflow")
@@ -73,7 +73,7 @@ def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seco
         The `subprocess.Popen`.
 
     Raises:
-        RuntimeUnavailable: if the system starts no process.
+        RuntimeUnavailableError: if the system starts no process.
     """
     settings = {
         "module": module,
@@ -88,7 +88,7 @@ def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seco
         with standard_descriptors_taken():
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
     except OSError as error:
-        raise RuntimeUnavailable(
+        raise RuntimeUnavailableError(
             f"No process can be started as '{command[0]}': {error}", "a Python interpreter at sys.executable"
         ) from error
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfdistill.errors import DataError, RuntimeUnavailable
+from tfdistill.errors import DataError, RuntimeUnavailableError
 from tfdistill.runtime.tensors import named_tensors
 
 
@@ -37,7 +37,7 @@ class TFLiteModel:
         """Copies one batch in; `arrays` is a dict of name -> array of the tensor's own type and shape.
 
         Raises:
-            RuntimeUnavailable: if the interpreter refuses an array.
+            RuntimeUnavailableError: if the interpreter refuses an array.
         """
         for name, info in self.inputs.items():
             self._native(self.interpreter.set_tensor, info.index, arrays[name])
@@ -46,7 +46,7 @@ class TFLiteModel:
         """Runs the model on what was set.
 
         Raises:
-            RuntimeUnavailable: if the interpreter fails, with what it said.
+            RuntimeUnavailableError: if the interpreter fails, with what it said.
         """
         self._native(self.interpreter.invoke)
 
@@ -54,7 +54,7 @@ class TFLiteModel:
         """Returns a dict of name -> array in host memory, of the tensor's own type.
 
         Raises:
-            RuntimeUnavailable: if an output has no value.
+            RuntimeUnavailableError: if an output has no value.
         """
         return {name: self._native(self.interpreter.get_tensor, info.index) for name, info in self.outputs.items()}
 
@@ -62,7 +62,7 @@ class TFLiteModel:
         try:
             return function(*arguments)
         except Exception as error:  # native wrappers raise whatever fits their C++
-            raise RuntimeUnavailable(f"{self.engine} failed while it ran '{self.path}': {error}") from error
+            raise RuntimeUnavailableError(f"{self.engine} failed while it ran '{self.path}': {error}") from error
 
     def run(self, inputs, advance=None):
         """Runs the model on any number of samples, as many at a time as its batch takes.
@@ -78,7 +78,7 @@ class TFLiteModel:
 
         Raises:
             DataError: for missing or unknown names, shapes that do not fit, or NaN and infinity where the file takes integers.
-            RuntimeUnavailable: if the interpreter fails.
+            RuntimeUnavailableError: if the interpreter fails.
         """
         arrays = self._checked(inputs)
         count, batch = len(next(iter(arrays.values()))), self.batch_size

@@ -17,7 +17,7 @@ import threading
 import time
 
 from tfdistill import errors
-from tfdistill.errors import ConfigurationError, RuntimeUnavailable
+from tfdistill.errors import ConfigurationError, RuntimeUnavailableError
 from tfdistill.runtime import isolated
 from tfdistill.runtime.probe_child import HEADER
 
@@ -85,7 +85,7 @@ def probe(file, job, settings, refused):
 def _error(answer):
     kind = getattr(errors, answer["kind"], None)
     ours = isinstance(kind, type) and issubclass(kind, errors.TfdistillError)
-    return kind(*answer["error"]) if ours else RuntimeUnavailable(answer["error"][0])
+    return kind(*answer["error"]) if ours else RuntimeUnavailableError(answer["error"][0])
 
 
 class _Verdicts:
@@ -135,7 +135,7 @@ class _Helper:
                         self.noise = tempfile.TemporaryFile()  # noqa: SIM115 closed with the process
                     try:
                         self.process = isolated.start(_CHILD, subprocess.PIPE, self.noise, dies_with_thread=False)
-                    except RuntimeUnavailable:
+                    except RuntimeUnavailableError:
                         self.noise.close()
                         raise
                 try:
@@ -148,7 +148,7 @@ class _Helper:
                         self.process.wait(1.0)  # its pipes close a moment before it ends
                     said, code = isolated.last_lines(self.noise), self.end()
                     if last or fresh:
-                        raise RuntimeUnavailable(
+                        raise RuntimeUnavailableError(
                             f"The process that tries .tflite files {isolated.death(code) if code else 'does not answer'}."
                             + (f"\nIt said:\n{said}" if said else ""),
                             "a Python that can be started again by its path",

@@ -2,7 +2,7 @@
 
 import importlib
 
-from tfdistill.errors import RuntimeUnavailable
+from tfdistill.errors import RuntimeUnavailableError
 
 _HOMES = ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated")
 
@@ -11,7 +11,7 @@ def schema():
     """Returns the module of the format's classes (`Model`, `ModelT`, `TensorType`, `BuiltinOperator` ...).
 
     Raises:
-        RuntimeUnavailable: if no installed package brings it.
+        RuntimeUnavailableError: if no installed package brings it.
     """
     causes = []
     for home in _HOMES:
@@ -19,7 +19,7 @@ def schema():
             return importlib.import_module(home)
         except ModuleNotFoundError as error:
             causes.append(error)
-    raise RuntimeUnavailable(
+    raise RuntimeUnavailableError(
         f"The classes of the .tflite format are not installed: {'; '.join(str(c) for c in causes)}.",
         f"one of {', '.join(_HOMES)}",
         "pip install ai-edge-litert",

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tfdistill.errors import DataError, RuntimeUnavailable
+from tfdistill.errors import DataError, RuntimeUnavailableError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _info(name, detail):
     scales, zeros = detail["quantization_parameters"]["scales"], detail["quantization_parameters"]["zero_points"]
     quantized = len(scales) == 1 and np.issubdtype(detail["dtype"], np.integer)
     if quantized and not (np.isfinite(scales[0]) and scales[0] > 0):
-        raise RuntimeUnavailable(f"The tensor '{name}' has a quantization step of {scales[0]}.", "a finite number above 0")
+        raise RuntimeUnavailableError(f"The tensor '{name}' has a quantization step of {scales[0]}.", "a finite number above 0")
     declared = detail.get("shape_signature")
     return TensorInfo(
         name=name,

@@ -1,20 +1,20 @@
 """Export to .tflite, look inside the file, and compare it with its Keras model."""
 
-from tfdistill.lazy import lazily
+from tfdistill.utils.lazy import lazily
 
 # Public name -> module: each is imported at its first use, so that looking at a file does not wait for Keras.
 _WHERE = {
-    "VARIANTS": "variants",
-    "CensusRecord": "contents",
+    "VARIANTS": "convert.variants",
+    "CensusRecord": "inspection.census",
     "ExportRecord": "export",
-    "IndexComparison": "comparison",
-    "OutputComparison": "comparison",
-    "Tolerances": "variants",
-    "Variant": "variants",
-    "VerificationRecord": "verification",
-    "census": "contents",
-    "check_file": "trained",
+    "IndexComparison": "verification.comparison",
+    "OutputComparison": "verification.comparison",
+    "Tolerances": "convert.variants",
+    "Variant": "convert.variants",
+    "VerificationRecord": "verification.verify",
+    "census": "inspection.census",
+    "check_preserved_structure": "inspection.preserved",
     "export_tflite": "export",
-    "verify": "verification",
+    "verify": "verification.verify",
 }
 __getattr__, __dir__, __all__ = lazily(__name__, _WHERE)

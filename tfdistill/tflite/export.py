@@ -3,20 +3,20 @@
 import dataclasses
 import pathlib
 
+from tfdistill.bridge.adopt.states import initial_states
+from tfdistill.bridge.adopt.trained_ranges import require_trained_ranges
 from tfdistill.errors import ConfigurationError
-from tfdistill.files import write_whole
 from tfdistill.host import HostFingerprint, fingerprint
-from tfdistill.legacy.states import initial_states
-from tfdistill.legacy.trained_ranges import require_trained_ranges
 from tfdistill.records import Record
-from tfdistill.tflite.calibration import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
-from tfdistill.tflite.contents import CensusRecord, census, require_integer, require_no_flex
-from tfdistill.tflite.convert import convert
-from tfdistill.tflite.ranges import extreme_calibration, warn
+from tfdistill.tflite.convert.converter import convert
+from tfdistill.tflite.convert.variants import resolve_io, variant_named
+from tfdistill.tflite.inspection.census import CensusRecord, census, require_integer, require_no_flex
+from tfdistill.tflite.inspection.preserved import require_trained_bits
+from tfdistill.tflite.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.tflite.signature import describe
-from tfdistill.tflite.trained import require_trained_bits
-from tfdistill.tflite.variants import resolve_io, variant_named
-from tfdistill.tflite.verification import VerificationRecord, tolerances_or_default, verify_samples
+from tfdistill.tflite.verification.ranges import extreme_calibration, warn
+from tfdistill.tflite.verification.verify import VerificationRecord, tolerances_or_default, verify_samples
+from tfdistill.utils.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)

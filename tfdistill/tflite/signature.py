@@ -67,9 +67,9 @@ def describe(model):
         raise ModelError(
             f"A {type(model).__module__}.{type(model).__name__} cannot be exported.",
             "a keras.Model (Keras 3)",
-            "adopt a tf_keras model first: tfdistill.legacy.adopt",
+            "adopt a tf_keras model first: tfdistill.bridge.adopt",
         )
-    from tfdistill.legacy.adopt import AdoptedModel  # brings no tf_keras by itself, but is needed here only
+    from tfdistill.bridge.adopt.adopt import AdoptedModel  # brings no tf_keras by itself, but is needed here only
 
     source = model.legacy if isinstance(model, AdoptedModel) else model
     if not source.built:

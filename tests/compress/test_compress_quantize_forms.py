@@ -1,0 +1,104 @@
+"""Layers computed the way an integer file computes them: without rounding, they give what the layer itself gives."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tfdistill.bridge.wrappers.quantization import is_quantized_layer
+from tfdistill.compress import rebuild
+from tfdistill.compress.quantize.build import build
+from tfdistill.compress.quantize.consumers import places
+from tfdistill.compress.quantize.scheme import treatments
+
+STEPS = 7
+
+
+def tokens(*stack):
+    """Layers on embedded tokens, the last of which are padding."""
+    inputs = keras.Input((STEPS,), dtype="int32")
+    x = layers.Embedding(20, 6, mask_zero=True)(inputs)
+    for layer in stack:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def signal(*stack, mask_value=None):
+    """Layers on a signal, the last steps of which are hidden if there is a value for that."""
+    inputs = keras.Input((STEPS, 4))
+    x = inputs if mask_value is None else layers.Masking(mask_value)(inputs)
+    for layer in stack:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def attending(layer, mask_value=None, **settings):
+    inputs = keras.Input((STEPS, 4))
+    x = inputs if mask_value is None else layers.Masking(mask_value)(inputs)
+    return keras.Model(inputs, layer(x, x, **settings))
+
+
+def translator():
+    inputs = keras.Input((STEPS, 4))
+    _, *states = layers.LSTM(5, return_state=True, unroll=True)(inputs)
+    return keras.Model(inputs, layers.LSTM(5, return_sequences=True, unroll=True)(inputs, initial_state=states))
+
+
+MODELS = {
+    "LSTM": lambda: signal(layers.LSTM(5, unroll=True)),
+    "LSTM masked": lambda: tokens(layers.LSTM(5, return_sequences=True)),
+    "LSTM backwards masked": lambda: tokens(layers.LSTM(5, go_backwards=True, return_sequences=True)),
+    "LSTM hard": lambda: signal(layers.LSTM(5, recurrent_activation="hard_sigmoid", activation="elu")),
+    "LSTM without bias": lambda: signal(layers.LSTM(5, use_bias=False, dropout=0.2, recurrent_dropout=0.1)),
+    "LSTM states": translator,
+    "GRU": lambda: signal(layers.GRU(5, return_sequences=True)),
+    "GRU masked": lambda: tokens(layers.GRU(5)),
+    "GRU before": lambda: tokens(layers.GRU(5, reset_after=False)),
+    "GRU without bias": lambda: signal(layers.GRU(5, use_bias=False)),
+    "SimpleRNN": lambda: tokens(layers.SimpleRNN(5)),
+    "SimpleRNN linear": lambda: signal(layers.SimpleRNN(5, activation=None)),
+    "cells": lambda: tokens(layers.RNN([layers.LSTMCell(4), layers.GRUCell(3)], return_sequences=True)),
+    "Bidirectional": lambda: tokens(layers.Bidirectional(layers.GRU(4, return_sequences=True))),
+    "Bidirectional sum": lambda: signal(layers.Bidirectional(layers.LSTM(4, unroll=True), merge_mode="sum")),
+    "Bidirectional two kinds": lambda: tokens(layers.Bidirectional(layers.LSTM(4), backward_layer=layers.GRU(4, go_backwards=True))),
+    "masked average": lambda: tokens(layers.GlobalAveragePooling1D()),
+    "masked average kept": lambda: tokens(layers.GlobalAveragePooling1D(keepdims=True)),
+    "Masking": lambda: signal(layers.GlobalAveragePooling1D(), mask_value=0.0),
+    "Masking by another value": lambda: signal(layers.GRU(4), mask_value=-1.0),
+    "average": lambda: signal(layers.GlobalAveragePooling1D()),
+    "grouped attention": lambda: attending(layers.GroupQueryAttention(4, 4, 2), mask_value=0.0),
+    "grouped attention causal": lambda: attending(layers.GroupQueryAttention(4, 2, 1), use_causal_mask=True),
+    "attention causal": lambda: attending(layers.MultiHeadAttention(2, 4), use_causal_mask=True),
+    "attention masked": lambda: attending(layers.MultiHeadAttention(2, 4), mask_value=0.0),
+    "three forms": lambda: signal(
+        layers.Conv1D(6, 1), layers.LayerNormalization(), layers.SeparableConv1D(5, 3, activation="hard_sigmoid")
+    ),
+}
+
+
+def padded(model, seed=0):
+    rng = np.random.default_rng(seed)
+    if model.input_shape == (None, STEPS):
+        x, hidden = rng.integers(1, 20, (16, STEPS)).astype("int32"), 0
+    else:
+        x = rng.normal(size=(16, STEPS, 4)).astype("float32")
+        hidden = getattr(model.layers[1], "mask_value", 0.0)
+    for i, row in enumerate(x):
+        row[2 + i % (STEPS - 1) :] = hidden
+    return x
+
+
+# Keras warns so of its own GroupQueryAttention.
+@pytest.mark.filterwarnings("ignore:[^$]*was passed an input with a mask:UserWarning")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_form_computes_what_the_layer_does(name):
+    keras.utils.set_random_seed(0)
+    model = MODELS[name]()
+    for weight in model.trainable_weights:
+        weight.assign(np.random.default_rng(1).normal(size=weight.shape) * 0.5)  # biases too
+    opened = rebuild.open_model(model)
+    # All layers left out: their forms are computed, and nothing is rounded.
+    made = build(opened, treatments(places(opened.legacy), chosen=set(), bits={}), quantize_inputs=False)
+    assert any(is_quantized_layer(layer) and layer.quantization.form for layer in made._flatten_layers())
+    x = padded(model)
+    np.testing.assert_allclose(made(x, training=False), model(x, training=False), atol=2e-5)

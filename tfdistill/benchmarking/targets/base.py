@@ -1,0 +1,34 @@
+"""Where a file is run.
+
+A target is a frozen dataclass with a `kind`, a `describe()` in words, and `open(path, shapes)`, which is called in the measuring process and gives
+an opened model with `inputs`, `set_inputs`, `invoke`, `read_outputs`, `engine` and `init_seconds`. Its fields must be plain numbers,
+strings and booleans: it reaches that process as JSON.
+"""
+
+import dataclasses
+
+from tfdistill.benchmarking.targets.cpu import Cpu
+from tfdistill.errors import ConfigurationError
+
+KINDS = {target.kind: target for target in (Cpu,)}
+
+
+def to_spec(target):
+    """Returns the target as a dict for JSON.
+
+    Raises:
+        ConfigurationError: if it is not a target.
+    """
+    if type(target) not in KINDS.values():
+        raise ConfigurationError(
+            f"target={target!r} is a {type(target).__name__}.",
+            f"one of {', '.join(kind.__name__ for kind in KINDS.values())}",
+            "tfdistill.benchmarking.Cpu()",
+        )
+    return {"kind": target.kind, **dataclasses.asdict(target)}
+
+
+def from_spec(spec):
+    """Returns the target that `to_spec` described."""
+    settings = dict(spec)
+    return KINDS[settings.pop("kind")](**settings)

@@ -1,0 +1,85 @@
+"""How TFMOT's wrappers are seen through, and how a wrapped model is written down and rebuilt.
+
+TFMOT wraps and renames layers (`quant_conv`), and keeps its masks and ranges among the weights. Here are the functions that find the user's layer,
+kernel and mask again.
+"""
+
+import contextlib
+import functools
+import json
+import types
+
+import keras
+
+from tfdistill.bridge import imports
+from tfdistill.bridge.adopt.introspection import _is_quantized_by_tfmot
+from tfdistill.bridge.convert.activations import translate_activation
+from tfdistill.bridge.convert.hosted import layer_class, operation_class
+from tfdistill.bridge.wrappers.clustering import clustered_layer_class
+from tfdistill.bridge.wrappers.pruning import pruned_layer_class
+from tfdistill.bridge.wrappers.quantization import quantized_layer_class
+
+
+@functools.cache
+def _register_bridge_classes():
+    # A new process that only loads a file has converted nothing yet.
+    operation_class()
+    layer_class()
+    clustered_layer_class()
+    pruned_layer_class()
+    quantized_layer_class()
+    for name in dir(keras.activations):
+        activation = getattr(keras.activations, name)
+        if isinstance(activation, types.FunctionType) and name not in ("get", "serialize", "deserialize"):
+            translate_activation(activation)
+
+
+@contextlib.contextmanager
+def legacy_scope(custom_objects=None):
+    """The scope in which a model with TFMOT's and this library's classes can be rebuilt from its config."""
+    tfmot = imports.tfmot()
+    from tensorflow_model_optimization.python.core.clustering.keras import cluster
+
+    _register_bridge_classes()
+
+    with (
+        tfmot.sparsity.keras.prune_scope(),
+        cluster.cluster_scope(),
+        tfmot.quantization.keras.quantize_scope(custom_objects or {}),
+    ):
+        yield
+
+
+def config_of(legacy):
+    """Returns the JSON text from which `adopt_loading` rebuilds a tf_keras model, TFMOT's wrappers included."""
+    with plain_activations(legacy):
+        return json.dumps(_without_build_config(json.loads(legacy.to_json())))
+
+
+def _without_build_config(config):
+    # Building from a build_config makes some of TFMOT's layers build twice, and their ranges twice with them.
+    # A hosted layer has an argument of that name: only what stands beside a class is meant.
+    if isinstance(config, dict):
+        dropped = "build_config" if "class_name" in config else None
+        return {key: _without_build_config(value) for key, value in config.items() if key != dropped}
+    return [_without_build_config(value) for value in config] if isinstance(config, list) else config
+
+
+@contextlib.contextmanager
+def plain_activations(legacy):
+    """While open, TFMOT's quantization wrappers show the activations that they were made with.
+
+    A traced wrapper has put its own fake-quantizing activation into the layer. Written into a config as it stands, that would come back as one
+    more quantizer in the rebuilt model.
+    """
+    replaced = []
+    for layer in legacy._flatten_layers():
+        if _is_quantized_by_tfmot(layer) and layer.built and layer._quantize_activations:
+            own = [activation.activation for activation in layer._quantize_activations]
+            layer.quantize_config.set_quantize_activations(layer.layer, own)
+            replaced.append(layer)
+    try:
+        yield
+    finally:
+        for layer in replaced:
+            layer.quantize_config.set_quantize_activations(layer.layer, layer._quantize_activations)

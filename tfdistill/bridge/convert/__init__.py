@@ -1,0 +1,1 @@
+"""Translates models between Keras 3 and tf_keras."""

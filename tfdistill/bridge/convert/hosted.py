@@ -1,0 +1,184 @@
+"""tf_keras layers that run a Keras 3 operation or layer as it is, for what tf_keras has no layer of its own.
+
+Keras 3 on TensorFlow computes with plain TensorFlow operations, so the result is the same to the bit, and converts to TFLite like any other. Weights
+belong to the tf_keras layer: it can be cloned, saved, frozen and trained there.
+"""
+
+import copy
+import functools
+import inspect
+import types
+
+import keras
+
+from tfdistill.bridge.convert.encoding import decode
+from tfdistill.bridge.imports import tf_keras
+from tfdistill.errors import BridgeError
+
+
+@functools.cache
+def operation_class():
+    """Returns the class `KerasOperation`: a tf_keras layer for one call of a `keras.ops` operation."""
+    tfk = tf_keras()
+
+    @tfk.utils.register_keras_serializable("tfdistill")
+    class KerasOperation(tfk.layers.Layer):
+        """Runs one Keras 3 operation on the tensors it is called with.
+
+        Args:
+            operation: Serialized `keras.Operation`.
+            arguments: Its encoded arguments (see `encoding.encode`).
+            shapes: Shapes of its outputs; Keras 3 infers dimensions that TensorFlow may lose.
+            variables: List of `{"shape", "dtype", "trainable"}` for the variables among the arguments.
+        """
+
+        def __init__(self, operation, arguments, shapes, variables=(), **kwargs):
+            # Operations of Keras 3 promote dtypes by themselves; a cast before them would be a second opinion.
+            super().__init__(autocast=False, **kwargs)
+            # Plain dicts in a namespace: as attributes, tf_keras would wrap them, and a deserialization may change what it is given.
+            self._host = types.SimpleNamespace(operation=operation, arguments=arguments, shapes=shapes, variables=list(variables))
+            self._host.run = keras.saving.deserialize_keras_object(copy.deepcopy(operation))
+            if not isinstance(self._host.run, keras.Operation):
+                raise BridgeError(f"The operation of the layer '{self.name}' is a {type(self._host.run).__name__}.", "a keras.Operation")
+            self._held = []
+
+        @property
+        def operation_name(self):
+            """Class name of the operation, for example `"Mean"`."""
+            return self._host.operation["class_name"]
+
+        def build(self, input_shape):
+            for i, spec in enumerate(self._host.variables):
+                self._held.append(self.add_weight(name=f"variable_{i}", **spec))
+            super().build(input_shape)
+
+        def call(self, inputs):
+            tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+            args, kwargs = decode(self._host.arguments, tensors, [keras.ops.convert_to_tensor(v) for v in self._held])
+            outputs = self._host.run.call(*args, **kwargs)
+            for output, shape in zip(keras.tree.flatten(outputs), self._host.shapes, strict=True):
+                output.set_shape(shape)
+            return outputs
+
+        def compute_mask(self, inputs, mask=None):
+            return None  # an operation of Keras 3 drops the mask
+
+        def get_config(self):
+            return {
+                **super().get_config(),
+                "operation": copy.deepcopy(self._host.operation),
+                "arguments": copy.deepcopy(self._host.arguments),
+                "shapes": copy.deepcopy(self._host.shapes),
+                "variables": copy.deepcopy(self._host.variables),
+            }
+
+    return KerasOperation
+
+
+@functools.cache
+def layer_class():
+    """Returns the class `KerasLayer`: a tf_keras layer around a Keras 3 layer."""
+    tfk = tf_keras()
+
+    @tfk.utils.register_keras_serializable("tfdistill")
+    class KerasLayer(tfk.layers.Layer):
+        """Runs a Keras 3 layer with weights that belong to this tf_keras layer.
+
+        Args:
+            layer: Serialized Keras 3 layer.
+            build_config: What its `get_build_config` gave, from which its weights' shapes follow.
+        """
+
+        def __init__(self, layer, build_config, **kwargs):
+            super().__init__(autocast=False, **kwargs)
+            hosted = keras.saving.deserialize_keras_object(copy.deepcopy(layer))
+            if not hosted.built:
+                hosted.build_from_config(build_config)
+            self.supports_masking = hosted.supports_masking
+            # In a namespace, or tf_keras would take the Keras 3 layer for one of its own and track its variables.
+            self._hosted = types.SimpleNamespace(layer=hosted, config=layer, build_config=build_config)
+            kept = {id(v) for v in hosted.weights}
+            self._hosted.trainable = [self._own(v, True) for v in hosted.trainable_variables]
+            self._hosted.fixed = [
+                self._own(v, False) if id(v) in kept else v.value  # seeds stay with the hosted layer
+                for v in hosted.non_trainable_variables
+            ]
+            self._hosted.takes = tuple(inspect.signature(hosted.call).parameters)
+            self._hosted.is_weight = [id(v) in kept for v in hosted.non_trainable_variables]
+
+        def _own(self, variable, trainable):
+            return self.add_weight(
+                name=variable.path.rpartition(f"{self.name}/")[2],
+                shape=tuple(variable.shape),
+                dtype=keras.backend.standardize_dtype(variable.dtype),
+                trainable=trainable,
+            )
+
+        def call(self, inputs, training=None, mask=None, **kwargs):
+            hosted = self._hosted
+            kwargs |= self._masks(mask, kwargs)
+            if "training" in hosted.takes:
+                kwargs["training"] = training
+            outputs, updated, losses = hosted.layer.stateless_call(
+                [keras.ops.convert_to_tensor(v) for v in hosted.trainable],
+                [keras.ops.convert_to_tensor(v) for v in hosted.fixed],
+                inputs,
+                return_losses=True,
+                **kwargs,
+            )
+            for loss in losses:  # penalties of its weights, and what its call adds
+                self.add_loss(loss)
+            if hosted.layer.activity_regularizer is not None:
+                for output in keras.tree.flatten(outputs):
+                    loss = hosted.layer.activity_regularizer(output)
+                    self.add_loss(loss / keras.ops.cast(keras.ops.shape(output)[0], loss.dtype))  # by example, as Keras has it
+            for variable, value, is_weight in zip(hosted.fixed, updated, hosted.is_weight, strict=True):
+                if not is_weight or training:
+                    variable.assign(value)
+            return outputs
+
+        def _masks(self, mask, others):
+            """Finds the masks that Keras 3 would hand over: that of the first argument as `mask`, or that of each as `query_mask` and the like."""
+            names = self._hosted.takes
+            found = {f"{name}_mask": getattr(value, "_keras_mask", None) for name, value in others.items()}
+            found |= {"mask": mask, f"{names[0]}_mask": mask}
+            return {name: value for name, value in found.items() if name in names and value is not None and others.get(name) is None}
+
+        def get_config(self):
+            return {
+                **super().get_config(),
+                "layer": copy.deepcopy(self._hosted.config),
+                "build_config": copy.deepcopy(self._hosted.build_config),
+            }
+
+    return KerasLayer
+
+
+def call_by_name(layer, args, kwargs):
+    """Turns all arguments but the first of a Keras 3 layer's call into keyword arguments: tf_keras can only clone a call of `**kwargs` so."""
+    names = [name for name in inspect.signature(layer.call).parameters if name not in kwargs]
+    return args[:1], {**dict(zip(names[1:], args[1:], strict=False)), **kwargs}
+
+
+def host(layer, base):
+    """Builder for `register_bridge`: runs the Keras 3 layer itself inside tf_keras.
+
+    Args:
+        layer: Built Keras 3 layer. It must have a working `get_config`.
+        base: Dict of `name`, `trainable` and `dtype` for the tf_keras layer.
+
+    Returns:
+        tf_keras layer with the same weights, in the same order.
+
+    Raises:
+        BridgeError: if Keras cannot make a second layer from its config.
+    """
+    try:
+        return layer_class()(keras.saving.serialize_keras_object(layer), layer.get_build_config(), **base)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise BridgeError(
+            f"The layer '{layer.name}' ({type(layer).__name__}) cannot be made again from its get_config(), which running it in tf_keras takes: {error}",
+            "a layer that Keras can save and load",
+            "give the class a get_config that holds its constructor's arguments, and decorate it with "
+            "@keras.saving.register_keras_serializable()",
+        ) from error

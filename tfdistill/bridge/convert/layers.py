@@ -1,0 +1,238 @@
+"""Builds the tf_keras counterpart of a Keras 3 layer from its public configuration."""
+
+import functools
+import inspect
+
+import keras
+
+from tfdistill.bridge.convert.activations import translate_activation
+from tfdistill.bridge.convert.hosted import host
+from tfdistill.bridge.imports import tf_keras
+from tfdistill.errors import BridgeError
+
+# Layers that tf_keras lacks; they run as they are.
+HOSTED = (
+    "AdaptiveAveragePooling1D",
+    "AdaptiveAveragePooling2D",
+    "AdaptiveAveragePooling3D",
+    "AdaptiveMaxPooling1D",
+    "AdaptiveMaxPooling2D",
+    "AdaptiveMaxPooling3D",
+    "GroupQueryAttention",
+    "RMSNormalization",
+    "ReversibleEmbedding",
+    "SpectralNormalization",  # tf_keras has one, which cannot be built while tf.keras is Keras 3
+)
+
+RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
+
+# Arguments that tf_keras lacks, with the values under which the layer computes the same without them.
+HARMLESS = {
+    "activity_regularizer": (None,),
+    "antialias": (False,),
+    "data_format": (None, "channels_last"),
+    "fill_mode": ("constant",),
+    "fill_value": (0.0,),
+    "flash_attention": (None, False, True),
+    "gptq_unpacked_column_size": (None,),
+    "lora_alpha": (None,),
+    "lora_rank": (None,),
+    "pad_to_aspect_ratio": (False,),
+    "quantization_config": (None,),
+    "rms_scaling": (False,),
+    "sliding_window": (None,),
+    "use_cudnn": ("auto", True, False),
+    "use_gate": (None, False),
+}
+DROPPED = ("seed", "query_shape", "key_shape", "value_shape", "weights")
+
+
+def register_bridge(keras_layer_class, builder):
+    """Says how a Keras 3 layer class is rebuilt in tf_keras.
+
+    Args:
+        keras_layer_class: Subclass of `keras.layers.Layer`. Its own subclasses are not included: they may compute something else.
+        builder: Function `(layer, base) -> tf_keras layer`. `layer` is the built Keras 3 layer; `base` is a dict of `name`, `trainable` and
+            `dtype` to construct the tf_keras layer with. The new layer must have the same weights (names and shapes); their values
+            are copied afterwards. `tfdistill.bridge.host` is such a builder: it runs the Keras 3 layer itself.
+
+    Raises:
+        BridgeError: if the class is not a Keras 3 layer class or the builder cannot be called.
+    """
+    if not (inspect.isclass(keras_layer_class) and issubclass(keras_layer_class, keras.layers.Layer)):
+        raise BridgeError(f"{keras_layer_class!r} is not a Keras 3 layer class.", "a subclass of keras.layers.Layer")
+    if not callable(builder):
+        raise BridgeError(f"The builder for {keras_layer_class.__name__} is {builder!r}.", "a function (layer, base) -> tf_keras layer")
+    _REGISTERED[keras_layer_class] = builder
+
+
+_REGISTERED = {}
+
+
+def build_layer(layer, path, build_model, allow_lambda=False):
+    """Returns a new tf_keras layer that computes what `layer` computes, without its weights' values yet.
+
+    Args:
+        layer: Built Keras 3 layer that is not a model.
+        path: Where it is, for the error.
+        build_model: Function `(model, path) -> tf_keras model`, for a layer that wraps a model.
+        allow_lambda: Whether the function of a Lambda layer may be carried over.
+
+    Raises:
+        BridgeError: if it has no counterpart.
+    """
+    kind = type(layer)
+
+    def again(inner, where):
+        return build_layer(inner, where, build_model, allow_lambda)
+
+    base = {"name": layer.name, "trainable": layer.trainable, "dtype": dtype_of(layer, path)}
+    if kind in _REGISTERED:
+        made = _REGISTERED[kind](layer, base)
+        if not isinstance(made, tf_keras().layers.Layer) or made.name != layer.name:
+            raise BridgeError(
+                f"The builder registered for {kind.__name__} returned {made!r} for the layer '{path}'.",
+                f"a tf_keras layer named '{layer.name}'",
+                "construct it with **base",
+            )
+        return made
+    name = public_name(kind)
+    if name is None and kind.__module__.startswith("keras.src."):
+        return host(layer, base)  # a private layer of keras.applications
+    if name is None:
+        name = kind.__name__
+        raise BridgeError(
+            f"The layer '{path}' is of the class {kind.__module__}.{name}, which has no counterpart in tf_keras.",
+            "layers of Keras, or classes that were registered",
+            f"tell how to build it: tfdistill.bridge.register_bridge({name}, builder); with builder=tfdistill.bridge.host it runs as it is",
+        )
+    if name in HOSTED:
+        return host(layer, base)
+    if name == "Lambda":
+        return _lambda(layer, base, path, allow_lambda)
+    if not hasattr(tf_keras().layers, name):
+        raise BridgeError(
+            f"The layer '{path}' is a keras.layers.{name}, which tf_keras does not have.",
+            mend="take it out of the model that is compressed (preprocessing belongs in the data pipeline), or "
+            f"tfdistill.bridge.register_bridge(keras.layers.{name}, tfdistill.bridge.host) to run it as it is",
+        )
+    if name == "Normalization":
+        return _normalization(layer, base)
+    return _same_class(
+        layer, name, base, path, lambda inner, where: (build_model if isinstance(inner, keras.Model) else again)(inner, where)
+    )
+
+
+def public_name(kind):
+    """Returns the name under which `keras.layers` has a class (it may differ from the class's own), None where it has not."""
+    return _public_names().get(kind)
+
+
+@functools.cache
+def _public_names():
+    return {value: name for name, value in vars(keras.layers).items() if inspect.isclass(value)}
+
+
+def _same_class(layer, name, base, path, build_inner):
+    target = getattr(tf_keras().layers, name)
+    accepted = _accepted(target)
+    config = layer.get_config()
+    arguments = {}
+    for key, value in config.items():
+        if key in ("name", "trainable", "dtype") or key.endswith("_initializer") or key in DROPPED:
+            continue  # weights are copied; newer Keras has initializer arguments that tf_keras lacks
+        renamed = RENAMED.get((name, key), key)
+        if renamed not in accepted:
+            if key in HARMLESS and value in HARMLESS[key]:
+                continue
+            return host(layer, base)  # a setting that tf_keras's layer of this name does not have
+        arguments[renamed] = _value(layer, key, value, path, build_inner)
+    if "seed" in accepted and config.get("seed") is not None:
+        arguments["seed"] = config["seed"]
+    return target(**arguments, **base)
+
+
+def _value(layer, key, value, path, build_inner):
+    if key.endswith("activation"):
+        return translate_activation(getattr(layer, key, None))
+    if key.endswith("regularizer"):
+        return _object(tf_keras().regularizers, value, key, path)
+    if key.endswith("constraint"):
+        return _object(tf_keras().constraints, value, key, path)
+    if key in ("layer", "backward_layer", "cell", "cells"):
+        return _inner(layer, key, path, build_inner)
+    return value
+
+
+def _inner(layer, key, path, build_inner):
+    if key == "cells":
+        return [build_inner(cell, f"{path}/{cell.name}") for cell in layer.cells]
+    inner = {"layer": lambda: getattr(layer, "forward_layer", None) or layer.layer}.get(key, lambda: getattr(layer, key))()
+    made = build_inner(inner, f"{path}/{inner.name}")
+    if key == "layer" and hasattr(layer, "forward_layer"):
+        made._name = layer.get_config()["layer"]["config"]["name"]  # tf_keras puts "forward_" before it, as Keras 3 did
+    return made
+
+
+def _lambda(layer, base, path, allow_lambda):
+    if not allow_lambda:
+        raise BridgeError(
+            f"The layer '{path}' is a Lambda: its Python function is not checked or saved by tf_keras in a way that can be trusted.",
+            "layers, or keras.ops operations on tensors",
+            "write the function with keras.ops on the tensors themselves, make it a layer and register it, or pass allow_lambda=True",
+        )
+    return tf_keras().layers.Lambda(layer.function, arguments=layer.arguments, **base)
+
+
+def _normalization(layer, base):
+    # What `adapt` learned is put into the settings: as weights it would only take effect after a call that cloning does not make.
+    config = layer.get_config()
+    if layer.input_mean is None:
+        mean, variance = (keras.ops.convert_to_numpy(x).tolist() for x in (layer.adapt_mean, layer.adapt_variance))
+    else:
+        mean, variance = config["mean"], config["variance"]
+    return tf_keras().layers.Normalization(axis=config["axis"], mean=mean, variance=variance, invert=config["invert"], **base)
+
+
+def _object(module, value, key, path):
+    if value is None:
+        return None
+    name, config = (value, {}) if isinstance(value, str) else (value["class_name"], value["config"])
+    known = getattr(module, name, None)
+    if known is None or (isinstance(value, dict) and not str(value.get("module", "keras.")).startswith("keras.")):
+        raise BridgeError(
+            f"The {key} of the layer '{path}' is of the class {name}, which tf_keras does not have.",
+            "a regularizer or constraint of Keras",
+            "use one of those, or take it off before the bridge",
+        )
+    return known(**config)
+
+
+@functools.cache
+def _accepted(kind):
+    names = set()
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+            if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+                break
+    if issubclass(kind, tf_keras().layers.RNN):
+        names.add("zero_output_for_mask")  # taken out of **kwargs there
+    return names - {"self"}
+
+
+def dtype_of(layer, path):
+    """Returns the name of a layer's dtype policy as tf_keras takes it.
+
+    Raises:
+        BridgeError: for the policy of a layer that Keras has already quantized.
+    """
+    policy = layer.dtype_policy
+    if getattr(policy, "quantization_mode", None):
+        raise BridgeError(
+            f"The layer '{path}' is already quantized ({policy.name}).",
+            "a float model",
+            "bridge the model before `quantize` is called on it",
+        )
+    return policy.name

@@ -1,0 +1,193 @@
+"""The way back: the weights of a tf_keras model in a fresh Keras 3 model."""
+
+import keras
+
+from tfdistill.bridge.convert.weights import copy_weights
+from tfdistill.bridge.parity.check import check_parity
+from tfdistill.errors import BridgeError, nearest
+from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential
+from tfdistill.graph.tracing import open_model, symbolic_inputs
+
+
+def to_keras(tf_keras_model, like, *, check=True, seed=0, inputs=None, by_place=False):
+    """Makes a Keras 3 model of the architecture of `like` with the weights of a tf_keras model.
+
+    Layers are matched one by one, by their names; in which order a model lists its weights does not matter. A model of a class of your own is made again
+    by that class, from its config. Where that gives other layers, or another computation, the result is a functional model of new layers instead.
+
+    Args:
+        tf_keras_model: `tf_keras.Model` of the same layers as `like`: what `to_tf_keras(like)` gave, trained, and stripped of the wrappers that
+            pruning or clustering put around its layers.
+        like: Built `keras.Model`. It is not changed. Weights that none of its calls use keep the values that they have in it, or are left out where the
+            class cannot be made again.
+        check: Whether both are compared on random input before the new model is returned.
+        seed: Seed of that input.
+        inputs: As in `to_tf_keras`, for a subclassed `like`.
+        by_place: Whether layers that are not found by their names are matched by their order, as for a `like` whose layers were renamed since.
+
+    Returns:
+        `keras.Model`, with the names, trainable flags and dtype policies of `like`.
+
+    Raises:
+        BridgeError: if a layer is missing, has other weights, or the result computes something else.
+    """
+    view = like if is_sequential(like) else open_model(like, inputs)
+    failure = None
+    for make in (_same_class, _same_layers):
+        try:
+            fresh = make(like, view, inputs)
+            if fresh is None:
+                continue
+            opened = fresh if is_functional(fresh) or is_sequential(fresh) else open_model(fresh, inputs)
+            _take_over_names(view, opened, like.name)
+            _copy(view, opened, tf_keras_model, like.name, set(), by_place)
+            if check:
+                check_parity(opened, tf_keras_model, seed=seed)
+            return fresh
+        except BridgeError as error:
+            # Of two failures the second is told: the first is that of a class whose config does not say all.
+            error.__cause__ = error.__cause__ or failure
+            failure = error
+    raise failure
+
+
+def _same_class(like, view, inputs):
+    """Makes a model of a class of the user's own again from its config; None where the class is Keras's own, or cannot be made so."""
+    if type(like).__module__.startswith("keras.src."):
+        return None
+    try:
+        fresh = type(like).from_config(like.get_config())
+        if not is_functional(fresh) and not is_sequential(fresh):
+            fresh(symbolic_inputs(like) if inputs is None else inputs)
+    except Exception:  # whatever the user's constructor or call raises: the layers by themselves may still be made again
+        return None
+    if [(w.shape, w.dtype) for w in fresh.weights] == [(w.shape, w.dtype) for w in like.weights]:
+        for kept, made in zip(like.weights, fresh.weights, strict=True):
+            made.assign(kept.value)  # for the weights that no call uses; all others are filled from the tf_keras model
+    return fresh
+
+
+def _same_layers(like, view, inputs):
+    """Makes a functional or Sequential model of clones of the layers."""
+    return _cloner()(like if is_functional(like) else view)
+
+
+def _take_over_names(view, opened, path):
+    """Gives the layers of a model that was made again the names and trainable flags of the original's."""
+    ours, theirs = _flat(view), _flat(opened)
+    if _classes(ours) != _classes(theirs):
+        raise BridgeError(
+            f"A new model made like '{path}' from its get_config() has other layers: {', '.join(_classes(theirs))}.",
+            ", ".join(_classes(ours)),
+            "give the class a get_config that holds all arguments of its constructor",
+        )
+    for kept, made in zip(ours, theirs, strict=True):
+        made.name = kept.name  # layers without a given name got the next free one
+        made.trainable = kept.trainable
+    _refuse_shared(view, opened, path)
+
+
+def _classes(layers):
+    # A functional model inside another one may come back without its class.
+    return ["Model" if isinstance(layer, keras.Model) else type(layer).__name__ for layer in layers]
+
+
+def _cloner():
+    """Returns a function that clones layers and models, each one once, so that a layer shared across nested models stays shared."""
+    made = {}
+
+    def clone_one(layer):
+        if id(layer) not in made:
+            if is_functional(layer) or is_sequential(layer):
+                made[id(layer)] = keras.models.clone_model(layer, clone_function=clone_one)
+            elif type(layer) is keras.layers.TimeDistributed:
+                config = {key: value for key, value in layer.get_config().items() if key != "layer"}
+                made[id(layer)] = keras.layers.TimeDistributed(clone_one(layer.layer), **config)
+            else:
+                made[id(layer)] = _again(layer)
+        return made[id(layer)]
+
+    return clone_one
+
+
+def _again(layer):
+    try:
+        return type(layer).from_config(layer.get_config())
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise BridgeError(
+            f"A second layer like '{layer.name}' ({type(layer).__name__}) cannot be made from its get_config(): {error}",
+            "a layer that Keras can save and load",
+            "give the class a get_config that holds its constructor's arguments, and decorate classes and functions of your own with "
+            "@keras.saving.register_keras_serializable()",
+        ) from error
+
+
+def _flat(model):
+    """Lists a model, its layers, and those of nested models, every model before its layers."""
+    found = [model]
+    for layer in model.layers:
+        found.extend(_flat(layer) if isinstance(layer, keras.Model) else [layer])
+    return found
+
+
+def _copy(kept, fresh, tf_keras_model, path, done, by_place):
+    """Fills `fresh`, a clone of `kept`, from the layers of the tf_keras model that stand for `kept`'s."""
+    _refuse_shared(kept, fresh, path)
+    ours, theirs = _holders(kept), _holders(fresh)
+    counterparts = _counterparts([old for old, _ in ours], tf_keras_model, path, by_place)
+    for (old, _), (new, variables) in zip(ours, theirs, strict=True):
+        where = f"{path}/{old.name}"
+        if id(new) in done:
+            continue
+        done.add(id(new))
+        counterpart = counterparts[id(old)]
+        if isinstance(old, keras.layers.Wrapper) and isinstance(old.layer, keras.Model):
+            old, new, counterpart = old.layer, new.layer, counterpart.layer
+        if isinstance(old, keras.Model):
+            _copy(_opened(old), _opened(new), counterpart, where, done, by_place)
+        elif isinstance(old, keras.layers.Normalization):
+            copy_weights(old.weights, variables, where)
+            new.finalize_state()
+        else:
+            copy_weights(counterpart.weights, variables, where)
+
+
+def _counterparts(holders, tf_keras_model, path, by_place):
+    """Returns a dict from what holds weights (its id) to the tf_keras layer of the same name, or else of the same place among those that are left."""
+    named = {layer.name: layer for layer in tf_keras_model.layers}
+    found = {id(old): named.pop(old.name) for old in dict.fromkeys(holders) if old.name in named}
+    lost = [old for old in dict.fromkeys(holders) if id(old) not in found]
+    left = [layer for layer in named.values() if layer.weights]
+    if lost and not (by_place and len(lost) == len(left)):
+        raise BridgeError(
+            f"The tf_keras model '{tf_keras_model.name}' has no layer for '{path}/{lost[0].name}' ({type(lost[0]).__name__}). "
+            + nearest(lost[0].name, (layer.name for layer in tf_keras_model.layers)),
+            "a model with the layer names of the Keras 3 model",
+            "strip the wrappers of pruning or clustering first",
+        )
+    return {**found, **{id(old): layer for old, layer in zip(lost, left, strict=True)}} if lost else found
+
+
+def _refuse_shared(kept, fresh, path):
+    """Refuses a clone whose operations still use the variables of the original: filling it would change the original."""
+    for (old, olds), (_, news) in zip(_holders(kept), _holders(fresh), strict=True):
+        if {id(v) for v in olds} & {id(v) for v in news}:
+            raise BridgeError(
+                f"The operation '{path}/{old.name}' ({type(old).__name__}) uses the variable '{olds[0].path}', which a clone of the graph would share.",
+                "variables that belong to layers, or to a model that can be made again from its get_config()",
+                "make it the weight of a layer (add_weight), or give the model's class a get_config with its constructor's arguments",
+            )
+
+
+def _opened(model):
+    return model if is_sequential(model) else open_model(model)
+
+
+def _holders(model):
+    """Lists what holds weights in a model, with its variables: layers, nested models, and operations on variables."""
+    found = [(layer, layer.weights) for layer in model.layers if layer.weights]
+    for call in calls(as_functional(model)):
+        if not isinstance(call.operation, keras.layers.Layer):
+            variables = [x for x in keras.tree.flatten((call.args, call.kwargs)) if isinstance(x, keras.Variable)]
+            found += [(call.operation, variables)] if variables else []
+    return found

@@ -1,0 +1,207 @@
+"""Rebuilds a Keras 3 model in tf_keras, the only Keras that tensorflow-model-optimization works on."""
+
+import keras
+
+from tfdistill.bridge.convert.encoding import encode
+from tfdistill.bridge.convert.hosted import call_by_name, layer_class, operation_class
+from tfdistill.bridge.convert.layers import build_layer
+from tfdistill.bridge.convert.native import native_layer
+from tfdistill.bridge.convert.weights import copy_weights, holds_weights, pair_weights
+from tfdistill.bridge.imports import tf_keras
+from tfdistill.bridge.parity.check import check_parity
+from tfdistill.bridge.parity.opened import check_opened, refuse_copies
+from tfdistill.errors import BridgeError, ModelError
+from tfdistill.graph.functional import as_functional, calls, implicit_mask, input_operation, is_functional, is_sequential
+from tfdistill.graph.tracing import open_model
+
+
+def to_tf_keras(model, *, check=True, seed=0, allow_lambda=False, inputs=None):
+    """Rebuilds a Keras 3 model in tf_keras, with the same weights and the same layer names.
+
+    Every layer becomes the tf_keras layer of the same name and settings; operations of `keras.ops` become layers as well. Regularizers,
+    constraints, dtype policies and trainable flags are kept; initializers are not, as the weights are copied. The two models share nothing.
+
+    In training they compute the same too, random layers aside, with one exception: the fused BatchNormalization of tf_keras moves its variance towards
+    the batch's unbiased variance, n / (n - 1) times that of Keras 3, n being the number of values per channel in a batch.
+
+    A subclassed model is opened: its `call` is run once on symbolic tensors. It is refused where that shows only a part of it: a weight that is read as a
+    value, another graph in training mode. Layers that it always calls in inference mode (`training=False`) stay in it. What the model class does besides
+    `call`, such as a `train_step`, is not carried over.
+
+    Args:
+        model: Built `keras.Model`: functional, Sequential, or subclassed where its `call` works on symbolic tensors.
+        check: Whether both models are compared on random input before the new one is returned.
+        seed: Seed of that input.
+        allow_lambda: Whether Lambda layers may be carried over with their Python function.
+        inputs: For a subclassed model whose inputs are not float32 of the shapes that it was built with: `keras.Input`s.
+
+    Returns:
+        `tf_keras.Model`: Sequential where `model` is, else functional, with the inputs and outputs in the same structure.
+
+    Raises:
+        ModelError: if `model` is no Keras 3 model or is not built.
+        BridgeError: if a layer has no counterpart, a weight would become two, or the rebuilt model computes something else; the layer or weight is named.
+    """
+    if not isinstance(model, keras.Model):
+        raise ModelError(
+            f"{type(model).__module__}.{type(model).__name__} was given as the model.",
+            "a built keras.Model (Keras 3)",
+            "a tf_keras model needs no bridge: use it as it is" if isinstance(model, tf_keras().Model) else None,
+        )
+    bridge = _Bridge(allow_lambda)
+    opened = bridge.open(model, model.name, inputs)
+    rebuilt = bridge.model(opened, model.name)
+    for variables, made, path in bridge.pairs:
+        copy_weights(variables, made.weights, path)
+    refuse_copies([(*pair, path) for variables, made, path in bridge.pairs for pair in pair_weights(variables, made.weights, path)])
+    bridge.copy_trainable()
+    if check:
+        check_parity(opened, rebuilt, seed=seed)
+    return rebuilt
+
+
+class _Bridge:
+    """One rebuilding: remembers what every layer became, so that shared layers stay shared, across nested models too."""
+
+    def __init__(self, allow_lambda):
+        self.allow_lambda = allow_lambda
+        self.made = {}  # id of a Keras 3 layer or model -> (it, its counterpart)
+        self.pairs = []  # (variables, counterpart, path) of every layer or operation whose weights are to be copied
+        self.flags = []  # (layer, counterpart) of every layer
+        self.frozen = set()  # id of the first output of every call that stays in inference mode
+
+    def open(self, model, path, inputs=None):
+        """Returns the functional view of a model, or the Sequential model itself. Whether a subclassed one can be seen so is checked."""
+        if is_sequential(model) or is_functional(model):
+            return model
+        opened = open_model(model, inputs, path)
+        self.frozen |= check_opened(model, opened, path)
+        return opened
+
+    def model(self, model, path):
+        """Returns the counterpart of a functional or Sequential model."""
+        sequential = is_sequential(model)
+        opened = as_functional(model)
+        inputs = [self._input(tensor) for tensor in opened.inputs]
+        if sequential:
+            layers = [self.layer(layer, f"{path}/{layer.name}") for layer in model.layers]
+            made = tf_keras().Sequential([*inputs, *layers], name=model.name)
+        else:
+            made = self._functional(opened, inputs, path)
+        self.made[id(model)] = (model, made)
+        return made
+
+    def _input(self, tensor):
+        operation = input_operation(tensor)
+        if getattr(operation, "optional", False):
+            raise BridgeError(
+                f"The input '{operation.name}' is optional, which tf_keras does not have.", mend="give the model one that is not"
+            )
+        return tf_keras().Input(
+            shape=tensor.shape[1:], batch_size=tensor.shape[0], name=operation.name, dtype=tensor.dtype, sparse=bool(tensor.sparse)
+        )
+
+    def _functional(self, model, inputs, path):
+        tensors = {id(kept): made for kept, made in zip(model.inputs, inputs, strict=True)}
+
+        def now(value):
+            return keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x, value)
+
+        for call in calls(model):
+            where = f"{path}/{call.operation.name}"
+            try:
+                if isinstance(call.operation, keras.layers.Layer):
+                    layer = self.layer(call.operation, where)
+                    args, kwargs = call.args, _own_arguments(call)
+                    if isinstance(layer, layer_class()):
+                        args, kwargs = call_by_name(call.operation, args, kwargs)
+                    if id(call.outputs[0]) in self.frozen:
+                        kwargs = {**kwargs, "training": False}
+                    outputs = layer(*now(args), **now(kwargs))
+                else:
+                    outputs = self._operation(call, where, tensors)
+            except (TypeError, ValueError, NotImplementedError) as error:
+                if isinstance(error, (BridgeError, ModelError)):
+                    raise
+                raise BridgeError(
+                    f"The layer '{where}' ({type(call.operation).__name__}) was rebuilt in tf_keras, but cannot be called there as it is in Keras 3: "
+                    f"{type(error).__name__}: {error}",
+                    mend=f"tfdistill.bridge.register_bridge({type(call.operation).__name__}, builder) says how to build it",
+                ) from error
+            for kept, made in zip(call.outputs, tf_keras_flat(outputs), strict=True):
+                tensors[id(kept)] = made
+        structure = keras.tree.pack_sequence_as(model.input, inputs)
+        return tf_keras().Model(structure, now(model.output), name=model.name)
+
+    def layer(self, layer, path):
+        """Returns the counterpart of a layer or nested model, the same one every time."""
+        if id(layer) in self.made:
+            return self.made[id(layer)][1]
+        if isinstance(layer, keras.Model):
+            made = self.model(self.open(layer, path), path)
+        else:
+            made = build_layer(layer, path, self.layer, self.allow_lambda)
+            if holds_weights(layer):
+                self.pairs.append((layer.weights, made, path))
+            self.flags.append((layer, made))
+        self.made[id(layer)] = (layer, made)
+        return made
+
+    def _operation(self, call, path, tensors):
+        native = native_layer(call)
+        if native is not None:
+            layer, inputs = native
+            return layer([tensors[id(x)] for x in inputs] if isinstance(inputs, list) else tensors[id(inputs)])
+        found, variables = [], []
+        try:
+            operation = keras.saving.serialize_keras_object(call.operation)
+            arguments = encode((call.args, call.kwargs), found, variables)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise BridgeError(
+                f"The operation '{path}' (keras.ops {type(call.operation).__name__}) cannot be carried over: {error}",
+                mend="replace it by a layer",
+            ) from error
+        specs = [
+            {"shape": list(v.shape), "dtype": keras.backend.standardize_dtype(v.dtype), "trainable": bool(v.trainable)} for v in variables
+        ]
+        shapes = [list(output.shape) for output in call.outputs]
+        layer = operation_class()(operation, arguments, shapes, specs, name=call.operation.name)
+        outputs = layer([tensors[id(x)] for x in found] if len(found) > 1 else tensors[id(found[0])])
+        if variables:
+            self.pairs.append((variables, layer, path))
+        return outputs
+
+    def copy_trainable(self):
+        """Sets every flag as it is in the Keras 3 model; models first, as setting theirs sets all that is inside.
+
+        In Keras 3 a layer trains by its own flag, whatever the models around it say; in tf_keras a frozen model freezes all that is inside. So a
+        frozen model with a trainable layer inside is made trainable, and its other layers are frozen one by one.
+        """
+        # A nested model is finished before the one around it, so the outermost is last.
+        models = [pair for pair in self.made.values() if isinstance(pair[0], keras.Model)]
+        for kept, made in reversed(models):
+            made.trainable = kept.trainable or any(v.trainable for v in kept.variables)
+        for kept, made in self.flags:
+            made.trainable = kept.trainable
+
+
+def tf_keras_flat(structure):
+    """Flattens tensors of tf_keras in the order in which Keras 3 flattens its own (dicts by sorted keys)."""
+    import tensorflow as tf
+
+    return tf.nest.flatten(structure)
+
+
+def _own_arguments(call):
+    """Drops arguments that Keras recorded for itself: the training flag, and masks that travel with the tensors in tf_keras too."""
+    implicit = {id(m) for m in keras.tree.flatten(implicit_mask((call.args, call.kwargs))) if m is not None}
+
+    def recorded(name, value):
+        if name == "training":
+            return True
+        if name == "mask" or name.endswith("_mask"):
+            masks = [m for m in keras.tree.flatten(value) if m is not None]
+            return all(id(m) in implicit for m in masks)
+        return False
+
+    return {name: value for name, value in call.kwargs.items() if not recorded(name, value)}

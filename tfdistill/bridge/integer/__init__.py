@@ -1,0 +1,1 @@
+"""Layers computed as an integer .tflite file computes them."""

@@ -1,0 +1,144 @@
+"""Proves that a Keras 3 model and a tf_keras model compute the same."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from tfdistill.bridge.parity.layers import compare_layers, has_graph
+from tfdistill.bridge.parity.run import arrays, difference, run_keras, statistics_kept
+from tfdistill.errors import BridgeError
+from tfdistill.graph.functional import as_functional, index_bounds
+from tfdistill.records import Record
+
+# Both run the same TensorFlow kernels; what may remain is the rounding of float32 in another order of operations, which most nets do not multiply.
+TOLERANCE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityRecord(Record):
+    """How far two models' outputs are apart on random input.
+
+    `max_abs_error` is the largest difference of any output element, `output_scale` the largest absolute value of the outputs,
+    `tolerance` the share of the scale up to which they count as equal. Every layer was compared on its own, on equal inputs, and agrees. Where the error is
+    beyond the tolerance, the models multiply rounding: `layer` is the path of the layer with the largest difference, `layer_error` that difference as a share
+    of the layer's largest output; otherwise both are None.
+    """
+
+    model: str
+    max_abs_error: float
+    output_scale: float
+    tolerance: float
+    training: bool
+    seed: int
+    layer: str | None = None
+    layer_error: float | None = None
+
+
+def check_parity(keras_model, tf_keras_model, *, inputs=None, seed=0, tolerance=TOLERANCE, training=False, batch_size=2):
+    """Compares the outputs of a Keras 3 model and its tf_keras counterpart, and raises if they differ.
+
+    Layer by layer is compared, on equal inputs: outputs alone tell too little. Those that differ may be those of a net that multiplies rounding, and those that
+    agree may come from a softmax that is 1 whatever is wrong before it. What two layers may differ by is what rounding does to them: see `tfdistill.bridge.parity.layers`.
+    Neither model is changed: in training mode, moving statistics are put back.
+
+    Args:
+        keras_model: Functional or Sequential `keras.Model`.
+        tf_keras_model: `tf_keras.Model` of the same inputs and outputs.
+        inputs: Arrays in the structure of the model's inputs. By default random: normal floats, valid indices, booleans.
+        seed: Seed of the random input.
+        tolerance: Largest difference of the outputs that is not put down to any layer, as a share of the largest absolute value of that output (and of 0.1
+            where that is smaller).
+        training: Whether both run in training mode. Only meaningful for models without dropout and other randomness.
+        batch_size: Batch of the random input, where the model leaves it free.
+
+    Returns:
+        `ParityRecord`.
+
+    Raises:
+        BridgeError: if a layer differs, or is connected otherwise; the message names the first one.
+    """
+    opened = as_functional(keras_model)
+    if inputs is None:
+        inputs = random_inputs(opened, seed, batch_size)
+    ours = arrays(run_keras(opened, inputs, training))
+    with statistics_kept(tf_keras_model, training):
+        theirs = arrays(tf_keras_model(inputs, training=training))
+    errors = [difference(a, b) for a, b in zip(ours, theirs, strict=True)]
+    worst, scale = max(errors)[0], max(s for _, s in errors)
+    agree = all(within(e, s, tolerance) for e, s in errors)
+    largest, wrong = compare_layers(opened, tf_keras_model, inputs, ours, training) if has_graph(tf_keras_model) else (None, None)
+    if wrong is not None or not (agree or (largest and np.isfinite(worst))):
+        raise _refusal(keras_model.name, wrong, *max(errors), tolerance)
+    named = (None, None) if agree else (largest.path, largest.share)
+    return ParityRecord(keras_model.name, worst, scale, tolerance, training, seed, *named)
+
+
+def within(error, scale, tolerance):
+    """Whether a largest difference is within `tolerance` of the outputs' scale (0.1 where that is smaller)."""
+    return error <= tolerance * max(scale, 0.1)
+
+
+def random_inputs(model, seed=0, batch_size=2):
+    """Makes random input for a functional model, in the structure of its inputs.
+
+    Args:
+        model: Functional Keras 3 model.
+        seed: Seed.
+        batch_size: Batch where the model leaves it free. Other free dimensions are 8, or 64 for images.
+
+    Returns:
+        Arrays: normal floats; integers below the size of the embedding that they end in (with zeros among them, which may be masked); booleans.
+
+    Raises:
+        BridgeError: for inputs that are not numbers.
+    """
+    rng = np.random.default_rng(seed)
+    bounds = index_bounds(model)
+    arrays = [_random(rng, tensor, bounds.get(i), batch_size) for i, tensor in enumerate(model.inputs)]
+    return keras.tree.pack_sequence_as(model.input, arrays)
+
+
+def _random(rng, tensor, bound, batch_size):
+    free = 64 if len(tensor.shape) >= 4 else 8
+    shape = [batch_size if n is None and i == 0 else free if n is None else n for i, n in enumerate(tensor.shape)]
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    if dtype == "string":
+        raise BridgeError(f"The input '{tensor.name}' is text.", "numbers", "turn text into indices in the data pipeline, before the model")
+    if dtype == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    if bound is not None or "int" in dtype:
+        values = rng.integers(0, bound or 2, shape)
+        if len(shape) > 1:
+            values[..., -1] = 0  # the padding that mask_zero looks for
+        return values.astype(dtype)
+    values = rng.standard_normal(shape).astype("float32")
+    return keras.ops.cast(values, dtype) if dtype == "bfloat16" else values.astype(dtype)
+
+
+def _refusal(name, wrong, error, scale, tolerance):
+    """Returns the error for a model that differs, given the first layer that does (None where no layer was found)."""
+    expected = f"differences of at most {tolerance:g} of the outputs' scale, or of a rounding in each layer"
+    mend = (
+        "tfdistill.bridge.register_bridge(the layer's class, builder) says how to build that layer; tfdistill.bridge.host runs it as it is"
+    )
+    if wrong is None:
+        happened = f"The tf_keras copy of '{name}' differs by {error:.3g} at outputs of up to {scale:.3g}; no single layer accounts for it."
+        return BridgeError(happened, expected, mend)
+    happened = f"The tf_keras copy of '{name}' computes something else: its outputs differ by {error:.3g}."
+    amount = f"by {wrong.error:.3g} at outputs of up to {wrong.scale:.3g}"
+    wires = "connect it as the Keras 3 model is"
+    if wrong.layer is None:
+        return BridgeError(
+            f"{happened} All layers of '{wrong.path}' agree, but its outputs are others: they differ {amount}.", expected, wires
+        )
+    happened = (
+        f"{happened} The first layer that differs is '{wrong.path}' ({type(wrong.layer).__module__}.{type(wrong.layer).__name__}): {amount}"
+    )
+    if wrong.weight:
+        happened = happened.replace(amount, f"its weight '{wrong.weight}' by {wrong.error:.3g} at values of up to {wrong.scale:.3g}")
+        return BridgeError(f"{happened}.", expected, "copy the weights of the Keras 3 model, all of them")
+    if not wrong.reads:
+        return BridgeError(f"{happened}, on the inputs that it has in the Keras 3 model.", expected, mend)
+    reads = ", ".join(f"'{layer}'" for layer in wrong.reads)
+    return BridgeError(f"{happened}. It reads the outputs of {reads}, which it does not in the Keras 3 model.", expected, wires)

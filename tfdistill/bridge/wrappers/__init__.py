@@ -1,0 +1,1 @@
+"""Wrappers around one tf_keras layer: pruning, clustering, quantization."""

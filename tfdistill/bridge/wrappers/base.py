@@ -1,0 +1,89 @@
+"""What the wrappers of all compression steps have in common: they are called like the layer inside, and find its weights by paths."""
+
+import contextlib
+import functools
+import typing
+
+from tfdistill.bridge import imports
+
+
+class TransparentWrapper:
+    """Mixin for a tf_keras `Wrapper`: it is called, masked, told of training and tapped for attention scores as the layer inside would be.
+
+    `become_like` is to be called at the end of the constructor.
+    """
+
+    def become_like(self, layer):
+        """Takes over how `layer` is called: the names of its inputs, and whether it takes masks and the training mode."""
+        self._call_spec = layer._call_spec
+        self.supports_masking = layer.supports_masking
+
+    def compute_mask(self, inputs, mask=None):
+        # A layer that does not support masks drops them; its compute_mask would raise.
+        return self.layer.compute_mask(inputs, mask) if self.layer.supports_masking else None
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape(input_shape)
+
+    @property
+    def _compute_attention(self):
+        # A layer that has it gives attention scores when asked.
+        return self.layer._compute_attention
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        # tf_keras's Wrapper reads the layer inside as the file format before this one wrote it, which does not know registered classes.
+        return cls(**{**config, "layer": imports.tf_keras().layers.deserialize(config["layer"], custom_objects)})
+
+
+class _Place(typing.NamedTuple):
+    container: typing.Any  # a layer's attributes, or the list in which a hosted layer's weights are
+    key: typing.Any
+    dtype: str | None  # what the layer computes in; None where it casts by itself
+
+
+def _place(layer, path):
+    hosted = getattr(layer, "_hosted", None)
+    if hosted is None:
+        holder, name = _holder(layer, path)
+        return _Place(vars(holder), name, holder.compute_dtype)
+    holder, name = _holder(hosted.layer, path)
+    wanted = getattr(holder, name)
+    held = [(hosted.trainable, hosted.layer.trainable_variables), (hosted.fixed, hosted.layer.non_trainable_variables)]
+    return next(_Place(kept, i, None) for kept, variables in held for i, v in enumerate(variables) if v is wanted)
+
+
+def _holder(layer, path):
+    *parts, name = path.split(".")
+    return functools.reduce(lambda held, part: held[int(part)] if part.isdigit() else getattr(held, part), parts, layer), name
+
+
+def variable_at(layer, path):
+    """Returns the variable of a tf_keras layer that is under a path such as `"kernel"`, `"cell.kernel"` or `"cell.cells.0.kernel"`.
+
+    Where the layer hosts a Keras 3 layer, the path is that layer's.
+    """
+    place = _place(layer, path)
+    return place.container[place.key]
+
+
+@contextlib.contextmanager
+def replaced_weights(layer, tensors):
+    """While open, a tf_keras layer computes with other tensors in place of its weights; they stay its weights all the same.
+
+    Args:
+        layer: Built tf_keras layer.
+        tensors: Dict of a weight's path to a tensor of its shape.
+    """
+    import tensorflow as tf
+
+    places = [(_place(layer, path), tensor) for path, tensor in tensors.items()]
+    kept = [place.container[place.key] for place, _ in places]
+    try:
+        # Past tf_keras's attribute setter, which would take the weight out of the layer.
+        for place, tensor in places:
+            place.container[place.key] = tensor if place.dtype is None else tf.cast(tensor, place.dtype)
+        yield
+    finally:
+        for (place, _), variable in zip(places, kept, strict=True):
+            place.container[place.key] = variable

@@ -1,0 +1,251 @@
+"""A tf_keras wrapper under which a layer trains quantized: its forward pass rounds what the integer file will round.
+
+tensorflow-model-optimization's own wrapper, `QuantizeWrapperV2`, is not used. It takes a closed list of layers, one input and one output; it puts tensors into the
+layer's attributes for good, so that the kernel leaves the layer's weights, and trains it even where the layer is frozen; its ranges start at -6 to 6 and
+forget that at 0.1 % a batch. The rounding is the same: TensorFlow's fake quantization, symmetric without the lowest integer for weights, affine for
+activations (Jacob et al., 2018, https://arxiv.org/abs/1712.05877).
+
+The class derives from tf_keras's, so it is made at first use.
+"""
+
+import contextlib
+import contextvars
+import copy
+import functools
+import types
+import typing
+
+from tfdistill.bridge import imports
+from tfdistill.bridge.integer.activations import ACTIVATIONS
+from tfdistill.bridge.integer.layers import FORMS
+from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
+from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
+
+
+class QuantizedWeight(typing.NamedTuple):
+    """How one weight of a layer is quantized.
+
+    Attributes:
+        path: Where it is, from the layer on: `"kernel"`, `"_query_dense.kernel"`.
+        bits: 8, 4 or `tfdistill.bridge.integer.rounding.FLOAT`.
+        axes: Its axes that have a scale for each index; empty for one scale.
+        sparse: Whether the zeros that it has at the start stay.
+        clusters: Number of values that it has at the start and keeps, over all channels where each has its own; 0 where it is free.
+    """
+
+    path: str
+    bits: int = 8
+    axes: tuple[int, ...] = ()
+    sparse: bool = False
+    clusters: int = 0
+
+
+class Quantization(typing.NamedTuple):
+    """How one layer is quantized.
+
+    Attributes:
+        weights: Its weights that are.
+        activations: Paths of the activation functions whose input is an integer tensor of its own: `"activation"`.
+        output: Whether its output is quantized; not where the converter fuses the next layer into this one.
+        form: Name in `tfdistill.bridge.integer.layers.FORMS` of how it is computed instead of by itself, so that every integer tensor inside can be quantized; empty for
+            the layer's own call.
+        observed: Whether nothing is rounded until a file is made (`as_in_the_file`): training only measures the ranges.
+    """
+
+    weights: tuple[QuantizedWeight, ...] = ()
+    activations: tuple[str, ...] = ()
+    output: bool = True
+    form: str = ""
+    observed: bool = False
+
+
+_in_the_file = contextvars.ContextVar("_in_the_file", default=False)
+
+
+@contextlib.contextmanager
+def as_in_the_file():
+    """While open, layers that are only observed round as well: this is how an integer file is traced."""
+    token = _in_the_file.set(True)
+    try:
+        yield
+    finally:
+        _in_the_file.reset(token)
+
+
+def is_quantized_layer(layer):
+    """Says whether `layer` is the quantization wrapper of this library. Does not import tf_keras when it was never used."""
+    return type(layer).__module__ == __name__ and type(layer).__name__ == "QuantizedLayer"
+
+
+def quantize_layer(layer, quantization):
+    """Wraps a tf_keras layer so that it trains quantized.
+
+    Args:
+        layer: tf_keras layer; it need not be built.
+        quantization: `Quantization`.
+
+    Returns:
+        A `QuantizedLayer`. Its masks are ones and its clusters unknown until `keep_structure` is called.
+    """
+    return quantized_layer_class()(layer, quantization)
+
+
+@functools.cache
+def quantized_layer_class():
+    """Returns the class `QuantizedLayer`: a tf_keras wrapper around one layer."""
+    import tensorflow as tf
+
+    tfk = imports.tf_keras()
+
+    @tfk.utils.register_keras_serializable("tfdistill")
+    class QuantizedLayer(TransparentWrapper, tfk.layers.Wrapper):
+        """Runs a layer with rounded weights, and rounds its activations. The layer keeps its own weights.
+
+        Args:
+            layer: tf_keras layer; it need not be built.
+            quantization: `Quantization`, or a list of its fields.
+        """
+
+        def __init__(self, layer, quantization, **kwargs):
+            super().__init__(
+                layer, autocast=False, **{"name": f"quant_{layer.name}", "trainable": layer.trainable, "dtype": "float32", **kwargs}
+            )
+            weights, activations, *rest = quantization
+            weights = tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in weights)
+            # In a namespace, or tf_keras would wrap the tuples and dicts.
+            self._quantizing = types.SimpleNamespace(
+                settings=Quantization(weights, tuple(activations), *rest), ranges={}, masks={}, members={}, whole=False
+            )
+            self.become_like(layer)
+            # Ranges move in training, whatever the layer does.
+            self._call_spec = copy.copy(layer._call_spec)
+            self._call_spec.expects_training_arg = True
+            self._call_spec.expected_context_args = {*self._call_spec.expected_context_args, "training"}
+
+        @property
+        def quantization(self):
+            """The layer's `Quantization`."""
+            return self._quantizing.settings
+
+        @property
+        def ranges(self):
+            """Dict of what is quantized (`"output"`, the path of an activation) to its variables `(minimum, maximum, batches)`."""
+            return self._quantizing.ranges
+
+        @property
+        def masks(self):
+            """Dict of a sparse weight's path to the variable that is 0 where the weight is to be 0, and 1 elsewhere."""
+            return self._quantizing.masks
+
+        @property
+        def members(self):
+            """Dict of a clustered weight's path to the int32 variable that holds the index of each weight's cluster."""
+            return self._quantizing.members
+
+        def build(self, input_shape=None):
+            # The layer is built by its own first call, which alone knows all of its inputs; masks and ranges come with that.
+            self.built = True
+
+        def call(self, *args, **kwargs):
+            training = bool(tf.get_static_value(kwargs.get("training", False)))
+            if not self.layer._expects_training_arg:
+                kwargs.pop("training", None)
+            if not self._quantizing.whole:
+                self._add_variables(args, kwargs)
+            rounding = _in_the_file.get() or not self.quantization.observed
+            quantize = ActivationRounder(self._range, training, rounding, in_the_file=_in_the_file.get())
+            weigh = self.quantized if rounding else self.effective
+            with replaced_weights(self.layer, {w.path: weigh(w) for w in self.quantization.weights}), self._before(quantize):
+                compute = FORMS.get(self.quantization.form)
+                outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
+            return self._quantize_outputs(outputs, quantize) if self.quantization.output else outputs
+
+        def _add_variables(self, args, kwargs):
+            if not self.layer.built or any(not hasattr(self.layer, w.path.partition(".")[0]) for w in self.quantization.weights):
+                self.layer(*args, **kwargs)  # attention has no kernels before
+            with tf.init_scope():
+                for weight in self.quantization.weights:
+                    name, shape = weight.path.replace(".", "_"), variable_at(self.layer, weight.path).shape
+                    if weight.sparse:
+                        self.masks[weight.path] = self.add_weight(f"{name}_sparsity_mask", shape, initializer="ones", trainable=False)
+                    if weight.clusters:
+                        self.members[weight.path] = self.add_weight(
+                            f"{name}_clusters", shape, dtype="int32", initializer="zeros", trainable=False
+                        )
+            self._quantizing.whole = True
+
+        def effective(self, weight):
+            """Returns a weight, one of `quantization.weights`, with its zeros and clusters, before any rounding: a float32 tensor."""
+            value = tf.cast(tf.convert_to_tensor(variable_at(self.layer, weight.path)), "float32")
+            if weight.clusters:
+                value = cluster_means(value, self.members[weight.path], weight.clusters)
+            # Not a product, which makes a zero of a negative one.
+            return tf.where(self.masks[weight.path] > 0, value, 0.0) if weight.sparse else value
+
+        def quantized(self, weight):
+            """Returns a weight, one of `quantization.weights`, as the file holds it: a float32 tensor."""
+            return round_weights(self.effective(weight), weight.bits, weight.axes)
+
+        @contextlib.contextmanager
+        def _before(self, quantize):
+            """While open, what goes into the layer's activation functions is quantized."""
+            places = []
+            for path in self.quantization.activations:
+                *parts, name = path.split(".")
+                holder = functools.reduce(getattr, parts, self.layer)
+                function = getattr(holder, name)
+                places.append((vars(holder), name, function))
+                # Past tf_keras's attribute setter, as the layer's own function comes back at once.
+                vars(holder)[name] = functools.partial(self._activated, function=function, path=path, quantize=quantize)
+            try:
+                yield
+            finally:
+                for attributes, name, function in places:
+                    attributes[name] = function
+
+        def _activated(self, x, function, path, quantize):
+            x, form = quantize(x, path), ACTIVATIONS.get(getattr(function, "__name__", ""))
+            return form(function, x, quantize, path) if form else function(x)
+
+        def _quantize_outputs(self, outputs, quantize):
+            flat = tf.nest.flatten(outputs)
+            if hasattr(self, "_compute_attention"):
+                flat[0] = quantize(flat[0], "output")  # its scores, where they are asked for, are no tensor of the file
+            else:
+                flat = [quantize(x, f"output_{i}" if i else "output") if x.dtype.is_floating else x for i, x in enumerate(flat)]
+            return tf.nest.pack_sequence_as(outputs, flat)
+
+        def _range(self, what):
+            if what not in self.ranges:
+                name = what.replace(".", "_")
+                first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+                with tf.init_scope():
+                    self.ranges[what] = tuple(
+                        self.add_weight(
+                            f"{name}_{part}",
+                            (),
+                            initializer=tfk.initializers.Constant(start),
+                            trainable=False,
+                            aggregation=first if part == "batches" else tf.VariableAggregation.MEAN,
+                        )
+                        for part, start in (("min", -6.0), ("max", 6.0), ("batches", 0.0))
+                    )
+            return self.ranges[what]
+
+        def _should_use_autograph(self):
+            return False  # there is nothing to convert here, and looking takes a third of the time; the layer inside decides for itself
+
+        def get_config(self):
+            weights, *rest = self.quantization
+            return {**super().get_config(), "quantization": [[list(weight) for weight in weights], *rest]}
+
+    return QuantizedLayer
+
+
+def input_quantizer(name):
+    """Returns TFMOT's layer that rounds an input to 256 steps over the range of all values that training has seen."""
+    quantization = imports.tfmot().quantization.keras
+    quantizer = quantization.quantizers.AllValuesQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
+    from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
+
+    return QuantizeLayer(quantizer, name=name)

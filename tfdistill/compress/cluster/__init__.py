@@ -1,0 +1,1 @@
+"""Clustering: few distinct weights."""

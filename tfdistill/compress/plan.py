@@ -1,0 +1,112 @@
+"""What a compression step will do to each layer."""
+
+import dataclasses
+
+from tfdistill.bridge.adopt import introspection
+from tfdistill.compress import kernels
+from tfdistill.errors import ModelError
+from tfdistill.records import Record
+
+DONE, SKIPPED, IMPOSSIBLE = "done", "skipped", "impossible"
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerPlan(Record):
+    """What a step intends for one layer.
+
+    Attributes:
+        name: The user's name or path of the layer.
+        class_name: Class of the layer.
+        action: "done", "skipped" (left as it is, on purpose) or "impossible" (asked for, but cannot be).
+        reason: What is done, or why it is not.
+        parameters: Number of the layer's parameters now.
+        expected_parameters: Number afterwards, zeros included.
+        expected_nonzero: Number afterwards without the zeros, where the step knows it.
+        macs: Multiply-accumulates per example, where they are known.
+    """
+
+    name: str
+    class_name: str
+    action: str
+    reason: str
+    parameters: int
+    expected_parameters: int | None = None
+    expected_nonzero: int | None = None
+    macs: int | None = None
+
+    @classmethod
+    def of(cls, path, layer, action, reason, zeros):
+        """Makes the row of a live layer that keeps all its parameters.
+
+        Args:
+            path: The user's name or path of the layer.
+            layer: The layer, wrapped or not.
+            action: `DONE`, `SKIPPED` or `IMPOSSIBLE`.
+            reason: What is done, or why it is not.
+            zeros: Number of its parameters that will be zero.
+        """
+        count, kind = kernels.parameters(layer), introspection.kind_of(layer)
+        return cls(path, kind, action, reason, count, count, count - zeros, kernels.macs(layer))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(Record):
+    """What a step intends for a model, layer by layer. `print(plan)` shows a table.
+
+    Attributes:
+        step: The step with its settings, as text.
+        model: Name of the model.
+        rows: One `LayerPlan` a layer.
+    """
+
+    step: str
+    model: str
+    rows: tuple[LayerPlan, ...]
+
+    def names(self, action):
+        """Returns the names of the layers with that action, in order."""
+        return [row.name for row in self.rows if row.action == action]
+
+    def row(self, name):
+        """Returns the `LayerPlan` of the layer `name`."""
+        return next(row for row in self.rows if row.name == name)
+
+    def table(self):
+        """Returns the plan as a table in plain text."""
+        header = ("layer", "class", "action", "parameters", "nonzero after", "MACs", "reason")
+        lines = [header] + [
+            (r.name, r.class_name, r.action, _count(r.parameters), _count(r.expected_nonzero), _count(r.macs), r.reason) for r in self.rows
+        ]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+        right = {3, 4, 5}
+        return "\n".join(
+            "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+            for line in lines
+        )
+
+    def __str__(self):
+        done = self.names(DONE)
+        return f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers\n{self.table()}"
+
+    def require_work(self, named=()):
+        """Refuses a plan that would do nothing, or that cannot do what was asked for by name.
+
+        Args:
+            named: Names of the layers that the user named outright.
+
+        Raises:
+            ModelError: with the reasons, layer by layer.
+        """
+        refused = [row for row in self.rows if row.action == IMPOSSIBLE and row.name in named]
+        if refused:
+            raise ModelError(
+                f"{self.step} cannot treat " + "; ".join(f"'{row.name}' ({row.reason})" for row in refused) + ".",
+                mend="leave these layers out of layers=",
+            )
+        if not self.names(DONE):
+            reasons = "; ".join(f"'{row.name}': {row.reason}" for row in self.rows[:8])
+            raise ModelError(f"{self.step} finds nothing to do in the model '{self.model}'. {reasons}", mend="look at plan(model)")
+
+
+def _count(value):
+    return "" if value is None else f"{value:,}"

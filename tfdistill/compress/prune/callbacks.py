@@ -1,0 +1,58 @@
+"""A pruned model in training: what counts its steps, and what keeps its zeros."""
+
+import keras
+
+from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.errors import ModelError
+
+
+@keras.saving.register_keras_serializable(package="tfdistill")
+class PrunedModel(AdoptedModel):
+    """An adopted model with pruned layers.
+
+    Each forward pass in training mode is one step of their schedules, however often a layer is called in it.
+    """
+
+    def call(self, inputs, training=None):
+        if training:
+            for layer in pruned_layers(self):
+                layer.update_masks()
+        return super().call(inputs, training=training)
+
+
+def pruned_layers(model):
+    """Lists the pruning wrappers in an `AdoptedModel`, nested ones too."""
+    return [layer for layer in model.legacy._flatten_layers() if introspection.is_pruned(layer)]
+
+
+class KeepPruned(keras.callbacks.Callback):
+    """Puts pruned weights back to zero after every batch, so that whatever is saved or evaluated meanwhile is as sparse as its masks.
+
+    It finds the pruned models inside the model that is trained, so it serves `adopted.fit` and a Distiller's `fit` alike.
+    """
+
+    def on_train_begin(self, logs=None):
+        import tensorflow as tf
+
+        adopted = [layer for layer in self.model._flatten_layers() if isinstance(layer, AdoptedModel)]
+        pairs = [pair for model in adopted for layer in pruned_layers(model) for pair in introspection.masks_of(layer)]
+        if not pairs:
+            raise ModelError(f"The model '{self.model.name}' holds no pruned model.", "training of what Prune.apply returned")
+
+        @tf.function
+        def keep():
+            for weight, mask in pairs:
+                weight.assign(weight * tf.cast(mask, weight.dtype))
+
+        self._keep = keep
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._keep()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._keep()
+
+    def on_train_end(self, logs=None):
+        # An optimizer with moving averages has just put those into the weights.
+        self._keep()

@@ -1,0 +1,31 @@
+"""What must hold after quantization-aware training, in the model and in its file."""
+
+import numpy as np
+
+from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.wrappers.base import variable_at
+from tfdistill.bridge.wrappers.quantization import is_quantized_layer
+from tfdistill.compress import kernels
+
+
+def wrong_structure(layer):
+    """Yields what a quantization wrapper has lost of its zeros and clusters."""
+    for weight, mask in introspection.masks_of(layer):
+        lost = int(np.sum((np.asarray(mask) == 0) & (np.asarray(weight) != 0)))
+        if lost:
+            yield f"'{layer.layer.name}' lost {lost} of {kernels.zeros(np.asarray(mask))} zeros"
+    if is_quantized_layer(layer):
+        for path, members in layer.members.items():
+            apart = _apart(np.asarray(variable_at(layer.layer, path)), np.asarray(members))
+            if apart:
+                yield f"'{layer.layer.name}' {path} has {apart} clusters whose members moved apart"
+
+
+def _apart(value, members):
+    """Counts the clusters whose members differ by more than rounding."""
+    flat, index = value.reshape(-1).astype("float64"), members.reshape(-1)
+    low, high = np.full(index.max() + 1, np.inf), np.full(index.max() + 1, -np.inf)
+    np.minimum.at(low, index, flat)
+    np.maximum.at(high, index, flat)
+    held = np.isfinite(low)
+    return int(np.sum(high[held] - low[held] > 1e-4 * np.abs(flat).max()))

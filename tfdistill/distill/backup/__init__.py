@@ -1,0 +1,1 @@
+"""Interrupted trainings that go on as if they had not been interrupted."""

@@ -1,0 +1,1 @@
+"""Soft targets on disk: written once, joined with the data."""

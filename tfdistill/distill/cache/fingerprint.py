@@ -1,0 +1,119 @@
+"""Fingerprints: of a teacher, and of the data that it was asked about."""
+
+import hashlib
+import json
+
+import keras
+import numpy as np
+
+from tfdistill.distill.cache.manifest import InputPart, TeacherFingerprint
+from tfdistill.distill.teachers.black_box import BlackBox
+from tfdistill.distill.teachers.callable import CallableTeacher
+from tfdistill.distill.teachers.remote import RemoteTeacher
+from tfdistill.errors import ConfigurationError
+
+# Of a layer's configuration: names are counted up anew in every process, and a frozen teacher says the same.
+_NO_MATTER = ("name", "trainable")
+
+
+def teacher_print(teacher):
+    """Finds what a teacher is known by.
+
+    Args:
+        teacher: A `keras.Model`, or a `RemoteTeacher`.
+
+    Returns:
+        `TeacherFingerprint`.
+
+    Raises:
+        ConfigurationError: if it is a plain callable, about which nothing can be known.
+    """
+    kind = type(teacher).__name__
+    if isinstance(teacher, RemoteTeacher):
+        return TeacherFingerprint(kind, hashlib.sha256(teacher.identity.encode()).hexdigest(), "")
+    if isinstance(teacher, CallableTeacher):
+        raise ConfigurationError(
+            f"Nothing is known of the callable '{teacher.name}' by which it could be told from another teacher.",
+            "a name that changes whenever its answers would",
+            f"tfdistill.RemoteTeacher({teacher.name}, identity='its name and version')",
+        )
+    if isinstance(teacher, BlackBox):
+        return TeacherFingerprint(kind, hashlib.sha256(kind.encode()).hexdigest(), teacher.sha256)
+    return TeacherFingerprint(kind, hashlib.sha256(_architecture(teacher).encode()).hexdigest(), _weights(teacher))
+
+
+def _architecture(teacher):
+    try:
+        config = keras.saving.serialize_keras_object(teacher)["config"]
+    except (NotImplementedError, TypeError):
+        # A subclassed model need not have a configuration: then its layers are what is known of its architecture.
+        layers = list(teacher._flatten_layers())
+        config = [[type(layer).__name__, [[list(w.shape), str(w.dtype)] for w in layer.weights]] for layer in layers]
+    return json.dumps(_without_names(config, _numbers(config)), sort_keys=True, default=str)
+
+
+def _numbers(config, found=None):
+    found = {} if found is None else found
+    if isinstance(config, dict):
+        if isinstance(config.get("name"), str):
+            found.setdefault(config["name"], f"#{len(found)}")
+        for value in config.values():
+            _numbers(value, found)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            _numbers(value, found)
+    return found
+
+
+def _without_names(config, numbers):
+    if isinstance(config, dict):
+        return {k: _without_names(v, numbers) for k, v in config.items() if k not in _NO_MATTER}
+    if isinstance(config, (list, tuple)):
+        return [_without_names(value, numbers) for value in config]
+    return numbers.get(config, config) if isinstance(config, str) else config
+
+
+def _weights(teacher):
+    digest = hashlib.sha256()
+    for weight in teacher.weights:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(f"{value.shape}{value.dtype}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def named_parts(inputs):
+    """Lists (path, value) of every array in a structure of inputs."""
+    return [("/".join(str(p) for p in path), value) for path, value in keras.tree.flatten_with_path(inputs)]
+
+
+def input_parts(inputs):
+    """Describes the parts of a batch of inputs as `InputPart`s."""
+    return tuple(InputPart(path, tuple(value.shape[1:]), _type_name(value)) for path, value in named_parts(inputs))
+
+
+def _type_name(value):
+    value = np.asarray(value)
+    return "string" if value.dtype.kind in "OSU" else value.dtype.name
+
+
+def inputs_digest(inputs):
+    """Digest of a batch of inputs, whatever the sizes of the batches that it came in.
+
+    Args:
+        inputs: Structure of arrays `(rows, ...)`.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for path, value in named_parts(inputs):
+        value = np.asarray(value)
+        digest.update(f"{path}\0{_type_name(value)}{value.shape}".encode())
+        if value.dtype.kind in "OSU":
+            for item in value.reshape(-1):
+                text = item if isinstance(item, bytes) else str(item).encode()
+                digest.update(len(text).to_bytes(8, "little") + text)
+        else:
+            digest.update(memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
+    return digest.hexdigest()

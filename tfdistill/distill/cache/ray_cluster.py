@@ -1,0 +1,102 @@
+"""A Ray cluster on this machine that nobody else can reach, and that ends with the process that started it."""
+
+import contextlib
+import ipaddress
+import os
+import pathlib
+import secrets
+import subprocess
+import sys
+
+from tfdistill.errors import RuntimeUnavailableError
+
+# Several, because a process that sets its title overwrites the beginning of its environment, as Ray's agents do.
+_MARKS = tuple(f"TFDISTILL_CLUSTER_{i}" for i in range(4))
+_WATCHER = pathlib.Path(__file__).with_name("ray_watcher.py")
+# Ray's processes have ended by themselves, or the watcher ends them, well within this.
+_END_SECONDS = 60
+
+
+@contextlib.contextmanager
+def local_cluster(ray, cpus=None):
+    """Runs a Ray cluster of one node for the length of a block.
+
+    All its processes listen on the loopback interface alone. On Linux they end with this process however it ends, `kill -9` included: a small watcher
+    process ends what is left of exactly this cluster. Elsewhere Ray's own means apply.
+
+    Args:
+        ray: The module.
+        cpus: Number of CPUs that the cluster has; None for all.
+
+    Raises:
+        RuntimeUnavailableError: if Ray does not keep to the loopback interface.
+    """
+    token = secrets.token_hex(16)
+    with _watched(token):
+        try:
+            with _loopback(), _marked(token):
+                # "local", as otherwise Ray joins a cluster that RAY_ADDRESS names, or that runs on this machine.
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    _node_ip_address="127.0.0.1",
+                )
+            address = ray.util.get_node_ip_address()
+            if not ipaddress.ip_address(address).is_loopback:
+                raise RuntimeUnavailableError(
+                    f"Ray {ray.__version__} made a local cluster that listens on {address}.",
+                    "the loopback interface alone",
+                    "start a cluster yourself and give its address",
+                )
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _loopback():
+    """Lets Ray take the loopback address for the node's, as it does on macOS and Windows."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _marked(token):
+    """What is started while the block runs has `token` in its environment, and so has what that starts later."""
+    os.environ.update(dict.fromkeys(_MARKS, token))
+    try:
+        yield
+    finally:
+        for name in _MARKS:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _watched(token):
+    """Runs the watcher, which ends all processes that have `token` in their environment when the block, or this process, has ended."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    # In a session of its own, so that Ctrl-C does not end it before the others.
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(_WATCHER), token, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watcher.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            watcher.wait(_END_SECONDS)

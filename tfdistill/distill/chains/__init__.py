@@ -1,0 +1,1 @@
+"""ChainRunner of several generations or peers."""

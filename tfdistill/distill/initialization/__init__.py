@@ -1,0 +1,1 @@
+"""A student that starts from its teacher's weights."""

@@ -1,0 +1,232 @@
+"""A student that begins with what its teacher's weights already hold."""
+
+import collections.abc
+import dataclasses
+
+import keras
+import numpy as np
+
+from tfdistill.distill.initialization.pairing import Pairing, pair_alternate, pair_composites
+from tfdistill.distill.initialization.projection import Narrower, is_a_chain
+from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.graph.names import find_layer, named_layers
+from tfdistill.graph.traversal import own_weights, units
+from tfdistill.records import Record
+
+COPIED, NARROWED, LEFT = "copied", "narrowed", "left"
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerStart(Record):
+    """How one layer of a student began.
+
+    Attributes:
+        student: Path of the student's layer.
+        teacher: Path of the teacher's layer, or None.
+        how: "copied", "narrowed", or "left" as it was.
+        reason: Why it was left as it was, or None.
+        parameters: Number of the student's weights in this layer.
+        kept_energy: Of a narrowed layer, the share (0 to 1) of the sum of squares of the teacher's largest weight that the student's holds.
+    """
+
+    student: str
+    teacher: str | None
+    how: str
+    reason: str | None
+    parameters: int
+    kept_energy: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStartRecord(Record):
+    """What a warm start did, layer by layer in the student's order.
+
+    Attributes:
+        student: Name of the student.
+        teacher: Name of the teacher.
+        layers: One `LayerStart` for each layer of the student that has weights of its own.
+    """
+
+    student: str
+    teacher: str
+    layers: tuple[LayerStart, ...]
+
+    @property
+    def copied(self):
+        """The layers that are equal to the teacher's now."""
+        return tuple(layer for layer in self.layers if layer.how == COPIED)
+
+    @property
+    def narrowed(self):
+        """The layers that were made from the teacher's wider ones."""
+        return tuple(layer for layer in self.layers if layer.how == NARROWED)
+
+    @property
+    def left(self):
+        """The layers that were left as they were, each with its reason."""
+        return tuple(layer for layer in self.layers if layer.how == LEFT)
+
+    def __str__(self):
+        lines = [f"Warm start of '{self.student}' from '{self.teacher}':"]
+        for layer in self.layers:
+            source = f" from {layer.teacher}" if layer.teacher else ""
+            note = f" ({layer.reason})" if layer.reason else f" ({layer.kept_energy:.0%} kept)" if layer.kept_energy is not None else ""
+            lines.append(f"  {layer.student}: {layer.how}{source}{note}")
+        return "\n".join(lines)
+
+
+def warm_start(student, teacher, layers="alternate"):
+    """Starts a student from its teacher's weights: layers of equal shapes are copied, narrower ones get the teacher's weights in fewer channels.
+
+    Sanh et al. 2019, "DistilBERT", arXiv 1910.01108, for the copying of every other block.
+
+    **"alternate"** finds the blocks that repeat in the teacher: the longest run of neighbouring layers (layers with weights; what stands beside each other in a
+    functional or Sequential model, in a nested model, or in a layer or model of a class of its own, in the order in which it was made) that comes at least
+    twice in a row with the same layers and shapes. Layers that hold other layers (a nested model, a block's class) are never cut. The student must have
+    blocks of the same layers, of any width, at most as many: its block i of n takes after the teacher's block floor(i * N / n) of N, so a student of
+    half the depth gets blocks 0, 2, 4, ... What stands before and behind the blocks is treated alike (it may hold further runs, as the stages of a
+    convolutional net do). Where there is no repetition layers are paired by order if both models have as many there; else the longest sequence of layers of
+    equal kinds and shapes that both have is, and the layers between two of its pairs where these are as many on both sides. So two equal models become equal,
+    and a student with one layer more keeps that one as it was. Where the only blocks that repeat are more in the student than in the teacher, pairs must be
+    named. Names only decide between readings that are equally good: where a run may begin, for example.
+
+    **Narrower layers** (dense, convolutions, transposed, depthwise and separable ones, EinsumDense, Embedding, batch, layer and RMS normalization) get the
+    teacher's weights in a basis of fewer channels. A space of n channels that has m in the student gets the m leading right singular vectors P
+    of the matrix W that writes into it; that layer becomes W P (its truncated SVD; biases b P), and the layer that reads the space becomes transpose(P) W. Two
+    linear layers so composed are the best approximation that any projection between them gives of the first. In models with branches all spaces of the same
+    two widths share one P, from all that write into them, as a residual stream demands. Weights with one number per channel (depthwise kernels, gamma,
+    variances) become the diagonal of their form in that basis. An activation function between two layers makes it a good start, not an equal model: train afterwards.
+    Axes of attention heads are not narrowed (a softmax stands between); an attention layer whose heads are equal is narrowed in the width that it
+    reads and writes. Recurrent layers are copied only.
+
+    Args:
+        student: A built Keras 3 model. Its weights are changed, all at once at the end; after an error they are as they were.
+        teacher: A built Keras 3 model. It is only read.
+        layers: "alternate", or a dict of student's layer to teacher's layer, by names or paths. Layers that hold others are paired with all that is inside.
+
+    Returns:
+        `WarmStartRecord`.
+
+    Raises:
+        ModelError: if a model is not built, a layer does not exist (with the nearest names), two layers are not of the same kind, or
+            nothing could be taken over.
+        ConfigurationError: if `layers` is neither.
+    """
+    for role, model in (("student", student), ("teacher", teacher)):
+        _check_model(model, role)
+    if student is teacher:
+        raise ModelError("Teacher and student are one and the same model.", "two models")
+    if isinstance(layers, collections.abc.Mapping) and layers:
+        pairings = _pair_by_name(student, teacher, layers)
+    elif layers == "alternate":
+        pairings = pair_alternate(student, teacher)
+    else:
+        raise ConfigurationError(f"layers is {layers!r}.", '"alternate", or a dict of student layer to teacher layer')
+    names = [_paths(model) for model in (student, teacher)]
+    rows, values = _decide(pairings, is_a_chain(student) and is_a_chain(teacher), *names)
+    if not values:
+        raise ModelError(
+            f"Nothing of the teacher '{teacher.name}' fits the student '{student.name}': {'; '.join(f'{r.student}: {r.reason}' for r in rows[:5])}.",
+            "at least one layer of equal shapes, or a narrower one",
+        )
+    _assign(values)
+    return WarmStartRecord(student.name, teacher.name, tuple(rows))
+
+
+def _check_model(model, role):
+    if not isinstance(model, keras.Model) or callable(getattr(model, "named_layers", None)):
+        raise ModelError(
+            f"The {role} is a {type(model).__name__}.",
+            "a Keras 3 model of Keras 3 layers",
+            "warm start before a compression step wraps the model",
+        )
+    if not model.built or not model.weights:
+        raise ModelError(
+            f"The {role} '{model.name}' is not built: it has no weights yet.", "a built model", "call it once on a batch of inputs"
+        )
+
+
+def _paths(model):
+    paths = {id(model): model.name}
+    for path, layer in named_layers(model).items():
+        paths.setdefault(id(layer), path)
+    return paths
+
+
+def _pair_by_name(student, teacher, layers):
+    taken = {}
+    for ours, theirs in layers.items():
+        mine, other = find_layer(student, ours, "student"), find_layer(teacher, theirs, "teacher")
+        pairs = pair_composites(mine, other) if isinstance(mine, keras.Layer) and isinstance(other, keras.Layer) else None
+        if pairs is None:
+            raise ModelError(
+                f"The student's layer '{ours}' ({_makeup(mine)}) cannot take after the teacher's '{theirs}' ({_makeup(other)}).",
+                "layers of the same kind, with the same layers inside",
+            )
+        for pair in pairs:
+            if id(pair.student) in taken:
+                raise ConfigurationError(
+                    f"The student's layer '{pair.student.name}' is given twice, the second time in '{ours}'.", "each layer once"
+                )
+            taken[id(pair.student)] = pair
+    return [taken.get(id(unit), Pairing(unit, None, "not asked for")) for unit in units(student)]
+
+
+def _makeup(layer):
+    inside = [type(unit).__name__ for unit in units(layer)] if isinstance(layer, keras.Layer) else []
+    return (
+        f"{type(layer).__name__} of {', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''}"
+        if len(inside) > 1
+        else type(layer).__name__
+    )
+
+
+def _decide(pairings, chain, student_paths, teacher_paths):
+    """Computes everything that will be assigned, and what there is to say about it."""
+    narrower = Narrower(not chain, [(p.student, p.teacher) for p in pairings if p.teacher is not None])
+    rows, values = [], []
+    for ours, theirs, reason in pairings:
+        weights = own_weights(ours)
+        how, kept = LEFT, None
+        if theirs is not None:
+            sources = own_weights(theirs)
+            if [tuple(w.shape) for w in weights] == [tuple(w.shape) for w in sources]:
+                how, found = COPIED, [np.asarray(w) for w in sources]
+                narrower.forget()
+            else:
+                made = narrower.narrow(ours, theirs)
+                if isinstance(made, str):
+                    reason = made
+                else:
+                    how, kept, found = NARROWED, made[1], [made[0][w.name] for w in weights]
+            if how != LEFT:
+                values += zip(weights, found, strict=True)
+        else:
+            narrower.forget()
+        rows.append(
+            LayerStart(
+                student=student_paths[id(ours)],
+                teacher=None if theirs is None else teacher_paths[id(theirs)],
+                how=how,
+                reason=reason,
+                parameters=int(sum(np.prod(w.shape) for w in weights)),
+                kept_energy=kept,
+            )
+        )
+    return rows, values
+
+
+def _assign(values):
+    before = [(weight, np.array(weight)) for weight, _ in values]
+    try:
+        for weight, value in values:
+            weight.assign(value.astype(_handed_over_as(weight)))
+    except BaseException:
+        for weight, value in before:
+            weight.assign(value)
+        raise
+
+
+def _handed_over_as(weight):
+    """The NumPy type in which a value is handed to a weight; bfloat16, which NumPy lacks, is made from float32 by the weight itself."""
+    return "float32" if weight.dtype == "bfloat16" else weight.dtype

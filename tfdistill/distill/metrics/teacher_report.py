@@ -1,0 +1,244 @@
+"""Metrics that need the teacher's answers: how good it is itself, how often the student agrees with it, and whether both know what they know."""
+
+import keras
+from keras import ops
+
+from tfdistill import tasks
+from tfdistill.distill.metrics.calibration import CalibrationError, class_indices, probabilities, spread
+from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.losses import spaces
+from tfdistill.saveable import checks_config
+
+OUTPUTS = (*spaces.SPACES, "numbers")
+
+
+@keras.saving.register_keras_serializable(package="tfdistill")
+class TeacherReport(keras.metrics.Metric):
+    """What the teacher itself scores, how far the student follows it, and how well both are calibrated, in the logs of `fit` and `evaluate`.
+
+    For classes the logs get
+
+    - `teacher_accuracy`: the teacher's accuracy on the labels;
+    - `agreement`: share of samples for which student and teacher choose the same class;
+    - `student_calibration_error`, `teacher_calibration_error`: see `CalibrationError`;
+
+    and for each metric in `metrics` the teacher's value of it as `teacher_<name>`. Batches without labels count for the agreement only. As with Keras's own metrics, a
+    report in `compile(metrics=...)` does not weigh samples, and one in `compile(weighted_metrics=...)` does, by `sample_weight` and `class_weight`.
+
+    Args:
+        metrics: Further Keras metric objects or names, evaluated on the teacher's outputs. Required for "numbers", where nothing else is reported.
+        outputs: The space of the student's outputs: "logits", "log_probabilities", "probabilities", or "numbers" for regression.
+        teacher_outputs: The same of the teacher's; None where it is that of the student's.
+        bins: Bins of the calibration error.
+        output: Name of the model output to report on; None for the only one.
+        name: Name of the metric.
+
+    Raises:
+        ConfigurationError: if a setting is out of range; at the first batch of `fit`, if the outputs are in another space than `outputs` says, or the task (read from the
+            loss and the labels) is not one of classes that exclude one another.
+    """
+
+    def __init__(self, metrics=(), outputs="logits", teacher_outputs=None, bins=15, output=None, name="teacher_report"):
+        super().__init__(name=name)
+        teacher_outputs = outputs if teacher_outputs is None else teacher_outputs
+        for value in (outputs, teacher_outputs):
+            if value not in OUTPUTS:
+                raise ConfigurationError(f"TeacherReport: outputs is {value!r}.", f"one of {OUTPUTS}")
+        if (outputs == "numbers") != (teacher_outputs == "numbers"):
+            raise ConfigurationError(
+                f"TeacherReport: outputs is {outputs!r}, teacher_outputs {teacher_outputs!r}.", "numbers on both sides, or on none"
+            )
+        if not isinstance(metrics, (list, tuple)):
+            raise ConfigurationError(f"TeacherReport: metrics is {metrics!r}.", "a list of metrics")
+        if outputs == "numbers" and not metrics:
+            raise ConfigurationError(
+                "TeacherReport of numbers has nothing to report.", "metrics, for example [keras.metrics.MeanAbsoluteError()]"
+            )
+        self.outputs, self.teacher_outputs, self.bins, self.output = outputs, teacher_outputs, bins, output
+        self.teacher_metrics = [_metric(m) for m in metrics]
+        # Set by the Distiller: whether it stands among the `weighted_metrics`.
+        self.weighted = False
+        self.accuracy = self.agreement = None
+        if outputs != "numbers":
+            self.accuracy, self.agreement = keras.metrics.Mean(name="teacher_accuracy"), keras.metrics.Mean(name="agreement")
+            self.calibration = {
+                "student": CalibrationError(outputs, bins, name="student_calibration_error"),
+                "teacher": CalibrationError(teacher_outputs, bins, name="teacher_calibration_error"),
+            }
+
+    def _parts(self):
+        """Every metric that is kept, by its name in the logs."""
+        parts = {f"teacher_{metric.name}": metric for metric in self.teacher_metrics}
+        if self.agreement is not None:
+            parts.update((m.name, m) for m in (self.accuracy, self.agreement, *self.calibration.values()))
+        return parts
+
+    def update_teacher_state(self, y, teacher_outputs, student_outputs, sample_weight=None):
+        """Adds a batch.
+
+        Args:
+            y: Labels, `(batch, ...)` indices or `(batch, ..., classes)`; or None.
+            teacher_outputs: `(batch, ..., classes)`, or `(batch, outputs)` of numbers.
+            student_outputs: The same of the student.
+            sample_weight: None or `(batch,)`.
+
+        Each of the first three may be a dict of output name to these.
+
+        Raises:
+            ModelError: if an output is to be chosen by name and there is none of that name, or there are several and none was named.
+        """
+        y, teacher_outputs, student_outputs, sample_weight = (
+            _output(value, self.output) for value in (y, teacher_outputs, student_outputs, sample_weight)
+        )
+        if self.agreement is not None:
+            theirs, ours = probabilities(teacher_outputs, self.teacher_outputs), probabilities(student_outputs, self.outputs)
+            weight = spread(sample_weight, theirs)
+            chosen = ops.argmax(theirs, axis=-1)
+            same = ops.cast(ops.equal(chosen, ops.argmax(ours, axis=-1)), "float32")
+            self.agreement.update_state(ops.reshape(same, (-1,)), sample_weight=weight)
+        if y is None:
+            return
+        if self.agreement is not None:
+            right = ops.cast(ops.equal(chosen, class_indices(y, teacher_outputs)), "float32")
+            self.accuracy.update_state(ops.reshape(right, (-1,)), sample_weight=weight)
+            self.calibration["teacher"].update_state(y, teacher_outputs, sample_weight)
+            self.calibration["student"].update_state(y, student_outputs, sample_weight)
+        for metric in self.teacher_metrics:
+            metric.update_state(y, teacher_outputs, sample_weight)
+
+    def check_first_batch(self, y, teacher_outputs, student_outputs, loss=None):
+        """Checks that the report fits the outputs and their task.
+
+        Args:
+            y: Labels, or None.
+            teacher_outputs: As in `update_teacher_state`.
+            student_outputs: As in `update_teacher_state`.
+            loss: The student's loss on this output, from which the task is read, or None.
+
+        Raises:
+            ConfigurationError: if classes are reported of numbers or of yes-no decisions, or a side answers in another space than was said.
+        """
+        if self.outputs == "numbers":
+            return
+        y, *sides = (_output(value, self.output) for value in (y, teacher_outputs, student_outputs))
+        named = f", output={self.output!r}" if self.output else ""
+        shape = tuple(sides[1].shape)
+        task = tasks.infer_task(shape, None if y is None else ops.convert_to_numpy(y), loss)
+        if task in ("regression", "multilabel"):
+            metric = (
+                "MeanAbsoluteError()"
+                if task == "regression"
+                else f"BinaryAccuracy(threshold={0.0 if self.teacher_outputs == 'logits' else 0.5})"
+            )
+            raise ConfigurationError(
+                f"The TeacherReport scores classes that exclude one another, but the task is {task}: the loss is {tasks.loss_name(loss)}, the outputs have the shape "
+                f"{shape}.",
+                "metrics that fit the task",
+                f"TeacherReport(metrics=[keras.metrics.{metric}], outputs='numbers'{named})",
+            )
+        for side, values, said in zip(("teacher", "student"), sides, (self.teacher_outputs, self.outputs), strict=True):
+            values = ops.convert_to_numpy(values)
+            if values.ndim < 2 or values.shape[-1] < 2:
+                continue
+            found = spaces.class_space(values)
+            # Log-probabilities are logits as well.
+            if found != said and not (said == "logits" and found == "log_probabilities"):
+                fixed = {"teacher": self.teacher_outputs, "student": self.outputs, side: found}
+                raise ConfigurationError(
+                    f"The TeacherReport takes the {side}'s outputs for {said.replace('_', '-')}, but in the first batch they are {found.replace('_', '-')}: calibration "
+                    "errors would be wrong.",
+                    "the space of each side's outputs",
+                    f"TeacherReport(outputs={fixed['student']!r}, teacher_outputs={fixed['teacher']!r}{named})",
+                )
+
+    def update_state(self, *args, **kwargs):
+        """Raises: labels and predictions alone say nothing of the teacher.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            "A TeacherReport needs the teacher's outputs.", "tfdistill.Distiller.compile(metrics=[TeacherReport(), ...])"
+        )
+
+    def result(self):
+        """Returns a dict of name to value."""
+        return {name: metric.result() for name, metric in self._parts().items()}
+
+    def reset_state(self):
+        for metric in self._parts().values():
+            metric.reset_state()
+
+    @property
+    def variables(self):
+        return [v for metric in self._parts().values() for v in metric.variables]
+
+    def get_config(self):
+        return {
+            "metrics": [keras.metrics.serialize(m) for m in self.teacher_metrics],
+            "outputs": self.outputs,
+            "teacher_outputs": self.teacher_outputs,
+            "bins": self.bins,
+            "output": self.output,
+            "name": self.name,
+        }
+
+    @classmethod
+    @checks_config
+    def from_config(cls, config):
+        return cls(**{**config, "metrics": [keras.metrics.deserialize(m) for m in config["metrics"]]})
+
+
+def take_reports(arguments):
+    """Parts the metrics that are fed with the teacher's outputs from the others.
+
+    Args:
+        arguments: Dict of arguments of `compile`.
+
+    Returns:
+        List of `TeacherReport`s, and the arguments without them. Those of `weighted_metrics` weigh samples, those of `metrics` do not, as Keras has it.
+    """
+    reports, rest = [], dict(arguments)
+    for kind in ("metrics", "weighted_metrics"):
+        metrics = rest.get(kind)
+        if isinstance(metrics, (list, tuple)):
+            own = [m for m in metrics if isinstance(m, TeacherReport)]
+            for report in own:
+                report.weighted = kind == "weighted_metrics"
+            reports += own
+            rest[kind] = [m for m in metrics if not isinstance(m, TeacherReport)]
+    return reports, rest
+
+
+def with_reports(config, reports):
+    """Puts reports back among the serialized arguments of `compile` that they were taken from."""
+    config = dict(config)
+    for kind, weighted in (("metrics", False), ("weighted_metrics", True)):
+        own = [report for report in reports if report.weighted == weighted]
+        if own:
+            config[kind] = [*(config.get(kind) or []), *keras.saving.serialize_keras_object(own)]
+    return config
+
+
+def _output(values, name):
+    """The one output that a report is about."""
+    if not isinstance(values, dict):
+        return values
+    if name is None and len(values) == 1:
+        return next(iter(values.values()))
+    if name not in values:
+        what = "names none" if name is None else f"names '{name}'"
+        raise ModelError(
+            f"The TeacherReport {what}, and there are the outputs {sorted(values)}.",
+            mend="give one TeacherReport(output=...) for each that counts",
+        )
+    return values[name]
+
+
+def _metric(metric):
+    made = keras.metrics.get(metric)
+    if isinstance(made, type):
+        made = made()
+    if not isinstance(made, keras.metrics.Metric):
+        raise ConfigurationError(f"TeacherReport: {metric!r} is no metric with a state.", "a keras.metrics.Metric object")
+    return made

@@ -1,0 +1,1 @@
+"""The distillation loss of one batch: forward passes, terms, projections, checks."""

@@ -1,0 +1,113 @@
+"""A look at the first batch before any training: an error now is cheaper than a ruined student later."""
+
+import collections.abc
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfdistill.distill.objective import one_shot
+from tfdistill.errors import DataError
+
+
+def peek(x, y=None, sample_weight=None, batch_size=None, put_back=True):
+    """Reads one batch of what a user gave to `fit`, and takes nothing away from the training.
+
+    Arrays are only indexed. Of a generator, a `keras.utils.PyDataset`, and a `tf.data.Dataset` that Python feeds, the first batch is taken and put back; of any other
+    `tf.data.Dataset` a second iterator reads one element. Other kinds of data (a distributed dataset, a DataFrame) are left alone.
+
+    Args:
+        x: As in `keras.Model.fit`.
+        y: As in `keras.Model.fit`.
+        sample_weight: As in `keras.Model.fit`.
+        batch_size: Number of rows to read of arrays. Defaults to Keras's 32.
+        put_back: Whether what is read is to be put back. Not possible for datasets that a distribution strategy divides: there a `tf.data.Dataset` must be one that can be
+            read again.
+
+    Returns:
+        `x` to go on with (what was read once is replaced by something that gives the same elements), and the batch as `(x, y, sample_weight)`, or None where it
+        cannot be read.
+
+    Raises:
+        DataError: if there is no first batch.
+    """
+    if isinstance(x, tf.data.Dataset):
+        if put_back and one_shot.reads_once(x):
+            batch, x = one_shot.read_ahead(x)
+        else:
+            batch = next(iter(x.take(1)), None)
+    elif isinstance(x, keras.utils.PyDataset):
+        batch = x[0] if x.num_batches != 0 else None
+        if put_back and batch is not None and not getattr(x, "rereadable", False):
+            x = one_shot.FirstBatchKept(x, batch)
+    elif isinstance(x, collections.abc.Iterator):
+        batch = next(x, None)
+        x = _put_back(batch, x)
+    else:
+        flat = [a for a in keras.tree.flatten((x, y, sample_weight)) if a is not None]
+        if not all(isinstance(a, (np.ndarray, tf.Tensor, tf.Variable)) for a in flat):
+            return x, None
+        rows = batch_size or 32
+        batch = (
+            keras.tree.map_structure(lambda a: None if a is None else a[:rows], (x, y, sample_weight), none_is_leaf=True)
+            if _rows(x)
+            else None
+        )
+    if batch is None:
+        raise DataError("The training data is empty.", "at least one batch")
+    return x, keras.utils.unpack_x_y_sample_weight(batch)
+
+
+def _put_back(first, rest):
+    # A generator, as Keras takes no other kind of iterator.
+    yield first
+    yield from rest
+
+
+def _rows(x):
+    flat = keras.tree.flatten(x)
+    return flat[0].shape[0] if flat and len(flat[0].shape) else 0
+
+
+def check_finite(batch):
+    """Refuses a batch that holds NaN or infinity, and says where.
+
+    Args:
+        batch: `(x, y, sample_weight)`, each a structure of arrays or None.
+
+    Raises:
+        DataError: naming the input, the number of such values and the place of the first.
+    """
+    mend = "clean the data, or mask such samples with sample_weight=0 and a finite value"
+    for what, structure in zip(("input", "target", "sample weight"), batch, strict=True):
+        refuse_nonfinite_inputs(structure, "in the first batch", mend, what)
+
+
+def refuse_nonfinite_inputs(structure, where, mend, what="input"):
+    """Raises a `DataError` if an array of a structure holds NaN or infinity; names the array, `what` it is and `where` it was found."""
+    for path, value in _named(structure):
+        refuse_nonfinite(value, f"The {what}{path} has %s {where}.", mend)
+
+
+def refuse_nonfinite(value, sentence, mend):
+    """Raises a `DataError` if `value` holds NaN or infinity; `sentence` has a %s for which and how many."""
+    value = np.asarray(value)
+    if value.dtype.kind not in "fc" and "float" not in value.dtype.name:
+        return
+    finite = np.isfinite(value.astype("float32") if value.dtype.kind == "V" else value)
+    if finite.all():
+        return
+    first = tuple(int(i) for i in np.argwhere(~finite)[0])
+    kind = "NaN" if np.isnan(value[first]) else "infinity"
+    raise DataError(
+        sentence % kind + f" {int((~finite).sum())} of {value.size} values; the first at index {list(first)}.", "finite numbers", mend
+    )
+
+
+def _named(structure):
+    """Yields (" 'name'", value) for every array in a nested structure; a single array has no name."""
+    if structure is None:
+        return
+    for path, value in keras.tree.flatten_with_path(structure):
+        if value is not None:
+            yield (f" '{'/'.join(str(p) for p in path)}'" if path else ""), value

@@ -1,0 +1,82 @@
+"""A function of NumPy arrays as a teacher."""
+
+import collections.abc
+
+import keras
+
+from tfdistill.distill.teachers.black_box import BlackBox
+from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.saveable import checks_config
+
+
+@keras.saving.register_keras_serializable(package="tfdistill")
+class CallableTeacher(BlackBox):
+    """Any function that gives outputs, its weights never seen ("cold" distillation): another framework's model, a program, an API.
+
+    A teacher that gives probabilities is taught from with `SoftTargets(teacher_outputs="probabilities")`.
+
+    A Distiller with such a teacher can be saved if the function can be found again: registered with `keras.saving.register_keras_serializable()`, or
+    an object of a registered class with `get_config` and `from_config`. Otherwise saving it is an error; the student alone can always be saved.
+
+    Args:
+        function: Takes one batch as NumPy arrays `(batch, ...)` in the structure that the Distiller is trained on, returns an array `(batch, ...)` of
+            finite numbers, or a dict of output name to array. Calls never overlap.
+        output_shape: Shape of its answers without the batch axis, `(classes,)`, or a dict of output name to shape. None learns it from the first
+            batch of `fit`.
+        name: Name of the model. Defaults to the function's.
+
+    Raises:
+        ConfigurationError: if `function` cannot be called, or `output_shape` is no shape.
+    """
+
+    def __init__(self, function, output_shape=None, name=None):
+        if not callable(function) or isinstance(function, type):
+            raise ConfigurationError(f"The teacher function is {function!r}.", "a function of a batch")
+        if output_shape is not None:
+            named = isinstance(output_shape, collections.abc.Mapping)
+            for shape in output_shape.values() if named else [output_shape]:
+                if not isinstance(shape, (tuple, list)) or not all(s is None or (isinstance(s, int) and s > 0) for s in shape):
+                    raise ConfigurationError(f"output_shape is {output_shape!r}.", "a shape without the batch axis, for example (10,)")
+            output_shape = {n: tuple(output_shape[n]) for n in sorted(output_shape)} if named else tuple(output_shape)
+        own_name = getattr(function, "__name__", type(function).__name__)
+        super().__init__("callable", name or ("teacher_function" if own_name == "<lambda>" else own_name), output_shape)
+        # Not an attribute that Keras sees: an object that holds variables stays its owner's.
+        object.__setattr__(self, "function", function)
+
+    def answer(self, inputs):
+        return self.function(inputs)
+
+    def get_config(self):
+        found = self.function if hasattr(self.function, "__name__") else type(self.function)
+        registered = keras.saving.get_registered_object(keras.saving.get_registered_name(found)) is found
+        if not registered or (found is not self.function and not (hasattr(found, "get_config") and hasattr(found, "from_config"))):
+            raise ConfigurationError(
+                f"The teacher '{self.name}' is a callable that nobody could find again, so what holds it cannot be saved.",
+                "a function, or a class with get_config and from_config, decorated with @keras.saving.register_keras_serializable()",
+                "register it, or save the student alone: distiller.student.save(...)",
+            )
+        shapes = self._box.shapes
+        return {
+            "name": self.name,
+            "function": keras.saving.serialize_keras_object(self.function),
+            "output_shape": {n: list(s) for n, s in shapes.items()} if isinstance(shapes, dict) else shapes and list(shapes),
+        }
+
+    @classmethod
+    @checks_config
+    def from_config(cls, config):
+        """Makes the teacher from what `get_config` returned; its function must be registered with Keras, or be passed as one of `custom_objects`.
+
+        Raises:
+            ModelError: if it is not.
+        """
+        saved = config.get("function")
+        entry = saved if isinstance(saved, dict) else {}
+        name = entry.get("config") if entry.get("class_name") == "function" else entry.get("registered_name")
+        if not isinstance(name, str) or keras.saving.get_registered_object(name) is None:
+            raise ModelError(
+                f"The teacher '{config.get('name')}' is the function {name!r}, which is not registered.",
+                "a function or class decorated with @keras.saving.register_keras_serializable()",
+                "import the module that defines it before loading",
+            )
+        return cls(**{**config, "function": keras.saving.deserialize_keras_object(saved)})

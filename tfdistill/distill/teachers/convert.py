@@ -1,0 +1,41 @@
+"""Teachers: what may teach, and several as one."""
+
+import os
+
+import keras
+
+from tfdistill.bridge.adopt.adopt import adopt
+from tfdistill.distill.teachers import files
+from tfdistill.distill.teachers.callable import CallableTeacher
+from tfdistill.errors import ModelError
+
+
+def as_teacher(teacher):
+    """Makes a `keras.Model` of anything that can teach.
+
+    Args:
+        teacher: One of
+            - a `keras.Model` (an `Ensemble` and an adopted tf_keras model are such): returned as it is;
+            - a built tf_keras model: adopted;
+            - a path of a .tflite file or a SavedModel folder: `TFLiteTeacher`, `SavedModelTeacher`;
+            - a callable `f(x) -> array` of NumPy arrays: `CallableTeacher`.
+
+    Returns:
+        `keras.Model`.
+
+    Raises:
+        ModelError: if it is none of these, or cannot be read.
+    """
+    if isinstance(teacher, keras.Model):
+        return teacher
+    # Told by name: asking tf_keras itself would import it.
+    if any(cls.__module__.partition(".")[0] == "tf_keras" for cls in type(teacher).__mro__):
+        return adopt(teacher)
+    if isinstance(teacher, (str, os.PathLike)):
+        return files.from_path(teacher)
+    if callable(teacher) and not isinstance(teacher, type):
+        return CallableTeacher(teacher)
+    raise ModelError(
+        f"Teacher must be a keras.Model or something that becomes one, got {teacher if isinstance(teacher, type) else type(teacher)}.",
+        "a Keras or tf_keras model, a path of a .tflite file or SavedModel folder, a callable of NumPy arrays, or an Ensemble of these",
+    )

@@ -1,0 +1,147 @@
+"""Teachers that are asked over a wire: they fail now and then, want no haste, and cost money."""
+
+import dataclasses
+import math
+import time
+
+import numpy as np
+
+from tfdistill.errors import ConfigurationError, DataError, TfdistillError
+
+
+class BudgetExceededError(TfdistillError, RuntimeError):
+    """The calls that a teacher may be asked are used up; what it said so far is kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how fast a teacher may be asked.
+
+    Attributes:
+        retries: How often a call that failed is made again, at least 0.
+        wait_seconds: Pause before the first retry; it doubles with each further one.
+        longest_wait_seconds: Longest such pause.
+        calls_per_second: Highest rate of calls, retries counted; None for no limit.
+        budget: Largest number of calls that one `RemoteTeacher` object makes, retries counted; None for no limit.
+        retry_on: Tuple of the exceptions after which another try makes sense.
+
+    Raises:
+        ConfigurationError: if a value is out of its range.
+    """
+
+    retries: int = 4
+    wait_seconds: float = 1.0
+    longest_wait_seconds: float = 60.0
+    calls_per_second: float | None = None
+    budget: int | None = None
+    retry_on: tuple = (Exception,)
+
+    def __post_init__(self):
+        for name, least in (("retries", 0), ("budget", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise ConfigurationError(f"RetryPolicy: {name} is {value!r}.", f"a whole number of at least {least}")
+        for name in ("wait_seconds", "longest_wait_seconds", "calls_per_second"):
+            value = getattr(self, name)
+            if value is None and name == "calls_per_second":
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 <= value < math.inf
+                or (value == 0 and name == "calls_per_second")
+            ):
+                raise ConfigurationError(f"RetryPolicy: {name} is {value!r}.", "a finite number, not negative (a rate above 0)")
+        kinds = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
+        if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+            raise ConfigurationError(f"RetryPolicy: retry_on is {self.retry_on!r}.", "a tuple of exception classes")
+        object.__setattr__(self, "retry_on", kinds)
+
+
+class RemoteTeacher:
+    """A function that answers for a teacher nobody here can look into: an API, another program.
+
+    Args:
+        function: Takes a batch of inputs as NumPy arrays `(batch, ...)`, in the structure of the data set; returns an array `(batch, ...)`, or a list or
+            dict of them. Raises when it fails.
+        identity: What it is, in words that change whenever its answers would ("large-model, 2025-03, prompt 2"): a cache is known by them.
+        policy: `RetryPolicy`.
+        clock: Function that returns the time in seconds.
+        sleep: Function that waits for a number of seconds.
+
+    Raises:
+        ConfigurationError: if `function` cannot be called, or `identity` is empty.
+    """
+
+    def __init__(self, function, identity, policy=None, clock=time.monotonic, sleep=time.sleep):
+        if not callable(function):
+            raise ConfigurationError(f"RemoteTeacher: function is {function!r}.", "a function of a batch")
+        if not isinstance(identity, str) or not identity.strip():
+            raise ConfigurationError(f"RemoteTeacher: identity is {identity!r}.", "a text that says which teacher this is")
+        self.function, self.identity = function, identity
+        self.policy = policy or RetryPolicy()
+        self.calls = 0
+        self._clock, self._sleep = clock, sleep
+        self._earliest = None
+
+    @property
+    def name(self):
+        return self.identity
+
+    def __call__(self, inputs):
+        """Asks about one batch, as often as it takes.
+
+        Raises:
+            BudgetExceededError: if no call is left.
+            DataError: if every try failed, with the last failure as its cause.
+        """
+        policy = self.policy
+        attempt = 0
+        while True:
+            if policy.budget is not None and self.calls >= policy.budget:
+                raise BudgetExceededError(
+                    f"The teacher '{self.identity}' was called {self.calls} times, which is its whole budget.",
+                    mend="run again with another RemoteTeacher of this identity to go on from here: finished shards are kept",
+                )
+            self._keep_to_the_rate()
+            self.calls += 1
+            try:
+                return self.function(inputs)
+            except policy.retry_on as error:
+                if attempt == policy.retries:
+                    raise DataError(
+                        f"The teacher '{self.identity}' failed {attempt + 1} times in a row; the last time with {type(error).__name__}: {error}",
+                        "an answer",
+                        "run again to go on from here: finished shards are kept",
+                    ) from error
+            self._sleep(min(policy.longest_wait_seconds, policy.wait_seconds * 2.0 ** min(attempt, 60)))
+            attempt += 1
+
+    def _keep_to_the_rate(self):
+        if self.policy.calls_per_second is None:
+            return
+        now = self._clock()
+        if self._earliest is not None and now < self._earliest:
+            self._sleep(self._earliest - now)
+            now = self._earliest
+        self._earliest = now + 1.0 / self.policy.calls_per_second
+
+
+def checked_answer(answer, rows, teacher):
+    """The answer of a black box as a structure of arrays.
+
+    Raises:
+        DataError: if it is no array, or has another number of rows than the batch.
+    """
+    import keras
+
+    try:
+        arrays = keras.tree.map_structure(np.asarray, answer)
+    except ValueError as error:
+        raise DataError(f"The teacher '{teacher}' answered something that is no array: {error}", "an array (batch, ...)") from error
+    for value in keras.tree.flatten(arrays):
+        if value.dtype.kind not in "fiu" and "float" not in value.dtype.name:
+            raise DataError(f"The teacher '{teacher}' answered with values of type {value.dtype}.", "numbers")
+        if value.ndim < 1 or len(value) != rows:
+            raise DataError(f"The teacher '{teacher}' answered a batch of {rows} with the shape {value.shape}.", f"({rows}, ...)")
+    return arrays

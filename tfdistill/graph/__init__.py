@@ -1,0 +1,1 @@
+"""Keras models as graphs: names, traversal, axes, tracing."""

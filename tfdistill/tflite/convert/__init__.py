@@ -1,0 +1,1 @@
+"""Conversion to the bytes of a .tflite file."""

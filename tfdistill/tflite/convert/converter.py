@@ -1,0 +1,198 @@
+"""A Keras model becomes the bytes of a .tflite file."""
+
+import contextlib
+import functools
+import itertools
+import pathlib
+import re
+
+import numpy as np
+
+from tfdistill.bridge.wrappers.quantization import as_in_the_file
+from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
+from tfdistill.runtime.capture import captured_output
+from tfdistill.tflite.convert.variants import VARIANTS
+from tfdistill.tflite.inspection.census import census
+from tfdistill.utils.files import temporary_folder
+from tfdistill.utils.progress import progress
+
+SIGNATURE = "serving_default"
+_INTEGER_OPERATIONS = {"int8": "TFLITE_BUILTINS_INT8", "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"}
+
+
+def convert(model, signature, variant, io, samples=None, batch_size=1, allow_flex=False):
+    """Converts a model.
+
+    The model is traced with its batch fixed, saved with the variables that the trace uses, and converted from there: a free batch makes the
+    converter write shape arithmetic that accelerators refuse, and converting a bare function can lose the weights.
+
+    Args:
+        model: A built Keras model.
+        signature: Its `ModelSignature`.
+        variant: A `Variant`.
+        io: Type of float inputs and outputs, one of `variant.io`.
+        samples: Calibration `Samples`, or None.
+        batch_size: The batch of the file; None leaves it free.
+        allow_flex: Whether operations that only full TensorFlow has may stay in.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        ConfigurationError: if the model was built for another batch, or trained for another variant.
+        DataError: if calibration is needed and there is none.
+        ModelError: if the model's shapes cannot be fixed, or it holds what cannot be calibrated.
+        ExportError: if the converter fails, with what it said.
+    """
+    import tensorflow as tf
+
+    captured = None
+    try:
+        with captured_output() as captured:
+            with as_in_the_file() if variant.integer_only else contextlib.nullcontext():
+                concrete = _trace(model, signature, batch_size)
+            definition = concrete.graph.as_graph_def()
+            trained = _holds(definition, "FakeQuantWithMinMax")
+            _check_fits(model, variant, samples, definition, trained)
+            module = tf.Module()
+            module.variables_of_graph = list(concrete.graph.variables)  # without these the file would have no weights
+            with temporary_folder() as folder, _calibration_bar(samples, batch_size) as feed:
+                tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete})
+                convert_with = functools.partial(_convert, str(folder), variant, io, allow_flex=allow_flex)
+                if trained and feed is not None and (content := _without_calibration(convert_with, folder, io)):
+                    return content
+                return convert_with(feed)
+    except TfdistillError:
+        raise
+    except Exception as error:  # the converter raises whatever its C++ gave it; all of it is the same failure to the caller
+        raise _failure(model, variant, error, captured.last() if captured else "") from error
+
+
+def _convert(folder, variant, io, feed, allow_flex):
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+    converter.experimental_enable_resource_variables = True
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if variant.name != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if variant.name == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if variant.integer_only:
+        converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io)
+        if feed is not None:
+            # Without calibration the converter refuses the integer-only set even for a model with trained ranges; the census then proves
+            # that the file is integer all the same.
+            converter.representative_dataset = feed
+            converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, _INTEGER_OPERATIONS[variant.name])]
+    if allow_flex:
+        converter.target_spec.supported_ops = [*converter.target_spec.supported_ops, tf.lite.OpsSet.SELECT_TF_OPS]
+    return converter.convert()
+
+
+def _without_calibration(convert_with, folder, io):
+    """Converts a model with trained ranges by these alone; returns None unless that makes every tensor integer.
+
+    The calibrator measures what has a trained range as well; where its range is another one it leaves both, and a float tensor between them.
+    """
+    try:
+        content = convert_with(None)
+    except Exception:  # of a layer without ranges; with calibration the converter says so, or it works
+        return None
+    path = pathlib.Path(folder) / "trained.tflite"
+    path.write_bytes(content)
+    return None if census(path, trusted=True).stray_floats(float_io=io == "float32") else content
+
+
+def _failure(model, variant, error, said):
+    """Puts the operations that TFLite lacks first: in the converter's own words they come after a page of locations."""
+    words = str(error).strip() or type(error).__name__
+    lacking = {kind: names.strip() for kind, names in re.findall(r"^(TF Select|Custom) ops: (.+)$", words, flags=re.MULTILINE)}
+    reason = f"TFLite lacks {', '.join(lacking.values())}." if lacking else words.splitlines()[0][:500]
+    mend = "replace the layers that these come from"
+    if "TF Select" in lacking:
+        mend += ", or export with allow_flex=True, for a runtime that has TensorFlow's operations"
+    said = f"\nThe converter said:\n{said}" if said else ""
+    return ExportError(
+        f"The model '{model.name}' could not be converted to {variant.name}: {reason}{said}",
+        "a model of operations that TFLite has",
+        mend if lacking else None,
+    )
+
+
+def _trace(model, signature, batch_size):
+    import tensorflow as tf
+
+    specs = []
+    for i in signature.inputs:
+        if batch_size is not None and i.batch is not None and i.batch != batch_size:
+            raise ConfigurationError(
+                f"batch_size={batch_size}, but the model '{model.name}' was built for a batch of {i.batch}.", f"batch_size={i.batch}"
+            )
+        if batch_size is not None and None in i.shape:
+            raise ModelError(
+                f"Input '{i.key}' of the model '{model.name}' has axes of any length: {i.shape}.",
+                "fixed lengths, as a .tflite file plans its memory ahead",
+                "build the model on a keras.Input of fixed shape, or export with batch_size=None",
+            )
+        batch = i.batch if batch_size is None else batch_size
+        specs.append(tf.TensorSpec((batch, *i.shape), i.dtype, name=i.name))
+
+    def serve(*tensors):
+        arrays = {i.name: tensor for i, tensor in zip(signature.inputs, tensors, strict=True)}
+        return signature.name_outputs(model(signature.pack(arrays), training=False))
+
+    return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def _holds(definition, *operations):
+    """Whether a graph has an operation, in itself or in its functions, whose name begins with one of these."""
+    nodes = itertools.chain(definition.node, *(function.node_def for function in definition.library.function))
+    return any(node.op.startswith(operations) for node in nodes)
+
+
+def _check_fits(model, variant, samples, definition, trained):
+    """Refuses what the converter would crash on, or turn into something else than what was asked for."""
+    if trained and not variant.takes_trained_ranges:
+        takers = ", ".join(other.name for other in VARIANTS.values() if other.takes_trained_ranges)
+        raise ConfigurationError(
+            f"The model '{model.name}' was trained quantization-aware for int8; as {variant.name} it would be neither.",
+            f"one of {takers} (float32 keeps the trained rounding, simulated)",
+            "export it as int8, train it with QuantizeAware(activation_bits=16) for int16x8, or export the model it was before quantization-aware training",
+        )
+    if not variant.integer_only:
+        return
+    if samples is None and not trained:
+        raise DataError(
+            f"The variant '{variant.name}' of the model '{model.name}' needs calibration data: the model has no trained ranges.",
+            "a few hundred samples of real data",
+            "export_tflite(..., calibration=samples)",
+        )
+    functions = definition.library.function
+    # tf_keras marks its recurrent layers, and the converter fuses the LSTM into one operation; any other loop crashes its calibrator.
+    marks = {function.attr["api_implements"].s.partition(b"_")[0] for function in functions if "api_implements" in function.attr}
+    fused = marks == {b"lstm"}
+    if samples is not None and not fused and _holds(definition, "While", "StatelessWhile"):
+        raise ModelError(
+            f"The model '{model.name}' holds a loop (a recurrent layer), and the converter cannot calibrate one.",
+            "a graph without loops for an integer variant",
+            "build the recurrent layer with unroll=True, or export as dynamic_range or float16",
+        )
+
+
+@contextlib.contextmanager
+def _calibration_bar(samples, batch_size):
+    """Gives the representative dataset of `samples` as the function that the converter calls, under a progress bar."""
+    if samples is None:
+        yield None
+        return
+    size = batch_size or 1
+    with progress("calibrating", samples.count) as advance:
+
+        def feed():
+            for batch in samples.batches(size):
+                short = size - len(next(iter(batch.values())))
+                yield {name: np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) if short else a for name, a in batch.items()}
+                advance(size - short)
+
+        yield feed

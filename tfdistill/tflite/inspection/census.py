@@ -1,0 +1,278 @@
+"""What is in a .tflite file: operations, types, and every float tensor with the operation that makes it. Nothing is run."""
+
+import collections
+import dataclasses
+import math
+
+from tfdistill.errors import ExportError
+from tfdistill.records import Record
+from tfdistill.runtime.interpreter import read_file
+from tfdistill.runtime.probe import probe
+from tfdistill.runtime.schema import schema
+from tfdistill.runtime.structure import check_structure
+
+FLOAT_TYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
+# Operations that only translate between the file's outside type and its integers.
+_TRANSLATORS = frozenset({"QUANTIZE", "DEQUANTIZE"})
+
+
+@dataclasses.dataclass(frozen=True)
+class OpCount(Record):
+    """One kind of operation.
+
+    Attributes:
+        name: TFLite's name, for example `CONV_2D`; of a custom operation its own name.
+        version: Version of the operation: what an old runtime may lack.
+        count: How often it occurs.
+        custom: Whether it is not one of TFLite's own.
+        flex: Whether it needs full TensorFlow.
+    """
+
+    name: str
+    version: int
+    count: int
+    custom: bool
+    flex: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatTensor(Record):
+    """A tensor of a floating-point type.
+
+    Attributes:
+        name: Its name in the file.
+        dtype: Its type.
+        shape: Its shape.
+        made_by: `input`, `constant`, or the operation that writes it.
+        used_by: The operations that read it, and `output` if it is one.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    made_by: str
+    used_by: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CensusRecord(Record):
+    """Everything that is in a file.
+
+    Attributes:
+        path: The file.
+        size_bytes: Its size.
+        sha256: Its digest.
+        ops: Its kinds of operations, most frequent first.
+        dtypes: Type -> number of tensors.
+        weights: Number of constant elements (weights, biases, shapes).
+        weights_bytes: Bytes that they take.
+        subgraphs: Number of graphs: more than one means loops or branches.
+        float_tensors: Every tensor of a floating-point type.
+        min_runtime_version: Oldest TFLite runtime that has all its operations, as the converter wrote it; empty if it did not.
+    """
+
+    path: str
+    size_bytes: int
+    sha256: str
+    ops: tuple[OpCount, ...]
+    dtypes: dict[str, int]
+    weights: int
+    weights_bytes: int
+    subgraphs: int
+    float_tensors: tuple[FloatTensor, ...]
+    min_runtime_version: str
+
+    @property
+    def flex_ops(self):
+        """Names of the operations that need full TensorFlow."""
+        return tuple(op.name for op in self.ops if op.flex)
+
+    def stray_floats(self, float_io=False):
+        """Float tensors that an integer file must not hold.
+
+        Placeholders of no elements that no operation reads or writes (a fused LSTM lists four) are not counted: nothing is ever in them.
+
+        Args:
+            float_io: Whether the file's own inputs and outputs may be float, next to the QUANTIZE or DEQUANTIZE that translates them.
+
+        Returns:
+            Tuple of `FloatTensor`.
+        """
+        return tuple(t for t in self.float_tensors if not _is_placeholder(t) and not (float_io and _translated(t)))
+
+
+def _is_placeholder(tensor):
+    return tensor.made_by == "nothing" and not tensor.used_by and math.prod(tensor.shape) == 0
+
+
+def _translated(tensor):
+    as_input = tensor.made_by == "input" and set(tensor.used_by) <= _TRANSLATORS
+    as_output = tensor.made_by in _TRANSLATORS and tensor.used_by == ("output",)
+    return as_input or as_output
+
+
+def census(path, trusted=False):
+    """Counts what is in a .tflite file.
+
+    The file is read in another process, as a damaged one can make its reader loop or take all memory; see `tfdistill.runtime.interpreter.open_file`.
+
+    Args:
+        path: The file, or a `tfdistill.runtime.interpreter.ModelFile`.
+        trusted: Whether to read it in this process: for a file that the caller itself wrote just now.
+
+    Returns:
+        A `CensusRecord`.
+
+    Raises:
+        ConfigurationError: if there is no such file.
+        ExportError: if it is not a whole .tflite file.
+    """
+    file = read_file(path)
+
+    if trusted:
+        try:
+            found = count_content(file.content, None)
+        except Exception as error:  # flatbuffers checks nothing ahead: a cut file fails wherever the reader happens to be
+            raise _unreadable(file)(error) from error
+    else:
+        found = probe(file, "tfdistill.tflite.inspection.census:count_content", None, _unreadable(file))
+    return CensusRecord.from_dict({"path": str(file.path), "size_bytes": len(file.content), "sha256": file.sha256, **found})
+
+
+def _unreadable(file):
+    """Returns a function that makes the error of a file that cannot be counted from its cause."""
+
+    def make(cause, said="", mend=None):
+        name = f"'{file.path}' ({len(file.content)} bytes)"
+        if isinstance(cause, ExportError):
+            what = f"{name} {cause.happened.removeprefix('It ')}"
+        else:
+            what = f"{name} cannot be read: {cause}" + (f"\nIt said:\n{said}" if said else "")
+        return ExportError(what, "a whole .tflite file", mend or "write it again")
+
+    return make
+
+
+def count_content(content, settings):
+    """Counts what is in a file; the part of `census` that may run in another process.
+
+    Args:
+        content: The file as bytes.
+        settings: Not used.
+
+    Returns:
+        Dict of the fields of `CensusRecord`, as JSON has them, without the file's own.
+    """
+    check_structure(content)
+    classes = schema()
+    try:
+        return _count(classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0)), classes)
+    except Exception as error:  # the options of its operations are not checked ahead
+        raise ExportError(f"It is damaged: {type(error).__name__}: {error}.") from error
+
+
+def warm_up(settings):
+    """Imports what `count_content` needs, once for many files."""
+    schema()
+
+
+def _count(model, classes):
+    type_names = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
+    codes = [_op_code(code, classes) for code in model.operatorCodes or []]
+    operations, dtypes, floats = collections.Counter(), collections.Counter(), []
+    constant, constant_bytes = 0, {}
+    for graph in model.subgraphs:
+        readers, makers = collections.defaultdict(list), {}
+        for operator in graph.operators or []:
+            operations[codes[operator.opcodeIndex]] += 1
+            name = codes[operator.opcodeIndex][0]
+            for index in _listed(operator.inputs):
+                readers[index].append(name)
+            for index in _listed(operator.outputs):
+                makers[index] = name
+        for index in _listed(graph.inputs):
+            makers[index] = "input"
+        for index in _listed(graph.outputs):
+            readers[index].append("output")
+        for index, tensor in enumerate(graph.tensors or []):
+            dtype, shape = type_names[tensor.type], tuple(int(size) for size in _listed(tensor.shape))
+            dtypes[dtype] += 1
+            content = model.buffers[tensor.buffer].data
+            if content is not None and len(content):
+                constant += math.prod(shape)
+                constant_bytes[tensor.buffer] = len(content)  # tensors may share a buffer
+                makers.setdefault(index, "constant")
+            if dtype in FLOAT_TYPES:
+                name = (tensor.name or b"").decode("utf-8", errors="replace")
+                floats.append(FloatTensor(name, dtype, shape, makers.get(index, "nothing"), tuple(readers[index])))
+    return {
+        "ops": [OpCount(name, version, count, custom, flex).to_dict() for (name, version, custom, flex), count in operations.most_common()],
+        "dtypes": dict(sorted(dtypes.items())),
+        "weights": constant,
+        "weights_bytes": sum(constant_bytes.values()),
+        "subgraphs": len(model.subgraphs),
+        "float_tensors": [tensor.to_dict() for tensor in floats],
+        "min_runtime_version": _min_runtime_version(model),
+    }
+
+
+def _listed(values):
+    return [] if values is None else list(values)
+
+
+def _op_code(code, classes):
+    # Codes below 127 are in the old field as well; newer ones in the new one only.
+    number = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
+    if number == classes.BuiltinOperator.CUSTOM:
+        name = (code.customCode or b"CUSTOM").decode("utf-8", errors="replace")
+        return name, code.version, True, name.startswith("Flex")
+    names = {value: name for name, value in vars(classes.BuiltinOperator).items() if isinstance(value, int)}
+    return names.get(number, f"BUILTIN_{number}"), code.version, False, False
+
+
+def _min_runtime_version(model):
+    for entry in model.metadata or []:
+        if entry.name == b"min_runtime_version":
+            content = model.buffers[entry.buffer].data
+            return bytes(bytearray(content)).split(b"\0")[0].decode("ascii", errors="replace") if content is not None else ""
+    return ""
+
+
+def require_integer(record, float_io=False):
+    """Checks that a file computes in integers only.
+
+    Args:
+        record: The file's `CensusRecord`.
+        float_io: Whether its inputs and outputs themselves may be float.
+
+    Raises:
+        ExportError: if a float tensor is left; lists each with the operation that makes it.
+    """
+    stray = record.stray_floats(float_io)
+    if stray:
+        raise ExportError(
+            f"'{record.path}' should hold integers only, but has {len(stray)} float tensors:\n" + _listing(stray),
+            "integer tensors only" + (", but for float inputs and outputs" if float_io else ""),
+            "exclude or replace the operations named, or export as dynamic_range or float16",
+        )
+
+
+def require_no_flex(record):
+    """Checks that a file runs without full TensorFlow.
+
+    Raises:
+        ExportError: if it holds Flex operations; lists them.
+    """
+    if record.flex_ops:
+        raise ExportError(
+            f"'{record.path}' holds operations that only full TensorFlow has: {', '.join(record.flex_ops)}.",
+            "TFLite's own operations only",
+            "replace the layers they come from, fix the batch, or export with allow_flex=True",
+        )
+
+
+def _listing(tensors, most=20):
+    lines = [f"  {t.made_by} -> '{t.name}' {t.dtype}{list(t.shape)} -> {', '.join(t.used_by) or 'nothing'}" for t in tensors[:most]]
+    if len(tensors) > most:
+        lines.append(f"  and {len(tensors) - most} more")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Compares what a file computes with its Keras model."""

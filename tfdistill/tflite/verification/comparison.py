@@ -1,0 +1,300 @@
+"""One output of a file beside the same output of its Keras model, index by index of the last axis."""
+
+import dataclasses
+
+import numpy as np
+
+from tfdistill import tasks
+from tfdistill.errors import DataError, VerificationError
+from tfdistill.records import Record
+from tfdistill.tflite.convert.variants import DECIDED_MARGIN
+from tfdistill.tflite.verification.paired import accuracy_drop_interval, mean_interval
+from tfdistill.tflite.verification.ranges import stretching_samples
+
+# Fewer values of an index than this do not tell how much it varies.
+MIN_VALUES = 16
+# An index is judged alone if it varies by more than this share of its unit, where there is one.
+UNIT_FLOOR = 0.05
+# Range of the activations that give their output a unit.
+_BOUNDED = {"softmax": 1.0, "sigmoid": 1.0, "hard_sigmoid": 1.0, "tanh": 2.0}
+MANY_FEATURES = 16
+# Float32 rounding in the layers before an output grows with the output's magnitude: a few dozen units in the last place.
+ROUNDING = 64 * 2.0**-23
+# A Keras output that varies by less than this share of its magnitude varies by rounding alone.
+CONSTANT = 1e-5
+# An index with no larger a coefficient of determination is no better than a constant; a constant has 0, or somewhat more where it has a few outliers right.
+CONSTANT_R_SQUARED = 0.1
+SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexComparison(Record):
+    """One index of an output's last axis.
+
+    Attributes:
+        index: The index.
+        spread: Range of the Keras output there over the samples, in the output's unit.
+        max_abs_error: Largest absolute difference.
+        mean_abs_error: Mean absolute difference.
+        r_squared: Coefficient of determination of the file's values against Keras's: 1 is equal, 0 as good as one constant.
+    """
+
+    index: int
+    spread: float
+    max_abs_error: float
+    mean_abs_error: float
+    r_squared: float
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputComparison(Record):
+    """One output of a file beside the same output of its Keras model.
+
+    Attributes:
+        max_abs_error: Largest absolute difference, in the output's own unit, dequantized.
+        mean_abs_error: Mean absolute difference.
+        scale: The larger of the Keras output's range and its largest magnitude over the samples.
+        argmax_agreement: Share (0 to 1) of samples (or positions) on which both name the same class; None for an output without classes.
+        decided: Number of samples whose Keras scores are clearly apart (see `Tolerances`); None without classes.
+        decided_agreement: Share of those on which both name the same class; None if there are none.
+        accuracy: Share (0 to 1) of samples, or of their labels or positions, that the file decides as the labels say; None without labels and for regression.
+        keras_accuracy: The same for the Keras model.
+        task: What the output is for, one of `tfdistill.tasks.TASKS`; None if nothing says so.
+        metric: Name of the task's metric; None without labels.
+        metric_value: The file's value of it on the labels.
+        keras_metric_value: The Keras model's.
+        loss_interval: Lowest and highest loss of accuracy (or rise of the mean absolute error, in the labels' unit, of the index that rises most by its own size) at 95 % confidence, paired on the same samples;
+            positive where the file is worse. None without labels.
+        constant_error: Mean absolute error of the best constant answer at that index, for regression with labels.
+        r_squared: The file's lowest coefficient of determination against the labels over the indices; for regression alone.
+        keras_r_squared: The Keras model's, likewise.
+        equal_share: Share (0 to 1) of elements that are equal; for integer outputs alone.
+        judged_indices: Number of indices of the last axis that were compared with their own spread.
+        lowest_r_squared: Lowest coefficient of determination against Keras over those; None if there are none.
+        max_error_of_spread: Largest, over those, of the largest error divided by the index's spread, after float rounding is taken off; None for scores of classes and decisions.
+        mean_error_of_spread: The same of the mean errors.
+        changes_r_squared: Lowest coefficient of determination of the changes from one sample to the next, over the judged indices of numbers: about `lowest_r_squared` for samples in
+            random order, less for a series whose changes are small beside its trend. None for classes and decisions.
+        worst_indices: The judged indices with the lowest coefficients, at most five, lowest first.
+        lost_indices: Indices of numbers that the file has as a constant, but that vary by less than a twentieth of the output's unit: at most five.
+        worst_samples: Positions of the samples with the largest errors, at most five, largest first.
+        extreme_samples: Positions of samples that stretch the Keras output's range to five times that of all others.
+    """
+
+    max_abs_error: float
+    mean_abs_error: float
+    scale: float
+    argmax_agreement: float | None = None
+    decided: int | None = None
+    decided_agreement: float | None = None
+    accuracy: float | None = None
+    keras_accuracy: float | None = None
+    task: str | None = None
+    metric: str | None = None
+    metric_value: float | None = None
+    keras_metric_value: float | None = None
+    loss_interval: tuple[float, ...] | None = None
+    constant_error: float | None = None
+    r_squared: float | None = None
+    keras_r_squared: float | None = None
+    equal_share: float | None = None
+    judged_indices: int = 0
+    lowest_r_squared: float | None = None
+    max_error_of_spread: float | None = None
+    mean_error_of_spread: float | None = None
+    changes_r_squared: float | None = None
+    worst_indices: tuple[IndexComparison, ...] = ()
+    lost_indices: tuple[IndexComparison, ...] = ()
+    worst_samples: tuple[int, ...] = ()
+    extreme_samples: tuple[int, ...] = ()
+
+
+def compare(expected, actual, labels=None, name="output", task=None, loss=None, last_activation=None, reconstructed=None):
+    """Compares two arrays of one output.
+
+    Args:
+        expected: Keras's output, (samples, ...). Integers are compared element by element unless the task is regression.
+        actual: The file's, of the same shape.
+        labels: Labels as `tfdistill.tasks.targets` takes them, or None.
+        name: The output's name, for errors.
+        task: One of `tfdistill.tasks.TASKS`; None infers it from the labels, `loss` and `last_activation`.
+        loss: The loss that the output was trained with, or None.
+        last_activation: Name of the activation that makes the output, or None.
+        reconstructed: The input that has the output's shape, if any. Unless something else is known, the output is taken for its reconstruction or its next state: numbers, which matter at
+            an index as far as the input varies there.
+
+    Returns:
+        An `OutputComparison`.
+
+    Raises:
+        ConfigurationError: if the task does not fit the output's shape.
+        VerificationError: if the file's output is NaN or infinite where Keras's is finite.
+        DataError: if the labels do not fit.
+    """
+    expected, actual = np.asarray(expected), np.asarray(actual)
+    whole = expected.dtype.kind in "biu" and task != "regression"
+    expected, actual = expected.astype(np.float64), actual.astype(np.float64)
+    if not np.isfinite(expected).all():
+        raise DataError(f"The Keras model's output '{name}' is NaN or infinite.", "finite outputs on the verification data")
+    if not np.isfinite(actual).all():
+        raise VerificationError(f"The file's output '{name}' is NaN or infinite where Keras's is finite.", "finite outputs")
+    difference = np.abs(expected - actual)
+    by_sample = difference.reshape(len(difference), -1)
+    figures = {
+        "max_abs_error": float(difference.max()),
+        "mean_abs_error": float(difference.mean()),
+        "scale": max(float(np.ptp(expected)), float(np.abs(expected).max())),
+    }
+    if whole:
+        return OutputComparison(**figures, **_whole_numbers(expected, actual, labels, name), worst_samples=_largest(by_sample.mean(1)))
+    last_activation = last_activation or ("softmax" if _rows_sum_to_one(expected) else None)
+    if task is None:
+        task = tasks.infer_task(expected.shape, labels, loss, last_activation)
+        task = "regression" if task is None and reconstructed is not None else task
+    else:
+        tasks.check_task(task, expected.shape, name)
+    rows = expected.reshape(len(expected), -1)
+    extreme = stretching_samples(rows.min(1), rows.max(1))
+    bulk = np.setdiff1d(np.arange(len(rows)), extreme)
+    own = task is None or task == "regression"
+    unit = _unit(expected, task, last_activation, reconstructed)
+    figures |= _by_index(expected, actual, bulk, unit, own)
+    several = expected.ndim > 1 and expected.shape[-1] > 1
+    if several and (task is None or tasks.by_class(task, expected.shape)):
+        figures |= _by_class(expected, actual, bulk)
+    if labels is not None:
+        threshold = 0.5 if last_activation == "sigmoid" or _within_one(expected, loss) else 0.0
+        figures |= _against_labels(expected, actual, labels, name, task, threshold)
+    return OutputComparison(**figures, task=task, extreme_samples=tuple(int(i) for i in extreme))
+
+
+def _whole_numbers(expected, actual, labels, name):
+    same = expected == actual
+    found = {"equal_share": float(same.mean())}
+    if labels is None:
+        return found
+    labels = np.asarray(labels)
+    if labels.shape == (*expected.shape, 1):
+        labels = labels[..., 0]
+    if labels.shape != expected.shape:
+        raise DataError(f"The labels of output '{name}' have the shape {labels.shape}.", f"{expected.shape}: one for each whole number")
+    keras_right, right = expected == labels, actual == labels
+    interval = accuracy_drop_interval(keras_right, right)
+    return found | {
+        "accuracy": float(right.mean()),
+        "keras_accuracy": float(keras_right.mean()),
+        "metric": "accuracy",
+        "metric_value": float(right.mean()),
+        "keras_metric_value": float(keras_right.mean()),
+        "loss_interval": interval,
+    }
+
+
+def _by_class(expected, actual, bulk):
+    classes = expected.shape[-1]
+    ordinary = expected[bulk]
+    scale = max(float(np.ptp(ordinary)), float(np.abs(ordinary).max()))
+    same = expected.argmax(-1) == actual.argmax(-1)
+    second, first = np.moveaxis(np.partition(expected, classes - 2, axis=-1)[..., -2:], -1, 0)
+    decided = (first - second) > DECIDED_MARGIN * scale
+    return {
+        "argmax_agreement": float(same.mean()),
+        "decided": int(decided.sum()),
+        "decided_agreement": float(same[decided].mean()) if decided.any() else None,
+    }
+
+
+def _by_index(expected, actual, bulk, unit, own):
+    """Errors of each index of the last axis, against its own spread over the ordinary samples."""
+    difference = np.abs(expected - actual)
+    true, given, apart = (tasks.columns(a[bulk]) for a in (expected, actual, difference))
+    spread, magnitude = np.ptp(true, axis=0), np.abs(true).max(0)
+    noise = ROUNDING * float(magnitude.max())
+    r_squared = tasks.r_squared(true, _without_rounding(true, given, noise))
+    if len(bulk) < len(expected):
+        # An extreme sample that the file has right hides what it does to all others, and the other way round.
+        r_squared = np.fmin(r_squared, tasks.r_squared(expected, _without_rounding(expected, actual, noise)))
+    varies = (spread > CONSTANT * magnitude) & np.isfinite(r_squared) & (len(true) >= MIN_VALUES)
+    judged = varies & (spread > UNIT_FLOOR * unit)
+    largest, mean = apart.max(0), apart.mean(0)
+
+    def worst(among):
+        order = np.flatnonzero(among)[np.argsort(r_squared[among], kind="stable")][:SHOWN]
+        return tuple(IndexComparison(int(j), float(spread[j]), float(largest[j]), float(mean[j]), float(r_squared[j])) for j in order)
+
+    found = {"judged_indices": int(judged.sum()), "worst_samples": _largest(_relative(difference, spread, judged))}
+    if own:
+        found["lost_indices"] = worst(varies & ~judged & (r_squared <= CONSTANT_R_SQUARED))
+    if not judged.any():
+        return found
+    if own:
+        found["max_error_of_spread"] = float((np.maximum(largest - noise, 0) / np.where(judged, spread, 1))[judged].max())
+        found["mean_error_of_spread"] = float((np.maximum(mean - noise, 0) / np.where(judged, spread, 1))[judged].max())
+        changes = tasks.r_squared(np.diff(expected, axis=0), np.diff(_without_rounding(expected, actual, noise), axis=0))[judged]
+        found["changes_r_squared"] = None if np.isnan(changes).all() else float(np.nanmin(changes))
+    return found | {"lowest_r_squared": float(r_squared[judged].min()), "worst_indices": worst(judged)}
+
+
+def _against_labels(expected, actual, labels, name, task, threshold):
+    true = tasks.targets(task, labels, expected.shape, name)
+    ours, keras = (tasks.predictions(task, a, threshold) for a in (actual, expected))
+    classes = expected.shape[-1] if tasks.by_class(task, expected.shape) else 2
+    found = {
+        "metric": tasks.METRICS[task],
+        "metric_value": tasks.score(task, true, ours, classes),
+        "keras_metric_value": tasks.score(task, true, keras, classes),
+    }
+    if task != "regression":
+        right, keras_right = true == ours, true == keras
+        found |= {"accuracy": float(right.mean()), "keras_accuracy": float(keras_right.mean())}
+        return found | {"loss_interval": accuracy_drop_interval(keras_right, right)}
+    for field, values in (("r_squared", actual), ("keras_r_squared", expected)):
+        per_index = tasks.r_squared(true, values)
+        found[field] = None if np.isnan(per_index).all() else float(np.nanmin(per_index))
+    rise = np.abs(true - actual) - np.abs(true - expected)
+    constant = np.abs(tasks.columns(true) - np.median(tasks.columns(true), axis=0)).mean(0)
+    share = tasks.columns(rise).mean(0) / np.where(constant > 0, constant, np.inf)
+    worst = int(np.argmax(share))
+    by_sample = rise.reshape(len(rise), -1, len(constant))[..., worst].mean(1)
+    return found | {"loss_interval": mean_interval(by_sample), "constant_error": float(constant[worst])}
+
+
+def _unit(expected, task, last_activation, reconstructed):
+    """Returns what an index has to vary by a twentieth of to be judged alone: one for all indices, or one for each."""
+    if last_activation in _BOUNDED:
+        return _BOUNDED[last_activation]
+    if task == "regression" and reconstructed is not None:
+        width = np.ptp(tasks.columns(np.asarray(reconstructed, np.float64)), axis=0)
+        # What the model answers where its input never varies is not asked for. Many features are those of one signal, such as pixels, and share a unit; few may have one each.
+        unit = np.median(width[width > 0]) if np.count_nonzero(width) >= MANY_FEATURES else width
+        return np.where(width > 0, unit, np.inf)
+    if task is None or task == "regression":
+        return 0.0
+    # The scores of one output share their unit: a class that is never likely need not be resolved.
+    return float(np.ptp(expected))
+
+
+def _rows_sum_to_one(values):
+    return values.ndim > 1 and values.shape[-1] > 1 and bool((values >= 0).all() and (np.abs(values.sum(-1) - 1) <= 1e-3).all())
+
+
+def _within_one(expected, loss):
+    from_logits = getattr(loss, "from_logits", (getattr(loss, "_fn_kwargs", None) or {}).get("from_logits"))
+    return bool((expected >= 0).all() and (expected <= 1).all()) if from_logits is None else not from_logits
+
+
+def _without_rounding(true, given, noise):
+    """Moves `given` towards `true` by what float rounding may have done."""
+    return given + np.clip(true - given, -noise, noise)
+
+
+def _relative(difference, spread, judged):
+    """Returns the largest error of each sample, each index against its own spread where that is known."""
+    unit = np.where(judged, spread, max(float(spread.max(initial=0.0)), 1e-300))
+    values = difference if difference.ndim > 1 else difference[:, None]
+    return (values / unit).reshape(len(values), -1).max(1)
+
+
+def _largest(errors):
+    order = np.argsort(-errors, kind="stable")[:SHOWN]
+    return tuple(int(i) for i in order if errors[i] > 0)
