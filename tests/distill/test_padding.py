@@ -317,4 +317,4 @@ def test_a_keras_loss_that_cannot_leave_padding_out_is_said_once():
     model = distil(recurrent(8, "teacher"), recurrent(5, "student"), loss)
     with pytest.warns(UserWarning, match="LogitsDistillation gives one figure.*padding mask") as caught:
         model.evaluate(tokens(), np.zeros(MASK.shape, "int32"), batch_size=3, verbose=0)
-    assert len(caught) == 1
+    assert len([warning for warning in caught if "padding mask" in str(warning.message)]) == 1

@@ -184,8 +184,10 @@ class _Walk:
             if not noisy or any(value is None for value in fed.values()):
                 return found
             fed = {**values, **{key: _tensor(value, mask_of=values[key]) for key, value in fed.items()}}
+            # Both get the masks of the tf_keras graph: Keras 3's attention takes those of its own inputs away when it has read them.
+            masks = {stands.get(id(t)): values[id(t)] for t in node.keras_inputs}
             try:
-                kept = self._run_ours(call, {**seen, **{key: _tensor(value, mask_of=seen[key]) for key, value in noisy.items()}})
+                kept = self._run_ours(call, {**seen, **{key: _tensor(value, mask_of=masks.get(key)) for key, value in noisy.items()}})
                 again = self._compared(node, fed, self._run(node, fed), call, kept, found.path.rpartition("/")[0])
             except (TypeError, ValueError, tf.errors.InvalidArgumentError):  # floats that are indices; a call that only its graph can make
                 return found
