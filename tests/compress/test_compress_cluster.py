@@ -14,9 +14,6 @@ from tfdistill.distill import Tap, Taps
 from tfdistill.distill.distiller import Distiller
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 
-# The nested model has a frozen layer, of which `apply` warns: tests/compress/test_compress_frozen_layers.py.
-pytestmark = pytest.mark.filterwarnings("ignore:Cluster moves weights in frozen layers")
-
 layers = keras.layers
 MSE = keras.distillation.LogitsDistillation(1.0, loss=keras.losses.MeanSquaredError())
 
