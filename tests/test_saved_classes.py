@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -140,6 +141,7 @@ def elsewhere(tmp_path_factory):
         text=True,
         check=False,
         timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "distill"), os.environ.get("PYTHONPATH", "")])},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "found.json").read_text(encoding="utf-8")), expected, names
