@@ -205,29 +205,42 @@ class _Walk:
         return arrays(call.operation(*args, **kwargs))
 
     def _answers(self, node, values, made):
-        """Returns, for each output, how far each channel moves when the last bits of the layer's inputs and weights change.
+        """Returns, for each output, how far each channel moves when the last bits of the layer's inputs and weights change: the sum over them.
 
-        Both are needed: of `(x - m) * s + b` and `x * s + (b - m * s)` the one rounds at the size of `(x - m) * s`, the other at those of `x * s` and
-        `m * s`; where `x` is zero, as in a dead channel, only `m` tells that size.
+        All are needed: of `(x - m) * s + b` and `x * s + (b - m * s)` the one rounds at the size of `(x - m) * s`, the other at those of `x * s` and
+        `m * s`; where `x` is zero, as in a dead channel, only `m` tells that size. They change one after the other: at the same time, the changes of `m * s`
+        and of `b` cancel in every second channel.
         """
         rng = np.random.default_rng(0)
         answers = [np.zeros(channels(x).shape[1]) for x in arrays(made)]
-        again = arrays(self._run(node, values))
-        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(arrays(made), again, strict=True)):
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(arrays(made), arrays(self._run(node, values)), strict=True)):
             return answers  # a random layer moves by itself
-        weights = [(variable, variable.numpy()) for variable in node.layer.weights]
-        try:
-            for _ in range(CHANGES):
-                changed = {id(t): _changed(values[id(t)], rng) for t in node.keras_inputs}
-                for variable, value in weights:
-                    variable.assign(stepped(value, rng))
-                for answer, before, after in zip(answers, arrays(made), arrays(self._run(node, {**values, **changed})), strict=True):
-                    moved = np.abs(channels(before) - channels(after))
-                    np.maximum(answer, np.where(np.isfinite(moved), moved, 0.0).max(axis=0, initial=0.0), out=answer)
-        finally:
-            for variable, value in weights:
+        self._add_answer(
+            answers, made, lambda: self._run(node, {**values, **{id(t): _changed(values[id(t)], rng) for t in node.keras_inputs}})
+        )
+        for variable in node.layer.weights:
+            value = variable.numpy()
+
+            def changed(variable=variable, value=value):
+                variable.assign(stepped(value, rng))
+                return self._run(node, values)
+
+            try:
+                self._add_answer(answers, made, changed)
+            finally:
                 variable.assign(value)
         return answers
+
+    @staticmethod
+    def _add_answer(answers, made, run):
+        """Adds to each answer the largest movement that some runs with other last bits show."""
+        largest = [np.zeros_like(answer) for answer in answers]
+        for _ in range(CHANGES):
+            for most, before, after in zip(largest, arrays(made), arrays(run()), strict=True):
+                moved = np.abs(channels(before) - channels(after))
+                np.maximum(most, np.where(np.isfinite(moved), moved, 0.0).max(axis=0, initial=0.0), out=most)
+        for answer, most in zip(answers, largest, strict=True):
+            answer += most
 
     def _inside(self, node, values, call, seen, found):
         """Returns what is wrong inside a nested model; the whole of it where it cannot be opened, None where all its layers agree."""
