@@ -188,7 +188,8 @@ class _Walk:
             masks = {stands.get(id(t)): values[id(t)] for t in node.keras_inputs}
             try:
                 kept = self._run_ours(call, {**seen, **{key: _tensor(value, mask_of=masks.get(key)) for key, value in noisy.items()}})
-                again = self._compared(node, fed, self._run(node, fed), call, kept, found.path.rpartition("/")[0])
+                made = _where_seen(kept, self._run(node, fed))
+                again = self._compared(node, fed, made, call, kept, found.path.rpartition("/")[0])
             except (TypeError, ValueError, tf.errors.InvalidArgumentError):  # floats that are indices; a call that only its graph can make
                 return found
             if again.excess > 1:
@@ -296,6 +297,17 @@ def _tensor(value, mask_of):
     tensor = tf.constant(value)
     tensor._keras_mask = getattr(mask_of, "_keras_mask", None)
     return tensor
+
+
+def _where_seen(kept, made):
+    """Returns what a tf_keras layer made, with Keras 3's values where its mask hides it: of scores that are all masked, the two make different things."""
+    found = []
+    for ours, tensor in zip(kept, made, strict=True):
+        mask, (theirs,) = getattr(tensor, "_keras_mask", None), arrays([tensor])
+        if mask is not None and ours.shape == theirs.shape and tuple(mask.shape) == theirs.shape[: len(mask.shape)]:
+            theirs = np.where(np.asarray(mask).reshape(*mask.shape, *[1] * (theirs.ndim - len(mask.shape))), theirs, ours)
+        found.append(_tensor(theirs, mask_of=tensor))
+    return found
 
 
 def _changed(tensor, rng):
