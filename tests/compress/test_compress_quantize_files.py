@@ -218,9 +218,11 @@ def test_a_loop_is_refused_before_the_converter_crashes_on_it(tmp_path):
     row = QuantizeAware().plan(model).row("long")
     assert row.action == "impossible"
     assert "unroll=True writes it out" in row.reason
-    applied = QuantizeAware().apply(model)
+    applied, x = QuantizeAware().apply(model), np.ones((16, 200, 3), "float32")
+    applied.compile("sgd", "mse")
+    applied.fit(x, np.zeros((16, 2)), verbose=0)
     with pytest.raises(ModelError, match="holds a loop"):
-        export_tflite(applied, tmp_path / "a.tflite", "int8", calibration=np.zeros((16, 200, 3), "float32"))
+        export_tflite(applied, tmp_path / "a.tflite", "int8", calibration=x)
 
 
 # Bits
