@@ -111,7 +111,7 @@ def waits_until(condition, seconds=30):
 # What a parent does when it is killed -> (its code, how many processes hang below it).
 PARENTS = {
     "opens an endless file": ("from tfdistill.runtime.interpreter import open_file; open_file(path)", 2),
-    "measures an endless file": ("import tfdistill.benchmarking; tfdistill.benchmarking(path, timeout_seconds=600)", 1),
+    "measures an endless file": ("import tfdistill; tfdistill.benchmark(path, timeout_seconds=600)", 1),
     "counts an endless file and idles": ("from tfdistill.tflite import census; census(path); import time; time.sleep(600)", 1),
     "runs a child that holds the interpreter lock": (
         "from tfdistill.benchmarking.isolation import run_child; run_child({}, 600, module='deaf_child', paths=[folder])",

@@ -6,6 +6,8 @@ from tfdistill.bridge.parity.run import arrays, difference
 
 # Distance from 1 to the next number. All other kinds of numbers have to be equal.
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+# Noise stays below this, so that neither it nor what a layer makes of it overflows.
+_LARGEST = {"float64": 1e300, "float32": 1e37, "float16": 3e4, "bfloat16": 1e37}
 # How many such steps two right layers may be apart. Layers of the tests and of keras.applications need 2 on a CPU; other kernels may need more.
 _STEPS = 8
 # A channel of few values may by chance hardly answer to one change of its inputs.
@@ -46,17 +48,19 @@ def excess_of(ours, theirs, answer=0.0):
         return float(np.where(error > 0.0, error / explained, 0.0).max(initial=0.0))
 
 
+def _far(value, rng):
+    most, finite = _LARGEST[value.dtype.name], value[np.isfinite(value)].astype("float64")
+    reach = min(max(4.0, float(np.abs(finite).max(initial=0.0))), most**0.5)
+    return np.clip(value.astype("float64") + reach * rng.uniform(-2.0, 2.0, value.shape), -most, most)
+
+
 def noises(tensors):
     """Yields dicts of arrays like `tensors`, the floats among them as noise: far around their values, reaching 8 at least, and near zero."""
     rng, values = np.random.default_rng(1), dict(zip(tensors, arrays(list(tensors.values())), strict=True))
     floats = {key: value for key, value in values.items() if value.dtype.name in EPSILON and value.size}
     if not floats:
         return
-    far = {
-        key: value
-        + max(4.0, float(np.abs(value[np.isfinite(value)].astype("float64")).max(initial=0.0))) * rng.uniform(-2.0, 2.0, value.shape)
-        for key, value in floats.items()
-    }
+    far = {key: _far(value, rng) for key, value in floats.items()}
     near = {key: rng.uniform(-1e-3, 1e-3, value.shape) for key, value in floats.items()}
     for noise in (far, near):
         yield {**values, **{key: value.astype(floats[key].dtype) for key, value in noise.items()}}
