@@ -47,6 +47,7 @@ def end(token):
 
 
 def main():
+    """Waits until the parent is gone or closes standard input, then ends the cluster: `ray_watcher.py TOKEN PARENT`."""
     token, parent = sys.argv[1].encode(), int(sys.argv[2])
     # Nothing is ever written to it: it becomes readable when it is closed. A fork of the parent may hold it open.
     while os.getppid() == parent and not select.select([sys.stdin], [], [], POLL_SECONDS)[0]:
