@@ -1,14 +1,16 @@
 """A local Ray cluster: nobody else can reach it, and it ends with the process that started it."""
 
+import contextlib
 import ipaddress
 import os
 import pathlib
 import re
-import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -93,9 +95,13 @@ def wait_until_gone(processes, seconds=45):
     return []
 
 
-@pytest.fixture
-def job():
+@pytest.fixture(params=["this environment", "a small environment"])
+def job(request):
+    """Starts JOB. Ray's processes overwrite a part of their environment, in a small one nearly all of it."""
     started = []
+    # The paths of sockets are limited to 107 bytes.
+    short = pathlib.Path(tempfile.mkdtemp(dir="/tmp"))
+    inherited = os.environ if request.param == "this environment" else {"PATH": os.environ["PATH"]}
 
     def start(ending):
         child = subprocess.Popen(
@@ -105,19 +111,21 @@ def job():
             text=True,
             start_new_session=True,
             # A cluster of its own is started all the same.
-            env={**os.environ, "RAY_ADDRESS": "192.0.2.1:6379", "PYTHONWARNINGS": "ignore"},
+            env={**inherited, "RAY_ADDRESS": "192.0.2.1:6379", "RAY_TMPDIR": str(short), "PYTHONWARNINGS": "ignore"},
             cwd=pathlib.Path(__file__).parents[2],
         )
         started.append(child)
         assert child.stdout.readline() == "up\n"
         return child
 
+    start.folder = short
     yield start
     for child in started:
         child.kill()
         child.wait()
         child.stdin.close()
         child.stdout.close()
+    shutil.rmtree(short)
 
 
 @pytest.mark.slow
@@ -132,6 +140,7 @@ def test_a_cluster_listens_on_loopback_alone_and_ends_with_a_killed_process(job)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert wait_until_gone(processes) == []
+    assert list(job.folder.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -143,11 +152,14 @@ def test_a_cluster_is_gone_when_the_block_ends(job):
     assert child.stdout.readline() == "down\n"
     processes.pop(child.pid)
     assert wait_until_gone(processes, seconds=1) == []
+    assert list(job.folder.iterdir()) == []
     assert stat(child.pid)
 
 
-def sleeper(title, **environment):
-    return subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(60) # {title}"], env={**os.environ, **environment})
+def sleeper(title, folder=None):
+    """A process with a command line, and with its output in a folder."""
+    with (folder / "out.log").open("a") if folder else contextlib.nullcontext() as out:
+        return subprocess.Popen([title, "-c", "import time; time.sleep(60)"], executable=sys.executable, stdout=out)
 
 
 def ended(child, seconds=20):
@@ -158,12 +170,14 @@ def ended(child, seconds=20):
 
 
 @pytest.mark.parametrize("end", ["its input is closed", "its parent is killed", "its parent is killed, whose fork holds the input"])
-def test_the_watcher_ends_exactly_what_is_marked(end):
-    token = secrets.token_hex(8)
-    marked, *others = (
-        sleeper("ray::IDLE", MARK=token * 9),
-        sleeper("ray::IDLE", MARK=token[:-1]),
-        sleeper("a program of the user's", MARK=token * 9),
+def test_the_watcher_ends_exactly_the_cluster(end, tmp_path):
+    folder, longer = tmp_path / "cluster", tmp_path / "cluster-2"
+    folder.mkdir()
+    longer.mkdir()
+    member, *others = (
+        sleeper("ray::IDLE", folder),
+        sleeper("ray::IDLE", longer),
+        sleeper("a program of the user's, /home/ray", folder),
         sleeper("ray::IDLE"),
     )
     code = (
@@ -176,20 +190,25 @@ def test_the_watcher_ends_exactly_what_is_marked(end):
         "watcher.stdin.close(); watcher.wait(); sys.stdin.read(1)\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", code, ray_watcher.__file__, end, token], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, ray_watcher.__file__, end, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     fork = parent.stdout.readline().strip()
     try:
-        assert marked.poll() is None
+        assert member.poll() is None
         if "killed" in end:
             parent.kill()
         else:
             parent.stdin.write("x")
             parent.stdin.flush()
-        assert ended(marked) == -signal.SIGKILL
+        assert ended(member) == -signal.SIGKILL
         assert [child.poll() for child in others] == [None] * 3
+        deadline = time.monotonic() + 20
+        while folder.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not folder.exists()
+        assert longer.exists()
     finally:
-        for child in (marked, *others, parent):
+        for child in (member, *others, parent):
             child.kill()
             child.wait()
         parent.stdin.close()
@@ -198,18 +217,18 @@ def test_the_watcher_ends_exactly_what_is_marked(end):
             os.kill(int(fork), signal.SIGKILL)
 
 
-def test_the_watcher_itself_has_no_mark():
-    mark = secrets.token_hex(8).encode()
-    assert ray_watcher.marked(mark) == []
-    child = sleeper("ray::IDLE", MARK=mark.decode())
+def test_neither_the_watcher_nor_the_parent_is_a_member(tmp_path):
+    child = sleeper("ray::IDLE", tmp_path)
     try:
         deadline = time.monotonic() + 20
-        while ray_watcher.marked(mark) != [child.pid] and time.monotonic() < deadline:
+        while ray_watcher.members(str(tmp_path), os.getpid()) != [child.pid] and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert ray_watcher.marked(mark) == [child.pid]
+        assert ray_watcher.members(str(tmp_path), os.getpid()) == [child.pid]
+        assert ray_watcher.members(str(tmp_path), child.pid) == []
     finally:
         child.kill()
         child.wait()
+    assert ray_watcher.members(str(tmp_path), os.getpid()) == []
 
 
 class FakeRay:
@@ -218,10 +237,11 @@ class FakeRay:
     __version__ = "99"
 
     def __init__(self):
-        self.up, self.environment, self.util = None, None, self
+        self.up, self.folder, self.util = None, None, self
 
     def init(self, **settings):
-        self.up, self.environment = settings, dict(os.environ)
+        self.up, self.folder = settings, pathlib.Path(settings["_temp_dir"])
+        assert self.folder.is_dir()
 
     def get_node_ip_address(self):
         return "192.0.2.7"
@@ -235,5 +255,4 @@ def test_a_ray_that_listens_elsewhere_is_refused():
     with pytest.raises(RuntimeUnavailableError, match=r"listens on 192\.0\.2\.7"), ray_cluster.local_cluster(ray, 1):
         pass
     assert ray.up is None
-    assert len([name for name in ray.environment if name.startswith("TFDISTILL_CLUSTER")]) > 1
-    assert [name for name in os.environ if name.startswith("TFDISTILL_CLUSTER")] == []
+    assert not ray.folder.exists()

@@ -4,14 +4,13 @@ import contextlib
 import ipaddress
 import os
 import pathlib
-import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 
 from tfdistill.errors import RuntimeUnavailableError
 
-# Several, because a process that sets its title overwrites the beginning of its environment, as Ray's agents do.
-_MARKS = tuple(f"TFDISTILL_CLUSTER_{i}" for i in range(4))
 _WATCHER = pathlib.Path(__file__).with_name("ray_watcher.py")
 # Ray's processes have ended by themselves, or the watcher ends them, well within this.
 _END_SECONDS = 60
@@ -31,10 +30,9 @@ def local_cluster(ray, cpus=None):
     Raises:
         RuntimeUnavailableError: if Ray does not keep to the loopback interface.
     """
-    token = secrets.token_hex(16)
-    with _watched(token):
+    with _watched_folder() as folder:
         try:
-            with _loopback(), _marked(token):
+            with _loopback():
                 # "local", as otherwise Ray joins a cluster that RAY_ADDRESS names, or that runs on this machine.
                 ray.init(
                     address="local",
@@ -43,6 +41,7 @@ def local_cluster(ray, cpus=None):
                     log_to_driver=False,
                     logging_level="ERROR",
                     _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,
                 )
             address = ray.util.get_node_ip_address()
             if not ipaddress.ip_address(address).is_loopback:
@@ -70,25 +69,26 @@ def _loopback():
 
 
 @contextlib.contextmanager
-def _marked(token):
-    """What is started while the block runs has `token` in its environment, and so has what that starts later."""
-    os.environ.update(dict.fromkeys(_MARKS, token))
+def _watched_folder():
+    """A folder for the cluster's logs and sockets. When the block, or this process, has ended, the watcher ends Ray's processes and removes it."""
+    # Not TMPDIR: the sockets' paths may have 107 bytes, and macOS's TMPDIR leaves too few.
+    place = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.path.isdir("/tmp") else None)
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="tfdistill-cluster-", dir=place))
     try:
-        yield
+        if sys.platform.startswith("linux"):
+            with _watched(folder):
+                yield folder
+        else:
+            yield folder
     finally:
-        for name in _MARKS:
-            os.environ.pop(name, None)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _watched(token):
-    """Runs the watcher, which ends all processes that have `token` in their environment when the block, or this process, has ended."""
-    if not sys.platform.startswith("linux"):
-        yield
-        return
+def _watched(folder):
     # In a session of its own, so that Ctrl-C does not end it before the others.
     watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(_WATCHER), token, str(os.getpid())],
+        [sys.executable, "-I", "-S", str(_WATCHER), folder, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

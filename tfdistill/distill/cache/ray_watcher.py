@@ -1,12 +1,14 @@
-"""Ends the processes of a local Ray cluster when the process that started it has ended: `python ray_watcher.py TOKEN PID`.
+"""Ends the processes of a local Ray cluster when the process that started it has ended: `python ray_watcher.py FOLDER PID`.
 
-It waits until its standard input is closed or PID is no longer its parent. Then it kills Ray's processes that have TOKEN in their environment, until none
-is left. Ray's own agents notice the end of their parent only after a minute. Only the standard library is imported, and Linux's /proc is needed.
+It waits until its standard input is closed or PID is no longer its parent. Then it kills Ray's processes that have a file open in FOLDER, the cluster's own
+temporary folder, until none is left, and removes the folder. A mark in the environment would not do: Ray's processes overwrite theirs with their titles.
+Ray's own agents notice the end of their parent only after a minute. Only the standard library is imported, and Linux's /proc is needed.
 """
 
 import contextlib
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -14,45 +16,57 @@ import time
 POLL_SECONDS, PAUSE_SECONDS, LONGEST_SECONDS = 1.0, 0.1, 30.0
 
 
-def marked(token):
-    """Numbers of Ray's processes that have a token in their environment.
+def members(folder, parent):
+    """Numbers of Ray's processes that have a file open in a folder: all have, their output goes to files there from their start.
 
-    Others may have it too: whatever another thread of the program started while the cluster was being started.
+    Args:
+        folder: The cluster's temporary folder, as an absolute path without links.
+        parent: Number of the process that started the cluster. It may have such files open too, and is never a member.
     """
     found = []
     for name in os.listdir("/proc"):
-        if name.isdigit():
-            # Processes of other users, and those that end meanwhile, cannot be read.
-            with (
-                contextlib.suppress(OSError),
-                open(f"/proc/{name}/environ", "rb") as environment,
-                open(f"/proc/{name}/cmdline", "rb") as line,
-            ):
-                # Paths in the package "ray", or a title such as "ray::IDLE".
-                if token in environment.read() and b"ray" in line.read():
-                    found.append(int(name))
+        # Others may read the cluster's logs.
+        if name.isdigit() and int(name) != parent and any(path.startswith(folder + "/") for path in _open_files(name)) and _is_of_ray(name):
+            found.append(int(name))
     return found
 
 
-def end(token):
-    """Kills the marked processes, and looks again: one may just have started another."""
+def _open_files(pid):
+    # Processes of other users, and those that end meanwhile, cannot be read.
+    with contextlib.suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{number}")
+
+
+def _is_of_ray(pid):
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as line:
+        command = line.read()
+        # A path in the package "ray", or a title such as "ray::IDLE".
+        return b"/ray/" in command or command.startswith(b"ray::")
+    return False
+
+
+def end(folder, parent):
+    """Kills the members, and looks again: one may just have started another. Then removes the folder."""
     deadline, quiet = time.monotonic() + LONGEST_SECONDS, 0
     while quiet < 3 and time.monotonic() < deadline:
-        found = marked(token)
+        found = members(folder, parent)
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         quiet = 0 if found else quiet + 1
         time.sleep(PAUSE_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def main():
-    """Waits until the parent is gone or closes standard input, then ends the cluster: `ray_watcher.py TOKEN PARENT`."""
-    token, parent = sys.argv[1].encode(), int(sys.argv[2])
+    """Waits until the parent is gone or closes standard input, then ends the cluster."""
+    folder, parent = sys.argv[1], int(sys.argv[2])
     # Nothing is ever written to it: it becomes readable when it is closed. A fork of the parent may hold it open.
     while os.getppid() == parent and not select.select([sys.stdin], [], [], POLL_SECONDS)[0]:
         pass
-    end(token)
+    end(folder, parent)
 
 
 if __name__ == "__main__":
