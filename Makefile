@@ -14,7 +14,7 @@ WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow quick zoo lint format clean
+.PHONY: setup demo test test-slow quick zoo api lint format clean
 
 setup: $(STAMP)
 
@@ -45,9 +45,14 @@ quick: $(STAMP)
 	@test -n "$(ROOM)" -a -d "tests/$(ROOM)" || { echo "Say which room: make quick ROOM=losses (bridge, compress, distill, runtime, tflite, ...)" >&2; exit 1; }
 	$(BIN)/python -m pytest -n $(WORKERS) tests/$(ROOM)
 
+# What is made from the list of public names: docs/api.md, and the stubs that editors and type checkers read.
+api: $(STAMP)
+	$(BIN)/python docs/make_api.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

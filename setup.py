@@ -16,7 +16,7 @@ EXTRAS = {
     "quantizer": ["litert-quantizer>=0.11"],
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
-EXTRAS["dev"] = sorted({*EXTRAS["demo"], *EXTRAS["report"], "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"})
+EXTRAS["dev"] = sorted({*EXTRAS["demo"], *EXTRAS["report"], "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=2"})
 
 setup(
     name="tfdistill",
@@ -27,6 +27,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfdistill", "tfdistill.*"]),
+    package_data={"tfdistill": ["py.typed"], "": ["*.pyi"]},
     install_requires=[
         "tensorflow>=2.18",
         "keras>=3.12",  # the first with keras.distillation

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "tfdistill"
 # Module prefix -> (floor, rooms of other floors or of its own that it may import). Longest prefix wins.
 FLOORS = {
     "tfdistill.version": 0,
+    "tfdistill.public": 0,
     "tfdistill.errors": 0,
     "tfdistill.utils": 0,
     "tfdistill.records": 0,

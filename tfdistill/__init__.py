@@ -6,48 +6,23 @@ class that the package saves known to Keras, so that `keras.saving.load_model` w
 
 import importlib
 
+from tfdistill.public import ROOMS, TOP, module_of
 from tfdistill.saveable import register_saved_classes
+from tfdistill.utils.lazy import missing
 from tfdistill.version import __version__
 
-# Public name -> module that defines it.
-_HOMES = {
-    "BackupAndRestore": "tfdistill.distill",
-    "Distiller": "tfdistill.distill",
-    "Ensemble": "tfdistill.distill",
-    "RemoteTeacher": "tfdistill.distill.teachers.remote",
-    "SoftTargetCache": "tfdistill.distill.cache.reader",
-    "StopAtTarget": "tfdistill.distill",
-    "TeacherReport": "tfdistill.distill",
-    "assistants": "tfdistill.distill",
-    "label": "tfdistill.distill.cache.ray_workers",
-    "soft_targets": "tfdistill.distill.cache.build",
-    "blockwise": "tfdistill.distill",
-    "born_again": "tfdistill.distill",
-    "many_to_one": "tfdistill.distill",
-    "mutual": "tfdistill.distill",
-    "warm_start": "tfdistill.distill",
-    "to_tf_keras": "tfdistill.bridge",
-    "to_keras": "tfdistill.bridge",
-    "adopt": "tfdistill.bridge",
-    "export_tflite": "tfdistill.tflite",
-    "verify": "tfdistill.tflite",
-    "census": "tfdistill.tflite",
-    "benchmark": "tfdistill.benchmarking",
-}
-_ROOMS = ("losses", "distill", "compress", "bridge", "tflite", "benchmarking", "errors")
-
-__all__ = ["__version__", *_HOMES, *_ROOMS]
+__all__ = ["__version__", *TOP, *ROOMS]
 
 register_saved_classes()
 
 
 def __getattr__(name):
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in _ROOMS:
+    if name in TOP:
+        value = getattr(importlib.import_module(module_of(TOP[name], name)), name)
+    elif name in ROOMS:
         value = importlib.import_module(f"tfdistill.{name}")
     else:
-        raise AttributeError(f"module 'tfdistill' has no attribute '{name}'")
+        raise missing(__name__, name)
     globals()[name] = value
     return value
 

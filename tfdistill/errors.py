@@ -65,6 +65,10 @@ class BenchmarkError(TfdistillError, RuntimeError):
     """A measurement that could not be made."""
 
 
+class BudgetExceededError(TfdistillError, RuntimeError):
+    """The calls that a remote teacher may be asked for are used up; the answers so far are kept."""
+
+
 class MissingPackageError(TfdistillError, ImportError):
     """An optional package that is not installed."""
 

@@ -7,11 +7,10 @@ import tensorflow as tf
 from scipy.special import log_softmax, logsumexp
 from small import data, mlp, weights_of
 
-from tfdistill.distill import Distiller
+from tfdistill.distill import Distiller, RemoteTeacher, RetryPolicy
 from tfdistill.distill.cache.build import soft_targets
 from tfdistill.distill.cache.reader import SoftTargetCache
-from tfdistill.distill.teachers.remote import BudgetExceededError, RemoteTeacher, RetryPolicy
-from tfdistill.errors import ConfigurationError, DataError, ModelError
+from tfdistill.errors import BudgetExceededError, ConfigurationError, DataError, ModelError
 from tfdistill.losses import DIST, LinearSchedule, LogitMatching, SoftTargets
 from tfdistill.losses.top_k import TopK
 

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from small import CLASSES, Subclassed, mlp
 
-from tfdistill.distill import Tap, Taps, named_layers
+from tfdistill import named_layers
+from tfdistill.distill import Tap, Taps
 from tfdistill.errors import ModelError
 
 X = np.random.default_rng(0).normal(size=(4, 6, 8)).astype("float32")

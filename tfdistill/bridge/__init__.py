@@ -1,5 +1,6 @@
 """The only door to tf_keras and tensorflow-model-optimization: models go there, are adopted from there, and come back."""
 
+# Not lazily, as the other rooms: the package `adopt` would stand in the place of the function.
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.convert.hosted import host
 from tfdistill.bridge.convert.layers import register_bridge

@@ -3,27 +3,36 @@
 import importlib
 import sys
 
+from tfdistill.public import ROOMS, homes, module_of
 
-def lazily(package, where):
-    """Makes what a package needs to load its public names lazily.
+
+def lazily(package):
+    """Makes what a room needs to load its public names lazily: those that `tfdistill.public` lists for it.
+
+    No module directly in the room may be called like a public name of it: importing the module would put it in the name's place.
 
     Args:
-        package: The package's `__name__`.
-        where: Dict of public name to the module that defines it: its path from the package on, or its whole name if it is in another package. No module may be called like a public function: importing it
-            would put the module in the function's place.
+        package: The package's `__name__`, such as `"tfdistill.losses"`.
 
     Returns:
         The package's `__getattr__`, `__dir__` and `__all__`.
     """
-    names = sorted(where)
+    room = package.rpartition(".")[2]
+    names = sorted(ROOMS[room])
 
     def getattribute(name):
-        if name not in where:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = where[name] if where[name].startswith("tfdistill.") else f"{package}.{where[name]}"
-        return getattr(importlib.import_module(module), name)
+        if name not in names:
+            raise missing(package, name)
+        return getattr(importlib.import_module(module_of(room, name)), name)
 
     def directory():
         return sorted({*vars(sys.modules[package]), *names})
 
     return getattribute, directory, names
+
+
+def missing(package, name):
+    """Returns the AttributeError for a name that a package has not; it says where a public name of that kind is."""
+    elsewhere = [] if name.startswith("_") else homes(name)
+    hint = f". Did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
+    return AttributeError(f"module {package!r} has no attribute {name!r}{hint}", name=name, obj=sys.modules[package])

@@ -6,11 +6,7 @@ import time
 
 import numpy as np
 
-from tfdistill.errors import ConfigurationError, DataError, TfdistillError
-
-
-class BudgetExceededError(TfdistillError, RuntimeError):
-    """The calls that a teacher may be asked are used up; what it said so far is kept."""
+from tfdistill.errors import BudgetExceededError, ConfigurationError, DataError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,25 @@
+# Made by `make api` from tfdistill/public.py.
+from tfdistill.distill.backup.callback import BackupAndRestore as BackupAndRestore
+from tfdistill.distill.cache.build import soft_targets as soft_targets
+from tfdistill.distill.cache.query import CacheOptions as CacheOptions
+from tfdistill.distill.cache.ray_workers import label as label
+from tfdistill.distill.cache.reader import SoftTargetCache as SoftTargetCache
+from tfdistill.distill.callbacks import StopAtTarget as StopAtTarget
+from tfdistill.distill.chains.average import many_to_one as many_to_one
+from tfdistill.distill.chains.blockwise import blockwise as blockwise
+from tfdistill.distill.chains.mutual import mutual as mutual
+from tfdistill.distill.chains.sequential import assistants as assistants
+from tfdistill.distill.chains.sequential import born_again as born_again
+from tfdistill.distill.chains.settings import ChainSettings as ChainSettings
+from tfdistill.distill.distiller import Distiller as Distiller
+from tfdistill.distill.initialization.warm_start import warm_start as warm_start
+from tfdistill.distill.metrics.teacher_report import TeacherReport as TeacherReport
+from tfdistill.distill.objective.taps import Tap as Tap
+from tfdistill.distill.objective.taps import Taps as Taps
+from tfdistill.distill.teachers.callable import CallableTeacher as CallableTeacher
+from tfdistill.distill.teachers.convert import as_teacher as as_teacher
+from tfdistill.distill.teachers.ensemble import Ensemble as Ensemble
+from tfdistill.distill.teachers.files import SavedModelTeacher as SavedModelTeacher
+from tfdistill.distill.teachers.files import TFLiteTeacher as TFLiteTeacher
+from tfdistill.distill.teachers.remote import RemoteTeacher as RemoteTeacher
+from tfdistill.distill.teachers.remote import RetryPolicy as RetryPolicy

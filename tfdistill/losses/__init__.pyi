@@ -1,0 +1,21 @@
+# Made by `make api` from tfdistill/public.py.
+from tfdistill.losses.attention import AttentionMaps as AttentionMaps
+from tfdistill.losses.attention import AttentionTransfer as AttentionTransfer
+from tfdistill.losses.base import KnowledgeLoss as KnowledgeLoss
+from tfdistill.losses.contrastive import ContrastiveRepresentation as ContrastiveRepresentation
+from tfdistill.losses.correlation import DIST as DIST
+from tfdistill.losses.decoupled import DecoupledKD as DecoupledKD
+from tfdistill.losses.features import HiddenStates as HiddenStates
+from tfdistill.losses.features import Hint as Hint
+from tfdistill.losses.kernels import CorrelationCongruence as CorrelationCongruence
+from tfdistill.losses.kernels import ProbabilisticTransfer as ProbabilisticTransfer
+from tfdistill.losses.logits import BinarySoftTargets as BinarySoftTargets
+from tfdistill.losses.logits import LogitMatching as LogitMatching
+from tfdistill.losses.logits import SoftTargets as SoftTargets
+from tfdistill.losses.regression import OutputMatching as OutputMatching
+from tfdistill.losses.regression import TeacherBounded as TeacherBounded
+from tfdistill.losses.relations import RelationalKD as RelationalKD
+from tfdistill.losses.relations import SimilarityPreserving as SimilarityPreserving
+from tfdistill.losses.schedules import CosineSchedule as CosineSchedule
+from tfdistill.losses.schedules import LinearSchedule as LinearSchedule
+from tfdistill.losses.schedules import PiecewiseSchedule as PiecewiseSchedule

@@ -1,0 +1,155 @@
+"""The list of public names: what each room offers, the module that defines it, and what stands directly in `tfdistill`.
+
+Everything else is internal and may change without notice. From this list come the rooms' lazy imports, the `__init__.pyi` files that editors and type
+checkers read, and `docs/api.md`: `make api` writes both anew.
+"""
+
+# Room -> public name -> module that defines it, from the room on.
+ROOMS = {
+    "distill": {
+        "BackupAndRestore": "backup.callback",
+        "CacheOptions": "cache.query",
+        "CallableTeacher": "teachers.callable",
+        "ChainSettings": "chains.settings",
+        "Distiller": "distiller",
+        "Ensemble": "teachers.ensemble",
+        "RemoteTeacher": "teachers.remote",
+        "RetryPolicy": "teachers.remote",
+        "SavedModelTeacher": "teachers.files",
+        "SoftTargetCache": "cache.reader",
+        "StopAtTarget": "callbacks",
+        "TFLiteTeacher": "teachers.files",
+        "Tap": "objective.taps",
+        "Taps": "objective.taps",
+        "TeacherReport": "metrics.teacher_report",
+        "as_teacher": "teachers.convert",
+        "assistants": "chains.sequential",
+        "blockwise": "chains.blockwise",
+        "born_again": "chains.sequential",
+        "label": "cache.ray_workers",
+        "many_to_one": "chains.average",
+        "mutual": "chains.mutual",
+        "soft_targets": "cache.build",
+        "warm_start": "initialization.warm_start",
+    },
+    "losses": {
+        "AttentionMaps": "attention",
+        "AttentionTransfer": "attention",
+        "BinarySoftTargets": "logits",
+        "ContrastiveRepresentation": "contrastive",
+        "CorrelationCongruence": "kernels",
+        "CosineSchedule": "schedules",
+        "DIST": "correlation",
+        "DecoupledKD": "decoupled",
+        "HiddenStates": "features",
+        "Hint": "features",
+        "KnowledgeLoss": "base",
+        "LinearSchedule": "schedules",
+        "LogitMatching": "logits",
+        "OutputMatching": "regression",
+        "PiecewiseSchedule": "schedules",
+        "ProbabilisticTransfer": "kernels",
+        "RelationalKD": "relations",
+        "SimilarityPreserving": "relations",
+        "SoftTargets": "logits",
+        "TeacherBounded": "regression",
+    },
+    "compress": {
+        "Cluster": "cluster.cluster",
+        "LayerPlan": "plan",
+        "Plan": "plan",
+        "Prune": "prune.prune",
+        "QuantizeAware": "quantize.quantize_aware",
+        "Step": "step",
+    },
+    "bridge": {
+        "AdoptedModel": "adopt.adopt",
+        "ParityRecord": "parity.check",
+        "adopt": "adopt.adopt",
+        "check_parity": "parity.check",
+        "host": "convert.hosted",
+        "register_bridge": "convert.layers",
+        "to_keras": "convert.to_keras",
+        "to_tf_keras": "convert.to_tf_keras",
+    },
+    "graph": {
+        "named_layers": "names",
+    },
+    "tflite": {
+        "VARIANTS": "convert.variants",
+        "CensusRecord": "inspection.census",
+        "ExportRecord": "export",
+        "IndexComparison": "verification.comparison",
+        "OutputComparison": "verification.comparison",
+        "Tolerances": "convert.variants",
+        "Variant": "convert.variants",
+        "VerificationRecord": "verification.verify",
+        "census": "inspection.census",
+        "check_preserved_structure": "inspection.preserved",
+        "export_tflite": "export",
+        "verify": "verification.verify",
+    },
+    "benchmarking": {
+        "BenchmarkRecord": "record",
+        "Cpu": "targets.cpu",
+        "Timing": "timing",
+        "benchmark": "run",
+    },
+    "errors": {
+        "BenchmarkError": "",
+        "BridgeError": "",
+        "BudgetExceededError": "",
+        "ConfigurationError": "",
+        "DataError": "",
+        "ExportError": "",
+        "InvariantError": "",
+        "MissingPackageError": "",
+        "ModelError": "",
+        "RuntimeUnavailableError": "",
+        "TfdistillError": "",
+        "VerificationError": "",
+    },
+}
+# Name in `tfdistill` itself -> its room.
+TOP = {
+    "BackupAndRestore": "distill",
+    "CacheOptions": "distill",
+    "Distiller": "distill",
+    "Ensemble": "distill",
+    "RemoteTeacher": "distill",
+    "RetryPolicy": "distill",
+    "SoftTargetCache": "distill",
+    "StopAtTarget": "distill",
+    "TeacherReport": "distill",
+    "adopt": "bridge",
+    "assistants": "distill",
+    "benchmark": "benchmarking",
+    "blockwise": "distill",
+    "born_again": "distill",
+    "census": "tflite",
+    "export_tflite": "tflite",
+    "label": "distill",
+    "many_to_one": "distill",
+    "mutual": "distill",
+    "named_layers": "graph",
+    "soft_targets": "distill",
+    "to_keras": "bridge",
+    "to_tf_keras": "bridge",
+    "verify": "tflite",
+    "warm_start": "distill",
+}
+
+
+def module_of(room, name):
+    """Returns the whole name of the module that defines a public name of a room."""
+    return f"tfdistill.{room}.{ROOMS[room][name]}".rstrip(".")
+
+
+def public_path(room, name):
+    """Returns the name that users write: `tfdistill.NAME` where it stands there, else `tfdistill.ROOM.NAME`."""
+    return f"tfdistill.{name}" if TOP.get(name) == room else f"tfdistill.{room}.{name}"
+
+
+def homes(name):
+    """Returns the public paths of everything that has a name: what was meant by a name that was looked for in the wrong place."""
+    return [public_path(room, name) for room, names in ROOMS.items() if name in names]

@@ -1,0 +1,13 @@
+# Made by `make api` from tfdistill/public.py.
+from tfdistill.tflite.convert.variants import Tolerances as Tolerances
+from tfdistill.tflite.convert.variants import VARIANTS as VARIANTS
+from tfdistill.tflite.convert.variants import Variant as Variant
+from tfdistill.tflite.export import ExportRecord as ExportRecord
+from tfdistill.tflite.export import export_tflite as export_tflite
+from tfdistill.tflite.inspection.census import CensusRecord as CensusRecord
+from tfdistill.tflite.inspection.census import census as census
+from tfdistill.tflite.inspection.preserved import check_preserved_structure as check_preserved_structure
+from tfdistill.tflite.verification.comparison import IndexComparison as IndexComparison
+from tfdistill.tflite.verification.comparison import OutputComparison as OutputComparison
+from tfdistill.tflite.verification.verify import VerificationRecord as VerificationRecord
+from tfdistill.tflite.verification.verify import verify as verify

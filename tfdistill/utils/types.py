@@ -1,0 +1,18 @@
+"""Types of public signatures that several rooms share. Keras and TensorFlow come without types, so tensors are `Any` to a type checker; the docstrings give shapes."""
+
+import collections.abc
+import os
+import typing
+
+# Path of a file or folder.
+PathLike = typing.Union[str, "os.PathLike[str]"]
+# A tensor of TensorFlow, or what becomes one: a NumPy array, nested lists of numbers.
+Tensor = typing.Any
+# One tensor, or a list, tuple or dict of them, as a model takes and returns.
+Tensors = typing.Any
+# A data set: an array or a structure of arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a generator of batches.
+Data = typing.Any
+# A configuration that `from_config` takes: what `get_config` returned.
+Config = dict[str, typing.Any]
+# A function that gets lines of text to show or to log.
+LogFunction = collections.abc.Callable[[str], typing.Any]
