@@ -1,22 +1,36 @@
 """The exceptions of tfdistill.
 
-Every message answers three questions: what happened, what was expected, and how to fix it. All of them derive from `TfdistillError`; those
-that a caller would look for under a built-in name (`ValueError`, `ImportError`) derive from it as well, so code written for Keras keeps working.
+Every message says what happened, what was expected and how to fix it. All exceptions derive from `TfdistillError`. Those that Python has a built-in
+class for (`ValueError`, `ImportError`) derive from it as well, so code that catches the built-in class keeps working.
 """
+
+from __future__ import annotations
 
 import difflib
 
 
 class TfdistillError(Exception):
-    """Base of every error of this library.
+    """Base class of every exception of this library.
 
     Args:
-        happened: What went wrong, with the caller's own names and values in it.
-        expected: What would have been right. Optional.
-        fix: What to do about it. Optional.
+        happened: What went wrong, with the names and values of the call in it.
+        expected: What is accepted instead. Optional; a line `Expected: ...` of the message.
+        fix: What to do about it. Optional; a line `Fix: ...` of the message.
+
+    Attributes:
+        happened: As given.
+        expected: As given.
+        fix: As given.
+
+    Example:
+        >>> try:
+        ...     tfdistill.census("missing.tflite")
+        ... except tfdistill.errors.TfdistillError as error:
+        ...     print(error.happened)
+        There is no file 'missing.tflite'.
     """
 
-    def __init__(self, happened, expected=None, fix=None):
+    def __init__(self, happened: str, expected: str | None = None, fix: str | None = None) -> None:
         self.happened, self.expected, self.fix = happened, expected, fix
         parts = [happened]
         if expected:
@@ -30,51 +44,51 @@ class TfdistillError(Exception):
 
 
 class ConfigurationError(TfdistillError, ValueError):
-    """Arguments that contradict each other or lie outside their range."""
+    """Arguments contradict each other or lie outside their range."""
 
 
 class ModelError(TfdistillError, ValueError):
-    """A model that does not fit its place: unbuilt, mismatched outputs, unknown layer."""
+    """A model cannot be used here: it is not built, its outputs do not match, or it lacks a named layer."""
 
 
 class DataError(TfdistillError, ValueError):
-    """Data that cannot be used: NaN, empty, too small, of the wrong shape."""
+    """Data cannot be used: it is empty, too small, of the wrong shape, or holds NaN."""
 
 
 class BridgeError(TfdistillError, ValueError):
-    """A Keras 3 model that cannot be rebuilt in tf_keras, or whose copy computes something else."""
+    """A Keras 3 model cannot be rebuilt in tf_keras, or its copy computes something else."""
 
 
 class InvariantError(TfdistillError, AssertionError):
-    """A compression step's promise (zeros, clusters, rank) that no longer holds."""
+    """A property that a compression step guarantees (zeros, clusters, rank) no longer holds."""
 
 
 class ExportError(TfdistillError, RuntimeError):
-    """A conversion that failed, or whose file is not what was asked for."""
+    """A conversion failed, or its file is not of the requested kind."""
 
 
 class VerificationError(TfdistillError, AssertionError):
-    """A file that was written but does not compute what its Keras model computes."""
+    """A .tflite file does not compute what its Keras model computes."""
 
 
 class RuntimeUnavailableError(TfdistillError, RuntimeError):
-    """An interpreter, accelerator or delegate that is not there or did not run."""
+    """An interpreter, accelerator or delegate is not installed or does not run."""
 
 
 class BenchmarkError(TfdistillError, RuntimeError):
-    """A measurement that could not be made."""
+    """A measurement could not be made."""
 
 
 class BudgetExceededError(TfdistillError, RuntimeError):
-    """The calls that a remote teacher may be asked for are used up; the answers so far are kept."""
+    """The call budget of a remote teacher is used up; the outputs so far are kept."""
 
 
 class MissingPackageError(TfdistillError, ImportError):
-    """An optional package that is not installed."""
+    """An optional package is not installed."""
 
 
 def nearest(name, candidates, count=3):
-    """Says which of `candidates` the caller may have meant by `name`.
+    """Suggests which of `candidates` the caller may have meant by `name`.
 
     Args:
         name: The string that was not found.
@@ -82,7 +96,7 @@ def nearest(name, candidates, count=3):
         count: Largest number of suggestions.
 
     Returns:
-        A sentence to put after an error: the nearest names, or some of those that exist when none is near.
+        A sentence to append to an error: the nearest names, or the first of those that exist when none is near.
     """
     candidates = list(candidates)
     if not candidates:

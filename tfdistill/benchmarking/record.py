@@ -1,4 +1,4 @@
-"""What a benchmark found."""
+"""The record of a benchmark."""
 
 import dataclasses
 from typing import Any
@@ -11,36 +11,45 @@ from tfdistill.records import Record
 class BenchmarkRecord(Record):
     """Latency and memory of one file on one target.
 
-    A run is: copy the inputs in, invoke, and read every output back into host memory. Latencies are wall-clock times of single runs.
+    One run copies the inputs in, invokes the interpreter, and reads every output back into host memory. Latencies are wall-clock times of single runs.
 
     Attributes:
         path: The file.
-        variant: What the caller calls it, for example `int8`; None if not said.
-        sha256: The file's digest.
-        size_bytes: Its size.
-        target: The target in words.
-        target_settings: The target's settings; `kind` names its class.
+        variant: Name of the file in reports, for example `int8`; None if not given.
+        sha256: SHA-256 of the file, in hexadecimal digits.
+        size_bytes: Size of the file.
+        target: Description of the target.
+        target_settings: Settings of the target; `kind` names its class.
         engine: Import name of the interpreter.
-        input_shapes: Input name -> shape that ran, batch first.
+        input_shapes: Input name -> shape of the runs, batch first.
         p50_ms: Median latency.
         p90_ms: 90th percentile.
         p99_ms: 99th percentile.
-        mean_ms: Mean.
+        mean_ms: Mean latency.
         min_ms: Fastest run.
-        p50_low_ms: Lower end of the median's confidence interval; None if there were too few runs for one.
-        p50_high_ms: Upper end.
+        p50_low_ms: Lower end of the median's confidence interval; None if there were too few runs.
+        p50_high_ms: Upper end of that interval.
         confidence: Level of that interval, for example 0.95.
-        runs: Runs that were timed.
-        warmup_runs: Runs before those, not counted.
-        converged: Whether the median became as precise as asked before the time limit.
-        init_ms: Time to open the file and allocate its tensors, once, the file being in the page cache.
-        arena_bytes: Memory that the activations take, overlaps counted once: span of the non-constant tensors of the main graph with
-            XNNPACK off. None where the interpreter cannot run the file so, or cannot tell.
-        baseline_rss_bytes: Resident memory of the measuring process when the interpreter was imported and the file not yet opened.
-        peak_rss_bytes: Largest resident memory of that process from there to the last run: the baseline, the file's pages that were
-            touched, the arena, and the kernels' packed weights and scratch.
-        load_average: Load of the machine over the minute before: well above 0 means that something else was running. None where unknown.
-        host: The machine and packages.
+        runs: Number of timed runs.
+        warmup_runs: Number of untimed runs before those.
+        converged: Whether the median reached `Timing.precision` before the time limit.
+        init_ms: Time to open the file and allocate its tensors, measured once with the file in the page cache.
+        arena_bytes: Memory of the activations, overlaps counted once: span of the non-constant tensors of the main graph with XNNPACK off. None if the
+            interpreter cannot run the file without XNNPACK or does not report its tensors.
+        baseline_rss_bytes: Resident memory of the measuring process after the import of the interpreter, before the file is opened.
+        peak_rss_bytes: Largest resident memory of that process until the last run: the baseline, the pages of the file that were read, the arena, and
+            the packed weights and scratch memory of the kernels.
+        load_average: Load average of the machine over the minute before; well above 0 means that other processes were running. None if unknown.
+        host: Machine and package versions.
+
+    Example:
+        >>> timing = tfdistill.benchmarking.Timing(min_seconds=0.05, max_seconds=0.2, warmup_seconds=0)
+        >>> record = tfdistill.benchmark("student.tflite", timing=timing)
+        >>> record.p50_ms <= record.p90_ms <= record.p99_ms, record.input_shapes
+        (True, {'image': (1, 8, 8, 1)})
+        >>> path = record.save("benchmark.json")
+        >>> tfdistill.benchmarking.BenchmarkRecord.load(path) == record
+        True
     """
 
     path: str
@@ -69,6 +78,6 @@ class BenchmarkRecord(Record):
     load_average: float | None
     host: HostFingerprint
 
-    def summary(self):
-        """Returns the row of a summary: variant, p50_ms, p90_ms, p99_ms."""
+    def summary(self) -> dict[str, Any]:
+        """Returns the fields of a summary table: variant, p50_ms, p90_ms, p99_ms."""
         return {name: getattr(self, name) for name in ("variant", "p50_ms", "p90_ms", "p99_ms")}

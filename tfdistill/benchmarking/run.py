@@ -1,7 +1,8 @@
-"""`tfdistill.benchmarking`: one file, one target, one record."""
+"""Benchmarks a .tflite file in a process of its own."""
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping, Sequence
 
 from tfdistill.benchmarking.isolation import run_child
 from tfdistill.benchmarking.record import BenchmarkRecord
@@ -11,33 +12,48 @@ from tfdistill.benchmarking.timing import Timing
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
 from tfdistill.runtime.interpreter import checked_shape
+from tfdistill.utils.types import PathLike
 
-# Besides the timed runs the child starts, opens the file twice and warms up; a large model on a small board takes its time.
+# Time for all but the timed runs: the child starts, opens the file twice and warms up, which is slow for a large model on a small board.
 _OVERHEAD_SECONDS = 120.0
 
 
-def benchmark(path, target=None, *, timing=None, variant=None, timeout_seconds=None, shapes=None):
-    """Measures latency and memory of a .tflite file in a process of its own.
+def benchmark(
+    path: PathLike,
+    target: Cpu | None = None,
+    *,
+    timing: Timing | None = None,
+    variant: str | None = None,
+    timeout_seconds: float | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> BenchmarkRecord:
+    """Measures the latency and memory of a .tflite file in a process of its own.
 
-    Warms up, then runs the file one batch at a time until the median is known as well as `timing` asks (to 2 % by default) or its time
-    limit. A run is copying the inputs in, invoking, and reading the outputs back into host memory.
+    The file runs one batch at a time, first untimed, then until the confidence interval of the median is as narrow as `timing.precision` (2 % by default)
+    or the time limit is reached. One run copies the inputs in, invokes the interpreter, and reads the outputs back into host memory.
 
     Args:
         path: The file.
-        target: Where to run it; None is `Cpu(threads=1)`.
-        timing: A `Timing`; None is the default one.
-        variant: What the record calls the file, for example `"int8"`.
-        timeout_seconds: The process is ended after this long; None is twice the time limit and two minutes.
-        shapes: Dict of input name -> full shape, batch included, to run these inputs at. Needed for inputs with an axis of any size besides the
-            batch; a free batch alone is run at the file's own, which is 1. The record holds the shapes that ran.
+        target: Where the file runs; None is `Cpu(threads=1)`.
+        timing: When to stop; None is `Timing()`.
+        variant: Name of the file in the record, for example `"int8"`.
+        timeout_seconds: The process is killed after this time, above 0. None is twice the longest warm-up and measurement of `timing`, plus two minutes.
+        shapes: Dict of input name -> full shape, batch included, to resize these inputs to. Required for inputs with axes of any size other than the batch.
+            A free batch is run at the size that the file has, usually 1. The record has the shapes of the runs.
 
     Returns:
-        A `BenchmarkRecord`; `save(path)` writes it as JSON.
+        A `BenchmarkRecord`; its method `save(path)` writes it as JSON.
 
     Raises:
         ConfigurationError: for a missing file or impossible settings.
-        BenchmarkError: if the file cannot be opened or run there, has inputs without a fixed size that `shapes` does not name, crashes the process,
-            or takes too long.
+        BenchmarkError: if the file cannot be opened or run on the target, has inputs without a fixed size that are not in `shapes`, crashes the
+            process, or takes too long.
+
+    Example:
+        >>> timing = tfdistill.benchmarking.Timing(min_seconds=0.05, max_seconds=0.2, warmup_seconds=0)
+        >>> record = tfdistill.benchmark("student.tflite", tfdistill.benchmarking.Cpu(threads=1), timing=timing, variant="int8")
+        >>> record.p50_ms > 0, record.variant, record.target
+        (True, 'int8', 'CPU, 1 thread, XNNPACK')
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -52,7 +68,7 @@ def benchmark(path, target=None, *, timing=None, variant=None, timeout_seconds=N
         raise ConfigurationError(f"timeout_seconds={timeout_seconds} is impossible.", "a number above 0")
     if shapes is not None:
         shapes = {name: checked_shape(name, shape) for name, shape in shapes.items()}
-    order = {
+    request = {
         "path": str(path.absolute()),
         "target": to_spec(target),
         "timing": dataclasses.asdict(timing),
@@ -60,5 +76,5 @@ def benchmark(path, target=None, *, timing=None, variant=None, timeout_seconds=N
         "shapes": shapes,
         "host": fingerprint().to_dict(),
     }
-    found = run_child(order, timeout_seconds, expected_seconds=timing.max_seconds + timing.warmup_seconds)
+    found = run_child(request, timeout_seconds, expected_seconds=timing.max_seconds + timing.warmup_seconds)
     return BenchmarkRecord.from_dict({**found, "path": str(path)})

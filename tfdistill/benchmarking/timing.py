@@ -1,4 +1,4 @@
-"""Runs something until its median time is known, and says how well it is known."""
+"""Times a function until the confidence interval of its median is narrow enough."""
 
 import dataclasses
 import math
@@ -15,17 +15,22 @@ _EXACT_RUNS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """When to stop.
+    """When a benchmark has run long enough.
 
     Attributes:
-        precision: The median is known well enough when neither end of its confidence interval is further from it than this share of it.
-        confidence: Level of that interval.
-        warmup_seconds: Runs before the first that counts, for at least this long and at least `warmup_runs` of them: caches, page faults,
-            clocks.
-        warmup_runs: See there.
-        min_runs: Least number of runs; 100 leave one run beyond the 99th percentile.
-        min_seconds: Least time of the timed runs together, so that a fast model's tail is seen too.
-        max_seconds: Time limit of the timed runs; when it is reached the record says `converged=False`.
+        precision: The benchmark stops when both ends of the median's confidence interval are within this share of the median; above 0, below 1.
+        confidence: Level of that interval; above 0, below 1.
+        warmup_seconds: Duration of the untimed runs at the start, which fill caches and map pages; 0 or more.
+        warmup_runs: Smallest number of untimed runs; 0 or more.
+        min_runs: Smallest number of timed runs, at least 1. 100 runs leave one beyond the 99th percentile.
+        min_seconds: Shortest duration of the timed runs, so that the slow runs of a fast model are seen too; 0 or more.
+        max_seconds: Time limit of the timed runs. If it is reached first, the record has `converged=False`.
+
+    Example:
+        >>> quick = tfdistill.benchmarking.Timing(min_seconds=0.05, max_seconds=0.2, warmup_seconds=0)
+        >>> record = tfdistill.benchmark("student.tflite", timing=quick)
+        >>> record.runs >= 100 or not record.converged
+        True
     """
 
     precision: float = 0.02
@@ -36,7 +41,7 @@ class Timing:
     min_seconds: float = 0.5
     max_seconds: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, low, high in (("precision", 0, 1), ("confidence", 0, 1), ("max_seconds", 0, math.inf)):
             if not low < getattr(self, name) < high:
                 raise ConfigurationError(f"{name}={getattr(self, name)} is impossible.", f"a number above {low} and below {high}")
@@ -54,10 +59,10 @@ class Timed:
     """Times of single runs.
 
     Attributes:
-        seconds: Array (runs,), in the order they were run.
-        interval: (low, high) of the median in seconds, or None for too few runs.
-        warmup_runs: Runs before those.
-        converged: Whether the median is as precise as asked.
+        seconds: Array (runs,), in the order of the runs.
+        interval: Confidence interval (low, high) of the median in seconds; None for too few runs.
+        warmup_runs: Number of untimed runs.
+        converged: Whether the interval is as narrow as `Timing.precision`.
     """
 
     seconds: np.ndarray
@@ -67,7 +72,7 @@ class Timed:
 
 
 def median_ranks(count, confidence=0.95):
-    """Finds which order statistics enclose the median of any continuous distribution.
+    """Finds the order statistics that enclose the median of any continuous distribution.
 
     The number of observations below the true median is binomial(count, 1/2), whatever the distribution; so the k-th smallest and the k-th
     largest enclose it with probability 1 - 2 P(binomial < k) (Thompson 1936; Conover, Practical Nonparametric Statistics).
@@ -77,13 +82,13 @@ def median_ranks(count, confidence=0.95):
         confidence: Least probability, between 0 and 1.
 
     Returns:
-        (low, high), indices into the sorted observations, or None if so few cannot enclose it that surely.
+        (low, high), indices into the sorted observations; None if there are too few for that confidence.
     """
     tail = (1 - confidence) / 2
     if count > _EXACT_RUNS:
         k = math.floor((count - statistics.NormalDist().inv_cdf(1 - tail) * math.sqrt(count)) / 2)
     else:
-        # Binomial coefficients as whole numbers against the tail's share of 2**count: no digit is lost.
+        # Exact integers: binomial coefficients are compared with the tail's share of 2**count.
         allowed = tail * 2.0**count
         k, coefficient, below = 0, 1, 1
         while below <= allowed and k < count:
@@ -96,7 +101,7 @@ def median_ranks(count, confidence=0.95):
 
 
 def median_interval(values, confidence=0.95):
-    """Returns (low, high) enclosing the median with at least the given confidence, free of any distribution; None for too few values."""
+    """Returns the distribution-free confidence interval (low, high) of the median; None for too few values."""
     ranks = median_ranks(len(values), confidence)
     if ranks is None:
         return None
@@ -105,7 +110,7 @@ def median_interval(values, confidence=0.95):
 
 
 def is_known(values, timing):
-    """Whether the median of `values` is as precise as `timing` asks.
+    """Whether the confidence interval of the median is within `timing.precision`.
 
     Returns:
         (known, interval).
@@ -118,12 +123,12 @@ def is_known(values, timing):
 
 
 def measure(run, timing, clock=time.perf_counter_ns):
-    """Times `run()` until its median is known, or the time limit.
+    """Times `run()` until the interval of its median is narrow enough, or the time limit is reached.
 
-    Looks at the interval at numbers of runs that grow by half each time: looking after every run would stop at the first lucky moment.
+    The interval is checked at run counts that grow by half each time. Checking it after every run would stop at the first interval that is narrow by chance.
 
     Args:
-        run: What to time; returns when all its work is done.
+        run: The function to time; it returns when all its work is done.
         timing: A `Timing`.
         clock: Returns nanoseconds.
 
@@ -134,7 +139,7 @@ def measure(run, timing, clock=time.perf_counter_ns):
     while warmup < timing.warmup_runs or clock() - began < timing.warmup_seconds * 1e9:
         run()
         warmup += 1
-    nanoseconds, look = [], timing.min_runs
+    nanoseconds, next_check = [], timing.min_runs
     start = clock()
     early, deadline = start + timing.min_seconds * 1e9, start + timing.max_seconds * 1e9
     known, interval = False, None
@@ -144,9 +149,9 @@ def measure(run, timing, clock=time.perf_counter_ns):
         after = clock()
         nanoseconds.append(after - before)
         late = after >= deadline
-        if late or (len(nanoseconds) >= look and after >= early):
+        if late or (len(nanoseconds) >= next_check and after >= early):
             known, interval = is_known(np.asarray(nanoseconds, dtype=np.float64) / 1e9, timing)
-            look = math.ceil(len(nanoseconds) * 1.5)
+            next_check = math.ceil(len(nanoseconds) * 1.5)
         if late:
             break
     return Timed(np.asarray(nanoseconds, dtype=np.float64) / 1e9, interval, warmup, known and len(nanoseconds) >= timing.min_runs)

@@ -1,7 +1,11 @@
-"""A Keras model goes in; a checked .tflite file and its record come out."""
+"""Exports a Keras model as a verified .tflite file."""
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
 
 from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.bridge.adopt.trained_ranges import require_trained_ranges
@@ -9,7 +13,7 @@ from tfdistill.errors import ConfigurationError
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.records import Record
 from tfdistill.tflite.convert.converter import convert
-from tfdistill.tflite.convert.variants import resolve_io, variant_named
+from tfdistill.tflite.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.tflite.inspection.census import CensusRecord, census, require_integer, require_no_flex
 from tfdistill.tflite.inspection.preserved import require_trained_bits
 from tfdistill.tflite.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
@@ -17,26 +21,34 @@ from tfdistill.tflite.signature import describe
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
 from tfdistill.tflite.verification.verify import VerificationRecord, tolerances_or_default, verify_samples
 from tfdistill.utils.files import write_whole
+from tfdistill.utils.types import Data, PathLike
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportRecord(Record):
-    """A file that was exported.
+    """The result of `export_tflite`: the file, its contents and its verification.
 
     Attributes:
-        variant: What it was exported as.
+        variant: Variant of the export, for example `int8`.
         path: The file.
-        size_bytes: Its size.
-        sha256: Its digest.
+        size_bytes: Size of the file.
+        sha256: SHA-256 of the file, in hexadecimal digits.
         io: Type of its float inputs and outputs.
-        batch_size: Its batch; None if free.
+        batch_size: Batch size of the file; None if it is free.
         dtypes: Type -> number of tensors.
-        min_runtime_version: Oldest TFLite runtime that has its operations; empty if the converter did not say.
-        calibration_samples: Number of samples it was calibrated on; 0 if none.
-        verified_on: `verify_on`, `calibration`, or None if there was no data to verify it on.
-        verification: What was found; None if there was no data.
-        census: What is in the file.
-        host: Where it was made.
+        min_runtime_version: Oldest TFLite runtime that has all operations; empty if the converter did not write it.
+        calibration_samples: Number of calibration samples; 0 if none.
+        verified_on: Data of the verification: `verify_on`, `calibration`, or None if the file was not verified.
+        verification: Result of the verification; None if the file was not verified.
+        census: Contents of the file.
+        host: Machine and package versions.
+
+    Example:
+        >>> record = tfdistill.export_tflite(student, "float.tflite", verify_on=x)
+        >>> record.variant, record.verified_on, record.argmax_agreement
+        ('float32', 'verify_on', 1.0)
+        >>> record.save("float.json").name
+        'float.json'
     """
 
     variant: str
@@ -54,77 +66,84 @@ class ExportRecord(Record):
     host: HostFingerprint
 
     @property
-    def accuracy(self):
-        """The file's accuracy (0 to 1) on the data it was verified on; None without labels."""
+    def accuracy(self) -> float | None:
+        """Accuracy of the file (0 to 1) on the verification data; None without labels."""
         return self.verification.accuracy if self.verification else None
 
     @property
-    def max_abs_error(self):
-        """Largest absolute difference to the Keras model, dequantized; None if not verified."""
+    def max_abs_error(self) -> float | None:
+        """Largest absolute difference between the dequantized outputs and Keras's; None if not verified."""
         return self.verification.max_abs_error if self.verification else None
 
     @property
-    def argmax_agreement(self):
-        """Share (0 to 1) of samples on which file and Keras model name the same class; None without classes."""
+    def argmax_agreement(self) -> float | None:
+        """Share (0 to 1) of samples for which file and Keras model predict the same class; None without classes."""
         return self.verification.argmax_agreement if self.verification else None
 
-    def summary(self):
-        """Returns the row of a summary: variant, path, size_bytes, accuracy, max_abs_error, argmax_agreement, dtypes."""
+    def summary(self) -> dict[str, Any]:
+        """Returns the fields of a summary table: variant, path, size_bytes, accuracy, max_abs_error, argmax_agreement, dtypes."""
         names = ("variant", "path", "size_bytes", "accuracy", "max_abs_error", "argmax_agreement", "dtypes")
         return {name: getattr(self, name) for name in names}
 
 
 def export_tflite(
-    model,
-    path,
-    variant="float32",
-    calibration=None,
-    verify_on=None,
-    batch_size=1,
-    io="auto",
-    tolerances=None,
-    allow_flex=False,
-    max_calibration_samples=MAX_CALIBRATION_SAMPLES,
-    task=None,
-):
-    """Exports a Keras model as a .tflite file, checks what is in it, and compares it with the model.
+    model: keras.Model,
+    path: PathLike,
+    variant: VariantName = "float32",
+    calibration: Data | None = None,
+    verify_on: Data | None = None,
+    batch_size: int | None = 1,
+    io: IoType = "auto",
+    tolerances: Tolerances | None = None,
+    allow_flex: bool = False,
+    max_calibration_samples: int = MAX_CALIBRATION_SAMPLES,
+    task: str | Mapping[str, str] | None = None,
+) -> ExportRecord:
+    """Exports a Keras model as a .tflite file, checks its contents, and compares its outputs with those of the model.
 
-    The file appears whole and checked, or not at all.
+    The file is written only if every check passes.
 
     Args:
-        model: A built Keras 3 model (functional, Sequential, subclassed), or an adopted tf_keras model, whose ranges learned by
-            quantization-aware training are then used.
-        path: The file to write, ending in `.tflite`. Its folder is made.
+        model: A built Keras 3 model (functional, Sequential or subclassed), or an adopted tf_keras model. The ranges that quantization-aware training
+            learned are used.
+        path: The file to write, ending in `.tflite`. Its folder is created if missing.
         variant: `"float32"`, `"float16"`, `"dynamic_range"`, `"int8"` or `"int16x8"`; see `tfdistill.tflite.VARIANTS`.
-        calibration: Samples that show an integer variant the ranges of the activations: at least 16. An array (samples, ...), a list or a
-            dict of arrays for several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of
-            batches. Not needed where all ranges were trained; used then for what has none.
-        verify_on: Samples to compare file and model on, in the same forms; with labels for accuracy. Without it the calibration data is
-            used; without both the file is not run, and the record says so.
-        batch_size: Batch of the file, or None to leave it free.
-        io: Type of float inputs and outputs: `"auto"` is the variant's own (an `"int8"` file takes and gives int8); an int8 file can also
-            have `"uint8"` or `"float32"`, which image libraries expect.
-        tolerances: `tfdistill.tflite.Tolerances` instead of the variant's own.
-        allow_flex: Whether operations that need full TensorFlow may stay in. Such a file does not run in LiteRT alone, so it is not
+        calibration: Samples that show the ranges of the activations to an integer variant; at least 16. An array (samples, ...), a list or dict of arrays
+            for several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches. Not needed if all ranges
+            were trained; then it is used for tensors without a trained range.
+        verify_on: Samples to compare the outputs on, in the same forms; with labels for the accuracy. Defaults to the calibration data. Without either, the
+            file is not verified and `record.verification` is None.
+        batch_size: Batch size of the file, at least 1; None leaves it free.
+        io: Type of float inputs and outputs. `"auto"` is the variant's default: int8 for `"int8"`, int16 for `"int16x8"`, else float32. An `"int8"` file can also
+            have `"uint8"` or `"float32"`, an `"int16x8"` file `"float32"`.
+        tolerances: `tfdistill.tflite.Tolerances`; None takes the variant's.
+        allow_flex: Whether operations that need the TensorFlow runtime are allowed. A file with such operations does not run in LiteRT alone and is not
             verified.
-        max_calibration_samples: Most samples to calibrate on: evenly spaced ones of an array, the first ones of a dataset.
-        task: What the outputs are for, one of `tfdistill.tasks.TASKS`, or a dict of output name to it; None reads it from the labels, the compiled loss and the
+        max_calibration_samples: Largest number of calibration samples, at least 16: evenly spaced samples of an array, the first samples of a dataset.
+        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the compiled loss and the
             last activation.
 
     Returns:
         An `ExportRecord`.
 
     Raises:
-        ConfigurationError: for arguments that contradict each other, or a folder that cannot be written.
+        ConfigurationError: if arguments contradict each other, or the folder cannot be written.
         ModelError: if the model is not built, or its shapes cannot be fixed.
-        DataError: if calibration is missing where needed, too small, NaN, or of the wrong shape; before any conversion.
-        ExportError: if the conversion fails, or an integer file holds a float tensor, or any file a Flex operation.
+        DataError: if the calibration data is missing, too small, not finite or of the wrong shape; raised before the conversion.
+        ExportError: if the conversion fails, if an integer file has a float tensor, or if a file has a Flex operation that is not allowed.
         InvariantError: if the model is quantization-aware and some of its ranges were never trained.
-        VerificationError: if the file does not compute what the model computes.
+        VerificationError: if the outputs of the file are beyond the tolerances.
 
     Warns:
-        UserWarning: if a few calibration samples take most of an input's integer range for themselves (they are named by index), if steps of the inputs are too
-            coarse for some features, or if a mean absolute error grows by half.
+        UserWarning: if a few calibration samples stretch the integer range of an input (the message gives their indices), if the quantization steps of an input
+            are too coarse for some of its features, or if a mean absolute error grows by half.
+
+    Example:
+        >>> record = tfdistill.export_tflite(student, "small.tflite", variant="int8", calibration=x, verify_on=(x, y))
+        >>> record.io, record.calibration_samples, record.verification.samples
+        ('int8', 64, 64)
+        >>> record.accuracy is not None, record.size_bytes < 4000
+        (True, True)
     """
     path = pathlib.Path(path)
     if path.suffix != ".tflite":
@@ -138,47 +157,47 @@ def export_tflite(
     limits = tolerances_or_default(kind, tolerances)
     signature = describe(model)
     require_trained_ranges(model)
-    calibrating, checking = _samples(calibration, verify_on, signature, max_calibration_samples)
-    fed = calibrating if kind.integer_only else None
-    extreme = extreme_calibration(fed, signature) if fed else {}
+    for_calibration, for_verification = _samples(calibration, verify_on, signature, max_calibration_samples)
+    representative = for_calibration if kind.integer_only else None
+    extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
-    with write_whole(path) as beside:
+    with write_whole(path) as temporary:
         with initial_states(model):
-            beside.write_bytes(convert(model, signature, kind, io, fed, batch_size, allow_flex))
-        counted = dataclasses.replace(census(beside, True), path=str(path))
+            temporary.write_bytes(convert(model, signature, kind, io, representative, batch_size, allow_flex))
+        contents = dataclasses.replace(census(temporary, True), path=str(path))
         if not allow_flex:
-            require_no_flex(counted)
+            require_no_flex(contents)
         if kind.integer_only:
-            require_integer(counted, float_io=io == "float32")
-            require_trained_bits(beside, model)
-        found, urgent = None, ()
-        if checking is not None and not counted.flex_ops:
-            found, urgent = verify_samples(
-                beside, model, signature, checking, limits, name=str(path), task=task, extreme=extreme, trusted=True
+            require_integer(contents, float_io=io == "float32")
+            require_trained_bits(temporary, model)
+        verification, warned = None, ()
+        if for_verification is not None and not contents.flex_ops:
+            verification, warned = verify_samples(
+                temporary, model, signature, for_verification, limits, name=str(path), task=task, extreme=extreme, trusted=True
             )
-    warn(urgent)
+    warn(warned)
     return ExportRecord(
         variant=variant,
         path=str(path),
-        size_bytes=counted.size_bytes,
-        sha256=counted.sha256,
+        size_bytes=contents.size_bytes,
+        sha256=contents.sha256,
         io=io,
         batch_size=batch_size,
-        dtypes=counted.dtypes,
-        min_runtime_version=counted.min_runtime_version,
-        calibration_samples=fed.count if fed else 0,
-        verified_on=None if found is None else "calibration" if verify_on is None else "verify_on",
-        verification=found,
-        census=counted,
+        dtypes=contents.dtypes,
+        min_runtime_version=contents.min_runtime_version,
+        calibration_samples=representative.count if representative else 0,
+        verified_on=None if verification is None else "calibration" if verify_on is None else "verify_on",
+        verification=verification,
+        census=contents,
         host=fingerprint(),
     )
 
 
-def _samples(calibration, verify_on, signature, most):
-    """Returns checked calibration and verification samples, either None."""
-    calibrating = checking = None
+def _samples(calibration, verify_on, signature, limit):
+    """Returns the checked `Samples` for calibration and for verification; either may be None."""
+    for_calibration = for_verification = None
     if calibration is not None:
-        calibrating = checking = collect(calibration, signature, "calibration", MIN_CALIBRATION_SAMPLES, most)
+        for_calibration = for_verification = collect(calibration, signature, "calibration", MIN_CALIBRATION_SAMPLES, limit)
     if verify_on is not None:
-        checking = collect(verify_on, signature, "verification")
-    return calibrating, checking
+        for_verification = collect(verify_on, signature, "verification")
+    return for_calibration, for_verification

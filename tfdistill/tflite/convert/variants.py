@@ -1,31 +1,42 @@
-"""What a file can be exported as: one table, names that decode."""
+"""The kinds of .tflite files that can be exported, with the limits that each is verified against."""
 
 import dataclasses
+from typing import Literal
 
 from tfdistill.errors import ConfigurationError, nearest
+
+VariantName = Literal["float32", "float16", "dynamic_range", "int8", "int16x8"]
+IoType = Literal["auto", "float32", "int8", "uint8", "int16"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Tolerances:
-    """How far a file may be from its Keras model.
+    """Limits for the difference between a .tflite file and its Keras model.
 
-    Errors are relative to the output's scale: the larger of its range and its largest magnitude over the samples, since float rounding
-    grows with magnitude and quantization steps grow with range. Where the indices of the last axis have units of their own (numbers, and outputs of which nothing says what they are for),
-    they are relative to each index's own range as well. A limit of None is not checked.
+    Errors are divided by the output's scale: the larger of its range and its largest magnitude over the samples, because float rounding grows with the
+    magnitude and quantization steps grow with the range. For regression outputs, and outputs of unknown task, each index of the last axis may have a unit
+    of its own; its errors are also divided by its own range. A limit of None is not checked.
 
-    Two things fail whatever limits are set, unless none is: an index that varies in Keras and for which the file is no better than a constant; and a drop in accuracy beyond `max_accuracy_drop`.
-    `Tolerances()` checks nothing and only measures.
+    Two limits apply as soon as any limit is set: an index that varies in Keras must be predicted better than by a constant, and the accuracy must not drop
+    by more than `max_accuracy_drop`. `Tolerances()` checks nothing and only measures.
 
     Attributes:
-        max_relative_error: Bound of the largest absolute error divided by the scale, per output and index.
-        max_relative_mean_error: Bound of the mean absolute error divided by the scale, per output and index.
-        min_argmax_agreement: Least share (0 to 1) of the decided samples on which both name the same class. A sample is decided when
-            Keras's first and second score are more than `DECIDED_MARGIN` of the scale apart: below that, two scores may fall into one
-            quantization step and neither winner is wrong. For whole numbers, the least share of equal elements.
-        min_r_squared: Least coefficient of determination against Keras of an index that has its own unit: 1 is equal, 0 as good as a constant.
-        max_accuracy_drop: Bound of the drop in accuracy (0 to 1) on the labels: the file fails if the whole 95 % interval of its drop, paired on the same samples, lies above it. None is 0.01, what
-            MLPerf Inference allows a quantized model.
-        max_error_rise: The same for regression: bound of the rise of the mean absolute error, as a share of the error that the best constant would make.
+        max_relative_error: Upper limit of the largest absolute error divided by the scale, for each output and index; 0 or more.
+        max_relative_mean_error: Upper limit of the mean absolute error divided by the scale, for each output and index; 0 or more.
+        min_argmax_agreement: Lower limit (0 to 1) of the share of decided samples on which file and model predict the same class. A sample is decided when
+            the first and second score of Keras are more than 0.1 of the scale apart: closer scores may share one quantization step. For integer outputs,
+            the lower limit of the share of equal elements.
+        min_r_squared: Lower limit (at most 1) of the coefficient of determination against Keras of an index that has its own unit: 1 is equal, 0 is no
+            better than a constant.
+        max_accuracy_drop: Upper limit of the drop in accuracy (0 to 1) on the labels. The file fails if the whole 95 % interval of its drop, paired on the
+            same samples, lies above the limit. None means 0.01, which MLPerf Inference allows for quantized models.
+        max_error_rise: The same for regression: upper limit of the rise of the mean absolute error, as a share of the error of the best constant; 0 or more.
+
+    Example:
+        >>> limits = tfdistill.tflite.Tolerances(min_argmax_agreement=0.5)
+        >>> record = tfdistill.verify("student.tflite", keras.models.load_model("student.keras"), x, variant="int8", tolerances=limits)
+        >>> record.argmax_agreement > 0.5
+        True
     """
 
     max_relative_error: float | None = None
@@ -35,7 +46,7 @@ class Tolerances:
     max_accuracy_drop: float | None = None
     max_error_rise: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.min_r_squared is not None and self.min_r_squared > 1:
             raise ConfigurationError(f"min_r_squared={self.min_r_squared} cannot be reached.", "at most 1, or None for no limit")
         for name in ("max_relative_error", "max_relative_mean_error", "max_accuracy_drop", "max_error_rise"):
@@ -55,16 +66,21 @@ class Variant:
     """One kind of .tflite file.
 
     Attributes:
-        name: What `export_tflite(variant=...)` calls it.
-        io: Types its inputs and outputs may have; the first is what `io="auto"` means. Only float inputs and outputs are retyped: indices
-            of an embedding stay int32.
-        integer_only: Whether a float tensor inside it is an error.
-        tolerances: What it is verified against unless the caller says otherwise.
+        name: The value of `export_tflite(variant=...)`.
+        io: Types that its inputs and outputs may have; the first is that of `io="auto"`. Only float inputs and outputs change their type: indices of an
+            embedding stay int32.
+        integer_only: Whether the file must not hold float tensors.
+        tolerances: The default limits of its verification.
         means: What the name means.
-        takes_trained_ranges: Whether a model that was trained quantization-aware can be exported as this.
+        takes_trained_ranges: Whether a model that was trained quantization-aware can be exported as this variant.
+
+    Example:
+        >>> variant = tfdistill.tflite.VARIANTS["int8"]
+        >>> variant.io, variant.integer_only
+        (('int8', 'uint8', 'float32'), True)
     """
 
-    name: str
+    name: VariantName
     io: tuple[str, ...]
     integer_only: bool
     tolerances: Tolerances
@@ -72,11 +88,11 @@ class Variant:
     takes_trained_ranges: bool = False
 
 
-# An index whose own range is a step and a half wide is followed to half of its variation.
+# An R-squared of 0.5 is what an index reaches whose range is one and a half quantization steps wide.
 _EIGHT_BITS = Tolerances(
     max_relative_mean_error=0.1, min_argmax_agreement=0.9, min_r_squared=0.5, max_accuracy_drop=DEFAULT_ACCURACY_DROP, max_error_rise=0.1
 )
-VARIANTS = {
+VARIANTS: dict[VariantName, Variant] = {
     variant.name: variant
     for variant in (
         Variant(
@@ -91,7 +107,7 @@ VARIANTS = {
             "float16",
             ("float32",),
             False,
-            # A float16 weight is off by at most 2^-11 of itself; a deep net adds a few dozen of them up.
+            # A float16 weight has a relative error of at most 2^-11; a deep network adds up a few dozen of them.
             Tolerances(
                 max_relative_error=2e-2, min_argmax_agreement=0.98, min_r_squared=0.99, max_accuracy_drop=0.005, max_error_rise=0.05
             ),
@@ -102,7 +118,7 @@ VARIANTS = {
             ("float32",),
             False,
             _EIGHT_BITS,
-            "weights in int8, activations quantized as they come",
+            "weights in int8, activations quantized at run time",
         ),
         Variant(
             "int8",
@@ -116,7 +132,8 @@ VARIANTS = {
             "int16x8",
             ("int16", "float32"),
             True,
-            # The activations' steps are 256 times finer than int8's; what is left is the rounding of the weights, at most 1/254 of a channel's largest.
+            # The steps of the activations are 256 times finer than those of int8; what remains is the rounding of the weights, at most 1/254 of a
+            # channel's largest weight.
             Tolerances(
                 max_relative_mean_error=0.02, min_argmax_agreement=0.97, min_r_squared=0.98, max_accuracy_drop=0.005, max_error_rise=0.05
             ),
@@ -127,10 +144,10 @@ VARIANTS = {
 
 
 def variant_named(name):
-    """Returns the `Variant` called `name`.
+    """Returns the `Variant` of that name.
 
     Raises:
-        ConfigurationError: if there is none; names the nearest.
+        ConfigurationError: if there is none; the message names the nearest.
     """
     if name not in VARIANTS:
         raise ConfigurationError(f"There is no variant '{name}'.", f"one of {', '.join(VARIANTS)}", nearest(str(name), VARIANTS))
@@ -138,10 +155,10 @@ def variant_named(name):
 
 
 def resolve_io(variant, io):
-    """Returns the type of the float inputs and outputs: `io`, or the variant's own for `"auto"`.
+    """Returns the type of the float inputs and outputs: `io`, or the variant's default for `"auto"`.
 
     Raises:
-        ConfigurationError: if the variant cannot have it.
+        ConfigurationError: if the variant does not support it.
     """
     if io == "auto":
         return variant.io[0]

@@ -1,4 +1,4 @@
-"""What is in a .tflite file: operations, types, and every float tensor with the operation that makes it. Nothing is run."""
+"""Reads the contents of a .tflite file without running it: operations, types, and every float tensor with the operation that writes it."""
 
 import collections
 import dataclasses
@@ -6,13 +6,14 @@ import math
 
 from tfdistill.errors import ExportError
 from tfdistill.records import Record
-from tfdistill.runtime.interpreter import read_file
+from tfdistill.runtime.interpreter import ModelFile, read_file
 from tfdistill.runtime.probe import probe
 from tfdistill.runtime.schema import schema
 from tfdistill.runtime.structure import check_structure
+from tfdistill.utils.types import PathLike
 
 FLOAT_TYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
-# Operations that only translate between the file's outside type and its integers.
+# Operations that only convert between the type of the file's inputs or outputs and its integers.
 _TRANSLATORS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 
@@ -21,11 +22,11 @@ class OpCount(Record):
     """One kind of operation.
 
     Attributes:
-        name: TFLite's name, for example `CONV_2D`; of a custom operation its own name.
-        version: Version of the operation: what an old runtime may lack.
-        count: How often it occurs.
-        custom: Whether it is not one of TFLite's own.
-        flex: Whether it needs full TensorFlow.
+        name: TFLite's name, for example `CONV_2D`; for a custom operation its own name.
+        version: Version of the operation. An old runtime may lack it.
+        count: Number of occurrences.
+        custom: Whether it is not one of TFLite's built-in operations.
+        flex: Whether it needs the TensorFlow runtime.
     """
 
     name: str
@@ -40,10 +41,10 @@ class FloatTensor(Record):
     """A tensor of a floating-point type.
 
     Attributes:
-        name: Its name in the file.
-        dtype: Its type.
-        shape: Its shape.
-        made_by: `input`, `constant`, or the operation that writes it.
+        name: Name in the file.
+        dtype: Type, for example `float32`.
+        shape: Shape.
+        made_by: `input`, `constant`, `nothing`, or the operation that writes it.
         used_by: The operations that read it, and `output` if it is one.
     """
 
@@ -56,19 +57,26 @@ class FloatTensor(Record):
 
 @dataclasses.dataclass(frozen=True)
 class CensusRecord(Record):
-    """Everything that is in a file.
+    """The contents of a .tflite file, as `census` counts them.
 
     Attributes:
         path: The file.
-        size_bytes: Its size.
-        sha256: Its digest.
-        ops: Its kinds of operations, most frequent first.
+        size_bytes: Size of the file.
+        sha256: SHA-256 of the file, in hexadecimal digits.
+        ops: Kinds of operations, most frequent first.
         dtypes: Type -> number of tensors.
         weights: Number of constant elements (weights, biases, shapes).
-        weights_bytes: Bytes that they take.
-        subgraphs: Number of graphs: more than one means loops or branches.
+        weights_bytes: Size of the constants.
+        subgraphs: Number of graphs; more than one means loops or branches.
         float_tensors: Every tensor of a floating-point type.
-        min_runtime_version: Oldest TFLite runtime that has all its operations, as the converter wrote it; empty if it did not.
+        min_runtime_version: Oldest TFLite runtime that has all operations, as the converter wrote it; empty if it did not.
+
+    Example:
+        >>> record = tfdistill.census("student.tflite")
+        >>> [op.name for op in record.ops]
+        ['CONV_2D', 'MEAN', 'FULLY_CONNECTED']
+        >>> record.dtypes
+        {'int32': 2, 'int8': 6}
     """
 
     path: str
@@ -83,17 +91,17 @@ class CensusRecord(Record):
     min_runtime_version: str
 
     @property
-    def flex_ops(self):
-        """Names of the operations that need full TensorFlow."""
+    def flex_ops(self) -> tuple[str, ...]:
+        """Names of the operations that need the TensorFlow runtime."""
         return tuple(op.name for op in self.ops if op.flex)
 
-    def stray_floats(self, float_io=False):
-        """Float tensors that an integer file must not hold.
+    def stray_floats(self, float_io: bool = False) -> tuple[FloatTensor, ...]:
+        """Lists the float tensors that an integer file must not hold.
 
-        Placeholders of no elements that no operation reads or writes (a fused LSTM lists four) are not counted: nothing is ever in them.
+        Empty tensors that no operation reads or writes (a fused LSTM has four) are not listed, because they never hold data.
 
         Args:
-            float_io: Whether the file's own inputs and outputs may be float, next to the QUANTIZE or DEQUANTIZE that translates them.
+            float_io: Whether the inputs and outputs of the file may be float, next to the QUANTIZE or DEQUANTIZE that converts them.
 
         Returns:
             Tuple of `FloatTensor`.
@@ -111,28 +119,32 @@ def _translated(tensor):
     return as_input or as_output
 
 
-def census(path, trusted=False):
-    """Counts what is in a .tflite file.
+def census(path: PathLike | ModelFile, trusted: bool = False) -> CensusRecord:
+    """Counts the operations, tensors and types of a .tflite file.
 
-    The file is read in another process, as a damaged one can make its reader loop or take all memory; see `tfdistill.runtime.interpreter.open_file`.
+    The file is parsed in another process, because a damaged file can make its parser loop or use up the memory.
 
     Args:
         path: The file, or a `tfdistill.runtime.interpreter.ModelFile`.
-        trusted: Whether to read it in this process: for a file that the caller itself wrote just now.
+        trusted: Whether to parse the file in this process. Only for a file that the caller has just written.
 
     Returns:
         A `CensusRecord`.
 
     Raises:
         ConfigurationError: if there is no such file.
-        ExportError: if it is not a whole .tflite file.
+        ExportError: if it is not a complete .tflite file.
+
+    Example:
+        >>> record = tfdistill.census("student.tflite")
+        >>> record.ops[0].name, record.flex_ops
+        ('CONV_2D', ())
     """
     file = read_file(path)
-
     if trusted:
         try:
             found = count_content(file.content, None)
-        except Exception as error:  # flatbuffers checks nothing ahead: a cut file fails wherever the reader happens to be
+        except Exception as error:  # flatbuffers does not validate: a truncated file fails anywhere in the parser
             raise _unreadable(file)(error) from error
     else:
         found = probe(file, "tfdistill.tflite.inspection.census:count_content", None, _unreadable(file))
@@ -140,7 +152,7 @@ def census(path, trusted=False):
 
 
 def _unreadable(file):
-    """Returns a function that makes the error of a file that cannot be counted from its cause."""
+    """Returns a function that makes the error of an unreadable file from its cause."""
 
     def make(cause, said="", fix=None):
         name = f"'{file.path}' ({len(file.content)} bytes)"
@@ -154,20 +166,20 @@ def _unreadable(file):
 
 
 def count_content(content, settings):
-    """Counts what is in a file; the part of `census` that may run in another process.
+    """Counts the contents of a file; the part of `census` that may run in another process.
 
     Args:
         content: The file as bytes.
         settings: Not used.
 
     Returns:
-        Dict of the fields of `CensusRecord`, as JSON has them, without the file's own.
+        Dict of the fields of `CensusRecord` as JSON values, without `path`, `size_bytes` and `sha256`.
     """
     check_structure(content)
     classes = schema()
     try:
         return _count(classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0)), classes)
-    except Exception as error:  # the options of its operations are not checked ahead
+    except Exception as error:  # check_structure does not check the options of operations
         raise ExportError(f"It is damaged: {type(error).__name__}: {error}.") from error
 
 
@@ -221,7 +233,7 @@ def _listed(values):
 
 
 def _op_code(code, classes):
-    # Codes below 127 are in the old field as well; newer ones in the new one only.
+    # Codes below 127 stand in the old field too; newer ones in the new field only.
     number = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
     if number == classes.BuiltinOperator.CUSTOM:
         name = (code.customCode or b"CUSTOM").decode("utf-8", errors="replace")
@@ -243,10 +255,10 @@ def require_integer(record, float_io=False):
 
     Args:
         record: The file's `CensusRecord`.
-        float_io: Whether its inputs and outputs themselves may be float.
+        float_io: Whether its inputs and outputs may be float.
 
     Raises:
-        ExportError: if a float tensor is left; lists each with the operation that makes it.
+        ExportError: if there is a float tensor; the message lists each with the operation that writes it.
     """
     stray = record.stray_floats(float_io)
     if stray:
@@ -258,16 +270,16 @@ def require_integer(record, float_io=False):
 
 
 def require_no_flex(record):
-    """Checks that a file runs without full TensorFlow.
+    """Checks that a file runs without the TensorFlow runtime.
 
     Raises:
-        ExportError: if it holds Flex operations; lists them.
+        ExportError: if it holds Flex operations; the message lists them.
     """
     if record.flex_ops:
         raise ExportError(
             f"'{record.path}' holds operations that only full TensorFlow has: {', '.join(record.flex_ops)}.",
             "TFLite's own operations only",
-            "replace the layers they come from, fix the batch, or export with allow_flex=True",
+            "replace the layers that they come from, set batch_size to a number, or export with allow_flex=True",
         )
 
 

@@ -1,8 +1,9 @@
-"""What quantization-aware training promised, looked up in the file: weights of 4 bits, zeros, clusters."""
+"""Checks that a .tflite file has what quantization-aware training preserves: 4-bit weights, zeros, clusters."""
 
 import collections
 import math
 
+import keras
 import numpy as np
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
@@ -10,24 +11,25 @@ from tfdistill.bridge.integer.rounding import FLOAT
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.errors import ExportError, InvariantError, ModelError
 from tfdistill.tflite.inspection.weights import IntegerWeights, integer_weights
+from tfdistill.utils.types import PathLike
 
 
 def require_trained_bits(path, model):
-    """Checks that weights that were trained in 4 bits are in 4 bits in the file.
+    """Checks that weights that were trained in 4 bits have 4 bits in the file.
 
     Args:
         path: The .tflite file.
-        model: The model that it was exported from; any but an `AdoptedModel` promised nothing.
+        model: The model that it was exported from. Only an `AdoptedModel` can have 4-bit weights.
 
     Raises:
-        ExportError: if there are not as many 4-bit tensors of their sizes; names the layers.
+        ExportError: if the file has fewer 4-bit tensors of their sizes; the message names the layers.
     """
-    wanted = [(layer.layer.name, weight, layer.quantized(weight)) for layer, weight in _quantized(model) if weight.bits == 4]
-    if not wanted:
+    required = [(layer.layer.name, weight, layer.quantized(weight)) for layer, weight in _quantized(model) if weight.bits == 4]
+    if not required:
         return
     there = collections.Counter(weights.values.size for weights in integer_weights(path) if weights.bits == 4)
     missing = []
-    for name, weight, value in wanted:
+    for name, weight, value in required:
         size = math.prod(value.shape)
         if there[size]:
             there[size] -= 1
@@ -36,25 +38,34 @@ def require_trained_bits(path, model):
     if missing:
         raise ExportError(
             f"'{path}' should hold weights of 4 bits, but the converter made none of those of {', '.join(missing)}.",
-            f"{len(wanted)} tensors of 4-bit integers",
+            f"{len(required)} tensors of 4-bit integers",
             "train these layers with weight_bits=8",
         )
 
 
-def check_preserved_structure(path, model):
-    """Asserts that the zeros and clusters that quantization-aware training kept, of all weights that it rounds, are in the .tflite file.
+def check_preserved_structure(path: PathLike, model: keras.Model) -> None:
+    """Checks that the zeros and clusters that quantization-aware training preserves are in the .tflite file.
 
-    A weight's tensor is found by its integers, whatever the converter calls it: up to their signs, which a folded normalization may turn, they are those that
-    the model computes with.
+    All weights that the model quantizes are checked. The tensor of a weight is found by its integers, not by its name, because the converter renames
+    tensors. Signs are ignored in the search, because a folded normalization may flip them.
 
     Args:
         path: An int8 file of `model`.
-        model: The `AdoptedModel` that `QuantizeAware.apply` returned, trained.
+        model: The trained `AdoptedModel` that `QuantizeAware.apply` returned.
 
     Raises:
-        ModelError: if the model keeps no zeros and no clusters.
-        InvariantError: if a weight is not in the file, or one of its zeros is not zero there, or it has more integers than the model has values: in the tensor, or in one of its
-            channels where these have scales of their own.
+        ModelError: if the model preserves no zeros and no clusters.
+        InvariantError: if a weight is not in the file, if one of its zeros is not zero there, or if its tensor (or one channel, where each channel has its own
+            scale) has more distinct integers than the weight has values.
+
+    Example:
+        >>> kernel, bias = student.get_layer("logits").get_weights()
+        >>> student.get_layer("logits").set_weights([np.where(abs(kernel) < 0.1, 0, kernel), bias])
+        >>> quantized = tfdistill.compress.QuantizeAware(preserve_sparsity=True).apply(student)
+        >>> quantized.compile("adam", "mse")
+        >>> history = quantized.fit(x, teacher(x), verbose=0)
+        >>> record = tfdistill.export_tflite(quantized, "sparse.tflite", variant="int8", verify_on=x)
+        >>> tfdistill.tflite.check_preserved_structure("sparse.tflite", quantized)  # no error: its zeros are zeros in the file
     """
     kept = [(layer, weight) for layer, weight in _quantized(model) if weight.sparse or weight.clusters]
     if not kept:
@@ -70,7 +81,7 @@ def check_preserved_structure(path, model):
 
 
 def _quantized(model):
-    """Yields every weight of a model that is rounded, with its wrapper; the grid of the others, whose zeros are kept alone, is the converter's own."""
+    """Yields (wrapper, weight) for every weight that the model quantizes; weights with `bits == FLOAT` are quantized by the converter alone."""
     layers = model.legacy._flatten_layers() if isinstance(model, AdoptedModel) else []
     for layer in layers:
         if is_quantized_layer(layer):
@@ -98,7 +109,7 @@ def _wrong(layer, weight, tensors):
 
 
 def _find(rounded, weight, tensors):
-    """Returns the tensor of the file that is nearest to a weight, and the weight's integers in its order; None if none is near."""
+    """Returns the tensor of the file that is nearest to a weight, with the weight's integers in its axis order; None if none is near."""
     others = tuple(axis for axis in range(rounded.ndim) if axis not in weight.axes)
     steps = 2 ** (weight.bits - 1) - 1
     limit = np.abs(rounded).max(others if weight.axes else None, keepdims=True)
@@ -116,7 +127,7 @@ def _find(rounded, weight, tensors):
 
 
 def _orders(rank):
-    """Yields the orders of axes in which the converter writes a kernel: as it is, its output axes first, or the last but one first."""
+    """Yields the axis orders in which the converter writes a kernel: unchanged, output axes first, or the last but one first."""
     axes = tuple(range(rank))
     yield axes
     for first in range(1, rank):

@@ -1,4 +1,4 @@
-"""Integer weights as a .tflite file stores them."""
+"""Reads the integer weights of a .tflite file."""
 
 import dataclasses
 import math
@@ -16,10 +16,10 @@ class IntegerWeights:
     """A constant tensor of integers with a scale.
 
     Attributes:
-        name: Its name in the file.
+        name: Name in the file.
         bits: 8 or 4.
-        values: Its integers, zero being 0, as an array of the tensor's shape.
-        channel_axis: The axis with a scale for each index; None where one scale is for all.
+        values: Its integers minus the zero point, as an array of the tensor's shape.
+        channel_axis: The axis that has one scale per index; None for one scale per tensor.
     """
 
     name: str
@@ -29,27 +29,27 @@ class IntegerWeights:
 
     @property
     def channels(self):
-        """Its integers as an array (channels, weights of each); one channel where one scale is for all."""
+        """The integers as an array (channels, weights per channel); one channel for one scale per tensor."""
         if self.channel_axis is None:
             return self.values.reshape(1, -1)
         return np.moveaxis(self.values, self.channel_axis, 0).reshape(self.values.shape[self.channel_axis], -1)
 
 
 def integer_weights(path):
-    """Lists the `IntegerWeights` of a .tflite file: what it multiplies with, without biases.
+    """Lists the `IntegerWeights` of a .tflite file; biases are left out.
 
     Args:
         path: The file.
 
     Raises:
         ConfigurationError: if there is no such file.
-        ExportError: if it is not a whole .tflite file.
+        ExportError: if it is not a complete .tflite file.
     """
     content = read_file(path).content
     try:
         check_structure(content)
         return _integer_weights(content)
-    except Exception as error:  # flatbuffers checks nothing ahead: a damaged file fails wherever the reader happens to be
+    except Exception as error:  # flatbuffers does not validate: a damaged file fails anywhere in the parser
         what = error.happened if isinstance(error, ExportError) else f"It is damaged: {type(error).__name__}: {error}."
         raise ExportError(
             f"'{path}' ({len(content)} bytes) {what.removeprefix('It ')}", "a whole .tflite file", "write it again"
@@ -68,7 +68,7 @@ def _integer_weights(content):
             continue
         shape = tuple(int(size) for size in tensor.shape)
         values = _unpacked(np.frombuffer(bytes(bytearray(content)), "int8"), bits[tensor.type], math.prod(shape))
-        # A constant of one scale, such as an offset, may have another zero than 0.
+        # A constant with one scale, such as an offset, may have a zero point other than 0.
         values = values.reshape(shape).astype("int32") - int(quantization.zeroPoint[0])
         axis = int(quantization.quantizedDimension) if len(scales) > 1 else None
         found.append(IntegerWeights((tensor.name or b"").decode("utf-8", errors="replace"), bits[tensor.type], values, axis))
@@ -76,7 +76,7 @@ def _integer_weights(content):
 
 
 def _unpacked(packed, bits, count):
-    """Returns the integers of a buffer: two of 4 bits share a byte, the lower half first."""
+    """Returns the integers of a buffer; two 4-bit integers share a byte, the lower half first."""
     if bits == 8:
         return packed
     low, high = (packed << 4).astype("int8") >> 4, packed >> 4

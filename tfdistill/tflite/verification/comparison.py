@@ -1,4 +1,4 @@
-"""One output of a file beside the same output of its Keras model, index by index of the last axis."""
+"""Compares one output of a file with the same output of its Keras model, as a whole and for each index of the last axis."""
 
 import dataclasses
 
@@ -11,18 +11,18 @@ from tfdistill.tflite.convert.variants import DECIDED_MARGIN
 from tfdistill.tflite.verification.paired import accuracy_drop_interval, mean_interval
 from tfdistill.tflite.verification.ranges import stretching_samples
 
-# Fewer values of an index than this do not tell how much it varies.
+# With fewer values than this the range of an index is not known well enough to judge it.
 MIN_VALUES = 16
-# An index is judged alone if it varies by more than this share of its unit, where there is one.
+# An index is judged by its own range if that is more than this share of its unit, where there is one.
 UNIT_FLOOR = 0.05
-# Range of the activations that give their output a unit.
+# Activations with a fixed range, which is the unit of their output.
 _BOUNDED = {"softmax": 1.0, "sigmoid": 1.0, "hard_sigmoid": 1.0, "tanh": 2.0}
 MANY_FEATURES = 16
-# Float32 rounding in the layers before an output grows with the output's magnitude: a few dozen units in the last place.
+# Float32 rounding in the layers before an output, as a share of its magnitude: a few dozen units in the last place.
 ROUNDING = 64 * 2.0**-23
-# A Keras output that varies by less than this share of its magnitude varies by rounding alone.
+# A Keras output that varies by less than this share of its magnitude varies by rounding only.
 CONSTANT = 1e-5
-# An index with no larger a coefficient of determination is no better than a constant; a constant has 0, or somewhat more where it has a few outliers right.
+# Up to this coefficient of determination an index is no better than a constant. A constant has 0, or slightly more if it matches a few outliers.
 CONSTANT_R_SQUARED = 0.1
 SHOWN = 5
 
@@ -33,10 +33,16 @@ class IndexComparison(Record):
 
     Attributes:
         index: The index.
-        spread: Range of the Keras output there over the samples, in the output's unit.
+        spread: Range of the Keras output at the index over the samples, in the output's unit.
         max_abs_error: Largest absolute difference.
         mean_abs_error: Mean absolute difference.
-        r_squared: Coefficient of determination of the file's values against Keras's: 1 is equal, 0 as good as one constant.
+        r_squared: Coefficient of determination of the file's values against Keras's: 1 is equal, 0 is no better than a constant.
+
+    Example:
+        >>> record = tfdistill.verify("student.tflite", keras.models.load_model("student.keras"), x, variant="int8")
+        >>> worst = record.outputs["logits"].worst_indices[0]
+        >>> 0 <= worst.index < 10, worst.mean_abs_error < worst.spread
+        (True, True)
     """
 
     index: int
@@ -48,37 +54,48 @@ class IndexComparison(Record):
 
 @dataclasses.dataclass(frozen=True)
 class OutputComparison(Record):
-    """One output of a file beside the same output of its Keras model.
+    """One output of a file compared with the same output of its Keras model.
 
     Attributes:
-        max_abs_error: Largest absolute difference, in the output's own unit, dequantized.
+        max_abs_error: Largest absolute difference, in the output's unit, dequantized.
         mean_abs_error: Mean absolute difference.
         scale: The larger of the Keras output's range and its largest magnitude over the samples.
-        argmax_agreement: Share (0 to 1) of samples (or positions) on which both name the same class; None for an output without classes.
-        decided: Number of samples whose Keras scores are clearly apart (see `Tolerances`); None without classes.
-        decided_agreement: Share of those on which both name the same class; None if there are none.
-        accuracy: Share (0 to 1) of samples, or of their labels or positions, that the file decides as the labels say; None without labels and for regression.
-        keras_accuracy: The same for the Keras model.
-        task: What the output is for, one of `tfdistill.tasks.TASKS`; None if nothing says so.
+        argmax_agreement: Share (0 to 1) of samples (or positions) for which both predict the same class; None for an output without classes.
+        decided: Number of samples whose first and second Keras score are clearly apart (see `Tolerances`); None without classes.
+        decided_agreement: Share of the decided samples for which both predict the same class; None if there are none.
+        accuracy: Share (0 to 1) of samples (or of their labels or positions) that the file predicts correctly; None without labels and for regression.
+        keras_accuracy: The same of the Keras model.
+        task: Task of the output, one of `tfdistill.tasks.TASKS`; None if it is unknown.
         metric: Name of the task's metric; None without labels.
-        metric_value: The file's value of it on the labels.
-        keras_metric_value: The Keras model's.
-        loss_interval: Lowest and highest loss of accuracy (or rise of the mean absolute error, in the labels' unit, of the index that rises most by its own size) at 95 % confidence, paired on the same samples;
-            positive where the file is worse. None without labels.
-        constant_error: Mean absolute error of the best constant answer at that index, for regression with labels.
-        r_squared: The file's lowest coefficient of determination against the labels over the indices; for regression alone.
-        keras_r_squared: The Keras model's, likewise.
-        equal_share: Share (0 to 1) of elements that are equal; for integer outputs alone.
-        judged_indices: Number of indices of the last axis that were compared with their own spread.
-        lowest_r_squared: Lowest coefficient of determination against Keras over those; None if there are none.
-        max_error_of_spread: Largest, over those, of the largest error divided by the index's spread, after float rounding is taken off; None for scores of classes and decisions.
+        metric_value: The metric of the file on the labels.
+        keras_metric_value: The metric of the Keras model on the labels.
+        loss_interval: Lower and upper end of the 95 % interval of the loss of accuracy, paired on the same samples; for regression, of the rise of the mean
+            absolute error in the labels' unit, at the index where it rises most relative to `constant_error`. Positive if the file is worse; None without
+            labels.
+        constant_error: Mean absolute error of the best constant at that index; for regression with labels.
+        r_squared: Lowest coefficient of determination of the file against the labels over the indices; for regression only.
+        keras_r_squared: The same of the Keras model.
+        equal_share: Share (0 to 1) of elements that are equal; for integer outputs only.
+        judged_indices: Number of indices of the last axis that were compared with their own range.
+        lowest_r_squared: Lowest coefficient of determination against Keras over the judged indices; None if there are none.
+        max_error_of_spread: Largest error divided by the range of its index, over the judged indices, less float rounding; None for scores of classes and
+            decisions.
         mean_error_of_spread: The same of the mean errors.
-        changes_r_squared: Lowest coefficient of determination of the changes from one sample to the next, over the judged indices of numbers: about `lowest_r_squared` for samples in
-            random order, less for a series whose changes are small beside its trend. None for classes and decisions.
+        changes_r_squared: Lowest coefficient of determination of the changes from one sample to the next, over the judged indices: about `lowest_r_squared` for
+            samples in random order, less for a series whose changes are small compared with its trend. None for classes and decisions.
         worst_indices: The judged indices with the lowest coefficients, at most five, lowest first.
-        lost_indices: Indices of numbers that the file has as a constant, but that vary by less than a twentieth of the output's unit: at most five.
+        lost_indices: Indices that are constant in the file, but vary in Keras by less than a twentieth of the output's unit; at most five. None are listed for
+            classes and decisions.
         worst_samples: Positions of the samples with the largest errors, at most five, largest first.
-        extreme_samples: Positions of samples that stretch the Keras output's range to five times that of all others.
+        extreme_samples: Positions of the samples that stretch the range of the Keras output to at least five times that of all others.
+
+    Example:
+        >>> record = tfdistill.verify("student.tflite", keras.models.load_model("student.keras"), x, y, variant="int8")
+        >>> output = record.outputs["logits"]
+        >>> output.task, output.metric, output.judged_indices
+        ('multiclass', 'accuracy', 10)
+        >>> output.max_abs_error < 0.1 * output.scale
+        True
     """
 
     max_abs_error: float
@@ -113,15 +130,15 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
     """Compares two arrays of one output.
 
     Args:
-        expected: Keras's output, (samples, ...). Integers are compared element by element unless the task is regression.
-        actual: The file's, of the same shape.
+        expected: Output of Keras, (samples, ...). Integers are compared element by element unless the task is regression.
+        actual: Output of the file, of the same shape.
         labels: Labels as `tfdistill.tasks.targets` takes them, or None.
-        name: The output's name, for errors.
+        name: Name of the output, for errors.
         task: One of `tfdistill.tasks.TASKS`; None infers it from the labels, `loss` and `last_activation`.
         loss: The loss that the output was trained with, or None.
-        last_activation: Name of the activation that makes the output, or None.
-        reconstructed: The input that has the output's shape, if any. Unless something else is known, the output is taken for its reconstruction or its next state: numbers, which matter at
-            an index as far as the input varies there.
+        last_activation: Name of the last activation before the output, or None.
+        reconstructed: The input that has the output's shape, if any. If the task is unknown, the output is taken for a reconstruction of that input, that is, for
+            regression; the unit of an index is then the range of the input at the index.
 
     Returns:
         An `OutputComparison`.
@@ -132,7 +149,7 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
         DataError: if the labels do not fit.
     """
     expected, actual = np.asarray(expected), np.asarray(actual)
-    whole = expected.dtype.kind in "biu" and task != "regression"
+    integers = expected.dtype.kind in "biu" and task != "regression"
     expected, actual = expected.astype(np.float64), actual.astype(np.float64)
     if not np.isfinite(expected).all():
         raise DataError(f"The Keras model's output '{name}' is NaN or infinite.", "finite outputs on the verification data")
@@ -145,8 +162,8 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
         "mean_abs_error": float(difference.mean()),
         "scale": max(float(np.ptp(expected)), float(np.abs(expected).max())),
     }
-    if whole:
-        return OutputComparison(**figures, **_whole_numbers(expected, actual, labels, name), worst_samples=_largest(by_sample.mean(1)))
+    if integers:
+        return OutputComparison(**figures, **_compare_integers(expected, actual, labels, name), worst_samples=_largest(by_sample.mean(1)))
     last_activation = last_activation or ("softmax" if _rows_sum_to_one(expected) else None)
     if task is None:
         task = tasks.infer_task(expected.shape, labels, loss, last_activation)
@@ -168,7 +185,7 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
     return OutputComparison(**figures, task=task, extreme_samples=tuple(int(i) for i in extreme))
 
 
-def _whole_numbers(expected, actual, labels, name):
+def _compare_integers(expected, actual, labels, name):
     same = expected == actual
     found = {"equal_share": float(same.mean())}
     if labels is None:
@@ -205,14 +222,14 @@ def _by_class(expected, actual, bulk):
 
 
 def _by_index(expected, actual, bulk, unit, own):
-    """Errors of each index of the last axis, against its own spread over the ordinary samples."""
+    """Computes the errors of each index of the last axis, relative to its range over the samples that are not extreme."""
     difference = np.abs(expected - actual)
     true, given, apart = (tasks.columns(a[bulk]) for a in (expected, actual, difference))
     spread, magnitude = np.ptp(true, axis=0), np.abs(true).max(0)
     noise = ROUNDING * float(magnitude.max())
     r_squared = tasks.r_squared(true, _without_rounding(true, given, noise))
     if len(bulk) < len(expected):
-        # An extreme sample that the file has right hides what it does to all others, and the other way round.
+        # An extreme sample that the file predicts well hides errors on all others, and the other way round.
         r_squared = np.fmin(r_squared, tasks.r_squared(expected, _without_rounding(expected, actual, noise)))
     varies = (spread > CONSTANT * magnitude) & np.isfinite(r_squared) & (len(true) >= MIN_VALUES)
     judged = varies & (spread > UNIT_FLOOR * unit)
@@ -260,17 +277,18 @@ def _against_labels(expected, actual, labels, name, task, threshold):
 
 
 def _unit(expected, task, last_activation, reconstructed):
-    """Returns what an index has to vary by a twentieth of to be judged alone: one for all indices, or one for each."""
+    """Returns the unit of the indices, one for all or one for each: an index is judged alone if its range is above `UNIT_FLOOR` of it."""
     if last_activation in _BOUNDED:
         return _BOUNDED[last_activation]
     if task == "regression" and reconstructed is not None:
         width = np.ptp(tasks.columns(np.asarray(reconstructed, np.float64)), axis=0)
-        # What the model answers where its input never varies is not asked for. Many features are those of one signal, such as pixels, and share a unit; few may have one each.
+        # Where the input never varies there is nothing to reconstruct. Many features belong to one signal, such as pixels, and share a unit; a few may
+        # have one each.
         unit = np.median(width[width > 0]) if np.count_nonzero(width) >= MANY_FEATURES else width
         return np.where(width > 0, unit, np.inf)
     if task is None or task == "regression":
         return 0.0
-    # The scores of one output share their unit: a class that is never likely need not be resolved.
+    # The scores of one output share a unit: a class that never becomes likely needs no resolution.
     return float(np.ptp(expected))
 
 
@@ -284,12 +302,12 @@ def _within_one(expected, loss):
 
 
 def _without_rounding(true, given, noise):
-    """Moves `given` towards `true` by what float rounding may have done."""
+    """Moves `given` towards `true` by at most `noise`, the effect of float rounding."""
     return given + np.clip(true - given, -noise, noise)
 
 
 def _relative(difference, spread, judged):
-    """Returns the largest error of each sample, each index against its own spread where that is known."""
+    """Returns the largest error of each sample, each index relative to its own range if it is judged."""
     unit = np.where(judged, spread, max(float(spread.max(initial=0.0)), 1e-300))
     values = difference if difference.ndim > 1 else difference[:, None]
     return (values / unit).reshape(len(values), -1).max(1)

@@ -1,7 +1,8 @@
-"""Reads a .tflite file back and compares what it computes with its Keras model."""
+"""Runs a .tflite file and compares its outputs with those of its Keras model."""
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from tfdistill.errors import ConfigurationError, VerificationError, nearest
 from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tasks import TASKS
-from tfdistill.tflite.convert.variants import Tolerances, variant_named
+from tfdistill.tflite.convert.variants import Tolerances, VariantName, variant_named
 from tfdistill.tflite.inspection.census import census
 from tfdistill.tflite.samples import collect
 from tfdistill.tflite.signature import describe
@@ -21,26 +22,34 @@ from tfdistill.tflite.verification.ranges import coarse_inputs, warn
 from tfdistill.tflite.verification.reference import Reference, by_output, training_hints
 from tfdistill.tflite.verification.requirements import remarks, require
 from tfdistill.utils.progress import progress
+from tfdistill.utils.types import Data, PathLike, Tensors
 
 __all__ = ["OutputComparison", "VerificationRecord", "compare", "verify"]
 
 
 @dataclasses.dataclass(frozen=True)
 class VerificationRecord(Record):
-    """What a file computes, beside its Keras model.
+    """The result of `verify`: how a .tflite file compares with its Keras model.
 
     Attributes:
         path: The file.
-        sha256: Its digest.
+        sha256: SHA-256 of the file, in hexadecimal digits.
         samples: Number of samples compared.
-        engine: Import name of the interpreter that ran it.
+        engine: Import name of the interpreter that ran the file.
         max_abs_error: Largest absolute difference over all outputs, dequantized.
-        mean_abs_error: Largest of the outputs' mean absolute differences.
-        argmax_agreement: Lowest of the outputs' agreements; None without classes.
-        accuracy: The file's accuracy, the lowest of the outputs that have labels of classes or decisions; None without such labels.
-        keras_accuracy: The Keras model's, likewise.
+        mean_abs_error: Largest mean absolute difference of an output.
+        argmax_agreement: Lowest `argmax_agreement` of an output (0 to 1); None without classes.
+        accuracy: Lowest accuracy of the file (0 to 1) over the outputs with labels of classes or decisions; None without such labels.
+        keras_accuracy: The same of the Keras model.
         outputs: Output name -> `OutputComparison`.
-        notes: What does not fail the file but should be known, as sentences.
+        notes: Sentences on what does not fail the file but is worth knowing.
+
+    Example:
+        >>> record = tfdistill.export_tflite(student, "small.tflite", variant="int8", calibration=x).verification
+        >>> record.engine, record.samples, list(record.outputs)
+        ('ai_edge_litert', 64, ['logits'])
+        >>> record.outputs["logits"].lowest_r_squared > 0.9
+        True
     """
 
     path: str
@@ -56,22 +65,32 @@ class VerificationRecord(Record):
     notes: tuple[str, ...] = ()
 
 
-def verify(path, model, x, y=None, variant="float32", tolerances=None, threads=1, task=None):
-    """Runs a file on data and compares it with its Keras model.
+def verify(
+    path: PathLike,
+    model: keras.Model,
+    x: Data,
+    y: Tensors | None = None,
+    variant: VariantName = "float32",
+    tolerances: Tolerances | None = None,
+    threads: int = 1,
+    task: str | Mapping[str, str] | None = None,
+) -> VerificationRecord:
+    """Runs a .tflite file on data and compares its outputs with those of its Keras model.
 
-    Each output is compared as a whole and at each index of its last axis, against what that index itself varies by; with labels, what the file loses against the Keras model on the same samples is
-    tested as well. A model that keeps state between calls is compared from its initial state.
+    Each output is compared as a whole, and each index of its last axis against the range of that index. With labels, the loss of accuracy (or the rise of
+    the error) against the Keras model on the same samples is tested too. A model that keeps state between calls is compared from its initial state.
 
     Args:
         path: The .tflite file.
-        model: The Keras model it was made from.
-        x: Samples, in any form that `export_tflite` takes for calibration; labels may come along as the second of a tuple.
-        y: Labels as `tfdistill.tasks.targets` takes them: class indices (samples,) or (samples, 1), one-hot rows (samples, classes), zeros and ones, or numbers; a list or a dict by output
-            name for several outputs.
-        variant: What the file is; decides the default tolerances.
-        tolerances: `Tolerances` instead of the variant's own; `Tolerances()` checks nothing and only measures.
-        threads: CPU threads.
-        task: What the outputs are for, one of `tfdistill.tasks.TASKS`, or a dict of output name to it. None reads it from the labels, the compiled loss and the last activation.
+        model: The Keras model that it was exported from.
+        x: Samples, in any form that `export_tflite` takes for calibration; a tuple (inputs, labels) brings its labels along.
+        y: Labels: class indices (samples,) or (samples, 1), one-hot rows (samples, classes), zeros and ones, or numbers. A list, or a dict by output name, for
+            several outputs.
+        variant: Variant of the file; it decides the default tolerances.
+        tolerances: `Tolerances`; None takes the variant's. `Tolerances()` checks nothing and only measures.
+        threads: CPU threads, at least 1.
+        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the compiled loss and the
+            last activation.
 
     Returns:
         A `VerificationRecord`.
@@ -80,27 +99,29 @@ def verify(path, model, x, y=None, variant="float32", tolerances=None, threads=1
         ConfigurationError: if there is no such file, variant or task.
         DataError: if samples or labels do not fit the model or the task.
         ExportError, RuntimeUnavailableError: if the file is damaged or does not run.
-        VerificationError: if it does not compute what the model computes.
+        VerificationError: if the outputs of the file are beyond the tolerances.
 
     Warns:
-        UserWarning: if steps of the file's inputs are too coarse for some features, or a mean absolute error grows by half.
+        UserWarning: if the quantization steps of an input are too coarse for some of its features, or if a mean absolute error grows by half.
 
     Example:
-        record = tfdistill.verify("student.tflite", student, x_test, y_test, variant="int8")
-        print(record.accuracy, record.keras_accuracy, record.notes)
+        >>> model = keras.models.load_model("student.keras")
+        >>> record = tfdistill.verify("student.tflite", model, x, y, variant="int8")
+        >>> record.argmax_agreement > 0.9, record.accuracy == record.keras_accuracy
+        (True, True)
     """
     limits = tolerances_or_default(variant_named(variant), tolerances)
     signature = describe(model)
     samples = collect(x, signature, what="verification")
     if y is not None:
         samples = dataclasses.replace(samples, labels=keras.tree.map_structure(np.asarray, y))
-    record, urgent = verify_samples(path, model, signature, samples, limits, threads, task=task)
-    warn(urgent)
+    record, warned = verify_samples(path, model, signature, samples, limits, threads, task=task)
+    warn(warned)
     return record
 
 
 def verify_samples(path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False):
-    """The part of `verify` that works on checked `Samples` and settled `Tolerances`.
+    """Does the work of `verify`, on checked `Samples` and given `Tolerances`.
 
     Args:
         path: The .tflite file.
@@ -109,21 +130,21 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         samples: `Samples`.
         limits: `Tolerances`.
         threads: CPU threads.
-        name: What the record calls the file.
+        name: Name of the file in the record; None is `path`.
         task: As in `verify`.
-        extreme: What `extreme_calibration` found when the file was calibrated, for the record.
-        trusted: Whether this very call wrote the file.
+        extreme: Result of `extreme_calibration` for the calibration samples, for the record.
+        trusted: Whether this process has just written the file.
 
     Returns:
-        The `VerificationRecord`, and a list of those of its own notes that deserve a warning.
+        The `VerificationRecord`, and a list of those of its notes that are also warnings.
     """
-    path, shown = pathlib.Path(path), name or str(path)
-    file = read_file(path)  # what is counted and what is run are the same bytes
-    counted = census(file, trusted)  # a damaged file is named as such before an interpreter sees it
+    path, shown_name = pathlib.Path(path), name or str(path)
+    file = read_file(path)  # so that the census and the interpreter see the same bytes
+    contents = census(file, trusted)  # before the interpreter, so that a damaged file is reported as damaged
     opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
     if set(opened.inputs) != {i.name for i in signature.inputs}:
         raise VerificationError(
-            f"'{shown}' takes the inputs {sorted(opened.inputs)}, "
+            f"'{shown_name}' takes the inputs {sorted(opened.inputs)}, "
             f"the model '{model.name}' takes {sorted(i.name for i in signature.inputs)}.",
             "a file that was exported from this model",
         )
@@ -134,16 +155,16 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
             actual = opened.run(samples.inputs, advance)
         if {n: a.shape for n, a in actual.items()} != {n: a.shape for n, a in expected.items()}:
             raise VerificationError(
-                f"'{shown}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
+                f"'{shown_name}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
                 "a file that was exported from this model",
             )
         outputs = _compare(model, signature, samples, expected, actual, task)
-        steps = input_steps(file, opened, counted, trusted)
+        steps = input_steps(file, opened, contents, trusted)
         coarse = coarse_inputs(steps, reference, expected, samples, signature, outputs, known=extreme or ())
-    said = [remarks(n, output, int(np.prod(expected[n].shape[:-1])), limits) for n, output in outputs.items()]
+    remarked = [remarks(n, output, int(np.prod(expected[n].shape[:-1])), limits) for n, output in outputs.items()]
     record = VerificationRecord(
-        path=shown,
-        sha256=counted.sha256,
+        path=shown_name,
+        sha256=contents.sha256,
         samples=samples.count,
         engine=opened.engine,
         max_abs_error=max(o.max_abs_error for o in outputs.values()),
@@ -152,10 +173,10 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         accuracy=_lowest(o.accuracy for o in outputs.values()),
         keras_accuracy=_lowest(o.keras_accuracy for o in outputs.values()),
         outputs=outputs,
-        notes=(*(extreme or {}).values(), *coarse, *(note for found, _ in said for note in found)),
+        notes=(*(extreme or {}).values(), *coarse, *(note for notes, _ in remarked for note in notes)),
     )
     require(record, limits)
-    return record, [*coarse, *(note for _, urgent in said for note in urgent)]
+    return record, [*coarse, *(note for _, warned in remarked for note in warned)]
 
 
 def _compare(model, signature, samples, expected, actual, task):
@@ -170,14 +191,14 @@ def _compare(model, signature, samples, expected, actual, task):
             name,
             tasks.get(name),
             **hints[name],
-            reconstructed=_of_shape(samples, expected[name].shape),
+            reconstructed=_input_of_shape(samples, expected[name].shape),
         )
         for name in names
     }
 
 
-def _of_shape(samples, shape):
-    """Returns the first float input of this shape, None where there is none or where it has a single feature."""
+def _input_of_shape(samples, shape):
+    """Returns the first float input of this shape; None if there is none or if it has a single feature."""
     several = len(shape) > 1 and shape[-1] > 1
     return next((a for a in samples.inputs.values() if several and a.shape == shape and a.dtype.kind == "f"), None)
 
@@ -193,7 +214,7 @@ def _tasks_by_output(task, names):
 
 
 def _shapes_of_data(signature, samples):
-    """Returns the shapes that the samples have where the model leaves lengths open; None where it does not."""
+    """Returns the shapes of the samples for inputs with axes of any length; None if there are no such inputs."""
     free = [i for i in signature.inputs if None in i.shape]
     return {i.name: (i.batch or 1, *samples.inputs[i.name].shape[1:]) for i in free} or None
 
@@ -207,7 +228,7 @@ def _shapes(arrays):
 
 
 def tolerances_or_default(variant, tolerances):
-    """Returns `tolerances`, or the variant's own.
+    """Returns `tolerances`, or the variant's for None.
 
     Raises:
         ConfigurationError: if they are not `Tolerances`.
