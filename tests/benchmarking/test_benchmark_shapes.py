@@ -11,6 +11,7 @@ import tfdistill
 from tfdistill.benchmarking import BenchmarkRecord, Timing, worker
 from tfdistill.benchmarking.isolation import run_child
 from tfdistill.errors import BenchmarkError, ConfigurationError, RuntimeUnavailableError
+from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import captured_output
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import export_tflite
@@ -153,7 +154,7 @@ def test_a_file_with_a_state_is_measured(tmp_path):
 
     module = Counter()
     with captured_output():
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
+        converter = tensorflow_lite.converter_class().from_concrete_functions([module.serve.get_concrete_function()], module)
         converter.experimental_enable_resource_variables = True
         content = converter.convert()
     path = tmp_path / "state.tflite"

@@ -14,6 +14,7 @@ from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.distill.teachers.files import SavedModelTeacher, TFLiteTeacher
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses import Hint, OutputMatching, SoftTargets
+from tfdistill.runtime import tensorflow_lite
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +250,7 @@ def test_a_file_that_keeps_its_batch_runs_in_parts(tmp_path):
     module = tf.Module()
     module.held = fixed.weights[0].value
     path = tmp_path / "four.tflite"
-    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], module).convert())
+    path.write_bytes(tensorflow_lite.converter_class().from_concrete_functions([function.get_concrete_function()], module).convert())
     x, _ = data(10)
     teacher = as_teacher(path)
     np.testing.assert_allclose(teacher(x).numpy(), x @ fixed.weights[0].numpy(), atol=1e-5)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfdistill.errors import ConfigurationError, RuntimeUnavailableError
-from tfdistill.runtime import isolated, probe
+from tfdistill.runtime import isolated, probe, tensorflow_lite
 from tfdistill.runtime.capture import captured_output
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import export_tflite
@@ -35,7 +35,7 @@ def endless(tmp_path_factory):
         return tf.while_loop(lambda v: tf.reduce_sum(v) < 1e9, lambda v: [v * 1.0 - 0.0], [x])[0]
 
     with captured_output():
-        content = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()], tf.Module()).convert()
+        content = tensorflow_lite.converter_class().from_concrete_functions([serve.get_concrete_function()], tf.Module()).convert()
     made = tmp_path_factory.mktemp("endless") / "endless.tflite"
     made.write_bytes(content)
     return made

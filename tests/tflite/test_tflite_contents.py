@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfdistill.errors import ConfigurationError, ExportError
+from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import captured_output
 from tfdistill.tflite import CensusRecord, census, export_tflite
 from tfdistill.tflite.inspection.census import require_integer, require_no_flex
@@ -46,8 +47,8 @@ def mixed_file(folder):
 
     module = Careless()
     with captured_output():
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter = tensorflow_lite.converter_class().from_concrete_functions([module.serve.get_concrete_function()], module)
+        converter.optimizations = [tensorflow_lite.default_optimization()]
         converter.representative_dataset = lambda: ([sample[None]] for sample in DATA)
         content = converter.convert()
     path = folder / "mixed.tflite"

@@ -4,7 +4,6 @@ Imports NumPy and the interpreter only. Run by `tfdistill.benchmarking.isolation
 """
 
 import hashlib
-import importlib
 import json
 import os
 import pathlib
@@ -20,7 +19,7 @@ from tfdistill.benchmarking.timing import Timing, measure
 from tfdistill.errors import ConfigurationError, TfdistillError
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
-from tfdistill.runtime.interpreter import ENGINES, engine_name, open_file
+from tfdistill.runtime.interpreter import engine_name, interpreter_class, open_file
 from tfdistill.runtime.tensors import sample_inputs
 
 # The activations' memory is measured after the timing, by kernels that may be slow, or may not have the file's operations at all.
@@ -42,7 +41,7 @@ def measure_file(order):
     content = path.read_bytes()  # also brings the file into the page cache
     digest, size = hashlib.sha256(content).hexdigest(), len(content)
     del content
-    importlib.import_module(ENGINES[target.engine or engine_name()][0])
+    interpreter_class(target.engine or engine_name())  # before the baseline, so that the import is in it
     memory.reset_peak()
     baseline = memory.resident_bytes()
     model = target.open(path, order.get("shapes"))

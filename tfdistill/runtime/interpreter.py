@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 from tfdistill.errors import ConfigurationError, ExportError, RuntimeUnavailableError, nearest
+from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import quiet_interpreter
 from tfdistill.runtime.model import TFLiteModel
 from tfdistill.runtime.structure import check_structure
@@ -21,12 +22,8 @@ from tfdistill.runtime.tensors import TensorInfo, sample_inputs, tensor_names
 
 __all__ = ["ENGINES", "ModelFile", "TFLiteModel", "TensorInfo", "engine_name", "open_file", "read_file"]
 
-# Best first: import name -> where its Interpreter and OpResolverType are.
-ENGINES = {
-    "ai_edge_litert": ("ai_edge_litert.interpreter", "ai_edge_litert.interpreter"),
-    "tflite_runtime": ("tflite_runtime.interpreter", "tflite_runtime.interpreter"),
-    "tensorflow": ("tensorflow.lite", "tensorflow.lite.experimental"),
-}
+# Import names of the packages with an interpreter, the preferred one first.
+ENGINES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
 
 # A file whose first trial took longer is not tried a second time.
 _SLOW_SECONDS = 1.0
@@ -155,7 +152,7 @@ def try_content(content, settings):
 def warm_up(settings):
     """Imports what `try_content` needs, once for many files."""
     importlib.import_module("numpy.random")  # which NumPy itself imports at the first use
-    _attribute(ENGINES[settings["engine"]][0], "Interpreter")
+    interpreter_class(settings["engine"])
 
 
 def checked_shape(name, shape):
@@ -186,11 +183,9 @@ def _refused(engine, path, size):
 
 
 def _open(path, source, settings):
-    where, resolvers = ENGINES[settings["engine"]]
-    options, make = {"num_threads": settings["threads"]}, _attribute(where, "Interpreter")
+    options, make = {"num_threads": settings["threads"]}, interpreter_class(settings["engine"])
     if not settings["xnnpack"]:
-        kind = _attribute(resolvers, "OpResolverType")
-        options["experimental_op_resolver_type"] = kind.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        options["experimental_op_resolver_type"] = _resolver_types(settings["engine"]).BUILTIN_WITHOUT_DEFAULT_DELEGATES
     began = time.perf_counter()
     interpreter = make(**source, **options)
     for index, shape in _new_shapes(interpreter, settings["batch_size"], settings["shapes"]):
@@ -218,10 +213,10 @@ def _new_shapes(interpreter, batch_size, shapes):
     return resized
 
 
-def _attribute(dotted, name):
-    # TensorFlow makes its submodules attributes, not importable modules.
-    package, _, rest = dotted.partition(".")
-    found = importlib.import_module(package if package == "tensorflow" else dotted)
-    for part in rest.split(".") if package == "tensorflow" else ():
-        found = getattr(found, part)
-    return getattr(found, name)
+def interpreter_class(engine):
+    """Imports one of `ENGINES` and returns its `Interpreter`."""
+    return tensorflow_lite.interpreter_class() if engine == "tensorflow" else importlib.import_module(f"{engine}.interpreter").Interpreter
+
+
+def _resolver_types(engine):
+    return tensorflow_lite.resolver_types() if engine == "tensorflow" else importlib.import_module(f"{engine}.interpreter").OpResolverType

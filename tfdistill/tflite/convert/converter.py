@@ -10,6 +10,7 @@ import numpy as np
 
 from tfdistill.bridge.wrappers.quantization import as_in_the_file
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
+from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import captured_output
 from tfdistill.tflite.convert.variants import VARIANTS
 from tfdistill.tflite.inspection.census import census
@@ -71,11 +72,11 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
 def _convert(folder, variant, io, feed, allow_flex):
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+    converter = tensorflow_lite.converter_class().from_saved_model(folder, signature_keys=[SIGNATURE])
     converter.experimental_enable_resource_variables = True
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    converter.target_spec.supported_ops = [tensorflow_lite.operation_set("TFLITE_BUILTINS")]
     if variant.name != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.optimizations = [tensorflow_lite.default_optimization()]
     if variant.name == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if variant.integer_only:
@@ -84,9 +85,9 @@ def _convert(folder, variant, io, feed, allow_flex):
             # Without calibration the converter refuses the integer-only set even for a model with trained ranges; the census then proves
             # that the file is integer all the same.
             converter.representative_dataset = feed
-            converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, _INTEGER_OPERATIONS[variant.name])]
+            converter.target_spec.supported_ops = [tensorflow_lite.operation_set(_INTEGER_OPERATIONS[variant.name])]
     if allow_flex:
-        converter.target_spec.supported_ops = [*converter.target_spec.supported_ops, tf.lite.OpsSet.SELECT_TF_OPS]
+        converter.target_spec.supported_ops = [*converter.target_spec.supported_ops, tensorflow_lite.operation_set("SELECT_TF_OPS")]
     return converter.convert()
 
 
