@@ -160,18 +160,18 @@ DYING = [
 
 @pytest.mark.parametrize(("code", "match"), DYING)
 def test_child_that_dies(code, match, tmp_path):
-    (tmp_path / "dying_child.py").write_text(f"def main(answers):\n    {code}\n")
+    (tmp_path / "dying_child.py").write_text(f"def main(result_fd):\n    {code}\n")
     with pytest.raises(BenchmarkError, match=match):
         run_child({"large": "x" * 200_000}, timeout_seconds=1, module="dying_child", paths=[tmp_path])
 
 
 def test_child_killed_from_outside(files):
     killer = "import os, signal, sys, threading; threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
-    order = {"path": files["int8"].path, "target": to_spec(Cpu()), "timing": {"min_seconds": 30, "max_seconds": 60}, "variant": None}
+    request = {"path": files["int8"].path, "target": to_spec(Cpu()), "timing": {"min_seconds": 30, "max_seconds": 60}, "variant": None}
     module = pathlib.Path(files["int8"].path).with_name("doomed.py")
     module.write_text(killer + "from tfdistill.benchmarking.worker import main\n")
     with pytest.raises(BenchmarkError, match=signal.SIGKILL.name):
-        run_child(order, timeout_seconds=60, module="doomed", paths=[module.parent])
+        run_child(request, timeout_seconds=60, module="doomed", paths=[module.parent])
 
 
 def test_fingerprint():

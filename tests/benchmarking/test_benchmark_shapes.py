@@ -44,7 +44,7 @@ def files(tmp_path_factory):
     return {name: export_tflite(make(), folder / f"{i}.tflite", batch_size=None).path for i, (name, make) in enumerate(MODELS.items())}
 
 
-# File -> (shapes that are asked for, shapes that run); None is refused.
+# File -> (shapes that are requested for, shapes that run); None is refused.
 SHAPES = [
     ("height and width", None, None),
     ("height and width", {"image": (1, 24, 32, 2)}, {"image": (1, 24, 32, 2)}),
@@ -58,16 +58,16 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "asked", "ran"), SHAPES)
-def test_free_sizes_are_asked_for_and_recorded(name, asked, ran, files, tmp_path):
+@pytest.mark.parametrize(("name", "requested", "ran"), SHAPES)
+def test_free_sizes_are_asked_for_and_recorded(name, requested, ran, files, tmp_path):
     if ran is None:
         with pytest.raises(BenchmarkError, match=r"no fixed size: \{.*None") as caught:
-            tfdistill.benchmark(files[name], timing=QUICK, shapes=asked)
+            tfdistill.benchmark(files[name], timing=QUICK, shapes=requested)
         # The remedy is a line to run.
         text = str(caught.value).rpartition("benchmark(path, shapes=")[2].rpartition(")")[0]
-        ran = {**(asked or {}), **eval(text)}
-        asked = ran
-    record = tfdistill.benchmark(files[name], timing=QUICK, shapes=asked)
+        ran = {**(requested or {}), **eval(text)}
+        requested = ran
+    record = tfdistill.benchmark(files[name], timing=QUICK, shapes=requested)
     assert record.input_shapes == ran
     assert BenchmarkRecord.load(record.save(tmp_path / "record.json")) == record
 
@@ -109,7 +109,7 @@ def test_a_file_opened_at_shapes_computes_what_its_model_computes(files):
     assert opened.inputs["image"].signature == (None, None, None, 2)
 
 
-ANSWER = "import json, os\ndef main(answers):\n    os.write(answers, json.dumps({'record': 1}).encode() + b'\\n')\n    "
+RESULT = "import json, os\ndef main(result_fd):\n    os.write(result_fd, json.dumps({'record': 1}).encode() + b'\\n')\n    "
 # What measuring the memory may do after the times are known.
 AFTERWARDS = {
     "killed": "os.kill(os.getpid(), 9)",
@@ -117,27 +117,27 @@ AFTERWARDS = {
     "segmentation fault": "import ctypes; ctypes.string_at(0)",
     "raises": "raise OSError('no memory')",
     "hangs": "import time; time.sleep(60)",
-    "answers half": "os.write(answers, b'{\"record\": 2')",
-    "answers": "os.write(answers, b'{\"record\": 2}\\n')",
+    "writes half a result": "os.write(result_fd, b'{\"record\": 2')",
+    "writes another result": "os.write(result_fd, b'{\"record\": 2}\\n')",
 }
 
 
 @pytest.mark.parametrize("what", AFTERWARDS)
 def test_memory_never_costs_the_times(what, tmp_path):
-    (tmp_path / "afterwards.py").write_text(ANSWER + AFTERWARDS[what])
-    assert run_child({}, timeout_seconds=2, module="afterwards", paths=[tmp_path]) == (2 if what == "answers" else 1)
+    (tmp_path / "afterwards.py").write_text(RESULT + AFTERWARDS[what])
+    assert run_child({}, timeout_seconds=2, module="afterwards", paths=[tmp_path]) == (2 if what == "writes another result" else 1)
 
 
 def test_memory_is_none_where_the_plain_kernels_refuse(files, monkeypatch):
-    order = {"path": str(files["batch"]), "shapes": None}
-    assert worker.measured_arena(order, "ai_edge_litert") > 0
+    request = {"path": str(files["batch"]), "shapes": None}
+    assert worker.measure_arena(request, "ai_edge_litert") > 0
 
     def refuse(*arguments, **options):
         raise RuntimeUnavailableError("No kernel for CUSTOM.")
 
     monkeypatch.setattr(worker, "open_file", refuse)
-    assert worker.measured_arena(order, "ai_edge_litert") is None
-    assert json.dumps(order)
+    assert worker.measure_arena(request, "ai_edge_litert") is None
+    assert json.dumps(request)
 
 
 def test_a_file_with_a_state_is_measured(tmp_path):

@@ -210,35 +210,35 @@ def test_a_quantization_step_that_is_none(step, files, tmp_path):
 
 
 def test_a_content_is_tried_once(files, monkeypatch):
-    asked = []
-    answer = probe._answer
-    monkeypatch.setattr(probe, "_answer", lambda request, content: asked.append(request) or answer(request, content))
-    probe._verdicts.kept.clear()
+    requests = []
+    run_job = probe._run_job
+    monkeypatch.setattr(probe, "_run_job", lambda request, content: requests.append(request) or run_job(request, content))
+    probe._cache.results.clear()
     file = ModelFile(pathlib.Path("somewhere.tflite"), files["float"][0])
     for path in (file, file, ModelFile(pathlib.Path("elsewhere.tflite"), files["float"][0])):
         open_file(path)
-    assert len(asked) == 1
+    assert len(requests) == 1
     open_file(file, threads=2)
-    assert len(asked) == 2
+    assert len(requests) == 2
     for _ in range(2):
         with pytest.raises(RuntimeUnavailableError):
             open_file(ModelFile(pathlib.Path("damaged.tflite"), files["float"][0][:-200]))
-    assert len(asked) == 3
+    assert len(requests) == 3
 
 
 def test_what_is_run_is_what_was_tried(files, tmp_path, monkeypatch):
     """A file that is replaced between the trial and the opening: the opened one is the one that was tried."""
     path = tmp_path / "swapped.tflite"
     path.write_bytes(files["float"][0])
-    answer = probe._answer
+    run_job = probe._run_job
 
     def swap(request, content):
-        found = answer(request, content)
+        found = run_job(request, content)
         path.write_bytes(b"damaged")
         return found
 
-    monkeypatch.setattr(probe, "_answer", swap)
-    probe._verdicts.kept.clear()
+    monkeypatch.setattr(probe, "_run_job", swap)
+    probe._cache.results.clear()
     _, model, x = files["float"]
     opened = open_file(path)
     assert path.read_bytes() == b"damaged"

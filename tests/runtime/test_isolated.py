@@ -125,7 +125,7 @@ def test_children_end_with_a_killed_parent_and_leave_nothing(parent, endless, tm
     code, count = PARENTS[parent]
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    (tmp_path / "deaf_child.py").write_text("import ctypes\ndef main(answers):\n    ctypes.PyDLL(None).sleep(600)\n")
+    (tmp_path / "deaf_child.py").write_text("import ctypes\ndef main(result_fd):\n    ctypes.PyDLL(None).sleep(600)\n")
     process = subprocess.Popen(
         [sys.executable, "-c", f"path, folder = {str(endless)!r}, {str(tmp_path)!r}\n{code}"],
         env={**os.environ, "TMPDIR": str(temporary), "TFDISTILL_PROBE_SECONDS": "600"},
@@ -209,7 +209,7 @@ def test_a_python_that_cannot_be_started(executable, path, monkeypatch):
 
 
 def test_a_helper_that_cannot_work_says_why(path, monkeypatch, tmp_path):
-    (tmp_path / "broken_helper.py").write_text("def main(answers):\n    raise OSError('something is missing')\n")
+    (tmp_path / "broken_helper.py").write_text("def main(result_fd):\n    raise OSError('something is missing')\n")
     start = isolated.start
     monkeypatch.setattr(isolated, "start", lambda *arguments, **options: start(*arguments, **options, paths=[tmp_path]))
     monkeypatch.setattr(probe, "_CHILD", "broken_helper")

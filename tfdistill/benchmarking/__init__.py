@@ -1,4 +1,4 @@
-"""Timing of .tflite files: `tfdistill.benchmark(path, target=Cpu(threads=1))`."""
+"""Benchmarks .tflite files: `tfdistill.benchmark(path, target=Cpu(threads=1))`."""
 
 from tfdistill.utils.lazy import lazily
 

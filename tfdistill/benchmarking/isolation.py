@@ -1,4 +1,4 @@
-"""Runs a measurement in a process of its own: a crash, an abort or a hang in there is an error here."""
+"""Runs a measurement in a child process, so that its crash or hang is an exception in this process."""
 
 import json
 
@@ -7,24 +7,25 @@ from tfdistill.runtime import isolated
 from tfdistill.utils.progress import progress
 
 
-def run_child(order, timeout_seconds, module="tfdistill.benchmarking.worker", description="benchmarking", expected_seconds=None, paths=()):
-    """Runs `module.main(answers)` in an isolated process, with `order` as JSON on its standard input.
+def run_child(
+    request, timeout_seconds, module="tfdistill.benchmarking.worker", description="benchmarking", expected_seconds=None, paths=()
+):
+    """Runs `module.main(result_fd)` in an isolated process, with `request` as a line of JSON on its standard input.
 
     Args:
-        order: What JSON can hold.
-        timeout_seconds: The child is killed after this long.
-        module: The module to run; it writes its answer to the descriptor `answers` as lines of JSON, `{"record": ...}` or `{"error": "..."}`. The last whole line
-            counts: a child can give its answer, and a better one later if it lives.
-        description: What the progress bar says.
-        expected_seconds: How long it takes at most if all goes well, for the progress bar.
+        request: A JSON value.
+        timeout_seconds: The child is killed after this time.
+        module: The module to run. It writes lines of JSON to the descriptor `result_fd`: `{"record": ...}` or `{"error": "..."}`. The last complete line
+            counts, so a child can write a result and replace it later.
+        description: Text of the progress bar.
+        expected_seconds: Longest duration without a failure, for the progress bar.
         paths: Further folders that the child may import from.
 
     Returns:
-        The answer's `record`, as JSON gives it.
+        The value of `record`.
 
     Raises:
-        BenchmarkError: if the child reports an error, crashes (with the signal's name), hangs, or answers nothing; with what it wrote to
-            standard error.
+        BenchmarkError: if the child reports an error, crashes (the message names the signal), hangs, or writes no result; with its printed text.
     """
     with progress(f"{description} (seconds)", expected_seconds and round(expected_seconds)) as advance:
         shown = 0
@@ -35,29 +36,29 @@ def run_child(order, timeout_seconds, module="tfdistill.benchmarking.worker", de
                 shown += 1
                 advance()
 
-        ended = isolated.run(module, json.dumps(order).encode() + b"\n", timeout_seconds, paths, show)
-    found = _last_answer(ended.answer)
+        ended = isolated.run(module, json.dumps(request).encode() + b"\n", timeout_seconds, paths, show)
+    found = _last_result(ended.output)
     if found is None:
-        words = f"\nIt said:\n{ended.said}" if ended.said else ""
+        log = f"\nIt said:\n{ended.log}" if ended.log else ""
         if ended.code is None:
             raise BenchmarkError(
-                f"The measuring process was still busy after {timeout_seconds:g} s and was ended.{words}",
+                f"The measuring process was still busy after {timeout_seconds:g} s and was ended.{log}",
                 fix="raise timeout_seconds, or lower max_seconds of the timing",
             )
-        if ended.death:
-            raise BenchmarkError(f"The measuring process {ended.death}.{words}", "a process that ends by itself and answers")
-        raise BenchmarkError(f"The measuring process ended without an answer.{words}")
+        if ended.failure:
+            raise BenchmarkError(f"The measuring process {ended.failure}.{log}", "a process that ends by itself with a result")
+        raise BenchmarkError(f"The measuring process ended without an answer.{log}")
     if "error" in found:
         raise BenchmarkError(f"The measuring process reports: {found['error']}")
     return found["record"]
 
 
-def _last_answer(text):
+def _last_result(text):
     for line in reversed(text.splitlines()):
         try:
             found = json.loads(line)
         except ValueError:
-            continue  # cut off, or a print of somebody else's
+            continue  # an incomplete line
         if isinstance(found, dict) and ("record" in found or "error" in found):
             return found
     return None

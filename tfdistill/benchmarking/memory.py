@@ -1,4 +1,4 @@
-"""Memory of a model in the process that runs it."""
+"""Measures the memory of a model in the process that runs it."""
 
 import pathlib
 import resource
@@ -8,22 +8,22 @@ _STATUS = pathlib.Path("/proc/self/status")
 
 
 def reset_peak():
-    """Makes the peak begin anew, where the kernel can; elsewhere it is the peak since the process began."""
-    forget = pathlib.Path("/proc/self/clear_refs")
-    if forget.exists():
+    """Resets the peak, if the kernel supports it; otherwise the peak since the start of the process is reported."""
+    clear_refs = pathlib.Path("/proc/self/clear_refs")
+    if clear_refs.exists():
         try:
-            forget.write_text("5")
+            clear_refs.write_text("5")
         except PermissionError:
-            return  # some containers forbid it; the measuring process is young, so its peak hardly differs
+            return  # some containers forbid it; the measuring process has just started, so its peak hardly differs
 
 
 def resident_bytes():
-    """Returns the resident memory of this process now."""
+    """Returns the resident memory of this process, in bytes."""
     return _status("VmRSS") if _STATUS.exists() else peak_bytes()
 
 
 def peak_bytes():
-    """Returns the largest resident memory of this process since `reset_peak`."""
+    """Returns the largest resident memory of this process since `reset_peak`, in bytes."""
     if _STATUS.exists():
         return _status("VmHWM")
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -38,14 +38,14 @@ def _status(field):
 
 
 def arena_bytes(model):
-    """Measures the memory that a model's activations take.
+    """Measures the memory of a model's activations.
 
     Args:
         model: A `TFLiteModel` that was opened without XNNPACK (which keeps activations in memory of its own) and has run once.
 
     Returns:
-        Bytes from the first to the last of its non-constant tensors in the main graph, which share memory where their lifetimes allow.
-        Tensors that an operation sized while it ran lie elsewhere and are added.
+        Bytes from the first to the last non-constant tensor of the main graph, which share memory if their lifetimes allow it, plus the tensors outside
+        that operations allocated at run time.
     """
     interpreter = model.interpreter
     made, read = {info.index for info in model.inputs.values()}, set()
@@ -56,18 +56,18 @@ def arena_bytes(model):
     for detail in interpreter.get_tensor_details():
         index = detail["index"]
         if index in read and index not in made:
-            continue  # a constant: it lies in the file
+            continue  # a constant, which is stored in the file
         try:
             view = interpreter.tensor(index)()
         except ValueError:
-            continue  # no memory of its own: fused away, or never needed
+            continue  # no memory: fused into another operation, or unused
         start = view.__array_interface__["data"][0]
         spans.append((start, start + view.nbytes))
     return sum(end - start for start, end in _regions(spans))
 
 
 def _regions(spans):
-    # One arena cannot have a hole larger than all tensors together, so a larger one separates two allocations.
+    # The gaps of one arena are never larger than all tensors together, so a larger gap separates two allocations.
     most = sum(end - start for start, end in spans)
     regions = []
     for start, end in sorted(spans):

@@ -1,6 +1,6 @@
-"""The process that measures: reads its order as a line of JSON from standard input, writes what it found to standard output.
+"""The measuring process: reads a request as a line of JSON from standard input and writes the record to its result descriptor.
 
-Imports NumPy and the interpreter only. Run by `tfdistill.benchmarking.isolation`.
+It imports only NumPy and the interpreter. `tfdistill.benchmarking.isolation` runs it.
 """
 
 import hashlib
@@ -22,21 +22,21 @@ from tfdistill.runtime import bootstrap
 from tfdistill.runtime.interpreter import engine_name, interpreter_class, open_file
 from tfdistill.runtime.tensors import sample_inputs
 
-# The activations' memory is measured after the timing, by kernels that may be slow, or may not have the file's operations at all.
+# Time limit for measuring the memory of the activations. The built-in kernels may be slow or lack operations of the file.
 _ARENA_SECONDS = 60
 
 
-def measure_file(order):
+def measure_file(request):
     """Measures one file.
 
     Args:
-        order: Dict of `path`, `target` (see `targets.to_spec`), `timing` (fields of `Timing`), `variant`, `shapes` (input name -> shape, or None) and
+        request: Dict of `path`, `target` (see `targets.to_spec`), `timing` (fields of `Timing`), `variant`, `shapes` (input name -> shape, or None) and
             `host` (fields of the `HostFingerprint`).
 
     Returns:
         A `BenchmarkRecord` without the memory of the activations.
     """
-    path, target, timing = pathlib.Path(order["path"]), from_spec(order["target"]), Timing(**order["timing"])
+    path, target, timing = pathlib.Path(request["path"]), from_spec(request["target"]), Timing(**request["timing"])
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     content = path.read_bytes()  # also brings the file into the page cache
     digest, size = hashlib.sha256(content).hexdigest(), len(content)
@@ -44,14 +44,14 @@ def measure_file(order):
     interpreter_class(target.engine or engine_name())  # before the baseline, so that the import is in it
     memory.reset_peak()
     baseline = memory.resident_bytes()
-    model = target.open(path, order.get("shapes"))
-    require_fixed(model, order.get("shapes") or {})
+    model = target.open(path, request.get("shapes"))
+    require_fixed(model, request.get("shapes") or {})
     inputs = random_inputs(model)
 
     def run():
         model.set_inputs(inputs)
         model.invoke()
-        model.read_outputs()  # until the output is in host memory nothing proves that the work is done
+        model.read_outputs()  # the work is certainly done only when the outputs are in host memory
 
     timed = measure(run, timing)
     peak = memory.peak_bytes()
@@ -59,11 +59,11 @@ def measure_file(order):
     low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
     return BenchmarkRecord(
         path=str(path),
-        variant=order["variant"],
+        variant=request["variant"],
         sha256=digest,
         size_bytes=size,
         target=target.describe(),
-        target_settings=order["target"],
+        target_settings=request["target"],
         engine=model.engine,
         input_shapes={name: info.shape for name, info in model.inputs.items()},
         p50_ms=p50,
@@ -82,19 +82,19 @@ def measure_file(order):
         baseline_rss_bytes=baseline,
         peak_rss_bytes=peak,
         load_average=load,
-        host=HostFingerprint.from_dict(order["host"]),
+        host=HostFingerprint.from_dict(request["host"]),
     )
 
 
 def require_fixed(model, shapes):
-    """Refuses a file that has axes of any size, but for the batch, which is then the file's own.
+    """Checks that all axes but the batch have a fixed size or a size in `shapes`.
 
     Args:
         model: The opened `TFLiteModel`.
-        shapes: Dict of the shapes that were asked for.
+        shapes: Dict of input name -> requested shape.
 
     Raises:
-        ConfigurationError: naming every input without a fixed size.
+        ConfigurationError: if not; the message names every input without a fixed size.
     """
     free = {
         name: info.signature
@@ -111,14 +111,14 @@ def require_fixed(model, shapes):
 
 
 def random_inputs(model, seed=0):
-    """Makes one batch for every input: see `tfdistill.runtime.tensors.sample_inputs`."""
+    """Makes one random batch for every input; see `tfdistill.runtime.tensors.sample_inputs`."""
     return sample_inputs(model.inputs, seed)
 
 
-def measured_arena(order, engine):
-    """Measures the memory of the activations, in bytes, with the plain kernels; None where they cannot run the file."""
+def measure_arena(request, engine):
+    """Measures the memory of the activations, in bytes, with the built-in kernels; None if they cannot run the file."""
     try:
-        plain = open_file(order["path"], xnnpack=False, engine=engine, shapes=order.get("shapes"), trusted=True)
+        plain = open_file(request["path"], xnnpack=False, engine=engine, shapes=request.get("shapes"), trusted=True)
         if not hasattr(plain.interpreter, "_get_ops_details"):
             return None  # old runtimes cannot list their operations
         plain.set_inputs(random_inputs(plain))
@@ -128,29 +128,29 @@ def measured_arena(order, engine):
         return None
 
 
-def main(answers):
-    """Measures what standard input orders.
+def main(result_fd):
+    """Measures the file of the request.
 
-    Writes `{"record": ...}` as soon as the times are known, and once more with the activations' memory, which a file's operations may crash on; or
-    `{"error": "..."}` for an error of this library.
+    Writes `{"record": ...}` as soon as the times are known, and again with the memory of the activations, whose measurement may crash; or
+    `{"error": "..."}` for a `TfdistillError`.
 
     Args:
-        answers: Descriptor to write to.
+        result_fd: Descriptor to write to.
     """
-    order = json.loads(sys.stdin.buffer.readline())
+    request = json.loads(sys.stdin.buffer.readline())
     bootstrap.end_with_input()
     try:
-        record = measure_file(order)
+        record = measure_file(request)
     except TfdistillError as error:
-        _answer(answers, {"error": str(error)})
+        _write(result_fd, {"error": str(error)})
         return
-    _answer(answers, {"record": record.to_dict()})
+    _write(result_fd, {"record": record.to_dict()})
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, _ARENA_SECONDS)
-    _answer(answers, {"record": {**record.to_dict(), "arena_bytes": measured_arena(order, record.engine)}})
+    _write(result_fd, {"record": {**record.to_dict(), "arena_bytes": measure_arena(request, record.engine)}})
 
 
-def _answer(descriptor, answer):
-    data = memoryview(json.dumps(answer).encode() + b"\n")
+def _write(descriptor, result):
+    data = memoryview(json.dumps(result).encode() + b"\n")
     while data:
         data = data[os.write(descriptor, data) :]

@@ -1,1 +1,1 @@
-"""The only door to TFLite interpreters."""
+"""Opens and runs .tflite files, and tries untrusted ones in another process first."""

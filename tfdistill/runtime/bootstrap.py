@@ -1,4 +1,4 @@
-"""First lines of an isolated process: run by its path, by `tfdistill.runtime.isolated`, with nothing but the standard library to import from."""
+"""Entry script of an isolated process. `tfdistill.runtime.isolated` runs it by its path; at that point only the standard library can be imported."""
 
 import importlib
 import importlib.util
@@ -10,30 +10,30 @@ import threading
 
 
 def main(settings):
-    """Ties the process to its parent, opens the folders it may import from, and runs the module.
+    """Sets the limits and import folders of the process and runs its module.
 
     Args:
-        settings: See `tfdistill.runtime.isolated.start`.
+        settings: The dict that `tfdistill.runtime.isolated.start` makes.
     """
     if settings["dies_with_thread"]:
         die_with_parent(settings["parent"])
     forbid_core_files()
     if settings["lifetime_seconds"] and hasattr(signal, "setitimer"):
-        # The kernel's own default action: it needs neither the interpreter lock nor a live parent.
+        # With the default action the kernel ends the process, which needs neither the interpreter lock nor a live parent.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, settings["lifetime_seconds"])
     sys.path.extend(settings["paths"])
-    # The package without its `__init__`, which is made for users: the modules below it are all that is needed here.
+    # A package without the code of its `__init__`, which imports more than the modules here need.
     spec = importlib.util.spec_from_loader("tfdistill", loader=None, is_package=True)
     spec.submodule_search_locations = [settings["package"]]
     sys.modules["tfdistill"] = importlib.util.module_from_spec(spec)
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what anybody prints is no answer
-    importlib.import_module(settings["module"]).main(answers)
+    result_fd = os.dup(1)
+    os.dup2(2, 1)  # printed text goes to standard error, so that it does not mix with the result
+    importlib.import_module(settings["module"]).main(result_fd)
 
 
 def die_with_parent(parent):
-    """Makes the kernel kill this process when the thread that started it ends.
+    """Makes the kernel kill this process when the thread that started it ends (Linux only).
 
     Args:
         parent: Process id of the parent.
@@ -44,23 +44,23 @@ def die_with_parent(parent):
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
     if hasattr(os, "getppid") and os.name == "posix" and os.getppid() != parent:
-        os._exit(1)  # it ended before the line above
+        os._exit(1)  # the parent ended before the call above
 
 
 def forbid_core_files():
-    """Keeps a crash from writing a core file into the user's folder."""
+    """Prevents a crash from writing a core file into the user's folder."""
     try:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except (ImportError, ValueError, OSError):
-        return  # there is no such limit here
+        return  # the system has no such limit
 
 
 def end_with_input():
-    """Ends this process when its standard input does, which is when its parent is gone: for systems without a link to the parent.
+    """Ends this process when its standard input closes, that is, when its parent has ended. For systems without `die_with_parent`.
 
-    Called when the message has been read from standard input.
+    Call it after the message has been read from standard input.
     """
 
     def watch():

@@ -1,7 +1,7 @@
-"""Keeps what native libraries print out of the user's terminal, and hands it to whoever has to explain a failure.
+"""Captures the output of native libraries: it stays off the terminal, and errors can quote it.
 
-Three things are the whole process's, not a thread's: descriptors 1 and 2, C's `stderr`, and Python's warning filters. Each is changed for as short a
-time as can be, under a lock, and what is put back is exactly what was changed, so that other threads lose nothing that they changed meanwhile.
+Descriptors 1 and 2, C's `stderr` and Python's warning filters belong to the whole process, not to a thread. Each is changed under a lock and for a short
+time, and only the change itself is undone, so that changes of other threads in the meantime are kept.
 """
 
 import contextlib
@@ -11,15 +11,15 @@ import sys
 import tempfile
 import threading
 
-from tfdistill.runtime.capture_streams import OwnStreams, OwnWarnings
+from tfdistill.runtime.capture_streams import ThreadStreams, ThreadWarnings
 
-# Opening a file prints one of these. They say nothing that an error would not.
+# Opening a file prints lines with these prefixes. Errors come as exceptions.
 _INTERPRETER_LINES = (b"INFO: ", b"WARNING: ", b"VERBOSE: ")
 _lock = threading.RLock()
 
 
 class Captured:
-    """What was printed while `captured_output` was in force.
+    """The output that a `captured_output` block captured.
 
     Attributes:
         text: Standard output, standard error and Python warnings together; empty until the block has ended.
@@ -29,61 +29,61 @@ class Captured:
         self.text = ""
 
     def last(self, lines=30):
-        """Returns the last lines of the text: where a native library says why it failed."""
+        """Returns the last lines of the text, where native libraries report why they failed."""
         return "\n".join(self.text.strip().splitlines()[-lines:])
 
 
 @contextlib.contextmanager
 def captured_output():
-    """Redirects file descriptors 1 and 2 of the process, and this thread's Python warnings, for the length of the block.
+    """Redirects file descriptors 1 and 2 of the process, and this thread's Python warnings, during the block.
 
-    Native code writes to the descriptors, not to `sys.stderr`, so nothing less catches it. One thread at a time can be inside; others wait, and a
-    block inside a block captures for itself. What other threads print through Python's streams, and their warnings, go where they always go; only what
-    they write to the descriptors past Python (native code, `os.write`, programs they start) is captured too. Where `sys.stderr` is a terminal it keeps showing,
-    so that a progress bar can be drawn.
+    Native code writes to the descriptors, not to `sys.stderr`, so redirecting Python's streams is not enough. Only one thread at a time can be inside;
+    others wait. Blocks can be nested; each captures its own output. Warnings of other threads, and what they print through Python's streams, are not
+    captured; what they write to the descriptors directly (native code, `os.write`, subprocesses) is. If `sys.stderr` is a terminal, Python's output to it
+    is still shown, so that a progress bar can be drawn.
 
     Yields:
-        A `Captured`, whose text is complete when the block has ended, also when it ended with an error.
+        A `Captured`. Its text is complete when the block has ended, with or without an error.
     """
     captured = Captured()
     with _lock, contextlib.ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
-        heard = []
-        stack.callback(lambda: _read_into(captured, log, heard))
+        recorded = []
+        stack.callback(lambda: _read_into(captured, log, recorded))
         copies = {}
         for descriptor in filter(_is_open, (1, 2)):
             copies[descriptor] = _high_copy(descriptor)
             stack.callback(os.close, copies[descriptor])
-        # Other threads are led around the descriptors before these change, and until they are back.
-        stack.enter_context(OwnStreams(copies))
+        # The streams of other threads bypass the descriptors before these change, and until they are restored.
+        stack.enter_context(ThreadStreams(copies))
         _flush()
         for descriptor, copy in copies.items():
             stack.callback(os.dup2, copy, descriptor)
             os.dup2(log.fileno(), descriptor)
         stack.callback(_flush)
-        stack.enter_context(OwnWarnings(heard))
+        stack.enter_context(ThreadWarnings(recorded))
         yield captured
 
 
 @contextlib.contextmanager
 def quiet_interpreter(engine):
-    """Keeps the lines that an interpreter prints when it opens a file off the terminal; errors come as exceptions all the same.
+    """Hides the lines that an interpreter prints when it opens a file. Errors still come as exceptions.
 
-    Only C's own `stderr` is turned aside, not descriptor 2, so whatever Python prints in any thread is shown. Other native lines that happen to be
-    printed there meanwhile are printed again at the end. Where C's `stderr` cannot be turned aside (Windows, musl), the lines are shown.
+    Only C's `stderr` is redirected, not descriptor 2, so whatever Python prints in any thread is shown. Other native lines that are written to it
+    in the meantime are printed when the block ends. Where C's `stderr` cannot be redirected (Windows, musl), nothing is hidden.
 
     Args:
-        engine: Import name of the interpreter; TensorFlow's also warns that it is about to be replaced.
+        engine: Import name of the interpreter. TensorFlow's deprecation warning is hidden too.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_turned_aside)
+        stack.enter_context(_redirected_stderr)
         if engine == "tensorflow":
-            stack.enter_context(OwnWarnings(None))
+            stack.enter_context(ThreadWarnings(None))
         yield
 
 
-class _TurnedAside:
-    """C's `stderr` points to a file while at least one thread is inside."""
+class _RedirectedStderr:
+    """Points C's `stderr` to a file while at least one thread is inside."""
 
     def __init__(self):
         self.lock, self.inside, self.file = threading.Lock(), 0, None
@@ -110,7 +110,7 @@ class _TurnedAside:
                 for name in ("fflush", "fileno", "rewind"):
                     getattr(libc, name).argtypes = [ctypes.c_void_p]
                 self.pointer = ctypes.c_void_p.in_dll(libc, "__stderrp" if sys.platform == "darwin" else "stderr")
-                # musl's pointer lies in memory that cannot be written.
+                # On musl the pointer is in read-only memory.
                 if _is_writable(ctypes.addressof(self.pointer)):
                     with tempfile.TemporaryFile() as log:
                         self.libc, self.file = libc, libc.fdopen(_high_copy(log.fileno()), b"w+") or 0
@@ -129,19 +129,19 @@ class _TurnedAside:
                 os.write(2, others)
 
 
-_turned_aside = _TurnedAside()
+_redirected_stderr = _RedirectedStderr()
 
 
-def _put_back_in_a_fork():
-    # The thread that would have put it back is not there.
-    global _turned_aside
-    if _turned_aside.inside and _turned_aside.file:
-        _turned_aside.pointer.value = _turned_aside.kept
-    _turned_aside = _TurnedAside()
+def _restore_after_fork():
+    # The thread that would have restored it does not exist in the fork.
+    global _redirected_stderr
+    if _redirected_stderr.inside and _redirected_stderr.file:
+        _redirected_stderr.pointer.value = _redirected_stderr.kept
+    _redirected_stderr = _RedirectedStderr()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_put_back_in_a_fork)
+    os.register_at_fork(after_in_child=_restore_after_fork)
 
 
 def _is_writable(address):
@@ -156,13 +156,13 @@ def _is_writable(address):
     return False
 
 
-def _read_into(captured, log, heard):
+def _read_into(captured, log, recorded):
     log.seek(0)
-    captured.text = log.read().decode("utf-8", errors="replace") + "".join(f"{w}\n" for w in heard)
+    captured.text = log.read().decode("utf-8", errors="replace") + "".join(f"{w}\n" for w in recorded)
 
 
 def _high_copy(descriptor):
-    # Not in the place of a closed standard descriptor, where native code would write to it.
+    # Above 2: in the place of a closed standard descriptor native code would write to the copy.
     copies = [os.dup(descriptor)]
     while copies[-1] < 3:
         copies.append(os.dup(descriptor))
@@ -175,7 +175,7 @@ def _flush():
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, None, or no file at all
             stream.flush()
-    # C's own buffers, or what a library printed would come out after the descriptors are back.
+    # C's buffers too, or the output of a library would appear after the descriptors are restored.
     with contextlib.suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).fflush(None)
 

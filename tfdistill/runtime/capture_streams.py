@@ -1,4 +1,4 @@
-"""Python's streams and warnings of one thread, told apart from those of the others."""
+"""Separates the Python streams and warnings of one thread from those of the others."""
 
 import contextlib
 import io
@@ -8,14 +8,14 @@ import threading
 import warnings
 
 
-class OwnStreams:
-    """While descriptors are redirected, lets other threads print to where they pointed before.
+class ThreadStreams:
+    """While descriptors are redirected, lets other threads print to the original targets.
 
-    The stream objects stay the same, as loggers and notebooks keep them; only their `write` is replaced for the time of the block. A terminal behind
-    standard error is written to by the block's own thread as well.
+    The stream objects are not replaced, because loggers and notebooks hold references to them; only their `write` is replaced during the block. If
+    standard error is a terminal, this thread writes to the original target too.
 
     Args:
-        copies: Dict of descriptor -> copy of what it pointed to.
+        copies: Dict of descriptor -> duplicate of its original target.
     """
 
     _lock = threading.RLock()
@@ -25,7 +25,7 @@ class OwnStreams:
         self.active = True
 
     def __enter__(self):
-        # What other threads print past a block that has ended is written under the lock, so it is out before the descriptors change again.
+        # Other threads write under the lock, so their text is out before the descriptors change again.
         with self._lock:
             for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
                 if (descriptor := _descriptor(stream)) in self.copies and "write" not in vars(stream):
@@ -48,7 +48,7 @@ class OwnStreams:
                 raise TypeError(f"write() argument must be str, not {type(text).__name__}")
             data = memoryview(text.encode(stream.encoding or "utf-8", errors="backslashreplace"))
             with self._lock:
-                if not self.active:  # looked up before the block ended
+                if not self.active:  # another thread looked `write` up before the block ended
                     return stream.write(text)
                 while data:
                     data = data[os.write(copy, data) :]
@@ -62,7 +62,7 @@ class OwnStreams:
 
 
 def _descriptor(stream):
-    # Of the ordinary kind only: a notebook's or a test runner's stream does not write to the descriptor.
+    # Ordinary streams only: those of notebooks and test runners do not write to the descriptor.
     if not isinstance(stream, io.TextIOWrapper):
         return None
     try:
@@ -71,8 +71,8 @@ def _descriptor(stream):
         return None
 
 
-class _OfThread:
-    """Matches every warning of one thread: the message's place in a warning filter, which takes whatever has `match`."""
+class _ThreadPattern:
+    """Stands for the message pattern in a warning filter and matches every warning of one thread. The filter only calls its `match`."""
 
     def __init__(self):
         self.owner, self.active = threading.get_ident(), True
@@ -81,40 +81,40 @@ class _OfThread:
         return self.active and threading.get_ident() == self.owner
 
 
-class OwnWarnings:
-    """Records or ignores this thread's warnings; those of other threads, and what other threads do to the filters, are left alone.
+class ThreadWarnings:
+    """Records or ignores the warnings of this thread, and leaves those of other threads and their changes of the filters alone.
 
-    `warnings.catch_warnings` puts back a whole list, and with it whatever another thread changed meanwhile.
+    `warnings.catch_warnings` would restore the whole list of filters and undo the changes of other threads.
 
     Args:
-        heard: List that is given the text of each warning; None ignores them.
+        recorded: List to append the text of each warning to; None ignores the warnings.
     """
 
-    def __init__(self, heard):
-        self.heard = heard
+    def __init__(self, recorded):
+        self.recorded = recorded
 
     def __enter__(self):
-        self.mark = _OfThread()
-        self.item = ("ignore" if self.heard is None else "always", self.mark, Warning, None, 0)
+        self.pattern = _ThreadPattern()
+        self.item = ("ignore" if self.recorded is None else "always", self.pattern, Warning, None, 0)
         self.filters = warnings.filters
         self.filters.insert(0, self.item)
-        if self.heard is not None:
+        if self.recorded is not None:
             self.show = warnings.showwarning
             self.hook = self._hook
             warnings.showwarning = self.hook
         return self
 
     def __exit__(self, *ended):
-        self.mark.active = False
-        # Another thread's `catch_warnings` may have made a copy of the list, with this item in it.
+        self.pattern.active = False
+        # `catch_warnings` of another thread may have copied the list together with this item.
         for filters in (self.filters, warnings.filters):
             with contextlib.suppress(ValueError):
                 filters.remove(self.item)
-        if self.heard is not None and warnings.showwarning is self.hook:
+        if self.recorded is not None and warnings.showwarning is self.hook:
             warnings.showwarning = self.show
 
     def _hook(self, message, category, filename, lineno, file=None, line=None):
-        if self.mark.match(str(message)):
-            self.heard.append(f"{category.__name__}: {message}")
+        if self.pattern.match(str(message)):
+            self.recorded.append(f"{category.__name__}: {message}")
         else:
             self.show(message, category, filename, lineno, file, line)

@@ -1,6 +1,6 @@
-"""The only door to a TFLite interpreter: ai-edge-litert, else tflite-runtime, else TensorFlow's own.
+"""Opens .tflite files with ai-edge-litert, else tflite-runtime, else TensorFlow's interpreter.
 
-Nothing here imports TensorFlow unless it is the only one there, so this file also serves a process that measures, and a small board.
+TensorFlow is imported only if neither of the others is installed, so that measuring processes and small boards can use this module.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ __all__ = ["ENGINES", "ModelFile", "TFLiteModel", "TensorInfo", "engine_name", "
 # Import names of the packages with an interpreter, the preferred one first.
 ENGINES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
 
-# A file whose first trial took longer is not tried a second time.
+# A file whose first trial takes longer is not tried a second time.
 _SLOW_SECONDS = 1.0
 
 
 def engine_name():
-    """Returns the import name of the interpreter that `open_file` takes.
+    """Returns the import name of the interpreter that `open_file` uses by default.
 
     Raises:
         RuntimeUnavailableError: if none is installed.
@@ -43,10 +43,10 @@ def engine_name():
 
 @dataclasses.dataclass(frozen=True)
 class ModelFile:
-    """The bytes of a .tflite file, read once. What is checked, opened, and opened again for another batch is one and the same.
+    """The bytes of a .tflite file, read once, so that all checks and interpreters see the same content.
 
     Attributes:
-        path: Where it was read from.
+        path: The file.
         content: Its bytes.
     """
 
@@ -55,12 +55,12 @@ class ModelFile:
 
     @functools.cached_property
     def sha256(self):
-        """Its digest."""
+        """SHA-256 of the content, in hexadecimal digits."""
         return hashlib.sha256(self.content).hexdigest()
 
 
 def read_file(path):
-    """Reads a .tflite file into a `ModelFile`; one that is read already is passed through.
+    """Reads a .tflite file into a `ModelFile`; a `ModelFile` is returned unchanged.
 
     Raises:
         ConfigurationError: if there is no such file, or it cannot be read.
@@ -79,27 +79,27 @@ def read_file(path):
 def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, shapes=None, trusted=False):
     """Opens a .tflite file and allocates its tensors.
 
-    A damaged or hostile file can crash the process that opens it, or never come back. So another process opens it first, on the same engine and
-    settings, and runs it on zeros, and on random numbers if that took less than a second; what becomes of that process is the error here. This process then opens the very
-    bytes that were tried. It costs some milliseconds, once for each content and settings. A file made to fail on chosen inputs alone is not found out.
+    A damaged or hostile file can crash or hang the process that opens it. So another process first opens it with the same engine and settings and runs it
+    on zeros, and on random numbers if that takes less than a second. If that process fails, this function raises; otherwise it opens the same bytes in
+    this process. The trial takes some milliseconds, once for each content and settings. It does not detect a file that fails only on chosen inputs.
 
     Args:
         path: The file, or a `ModelFile`.
         threads: CPU threads, at least 1.
-        xnnpack: Whether XNNPACK may take the nodes it can; False runs the plain built-in kernels.
-        batch_size: Resize every input to this batch first; None keeps the file's own.
+        xnnpack: Whether XNNPACK runs the operations that it supports; False runs the built-in kernels.
+        batch_size: Batch size to resize every input to, at least 1; None keeps that of the file.
         engine: One of `ENGINES`; None takes the first that is installed.
-        shapes: Dict of input name -> full shape, batch included, to resize these inputs to: for inputs without a fixed size. The others keep their
+        shapes: Dict of input name -> full shape, batch included, to resize these inputs to, for inputs without a fixed size. Other inputs keep their
             shapes. Not together with `batch_size`.
-        trusted: Whether the file is opened at once, mapped from the disk: only for a file that the caller itself wrote just now, or in a process that
-            may crash.
+        trusted: Whether to skip the trial and map the file from the disk. Only for a file that the caller has just written, or in a process that may
+            crash.
 
     Returns:
         A `TFLiteModel`.
 
     Raises:
         ConfigurationError: for a missing file or an impossible argument.
-        RuntimeUnavailableError: if the interpreter is missing, refuses the file, crashes on it or does not end; the message holds what it said.
+        RuntimeUnavailableError: if the interpreter is not installed, rejects the file, crashes on it or exceeds the time limit; with its message.
     """
     if threads < 1:
         raise ConfigurationError(f"threads={threads} is impossible.", "at least 1 thread")
@@ -118,20 +118,20 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
             raise ConfigurationError(f"There is no file '{path}'.", "a .tflite file")
         source, size = {"model_path": str(path)}, path.stat().st_size
     else:
-        from tfdistill.runtime.probe import probe  # of no use in the process that tries files
+        from tfdistill.runtime.probe import probe  # not needed in the process that tries files
 
         file = read_file(path)
         path, size, source = file.path, len(file.content), {"model_content": file.content}
-        probe(file, "tfdistill.runtime.interpreter:try_content", settings, _refused(engine, path, size))
+        probe(file, "tfdistill.runtime.interpreter:try_content", settings, _open_error(engine, path, size))
     try:
         with quiet_interpreter(engine):
             return _open(path, source, settings)
-    except Exception as error:  # native wrappers raise whatever fits their C++; all of it is the same failure to the caller
-        raise _refused(engine, path, size)(error) from error
+    except Exception as error:  # the exception class depends on the native code
+        raise _open_error(engine, path, size)(error) from error
 
 
 def try_content(content, settings):
-    """Opens and runs a file, in a process that may crash: the other end of `open_file`.
+    """Opens and runs a file, in a process that may crash; the part of `open_file` that runs in the other process.
 
     Args:
         content: The file as bytes.
@@ -150,31 +150,31 @@ def try_content(content, settings):
 
 
 def warm_up(settings):
-    """Imports what `try_content` needs, once for many files."""
-    importlib.import_module("numpy.random")  # which NumPy itself imports at the first use
+    """Imports what `try_content` needs, before the helper forks."""
+    importlib.import_module("numpy.random")  # NumPy imports it at the first use only
     interpreter_class(settings["engine"])
 
 
 def checked_shape(name, shape):
-    """Returns a shape of an input as a list of whole numbers.
+    """Returns the shape of an input as a list of integers.
 
     Raises:
-        ConfigurationError: naming the input, if a size is none.
+        ConfigurationError: if a size is not an integer of at least 1; the message names the input.
     """
     if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in shape):
         raise ConfigurationError(f"shapes={{'{name}': {shape}}} is impossible.", "whole numbers, at least 1")
     return [int(size) for size in shape]
 
 
-def _refused(engine, path, size):
+def _open_error(engine, path, size):
     """Returns a function that makes the error of a file that cannot be opened from its cause."""
 
-    def make(cause, said="", fix=None):
-        if isinstance(cause, ConfigurationError):  # shapes that are none of the file's
+    def make(cause, log="", fix=None):
+        if isinstance(cause, ConfigurationError):  # shapes that do not fit the file
             return ConfigurationError(f"'{path}': {cause.happened}", cause.expected, cause.fix)
         cause = cause.happened if isinstance(cause, (ExportError, RuntimeUnavailableError)) else cause
         return RuntimeUnavailableError(
-            f"{engine} cannot open '{path}' ({size} bytes): {cause}" + (f"\nIt said:\n{said}" if said else ""),
+            f"{engine} cannot open '{path}' ({size} bytes): {cause}" + (f"\nIt said:\n{log}" if log else ""),
             "a whole .tflite file whose operations this interpreter has",
             fix,
         )
@@ -207,8 +207,8 @@ def _new_shapes(interpreter, batch_size, shapes):
         index = names[name]
         declared = details[index].get("shape_signature", details[index]["shape"])
         if len(declared) != len(shape) or any(d > 0 and d != s for d, s in zip(declared[1:], shape[1:], strict=True)):
-            wanted = tuple(None if d < 0 else int(d) for d in declared)
-            raise ConfigurationError(f"shapes={{'{name}': {tuple(shape)}}} does not fit the file.", f"{wanted}, None being any size")
+            expected = tuple(None if d < 0 else int(d) for d in declared)
+            raise ConfigurationError(f"shapes={{'{name}': {tuple(shape)}}} does not fit the file.", f"{expected}, None being any size")
         resized.append((index, shape))
     return resized
 

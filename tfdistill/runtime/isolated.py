@@ -1,4 +1,4 @@
-"""Processes that hold what could crash or hang: started isolated, and ended with the process that started them."""
+"""Runs code that may crash or hang in isolated child processes, which end together with the process that started them."""
 
 import contextlib
 import dataclasses
@@ -23,26 +23,26 @@ _POLL_SECONDS = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A child that ended, or was ended.
+    """The result of a child process that has ended.
 
     Attributes:
-        code: Its exit code; negative is the signal that killed it. None if it was ended at the time limit.
-        answer: What it wrote to its descriptor for answers, as bytes.
-        said: The last lines of what it printed, by native code too.
+        code: Its exit code; a negative number is the signal that killed it. None if it was killed at the time limit.
+        output: The bytes that it wrote to its result descriptor.
+        log: The last lines that it printed, those of native code included.
     """
 
     code: int | None
-    answer: bytes
-    said: str
+    output: bytes
+    log: str
 
     @property
-    def death(self):
-        """How it ended, as the rest of a sentence, or None if it ended by itself without an error."""
-        return None if self.code == 0 else death(self.code)
+    def failure(self):
+        """How it failed, as the end of a sentence; None if it ended without an error."""
+        return None if self.code == 0 else describe_exit(self.code)
 
 
-def death(code):
-    """Puts an exit code into words: `"was killed by SIGSEGV"`."""
+def describe_exit(code):
+    """Describes an exit code: `"was killed by SIGSEGV"`."""
     if code is None:
         return "was still busy at the time limit and was ended"
     if code > 0:
@@ -54,20 +54,19 @@ def death(code):
 
 
 def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seconds=None):
-    """Starts `module.main(answers)` in a Python process of its own, with a pipe as its standard input; `answers` is a descriptor, see `stdout`.
+    """Starts `module.main(result_fd)` in a new Python process whose standard input is a pipe.
 
-    The process reads no environment variable of Python's, no `sitecustomize`, and never the working folder: it finds tfdistill by the folder it runs
-    from here, and NumPy and the interpreter by the folders that this process has them from, after the standard library. It is killed when this
-    process ends, however that ends.
+    The process ignores Python's environment variables, `sitecustomize` and the working folder. It imports tfdistill from the folder of this file, and
+    NumPy and the interpreter from the folders that this process imports them from, after the standard library. It is killed when this process ends.
 
     Args:
-        module: Name of the module.
-        stdout: File or `subprocess` constant, for what the module writes to `answers`.
-        stderr: The same, for what anybody prints, to standard output too.
+        module: Name of the module. Its `main` gets the descriptor to write its result to.
+        stdout: File or `subprocess` constant that receives the result.
+        stderr: File or `subprocess` constant that receives all printed text, to standard output too.
         paths: Further folders to import from.
-        dies_with_thread: Whether the kernel may kill it when the thread that starts it ends (Linux has no other link to a parent). False for a
-            process that serves several threads; it then watches its standard input, which ends with this process.
-        lifetime_seconds: The kernel ends it after this long, where there is nobody else to do it. None for no limit.
+        dies_with_thread: Whether the kernel may kill the process when the thread that started it ends, which is how Linux ties a process to its parent.
+            False for a process that serves several threads; it must then watch its standard input, which closes when this process ends.
+        lifetime_seconds: The kernel kills the process after this time. None for no limit.
 
     Returns:
         The `subprocess.Popen`.
@@ -95,9 +94,9 @@ def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seco
 
 @contextlib.contextmanager
 def standard_descriptors_taken():
-    """Keeps what is opened in the block out of the places of standard input, output and error, which a service may have closed.
+    """Prevents files that are opened in the block from getting the descriptors 0, 1 and 2, which a service may have closed.
 
-    Whatever anybody prints would go there.
+    Printed text would be written into such files.
     """
     taken = []
     try:
@@ -110,42 +109,42 @@ def standard_descriptors_taken():
             os.close(descriptor)
 
 
-def run(module, message, seconds, paths=(), each=None):
-    """Runs `module.main(answers)` in a process of its own until it ends, and ends it at a time limit.
+def run(module, message, seconds, paths=(), on_wait=None):
+    """Runs `module.main(result_fd)` in a new process until it ends, and kills it at the time limit.
 
     Args:
         module: Name of the module. It reads `message` from its standard input, which stays open as long as this process lives.
         message: Bytes.
         seconds: Time limit.
         paths: Further folders to import from.
-        each: Called now and then with the seconds passed.
+        on_wait: Function that is called regularly with the elapsed seconds.
 
     Returns:
-        A `Finished`. No file is left behind, also if this process is killed.
+        A `Finished`. No file is left behind, even if this process is killed.
     """
-    # Files without a name, not pipes: a child that floods or never reads must not make this process wait beyond the limit.
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as noise:
-        child = start(module, answer, noise, paths, lifetime_seconds=seconds + 10)
+    # Unnamed files, not pipes: a child that prints without end or never reads must not block this process beyond the limit.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as log:
+        child = start(module, output, log, paths, lifetime_seconds=seconds + 10)
         threading.Thread(target=_write, args=(child.stdin, message), daemon=True).start()
         began, finished = time.monotonic(), True
         try:
             while finished and child.poll() is None:
                 elapsed = time.monotonic() - began
                 finished = elapsed <= seconds
-                if each is not None:
-                    each(elapsed)
+                if on_wait is not None:
+                    on_wait(elapsed)
                 time.sleep(_POLL_SECONDS)
         finally:
             if child.poll() is None:
                 child.kill()
             child.wait()
             _close(child.stdin)
-        answer.seek(0)
-        return Finished(child.returncode if finished else None, answer.read(), last_lines(noise))
+        output.seek(0)
+        return Finished(child.returncode if finished else None, output.read(), last_lines(log))
 
 
 def last_lines(file, lines=30, most=1 << 16):
-    """Returns the last lines of an open binary file as text: where a native library says why it failed."""
+    """Returns the last lines of an open binary file as text, where native libraries report why they failed."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - most, 0))
     return "\n".join(file.read().decode("utf-8", errors="replace").strip().splitlines()[-lines:])
@@ -156,18 +155,18 @@ def _write(pipe, message):
         pipe.write(message)
         pipe.flush()
     except (OSError, ValueError):
-        return  # the child ended before it read all; how it ended says more
+        return  # the child ended before it read everything; its exit code is reported
 
 
 def _close(pipe):
     try:
         pipe.close()
     except OSError:
-        return  # what was left in the buffer has no reader any more
+        return  # nothing reads the rest of the buffer
 
 
 def _directories():
-    """The folders that this process has the child's packages from, in its own order; the working folder comes last, and only if one is there."""
+    """Returns the folders that this process imports the child's packages from, in its order; the working folder comes last, and only if it has one."""
     found = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     for name in PACKAGES:
         try:

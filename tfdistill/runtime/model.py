@@ -1,4 +1,4 @@
-"""An opened .tflite file: named inputs and outputs, and NumPy arrays in and out."""
+"""Runs an opened .tflite file on NumPy arrays."""
 
 import numpy as np
 
@@ -7,15 +7,15 @@ from tfdistill.runtime.tensors import named_tensors
 
 
 class TFLiteModel:
-    """An opened file: named inputs and outputs, and NumPy arrays in and out. Made by `open_file`.
+    """An opened .tflite file with named inputs and outputs. Made by `open_file`.
 
     Attributes:
         path: The file.
-        engine: Import name of the interpreter in use.
+        engine: Import name of the interpreter.
         inputs: Dict of name -> `TensorInfo`, in the order of the file's signature.
         outputs: The same for outputs.
-        interpreter: The interpreter itself.
-        init_seconds: Time it took to open the file and allocate its tensors.
+        interpreter: The interpreter object.
+        init_seconds: Time to open the file and allocate its tensors.
     """
 
     def __init__(self, path, interpreter, engine, init_seconds):
@@ -25,16 +25,16 @@ class TFLiteModel:
 
     @property
     def batch_size(self):
-        """The batch that one `invoke` takes: first dimension of the first input (1 for a scalar)."""
+        """Batch size of one `invoke`: first dimension of the first input (1 for a scalar)."""
         shape = next((info.shape for info in self.inputs.values()), ())
         return shape[0] if shape else 1
 
     def reset(self):
-        """Sets every state that an operation keeps between runs, such as a fused LSTM's, back to where it begins."""
+        """Resets the states that operations keep between runs, such as those of a fused LSTM."""
         self.interpreter.reset_all_variables()
 
     def set_inputs(self, arrays):
-        """Copies one batch in; `arrays` is a dict of name -> array of the tensor's own type and shape.
+        """Copies one batch in; `arrays` is a dict of name -> array of the tensor's type and shape.
 
         Raises:
             RuntimeUnavailableError: if the interpreter refuses an array.
@@ -43,15 +43,15 @@ class TFLiteModel:
             self._native(self.interpreter.set_tensor, info.index, arrays[name])
 
     def invoke(self):
-        """Runs the model on what was set.
+        """Runs the file on the inputs that were set.
 
         Raises:
-            RuntimeUnavailableError: if the interpreter fails, with what it said.
+            RuntimeUnavailableError: if the interpreter fails, with its message.
         """
         self._native(self.interpreter.invoke)
 
     def read_outputs(self):
-        """Returns a dict of name -> array in host memory, of the tensor's own type.
+        """Returns a dict of name -> array in host memory, of the tensor's type.
 
         Raises:
             RuntimeUnavailableError: if an output has no value.
@@ -61,23 +61,23 @@ class TFLiteModel:
     def _native(self, function, *arguments):
         try:
             return function(*arguments)
-        except Exception as error:  # native wrappers raise whatever fits their C++
+        except Exception as error:  # the exception class depends on the native code
             raise RuntimeUnavailableError(f"{self.engine} failed while it ran '{self.path}': {error}") from error
 
     def run(self, inputs, advance=None):
-        """Runs the model on any number of samples, as many at a time as its batch takes.
+        """Runs the file on any number of samples, one batch at a time.
 
         Args:
-            inputs: Dict of input name -> array (samples, ...) of real values (they are quantized with the tensor's own scale and zero
-                point) or of the tensor's own type. An array alone where there is one input.
-            advance: Called with the number of samples done after each batch.
+            inputs: Dict of input name -> array (samples, ...) of real values, which are quantized with the tensor's scale and zero point, or of the
+                tensor's type. A single array for a file with one input.
+            advance: Function that is called after each batch with its number of samples.
 
         Returns:
-            Dict of output name -> array (samples, ...), dequantized to float32 where the tensor is quantized. An output whose first axis is
-            not the batch comes whole from every run: (runs, *its shape).
+            Dict of output name -> array (samples, ...), dequantized to float32 if the tensor is quantized. An output whose first axis is not the batch
+            has the shape (runs, *its shape).
 
         Raises:
-            DataError: for missing or unknown names, shapes that do not fit, or NaN and infinity where the file takes integers.
+            DataError: for missing or unknown names, wrong shapes, or NaN and infinity for an integer input.
             RuntimeUnavailableError: if the interpreter fails.
         """
         arrays = self._checked(inputs)
@@ -86,9 +86,9 @@ class TFLiteModel:
         for start in range(0, count, batch):
             part = {name: array[start : start + batch] for name, array in arrays.items()}
             size = len(next(iter(part.values())))
-            if size < batch:  # a fixed batch is filled with copies of the last sample, which are dropped again
+            if size < batch:  # filled up with copies of the last sample, whose outputs are dropped below
                 part = {name: np.concatenate([a, np.repeat(a[-1:], batch - size, axis=0)]) for name, a in part.items()}
-            # A fused LSTM keeps its state from one invoke to the next; these samples have nothing to do with each other.
+            # A fused LSTM keeps its state from one invoke to the next, but these samples are independent.
             self.reset()
             self.set_inputs(part)
             self.invoke()

@@ -1,7 +1,7 @@
-"""Tries files in another process before this one reads them.
+"""Tries files in another process before this process reads them.
 
-One helper process, started at the first need, imports NumPy and the interpreter once. For every file it forks: the fork may crash, hang or ask for
-all memory, and costs milliseconds. Where a process cannot be forked (Windows), each file gets a process of its own.
+A helper process starts at the first use and imports NumPy and the interpreter once. It forks for every file: a fork takes milliseconds, and may crash, hang
+or use up the memory. Where processes cannot be forked (Windows), each file gets a new process.
 """
 
 import atexit
@@ -24,17 +24,17 @@ from tfdistill.runtime.probe_child import HEADER
 SECONDS_VARIABLE = "TFDISTILL_PROBE_SECONDS"
 _SECONDS = 30.0
 _CHILD = "tfdistill.runtime.probe_child"
-# Starting the helper and importing the interpreter; TensorFlow's takes the longest.
+# Time to start the helper and import the interpreter; TensorFlow's takes longest.
 _START_SECONDS = 120.0
-_REMEMBERED = 256
+_CACHE_SIZE = 256
 _CAN_FORK = hasattr(os, "fork")
 
 
 def limit_seconds():
-    """How long a file may take in the other process: 30 s, or what the environment variable TFDISTILL_PROBE_SECONDS says.
+    """Returns the time limit of a file in the other process: the environment variable TFDISTILL_PROBE_SECONDS, or 30 s.
 
     Raises:
-        ConfigurationError: if that is no number above 0.
+        ConfigurationError: if the variable is not a number above 0.
     """
     text = os.environ.get(SECONDS_VARIABLE)
     try:
@@ -46,115 +46,115 @@ def limit_seconds():
     return seconds
 
 
-def probe(file, job, settings, refused):
-    """Lets another process do a job with a file; what comes back is remembered, so the same content and settings are tried once.
+def probe(file, job, settings, make_error):
+    """Runs a function on a file in another process. Results are cached by content and settings.
 
     Args:
         file: A `ModelFile`.
-        job: `"module:function"`; the function takes the content as bytes and `settings`, and returns what JSON can hold. The module may have a
-            function `warm_up(settings)`, which imports what is needed.
-        settings: What JSON can hold.
-        refused: Makes the error to raise of the cause (an exception or a text), what was said on standard error, and a remedy.
+        job: `"module:function"`. The function takes the content as bytes and `settings`, and returns a JSON value. The module may have a function
+            `warm_up(settings)` that imports what the job needs.
+        settings: A JSON value.
+        make_error: Function that makes the exception to raise from the cause (an exception or a text), the printed text, and the fix.
 
     Returns:
-        What the function returned.
+        The result of the function.
 
     Raises:
-        TfdistillError: what `refused` makes, if the function raised, or its process crashed or did not end in time.
+        TfdistillError: made by `make_error`, if the function raises, or its process crashes or exceeds the time limit.
     """
     seconds = limit_seconds()
     key = (file.sha256, job, json.dumps(settings, sort_keys=True))
-    answer = _verdicts.get(key)
-    if answer is None:
-        answer = _answer({"job": job, "settings": settings, "seconds": seconds}, file.content)
-        if "late" not in answer:  # a busy machine can be late once
-            _verdicts.put(key, answer)
-    if "late" in answer:
-        raise refused(
+    result = _cache.get(key)
+    if result is None:
+        result = _run_job({"job": job, "settings": settings, "seconds": seconds}, file.content)
+        if "timed_out" not in result:  # on a busy machine the next try may be fast enough
+            _cache.put(key, result)
+    if "timed_out" in result:
+        raise make_error(
             f"The process that tried it first was still busy after {seconds:g} s and was ended.",
-            answer["said"],
+            result["log"],
             f"set the environment variable {SECONDS_VARIABLE} to more seconds, if the file is only slow",
         )
-    if "death" in answer:
-        raise refused(f"The process that tried it first {answer['death']}.", answer["said"])
-    if "error" in answer:
-        raise refused(_error(answer), answer["said"])
-    return answer["value"]
+    if "failure" in result:
+        raise make_error(f"The process that tried it first {result['failure']}.", result["log"])
+    if "error" in result:
+        raise make_error(_exception(result), result["log"])
+    return result["value"]
 
 
-def _error(answer):
-    kind = getattr(errors, answer["kind"], None)
+def _exception(result):
+    kind = getattr(errors, result["kind"], None)
     ours = isinstance(kind, type) and issubclass(kind, errors.TfdistillError)
-    return kind(*answer["error"]) if ours else RuntimeUnavailableError(answer["error"][0])
+    return kind(*result["error"]) if ours else RuntimeUnavailableError(result["error"][0])
 
 
-class _Verdicts:
-    """Answers by content and settings, the least recently used forgotten first."""
+class _ResultCache:
+    """Results by content and settings; the least recently used are dropped first."""
 
     def __init__(self):
-        self.lock, self.kept = threading.Lock(), collections.OrderedDict()
+        self.lock, self.results = threading.Lock(), collections.OrderedDict()
 
     def get(self, key):
         with self.lock:
-            if key in self.kept:
-                self.kept.move_to_end(key)
-            return self.kept.get(key)
+            if key in self.results:
+                self.results.move_to_end(key)
+            return self.results.get(key)
 
-    def put(self, key, answer):
+    def put(self, key, result):
         with self.lock:
-            self.kept[key] = answer
-            while len(self.kept) > _REMEMBERED:
-                self.kept.popitem(last=False)
+            self.results[key] = result
+            while len(self.results) > _CACHE_SIZE:
+                self.results.popitem(last=False)
 
 
-def _answer(request, content):
+def _run_job(request, content):
     message = json.dumps({**request, "size": len(content), "fork": _CAN_FORK}).encode()
     message = HEADER.pack(len(message)) + message
     if _CAN_FORK:
-        return _helper.ask(message, content, request["seconds"])
+        return _helper.run(message, content, request["seconds"])
     ended = isolated.run(_CHILD, message + content, request["seconds"] + _START_SECONDS)
     if ended.code is None:
-        return {"late": True, "said": ended.said}
-    if ended.death:
-        return {"death": ended.death, "said": ended.said}
-    return {**json.loads(ended.answer), "said": ended.said}
+        return {"timed_out": True, "log": ended.log}
+    if ended.failure:
+        return {"failure": ended.failure, "log": ended.log}
+    return {**json.loads(ended.output), "log": ended.log}
 
 
 class _Helper:
-    """The process that forks. One request at a time; it is started again when it is gone."""
+    """The process that forks for each request, one at a time. It is started again if it has ended."""
 
     def __init__(self):
-        self.lock, self.process, self.noise = threading.Lock(), None, None
+        self.lock, self.process, self.log = threading.Lock(), None, None
 
-    def ask(self, message, content, seconds):
+    def run(self, message, content, seconds):
         with self.lock:
             for last in (False, True):
                 fresh = self.process is None
                 if fresh:
                     with isolated.standard_descriptors_taken():
-                        self.noise = tempfile.TemporaryFile()  # noqa: SIM115 closed with the process
+                        self.log = tempfile.TemporaryFile()  # noqa: SIM115 closed with the process
                     try:
-                        self.process = isolated.start(_CHILD, subprocess.PIPE, self.noise, dies_with_thread=False)
+                        self.process = isolated.start(_CHILD, subprocess.PIPE, self.log, dies_with_thread=False)
                     except RuntimeUnavailableError:
-                        self.noise.close()
+                        self.log.close()
                         raise
                 try:
                     self._send(message)
                     self._send(content)
                     return json.loads(self._line(seconds + _START_SECONDS))
                 except (OSError, EOFError, ValueError) as error:
-                    # It never runs a file itself, so somebody else ended it. Once more, with a new one.
+                    # The helper does not open files itself, so something else ended it: try once more with a new one.
                     with contextlib.suppress(subprocess.TimeoutExpired):
-                        self.process.wait(1.0)  # its pipes close a moment before it ends
-                    said, code = isolated.last_lines(self.noise), self.end()
+                        self.process.wait(1.0)  # its pipes close shortly before it ends
+                    log, code = isolated.last_lines(self.log), self.end()
                     if last or fresh:
                         raise RuntimeUnavailableError(
-                            f"The process that tries .tflite files {isolated.death(code) if code else 'does not answer'}."
-                            + (f"\nIt said:\n{said}" if said else ""),
+                            f"The process that tries .tflite files {isolated.describe_exit(code) if code else 'does not answer'}."
+                            + (f"\nIt said:\n{log}" if log else ""),
                             "a Python that can be started again by its path",
                         ) from error
                 except BaseException:
-                    self.end()  # interrupted: the next answer would be this one's
+                    self.end()  # interrupted: the next result would belong to this request
                     raise
         raise AssertionError("unreachable")
 
@@ -183,25 +183,25 @@ class _Helper:
         code = process.poll()
         process.kill()
         process.wait()
-        for file in (process.stdin, process.stdout, self.noise):
+        for file in (process.stdin, process.stdout, self.log):
             file.close()
         return code
 
 
-_verdicts, _helper = _Verdicts(), _Helper()
+_cache, _helper = _ResultCache(), _Helper()
 atexit.register(lambda: _helper.end())
 
 
-def _forget():
-    # A forked process must neither share its parent's pipes nor end its parent's helper.
-    global _helper, _verdicts
-    inherited, noise = _helper.process, _helper.noise
-    _helper, _verdicts = _Helper(), _Verdicts()
+def _reset_after_fork():
+    # A forked process must neither use its parent's pipes nor end its parent's helper.
+    global _helper, _cache
+    inherited, log = _helper.process, _helper.log
+    _helper, _cache = _Helper(), _ResultCache()
     if inherited is not None:
-        for file in (inherited.stdin, inherited.stdout, noise):
+        for file in (inherited.stdin, inherited.stdout, log):
             file.close()
-        inherited.returncode = 0  # not this process's child to wait for
+        inherited.returncode = 0  # it is not a child of this process, which cannot wait for it
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,4 +1,4 @@
-"""The process that tries files for `tfdistill.runtime.probe`: imports NumPy and the interpreter only."""
+"""The process that tries files for `tfdistill.runtime.probe`. It imports only NumPy and the interpreter."""
 
 import contextlib
 import importlib
@@ -15,36 +15,36 @@ from tfdistill.errors import TfdistillError
 from tfdistill.runtime import bootstrap, isolated
 
 HEADER = struct.Struct("<I")
-# How often an idle process looks whether its parent is there: another fork of the parent may hold the pipe open.
-_LOOK_SECONDS = 5.0
-_MOST_SAID_BYTES = 1 << 20
+# Interval at which an idle process checks that its parent lives: another fork of the parent may keep the pipe open.
+_CHECK_SECONDS = 5.0
+_MAX_LOG_BYTES = 1 << 20
 _SHARE_OF_MEMORY = 0.75
 
 
-def main(answers):
-    """Answers requests from standard input until it ends: forks for each where it can, else does the first one itself and ends.
+def main(result_fd):
+    """Runs the requests from standard input until it closes, each in a fork. Without forks, runs the first request and returns.
 
     Args:
-        answers: Descriptor to write to.
+        result_fd: Descriptor to write the results to.
     """
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # threads do not survive a fork
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent
     parent = os.getppid() if hasattr(os, "fork") else None
-    while (asked := _read_request(parent)) is not None:
-        request, content = asked
+    while (received := _read_request(parent)) is not None:
+        request, content = received
         if not request["fork"]:
             bootstrap.end_with_input()
-            _write(answers, json.dumps(_done(request, content)).encode())
+            _write(result_fd, json.dumps(_run_job(request, content)).encode())
             return
         _warm_up(request)
-        _write(answers, json.dumps(_in_fork(request, content)).encode() + b"\n")
-        del content, asked
+        _write(result_fd, json.dumps(_run_in_fork(request, content)).encode() + b"\n")
+        del content, received
 
 
 def _read_request(parent):
-    """Returns (request, content), or None when there are no more."""
+    """Returns (request, content); None if there are no more requests."""
     if parent is not None:
-        while not select.select([0], [], [], _LOOK_SECONDS)[0]:
+        while not select.select([0], [], [], _CHECK_SECONDS)[0]:
             if os.getppid() != parent:
                 return None
     head = _read(HEADER.size)
@@ -70,24 +70,24 @@ def _write(descriptor, data):
 
 
 def _warm_up(request):
-    # Whatever is wrong with the import is said by the job, which needs it again.
+    # An error of the import is reported by the job, which imports the same.
     with contextlib.suppress(Exception):
         module = importlib.import_module(request["job"].partition(":")[0])
         getattr(module, "warm_up", lambda settings: None)(request["settings"])
 
 
-def _done(request, content):
+def _run_job(request, content):
     module, _, name = request["job"].partition(":")
     try:
         return {"value": getattr(importlib.import_module(module), name)(content, request["settings"])}
     except TfdistillError as error:
         return {"kind": type(error).__name__, "error": [error.happened, error.expected, error.fix]}
-    except Exception as error:  # whatever a damaged file makes of its reader
+    except Exception as error:  # a damaged file can raise anything
         return {"kind": type(error).__name__, "error": [str(error) or type(error).__name__]}
 
 
-def _in_fork(request, content):
-    with tempfile.TemporaryFile() as noise:
+def _run_in_fork(request, content):
+    with tempfile.TemporaryFile() as log_file:
         reader, writer = os.pipe()
         parent = os.getpid()
         pid = os.fork()
@@ -96,31 +96,31 @@ def _in_fork(request, content):
                 bootstrap.die_with_parent(parent)
                 os.close(reader)
                 for descriptor in (1, 2):
-                    os.dup2(noise.fileno(), descriptor)
+                    os.dup2(log_file.fileno(), descriptor)
                 _limit(request)
-                _write(writer, json.dumps(_done(request, content)).encode())
+                _write(writer, json.dumps(_run_job(request, content)).encode())
             finally:
                 os._exit(0)
         os.close(writer)
-        answer, late = _wait(reader, pid, request["seconds"])
+        result, timed_out = _wait(reader, pid, request["seconds"])
         os.close(reader)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        said = isolated.last_lines(noise)
-    if late:
-        return {"late": True, "said": said}
+        log = isolated.last_lines(log_file)
+    if timed_out:
+        return {"timed_out": True, "log": log}
     try:
-        return {**json.loads(answer), "said": said}
+        return {**json.loads(result), "log": log}
     except ValueError:
-        return {"death": isolated.death(status) if status else "ended without an answer", "said": said}
+        return {"failure": isolated.describe_exit(status) if status else "ended without a result", "log": log}
 
 
 def _limit(request):
-    """Sets what the kernel lets a fork have: time, memory, and lines to print."""
+    """Limits the time, the memory and the printed bytes of a fork."""
     import resource
 
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 5)  # if the helper is gone
-    limits = {resource.RLIMIT_FSIZE: _MOST_SAID_BYTES}
+    signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 5)  # in case the helper has ended
+    limits = {resource.RLIMIT_FSIZE: _MAX_LOG_BYTES}
     if sys.platform == "linux":
         limits[resource.RLIMIT_AS] = _mapped_bytes() + int(_SHARE_OF_MEMORY * _available_bytes())
     for limit, value in limits.items():
@@ -144,13 +144,13 @@ def _available_bytes():
 
 
 def _wait(reader, pid, seconds):
-    """Collects a fork's answer; ends the fork at the time limit, and everything when the parent is gone."""
+    """Returns (result of a fork, whether it timed out). Kills the fork at the time limit; ends this process too if the parent has ended."""
     deadline, parts, watched = time.monotonic() + seconds, [], [reader, 0]
     while True:
         left = deadline - time.monotonic()
         ready = select.select(watched, [], [], max(left, 0))[0]
         if 0 in ready:
-            # The parent asks nothing before it has its answer: its end of the pipe is closed.
+            # The parent sends no request while it waits for a result, so its end of the pipe is closed.
             os.kill(pid, signal.SIGKILL)
             os._exit(0)
         if not ready:

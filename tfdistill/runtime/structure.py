@@ -1,18 +1,28 @@
-"""Bounds of a .tflite file, checked before anything reads it.
+"""Checks the bounds of a .tflite file before anything reads it.
 
-A .tflite file is a FlatBuffer (https://flatbuffers.dev/internals): tables, vectors and strings that point to each other by offsets. Neither the Python
-reader nor the interpreters check the offsets. Here every offset, length and index that the format's main tables hold is followed once, and must
-stay inside the file. The options of an operation are checked as tables; what they mean is the operation's own business.
+A .tflite file is a FlatBuffer (https://flatbuffers.dev/internals): tables, vectors and strings that refer to each other by offsets. Neither the Python
+reader nor the interpreters check the offsets. This module follows every offset, length and index of the format's main tables once and checks that it stays
+inside the file. The options of an operation are checked as tables; their values are not checked.
 """
 
 import struct
+from typing import Any
 
 from tfdistill.errors import ExportError
 
 IDENTIFIER = b"TFL3"
-# Table -> field number -> what it is: bytes of a scalar, "str", "table:T", "tables:T" (a vector of them), "vector:BYTES", "union:TYPES".
-_TABLES = {
-    "Model": {0: 4, 1: "tables:OperatorCode", 2: "tables:SubGraph", 3: "str", 4: "tables:Buffer", 5: "vector:4", 6: "tables:Metadata"},
+# Table -> field number -> type of the field: bytes of a scalar, "str", "table:T", "tables:T" (a vector of them), "vector:BYTES", "union:TYPES".
+_TABLES: dict[str, dict[int, Any]] = {
+    "Model": {
+        0: 4,
+        1: "tables:OperatorCode",
+        2: "tables:SubGraph",
+        3: "str",
+        4: "tables:Buffer",
+        5: "vector:4",
+        6: "tables:Metadata",
+        7: "tables:SignatureDef",
+    },
     "OperatorCode": {0: 1, 1: "str", 2: 4, 3: 4},
     "SubGraph": {0: "tables:Tensor", 1: "vector:4", 2: "vector:4", 3: "tables:Operator", 4: "str", 5: 4},
     "Tensor": {
@@ -54,25 +64,24 @@ _TABLES = {
     "TensorMap": {0: "str", 1: 4},
     "Options": {},
 }
-_TABLES["Model"][7] = "tables:SignatureDef"
-# Tables may be shared, so a small file can hold paths without end. One that is not shared takes 4 bytes and an offset of 4 to it at least.
-_BYTES_OF_A_TABLE = 4
+# Tables can be shared, so a small file can have an unlimited number of paths. A table takes at least this many bytes, which limits their number.
+_BYTES_PER_TABLE = 4
 # How often all vectors together may use each byte of the file, for the same reason.
-_USES_OF_A_BYTE = 16
+_USES_PER_BYTE = 16
 
 
 class _Broken(Exception):
-    """An offset, length or index that leads nowhere."""
+    """An offset, length or index is out of bounds."""
 
 
 def check_structure(content):
-    """Checks that a file is a .tflite file whose offsets, lengths and indices stay inside it. Runs nothing and keeps nothing.
+    """Checks that a file is a .tflite file whose offsets, lengths and indices stay inside it. Nothing is run.
 
     Args:
         content: The file as bytes.
 
     Raises:
-        ExportError: naming the table and what is wrong with it.
+        ExportError: if not; the message names the table and the fault.
     """
     if content[4:8] != IDENTIFIER:
         raise ExportError("It is not a .tflite file.", "a file with the identifier TFL3 at byte 4")
@@ -83,11 +92,11 @@ def check_structure(content):
 
 
 class _Walk:
-    """Follows every offset of a file once."""
+    """Follows every offset of a file."""
 
     def __init__(self, content):
-        self.content, self.size, self.left = content, len(content), len(content) // _BYTES_OF_A_TABLE
-        self.bytes_left = self.size * _USES_OF_A_BYTE
+        self.content, self.size, self.left = content, len(content), len(content) // _BYTES_PER_TABLE
+        self.bytes_left = self.size * _USES_PER_BYTE
 
     def root(self):
         return self.table("Model", self.follow(0, "the root"))
@@ -110,14 +119,14 @@ class _Walk:
             raise _Broken(f"{what} has {count} elements at byte {position}")
         self.bytes_left -= count * width
         if self.bytes_left < 0:
-            raise _Broken(f"its vectors hold over {_USES_OF_A_BYTE} times its bytes")
+            raise _Broken(f"its vectors hold over {_USES_PER_BYTE} times its bytes")
         return position + 4, count
 
     def table(self, kind, position):
-        """Returns the table's fields that are there: number -> value, (start, count) of a vector, or a list of tables."""
+        """Returns the fields that the table has: number -> value, (start, count) of a vector, or a list of tables."""
         self.left -= 1
         if self.left < 0:
-            raise _Broken(f"it leads to over {self.size // _BYTES_OF_A_TABLE} tables")
+            raise _Broken(f"it leads to over {self.size // _BYTES_PER_TABLE} tables")
         layout = position - self.number(position, "<i", f"a {kind}")
         length, size = self.number(layout, "<H", f"the layout of a {kind}"), self.number(layout + 2, "<H", f"the layout of a {kind}")
         if length < 4 or length % 2 or layout + length > self.size or position + size > self.size:

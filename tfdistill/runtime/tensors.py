@@ -1,4 +1,4 @@
-"""Inputs and outputs of a .tflite file: names, shapes, types, and the translation between real values and integers."""
+"""Inputs and outputs of a .tflite file: names, shapes, types, and the conversion between real values and integers."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ class TensorInfo:
     """One input or output of a file.
 
     Attributes:
-        name: Its name in the file's signature, or the tensor's own name where the file has none.
-        index: Its index in the interpreter.
-        shape: Shape it has now, batch first.
-        dtype: NumPy name of its type, for example `"int8"`.
-        scale: Size of one quantization step, or None for a tensor that is not quantized.
-        zero_point: The integer that stands for 0.0.
-        signature: Shape that the file declares, None in it for an axis of any size; None where the interpreter does not say.
+        name: Name in the file's signature, or the tensor's name if the file has no signature.
+        index: Index in the interpreter.
+        shape: Current shape, batch first.
+        dtype: NumPy name of the type, for example `"int8"`.
+        scale: Size of one quantization step; None for a tensor that is not quantized.
+        zero_point: The integer that represents 0.0.
+        signature: Shape that the file declares, with None for an axis of any size; None if the interpreter does not report it.
     """
 
     name: str
@@ -30,16 +30,16 @@ class TensorInfo:
     signature: tuple[int | None, ...] | None = None
 
     def quantize(self, values):
-        """Turns real values into the tensor's type: round(value / scale) + zero point, clipped to the type's range.
+        """Converts real values to the tensor's type: round(value / scale) + zero point, clipped to the type's range.
 
         Args:
-            values: Array (samples, ...) of real numbers, or of the tensor's own type already, which is passed through.
+            values: Array (samples, ...) of real numbers. An array of the tensor's type is returned unchanged.
 
         Returns:
             Array of type `dtype`.
 
         Raises:
-            DataError: for NaN or infinity where the tensor holds integers, which have no value for it.
+            DataError: for NaN or infinity if the tensor has an integer type.
         """
         values = np.asarray(values)
         if values.dtype == self.dtype:
@@ -49,19 +49,19 @@ class TensorInfo:
         if self.scale is None:
             return np.ascontiguousarray(values, dtype=self.dtype)
         limits = np.iinfo(self.dtype)
-        with np.errstate(over="ignore"):  # beyond float64 it is clipped like everything beyond the type
+        with np.errstate(over="ignore"):  # what overflows float64 is clipped as well
             steps = np.round(values.astype(np.float64) / self.scale) + self.zero_point
         return np.clip(steps, limits.min, limits.max).astype(self.dtype)
 
     def dequantize(self, values):
-        """Turns the tensor's integers into real values, (q - zero point) * scale in float32; other types are passed through."""
+        """Converts the tensor's integers to real values, (q - zero point) * scale in float32; other types are returned unchanged."""
         if self.scale is None:
             return np.asarray(values)
-        with np.errstate(over="ignore"):  # beyond float32 it is infinity
+        with np.errstate(over="ignore"):  # what overflows float32 becomes infinity
             return ((np.asarray(values).astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
 
     def _require_finite(self, values):
-        # A sum is finite only if all its terms are; it costs no second array. One that overflows is looked at again.
+        # A sum is finite only if all its terms are, and needs no second array. A sum that overflows is checked again below.
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(values.sum(dtype=np.float64)):
                 return
@@ -78,7 +78,7 @@ class TensorInfo:
 
 
 def named_tensors(interpreter, side):
-    """Lists the inputs or outputs of an allocated interpreter under the names of its signature.
+    """Lists the inputs or outputs of an allocated interpreter by the names of its signature.
 
     Args:
         interpreter: The interpreter.
@@ -92,14 +92,14 @@ def named_tensors(interpreter, side):
 
 
 def tensor_names(interpreter, side, indices):
-    """Returns a dict of name -> index: the names of the signature that covers `indices`, else the tensors' own."""
+    """Returns a dict of name -> index: the names of the signature with exactly these `indices`, else those of the tensors."""
     for key in interpreter.get_signature_list():
         runner = interpreter.get_signature_runner(key)
         named = {name: int(d["index"]) for name, d in getattr(runner, f"get_{side}_details")().items()}
-        del runner  # it holds the interpreter, which refuses to allocate meanwhile
+        del runner  # while it refers to the interpreter, that refuses to allocate tensors
         if set(named.values()) == set(indices):
             return named
-    # No signature, or none of the main graph: the tensors' own names.
+    # No signature, or none of the main graph: the names of the tensors.
     return {d["name"]: int(d["index"]) for d in getattr(interpreter, f"get_{side}_details")()}
 
 
@@ -125,7 +125,7 @@ def sample_inputs(tensors, seed=None):
 
     Args:
         tensors: Dict of name -> `TensorInfo`.
-        seed: None for zeros. A number for floats in [0, 1), quantized integers of their whole range, and zeros for other types, which are valid indices.
+        seed: None for zeros. With a number: floats in [0, 1), quantized integers over their whole range, and zeros for other integers, which may be indices.
 
     Returns:
         Dict of name -> array.

@@ -1,1 +1,1 @@
-"""Where a file can be measured."""
+"""Targets that a file can be benchmarked on."""

@@ -1,8 +1,8 @@
-"""Where a file is run.
+"""Benchmark targets and their JSON form.
 
-A target is a frozen dataclass with a `kind`, a `describe()` in words, and `open(path, shapes)`, which is called in the measuring process and gives
-an opened model with `inputs`, `set_inputs`, `invoke`, `read_outputs`, `engine` and `init_seconds`. Its fields must be plain numbers,
-strings and booleans: it reaches that process as JSON.
+A target is a frozen dataclass with a `kind`, a method `describe()`, and a method `open(path, shapes)`. `open` is called in the measuring process and returns
+an opened model with `inputs`, `set_inputs`, `invoke`, `read_outputs`, `engine` and `init_seconds`. The fields must be numbers, strings and booleans,
+because the target is sent to that process as JSON.
 """
 
 import dataclasses

@@ -145,21 +145,21 @@ def census(path: PathLike | ModelFile, trusted: bool = False) -> CensusRecord:
         try:
             found = count_content(file.content, None)
         except Exception as error:  # flatbuffers does not validate: a truncated file fails anywhere in the parser
-            raise _unreadable(file)(error) from error
+            raise _read_error(file)(error) from error
     else:
-        found = probe(file, "tfdistill.tflite.inspection.census:count_content", None, _unreadable(file))
+        found = probe(file, "tfdistill.tflite.inspection.census:count_content", None, _read_error(file))
     return CensusRecord.from_dict({"path": str(file.path), "size_bytes": len(file.content), "sha256": file.sha256, **found})
 
 
-def _unreadable(file):
+def _read_error(file):
     """Returns a function that makes the error of an unreadable file from its cause."""
 
-    def make(cause, said="", fix=None):
+    def make(cause, log="", fix=None):
         name = f"'{file.path}' ({len(file.content)} bytes)"
         if isinstance(cause, ExportError):
             what = f"{name} {cause.happened.removeprefix('It ')}"
         else:
-            what = f"{name} cannot be read: {cause}" + (f"\nIt said:\n{said}" if said else "")
+            what = f"{name} cannot be read: {cause}" + (f"\nIt said:\n{log}" if log else "")
         return ExportError(what, "a whole .tflite file", fix or "write it again")
 
     return make
@@ -184,7 +184,7 @@ def count_content(content, settings):
 
 
 def warm_up(settings):
-    """Imports what `count_content` needs, once for many files."""
+    """Imports what `count_content` needs, before the helper forks."""
     schema()
 
 

@@ -1,48 +1,48 @@
-"""The integer steps in which a file reads its inputs."""
+"""Reads the quantization steps of a file's inputs."""
 
 from tfdistill.errors import ExportError
 from tfdistill.runtime.probe import probe
 from tfdistill.runtime.schema import schema
 
 
-def input_steps(file, opened, counted, trusted=False):
-    """Finds the integer steps of a file's inputs, also where an input is float and the file's first operation quantizes it.
+def input_steps(file, opened, contents, trusted=False):
+    """Finds the quantization steps of a file's inputs, also of a float input that the file's first operation quantizes.
 
     Args:
         file: The `ModelFile`.
-        opened: The same file, opened.
-        counted: Its `CensusRecord`.
-        trusted: Whether this process may read the file itself, because it wrote it.
+        opened: Its `TFLiteModel`.
+        contents: Its `CensusRecord`.
+        trusted: Whether to parse the file in this process, because it has just written it.
 
     Returns:
-        Dict of input name -> (step, zero point, NumPy name of the integer type); float inputs are missing.
+        Dict of input name -> (step, zero point, NumPy name of the integer type); without the inputs that are not quantized.
 
     Raises:
         ExportError: if the file cannot be read.
     """
     found = {name: (info.scale, info.zero_point, info.dtype) for name, info in opened.inputs.items() if info.scale is not None}
     rest = {name: info.index for name, info in opened.inputs.items() if name not in found and info.dtype.startswith("float")}
-    if not rest or not any(op.name == "QUANTIZE" for op in counted.ops):
+    if not rest or not any(op.name == "QUANTIZE" for op in contents.ops):
         return found
 
-    def refused(cause, said="", fix=None):
+    def make_error(cause, log="", fix=None):
         return ExportError(f"The inputs of '{file.path}' cannot be read: {cause}", "a whole .tflite file", fix or "write it again")
 
     job = "tfdistill.tflite.verification.input_steps:quantized_inputs"
     indices = sorted(rest.values())
-    read = quantized_inputs(file.content, indices) if trusted else probe(file, job, indices, refused)
+    read = quantized_inputs(file.content, indices) if trusted else probe(file, job, indices, make_error)
     return found | {name: tuple(read[str(index)]) for name, index in rest.items() if str(index) in read}
 
 
 def quantized_inputs(content, indices):
-    """Reads the quantization that follows float inputs; may run in another process.
+    """Reads the steps of the QUANTIZE operations that follow float inputs; may run in another process.
 
     Args:
         content: The file as bytes.
-        indices: The inputs' tensor indices.
+        indices: Tensor indices of the inputs.
 
     Returns:
-        Dict of index (as text) -> list of step, zero point and type.
+        Dict of index (as string) -> list of step, zero point and type.
     """
     classes = schema()
     model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
