@@ -1,4 +1,4 @@
-"""Where a figure was measured: the machine and the packages, written into every record of a measurement."""
+"""The machine and package versions that are written into every record of a measurement."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ import platform
 from tfdistill.records import Record
 from tfdistill.version import __version__
 
-# Distribution names of the packages whose version can change a measured number.
+# Distribution names of the packages whose version can change a measurement.
 PACKAGES = (
     "tensorflow",
     "keras",
@@ -24,14 +24,14 @@ PACKAGES = (
 
 @dataclasses.dataclass(frozen=True)
 class HostFingerprint(Record):
-    """The machine and software that a measurement was made on.
+    """The machine and software of a measurement.
 
     Attributes:
-        cpu_model: The processor's name as the operating system gives it; for boards, the board's name as well.
+        cpu_model: Name of the processor as the operating system reports it; for boards also the name of the board.
         machine: Instruction set, for example `x86_64` or `aarch64`.
         cores: Logical cores of the machine.
-        usable_cores: Logical cores this process may run on (fewer in a container or under `taskset`).
-        memory_bytes: Physical memory, or None where the system does not say.
+        usable_cores: Logical cores that this process may run on (fewer in a container or under `taskset`).
+        memory_bytes: Physical memory; None if the system does not report it.
         os: Operating system and its version.
         python: Version of the Python interpreter.
         packages: Version of each package in `PACKAGES` that is installed.
@@ -50,8 +50,8 @@ class HostFingerprint(Record):
 
 
 @functools.cache
-def fingerprint():
-    """Returns the `HostFingerprint` of this machine; imports none of the packages that it names."""
+def fingerprint() -> HostFingerprint:
+    """Returns the `HostFingerprint` of this machine, without importing the packages."""
     return HostFingerprint(
         cpu_model=_cpu_model(),
         machine=platform.machine(),
@@ -71,7 +71,7 @@ def _versions():
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # not installed here: its absence from the dict says so
+            continue  # not installed: left out of the dict
     return found
 
 

@@ -1,7 +1,7 @@
-"""Frozen result records that write and read themselves as JSON.
+"""Frozen records of results that can be saved and loaded as JSON.
 
-Every measured thing is a record: the unit is in the field's name (`p50_ms`, `size_bytes`), and where it was measured is in the record itself.
-Reports are made from records alone, so a report can be made again without the models.
+The names of their fields have the unit (`p50_ms`, `size_bytes`), and records of measurements have a field with the machine and package versions. Reports
+are made from records alone, so they can be made again without the models.
 """
 
 import dataclasses
@@ -11,13 +11,17 @@ import math
 import pathlib
 import types
 import typing
+from collections.abc import Mapping
 
 from tfdistill.errors import DataError
 from tfdistill.utils.files import write_whole
+from tfdistill.utils.types import PathLike
+
+Self = typing.TypeVar("Self", bound="Record")
 
 
 def _plain(value):
-    """Turns NumPy scalars, paths, tuples and records into what JSON knows."""
+    """Converts NumPy scalars, paths, tuples and records to JSON values."""
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -29,17 +33,17 @@ def _plain(value):
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN; an unknown figure is null
+        return None  # JSON has no NaN and no infinity
     return value
 
 
 def _restore(kind, value, source, where):
-    """Turns what JSON gave into the containers and records of a field's type; what does not fit is left as it is, for the check that follows."""
+    """Converts a JSON value to the containers and records of a field's type. What does not fit is left unchanged and fails the later check."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _restore(next(a for a in arguments if a is not type(None)), value, source, where)
     if kind is float and value is None:
-        return math.nan  # how a number that is not finite was written
+        return math.nan  # NaN and infinity are written as null
     if origin is tuple and isinstance(value, list):
         return tuple(_restore(arguments[0], inner, source, f"{where}[{i}]") for i, inner in enumerate(value))
     if origin is dict and isinstance(value, dict):
@@ -51,14 +55,14 @@ def _restore(kind, value, source, where):
 
 @functools.cache
 def _fields(cls):
-    """Returns a dict of the fields' names to their types."""
+    """Returns a dict of field name -> type."""
     return typing.get_type_hints(cls)
 
 
 @functools.cache
 def _checker(cls):
-    """Returns what checks a dict of the fields' values."""
-    # Imported here: a process that measures, or a small board, only writes records.
+    """Returns the validator of a dict of field values."""
+    # Imported here, because measuring processes and small boards only write records.
     import pydantic
     from typing_extensions import TypedDict
 
@@ -66,22 +70,22 @@ def _checker(cls):
 
 
 def _field_of(location):
-    """Turns pydantic's location of an error into a path such as `"rows[0].name"`."""
+    """Converts pydantic's location of an error to a path such as `"rows[0].name"`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.removeprefix(".")
 
 
-def read_json(path):
+def read_json(path: PathLike) -> dict[str, typing.Any]:
     """Reads a JSON file whose outermost value is an object.
 
     Args:
-        path: The file. It must be UTF-8, and JSON by the letter: no NaN, no key twice, no number beyond what a float holds.
+        path: The file. It must be UTF-8 and strict JSON: no NaN, no duplicate key, no number that overflows a float.
 
     Returns:
-        Dict.
+        The object as a dict.
 
     Raises:
-        DataError: naming the file and what is wrong with it.
+        DataError: if it cannot be read or is not such a file; the message names the file and the fault.
     """
     path = pathlib.Path(path)
     try:
@@ -121,27 +125,30 @@ def _finite(text):
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Base of every result record: a frozen dataclass with a JSON form.
+    """Base class of result records: a frozen dataclass with a JSON form.
 
-    Fields may be numbers, strings, booleans, None, tuples, dicts with string keys, and other records. JSON has no NaN and no infinity: a number that is
-    not finite is written as null. Read again, null is NaN in a field that must be a number, and None in one that may be None.
+    Fields can be numbers, strings, booleans, None, tuples, dicts with string keys, and other records. JSON has no NaN and no infinity, so both are
+    written as null. When a record is loaded, null becomes None in a field that can be None, and NaN in a field that must be a number.
     """
 
-    def to_dict(self):
-        """Returns the record as plain dicts, lists, numbers and strings."""
+    def to_dict(self) -> dict[str, typing.Any]:
+        """Returns the record as dicts, lists, numbers and strings."""
         return _plain(self)
 
     @classmethod
-    def from_dict(cls, values, source=None, where=""):
-        """Makes a record from `to_dict()`'s form.
+    def from_dict(cls: type[Self], values: Mapping[str, typing.Any], source: PathLike | None = None, where: str = "") -> Self:
+        """Makes a record from the result of `to_dict()`.
 
         Args:
-            values: Dict of the fields' names to plain values.
-            source: The file that they were read from, for the error.
-            where: What comes before a field's name in the error, where the record is a part of another one.
+            values: Dict of field name -> JSON value.
+            source: The file that the values come from, for errors.
+            where: Prefix of field names in errors, for a record inside another one.
+
+        Returns:
+            The record.
 
         Raises:
-            DataError: if a field is missing or unknown, or holds a value of another type; the error names it.
+            DataError: if a field is missing, unknown or of another type; the message names it.
         """
         import pydantic
 
@@ -157,10 +164,11 @@ class Record:
                 f"{holder} cannot be made: unknown fields {unknown[:20]}, missing fields {missing}{f' in {where[:-1]}' if where else ''}.",
                 f"the fields {sorted(fields)}",
             )
-        kinds = _fields(cls)
+        hashable: typing.Any = cls  # to a type checker a class of a type variable is not
+        kinds = _fields(hashable)
         restored = {name: _restore(kinds[name], value, source, where + name) for name, value in values.items()}
         try:
-            return cls(**_checker(cls).validate_python(restored, strict=True))  # "12" is no int, and neither is True
+            return cls(**_checker(hashable).validate_python(restored, strict=True))  # "12" is no int, and neither is True
         except pydantic.ValidationError as error:
             first, *others = error.errors(include_url=False, include_context=False)
             more = f" {len(others)} other values are wrong as well." if others else ""
@@ -169,18 +177,34 @@ class Record:
                 first["msg"].removeprefix("Input should be "),
             ) from error
 
-    def save(self, path):
-        """Writes the record to `path` as JSON, whole or not at all; returns the path."""
+    def save(self, path: PathLike) -> pathlib.Path:
+        """Writes the record to `path` as JSON, completely or not at all.
+
+        Args:
+            path: The file. Its folder is created if missing.
+
+        Returns:
+            The path.
+
+        Raises:
+            ConfigurationError: if the file cannot be written.
+        """
         path = pathlib.Path(path)
         with write_whole(path) as beside:
             beside.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
     @classmethod
-    def load(cls, path):
+    def load(cls: type[Self], path: PathLike) -> Self:
         """Reads a record that `save` wrote.
 
+        Args:
+            path: The file.
+
+        Returns:
+            The record.
+
         Raises:
-            DataError: naming the file, and the field where that is at fault: if it cannot be read, is not JSON, or does not hold this record.
+            DataError: if the file cannot be read, is not JSON, or does not have the fields of this record; the message names the file and the field.
         """
         return cls.from_dict(read_json(path), path)

@@ -1,7 +1,7 @@
-"""Saved classes: known to Keras without importing the modules that define them, and strict about the config that they are made from.
+"""Registers the saveable classes with Keras without importing their modules, and checks the configs that they are made from.
 
-Keras finds a class of a saved model by its registered name (`"tfdistill>Distiller"`) in its table of custom objects. The decorator that puts a class there
-runs when the module of the class is imported, which happens at first use. Until then a `DeferredClass` holds its place.
+Keras finds the class of a saved object by its registered name (`"tfdistill>Distiller"`) in its table of custom objects. The decorator that registers a class
+runs when the module of the class is imported, at the first use. Until then a `DeferredClass` stands in the table.
 """
 
 import functools
@@ -10,7 +10,7 @@ import sys
 
 from tfdistill.errors import ModelError, TfdistillError
 
-# Module -> the classes that it registers with Keras under the package "tfdistill".
+# Module -> classes that it registers with Keras under the package "tfdistill".
 SAVED = {
     "tfdistill.compress.prune.callbacks": ("PrunedModel",),
     "tfdistill.distill.cache.reader": ("SoftTargetCache",),
@@ -35,13 +35,13 @@ SAVED = {
 
 
 class DeferredClass:
-    """Stands in Keras's table for a class whose module is not imported yet: whatever is asked of it is asked of the class.
+    """Placeholder in Keras's table for a class whose module is not imported yet. Using it imports the module and forwards to the class.
 
-    Importing the module replaces this entry by the class itself.
+    When the module is imported, the class replaces this entry.
 
     Args:
         module: The module that defines the class.
-        name: The class's name.
+        name: Name of the class.
     """
 
     def __init__(self, module, name):
@@ -52,7 +52,7 @@ class DeferredClass:
 
     def __getattr__(self, attribute):
         if attribute.startswith("__"):
-            raise AttributeError(attribute)  # looked up by copying and printing, which need no class
+            raise AttributeError(attribute)  # copy and repr look these up and do not need the class
         return getattr(self._load(), attribute)
 
     def __call__(self, *args, **kwargs):
@@ -63,7 +63,7 @@ class DeferredClass:
 
 
 class _AfterKeras:
-    """Import hook that runs a function once, right after `keras` is imported."""
+    """Import hook that runs a function once, directly after the import of `keras`."""
 
     def __init__(self, function):
         self._function = function
@@ -86,13 +86,13 @@ class _AfterKeras:
 
 
 def checks_config(from_config):
-    """Decorates a `from_config`: what a damaged config makes Python or Keras raise comes out as a `ModelError` that names the class.
+    """Decorates a `from_config` so that a damaged config raises a `ModelError` that names the class.
 
     Args:
         from_config: Function of the class and the config, as under `@classmethod`.
 
     Returns:
-        The same function, which refuses what is no dict.
+        The function. It also raises for a config that is not a dict.
     """
 
     @functools.wraps(from_config)
@@ -103,7 +103,7 @@ def checks_config(from_config):
             return from_config(cls, config, *args, **kwargs)
         except TfdistillError:
             raise
-        except Exception as error:  # which depends on what is damaged
+        except Exception as error:  # the class depends on the damage
             raise ModelError(
                 f"The {cls.__name__} cannot be made from its saved config: {type(error).__name__}: {error}",
                 "the dict that its get_config returned",
@@ -113,9 +113,9 @@ def checks_config(from_config):
 
 
 def register_saved_classes():
-    """Puts a `DeferredClass` into Keras's table for each class that is not there, now or as soon as `keras` is imported.
+    """Puts a `DeferredClass` into Keras's table for each class that is not there: now, or directly after the import of `keras`.
 
-    Keras itself is not imported: a process that measures a .tflite file runs without it.
+    Keras is not imported by this function, because a process that measures a .tflite file runs without it.
     """
     if "keras" in sys.modules:
         _register()

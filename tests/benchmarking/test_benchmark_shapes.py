@@ -44,7 +44,7 @@ def files(tmp_path_factory):
     return {name: export_tflite(make(), folder / f"{i}.tflite", batch_size=None).path for i, (name, make) in enumerate(MODELS.items())}
 
 
-# File -> (shapes that are requested for, shapes that run); None is refused.
+# File -> (shapes that are requested, shapes that run); None is refused.
 SHAPES = [
     ("height and width", None, None),
     ("height and width", {"image": (1, 24, 32, 2)}, {"image": (1, 24, 32, 2)}),

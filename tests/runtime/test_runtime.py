@@ -1,4 +1,4 @@
-"""The interpreter door: names, types, batches, quantization against NumPy, every engine; and keeping native noise in."""
+"""Opened files: names, types, batches, quantization against NumPy, every engine; and captured native output."""
 
 import ctypes
 import os
@@ -11,6 +11,7 @@ import pytest
 from tfdistill.errors import ConfigurationError, DataError, RuntimeUnavailableError
 from tfdistill.runtime.capture import captured_output
 from tfdistill.runtime.interpreter import ENGINES, TensorInfo, engine_name, open_file
+from tfdistill.runtime.tensors import is_finite, pad_batch
 from tfdistill.tflite import export_tflite
 
 X = np.random.default_rng(0).standard_normal((33, 6)).astype("float32")
@@ -70,6 +71,28 @@ def test_quantization_clips_and_round_trips():
     np.testing.assert_array_equal(info.dequantize(np.array([0, 10, 255], "uint8")), np.float32([-5, 0, 122.5]))
     every = np.arange(256, dtype="uint8")
     np.testing.assert_array_equal(info.quantize(info.dequantize(every)), every)
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [
+        ([0.0, 1.0], True),
+        ([], True),
+        ([1, 2], True),
+        ([1e308, 1e308], True),  # whose sum is infinite
+        ([1e308, -np.inf], False),
+        ([[0.0], [np.nan]], False),
+        ([np.inf, -np.inf], False),
+    ],
+)
+def test_is_finite(values, finite):
+    assert is_finite(np.asarray(values)) is finite
+
+
+def test_a_batch_is_padded_with_its_last_sample():
+    padded = pad_batch({"a": np.array([1, 2]), "b": np.array([[3.0, 4.0], [5.0, 6.0]])}, 4)
+    np.testing.assert_array_equal(padded["a"], [1, 2, 2, 2])
+    np.testing.assert_array_equal(padded["b"], [[3, 4], [5, 6], [5, 6], [5, 6]])
 
 
 def test_samples_do_not_see_each_others_state(tmp_path):

@@ -3,7 +3,6 @@
 It imports only NumPy and the interpreter. `tfdistill.benchmarking.isolation` runs it.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -19,7 +18,7 @@ from tfdistill.benchmarking.timing import Timing, measure
 from tfdistill.errors import ConfigurationError, TfdistillError
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
-from tfdistill.runtime.interpreter import engine_name, interpreter_class, open_file
+from tfdistill.runtime.interpreter import engine_name, interpreter_class, open_file, read_file
 from tfdistill.runtime.tensors import sample_inputs
 
 # Time limit for measuring the memory of the activations. The built-in kernels may be slow or lack operations of the file.
@@ -38,9 +37,9 @@ def measure_file(request):
     """
     path, target, timing = pathlib.Path(request["path"]), from_spec(request["target"]), Timing(**request["timing"])
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    content = path.read_bytes()  # also brings the file into the page cache
-    digest, size = hashlib.sha256(content).hexdigest(), len(content)
-    del content
+    file = read_file(path)  # also brings the file into the page cache
+    digest, size = file.sha256, len(file.content)
+    del file
     interpreter_class(target.engine or engine_name())  # before the baseline, so that the import is in it
     memory.reset_peak()
     baseline = memory.resident_bytes()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfdistill.errors import DataError, RuntimeUnavailableError
-from tfdistill.runtime.tensors import named_tensors
+from tfdistill.runtime.tensors import named_tensors, pad_batch
 
 
 class TFLiteModel:
@@ -87,7 +87,7 @@ class TFLiteModel:
             part = {name: array[start : start + batch] for name, array in arrays.items()}
             size = len(next(iter(part.values())))
             if size < batch:  # filled up with copies of the last sample, whose outputs are dropped below
-                part = {name: np.concatenate([a, np.repeat(a[-1:], batch - size, axis=0)]) for name, a in part.items()}
+                part = pad_batch(part, batch)
             # A fused LSTM keeps its state from one invoke to the next, but these samples are independent.
             self.reset()
             self.set_inputs(part)

@@ -61,13 +61,9 @@ class TensorInfo:
             return ((np.asarray(values).astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
 
     def _require_finite(self, values):
-        # A sum is finite only if all its terms are, and needs no second array. A sum that overflows is checked again below.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(values.sum(dtype=np.float64)):
-                return
-        wrong = ~np.isfinite(values)
-        if not wrong.any():
+        if is_finite(values):
             return
+        wrong = ~np.isfinite(values)
         first = tuple(int(i) for i in np.argwhere(wrong)[0])
         what = "NaN" if np.isnan(values[first]) else "infinity"
         where = f"sample {first[0]} (index {list(first)})" if first else "its only value"
@@ -75,6 +71,18 @@ class TensorInfo:
             f"Input '{self.name}' holds {what}: {int(wrong.sum())} of {values.size} values; the first at {where}.",
             f"finite numbers, as {self.dtype} has no integer for it",
         )
+
+
+def is_finite(values):
+    """Whether an array holds neither NaN nor infinity."""
+    # A sum is finite only if all its terms are, and needs no second array. A sum that overflows does not tell.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum(dtype=np.float64)) or np.isfinite(values).all())
+
+
+def pad_batch(arrays, size):
+    """Repeats the last sample of each array of a dict until it has `size` samples."""
+    return {name: np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)]) for name, array in arrays.items()}
 
 
 def named_tensors(interpreter, side):

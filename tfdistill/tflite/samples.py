@@ -1,4 +1,4 @@
-"""Samples for calibration and verification, from whatever Keras itself takes, checked before anything slow begins."""
+"""Reads samples for calibration and verification from every form of data that Keras takes, and checks them before the conversion."""
 
 import dataclasses
 import itertools
@@ -8,10 +8,11 @@ import keras
 import numpy as np
 
 from tfdistill.errors import DataError, nearest
+from tfdistill.runtime.tensors import is_finite
 
-# Below this many samples the observed ranges say more about the samples than about the data.
+# With fewer samples the observed ranges depend on the choice of the samples.
 MIN_CALIBRATION_SAMPLES = 16
-# Ranges hardly move after a few hundred samples, and each costs a run of the uncompressed model.
+# The ranges hardly change after a few hundred samples, and each sample takes a run of the uncompressed model.
 MAX_CALIBRATION_SAMPLES = 512
 
 
@@ -20,10 +21,10 @@ class Samples:
     """Checked samples in memory.
 
     Attributes:
-        inputs: Dict of input name -> array (samples, ...) of the input's own type.
-        labels: What came along as labels, in the caller's own nest of arrays, or None.
+        inputs: Dict of input name -> array (samples, ...) of the input's type.
+        labels: The labels, in the caller's structure of arrays; None without labels.
         count: Number of samples, at least 1.
-        positions: Where each sample stands in the caller's data, (samples,).
+        positions: Index of each sample in the caller's data, (samples,).
     """
 
     inputs: dict
@@ -41,13 +42,13 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
     """Reads samples and checks them.
 
     Args:
-        data: One of: an array (samples, ...); a list of arrays, one for each input; a dict of input name -> array; a tuple (inputs,
-            labels) or (inputs, labels, sample_weight) of these; or a `tf.data.Dataset`, `keras.utils.PyDataset` or iterator of batches or
-            single samples of any of these.
+        data: An array (samples, ...), a list of arrays, one for each input, or a dict of input name -> array; a tuple (inputs, labels) or
+            (inputs, labels, sample_weight) of these; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches or single samples of
+            these.
         signature: The model's `ModelSignature`.
         what: Name of the data in errors.
-        minimum: Least number of samples.
-        limit: Largest number of samples to keep: evenly spaced ones of arrays, the first ones of a dataset. None keeps all.
+        minimum: Smallest number of samples.
+        limit: Largest number of samples to keep: evenly spaced samples of arrays, the first samples of a dataset. None keeps all.
 
     Returns:
         `Samples`.
@@ -83,7 +84,7 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
         count = limit
     inputs = {i.name: _cast(inputs[i.name], i, what) for i in signature.inputs}
     for name, array in inputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind == "f" and not is_finite(array):
             bad = int((~np.isfinite(array.reshape(count, -1))).any(axis=1).sum())
             raise DataError(f"Input '{name}' of the {what} data is NaN or infinite in {bad} of {count} samples.", "finite values")
     return Samples(inputs, labels, count, kept)
@@ -96,14 +97,14 @@ def _is_stream(data):
 
 
 def _split(element):
-    # Keras's own convention: a tuple is (inputs, labels, sample weights), a list is several inputs.
+    # As in Keras, a tuple is (inputs, labels, sample weights) and a list is several inputs.
     if isinstance(element, tuple):
         return element[0], element[1] if len(element) > 1 else None
     return element, None
 
 
 def _elements(data):
-    """Returns what to iterate over, and its length: infinite for a dataset that says that it never ends, None where unknown."""
+    """Returns an iterable of the elements and its length: infinity for an endless dataset, None if unknown."""
     import tensorflow as tf
 
     if isinstance(data, tf.data.Dataset):
@@ -133,7 +134,7 @@ def _read_stream(data, signature, what, limit):
         if limit is not None and count >= limit:
             break
     if not parts:
-        raise DataError(f"The {what} dataset is empty.", "at least one batch", "an iterator that was read once is spent: make a new one")
+        raise DataError(f"The {what} dataset is empty.", "at least one batch", "an iterator can be read only once: make a new one")
     try:
         inputs = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
         joined = keras.tree.map_structure(lambda *leaves: np.concatenate(leaves), *labels) if labels else None
@@ -146,25 +147,25 @@ def _read_stream(data, signature, what, limit):
 
 
 def _by_name(x, signature, what):
-    wanted = [i.key for i in signature.inputs]
+    names = [i.key for i in signature.inputs]
     if isinstance(x, dict):
         by_key = {}
         for i in signature.inputs:
             key = i.key if i.key in x else i.name
             if key not in x:
-                raise DataError(f"The {what} data has no input '{i.key}'.", f"the inputs {wanted}", nearest(i.key, [str(k) for k in x]))
+                raise DataError(f"The {what} data has no input '{i.key}'.", f"the inputs {names}", nearest(i.key, [str(k) for k in x]))
             by_key[i.name] = np.asarray(x[key])
-        unknown = sorted(set(x) - set(wanted) - set(by_key))
+        unknown = sorted(set(x) - set(names) - set(by_key))
         if unknown:
-            raise DataError(f"The {what} data has the inputs {unknown}, which the model has not.", f"the inputs {wanted}")
+            raise DataError(f"The {what} data has the inputs {unknown}, which the model does not have.", f"the inputs {names}")
         return by_key
     if len(signature.inputs) == 1:
         only = signature.inputs[0]
         if isinstance(x, (list, tuple)) and len(x) == 1 and np.ndim(x[0]) == len(only.shape) + 1:
             x = x[0]
         return {only.name: np.asarray(x)}
-    if not isinstance(x, (list, tuple)) or len(x) != len(wanted):
-        raise DataError(f"The {what} data is a {type(x).__name__}.", f"a dict, or a list of {len(wanted)} arrays, for the inputs {wanted}")
+    if not isinstance(x, (list, tuple)) or len(x) != len(names):
+        raise DataError(f"The {what} data is a {type(x).__name__}.", f"a dict, or a list of {len(names)} arrays, for the inputs {names}")
     return {i.name: np.asarray(array) for i, array in zip(signature.inputs, x, strict=True)}
 
 

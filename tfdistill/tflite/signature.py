@@ -1,4 +1,4 @@
-"""What a model takes and gives, by name: the names that end up in the file's signature."""
+"""Names, shapes and types of a model's inputs and outputs, as the signature of the file has them."""
 
 import dataclasses
 import re
@@ -13,11 +13,11 @@ class ModelInput:
     """One input of a model.
 
     Attributes:
-        key: Its name in the model.
-        name: Its name in the file: `key` with everything that is not a letter, digit or underscore replaced.
-        batch: The batch the model was built for, or None where any will do.
-        shape: Shape without the batch; None for an axis of any length.
-        dtype: For example `"float32"`.
+        key: Name in the model.
+        name: Name in the file: `key` with an underscore for everything that is not a letter, digit or underscore.
+        batch: Batch size that the model was built for; None for any.
+        shape: Shape without the batch, with None for an axis of any length.
+        dtype: Type, for example `"float32"`.
     """
 
     key: str
@@ -29,18 +29,18 @@ class ModelInput:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSignature:
-    """All inputs of a model in flattened order, and the nest that its `call` expects them in."""
+    """All inputs of a model in flattened order, the structure that its `call` takes them in, and the names of its outputs."""
 
     inputs: tuple[ModelInput, ...]
     structure: object
     output_keys: tuple[str, ...] | None
 
     def pack(self, arrays):
-        """Turns a dict of input name -> array into the nest that the model takes."""
+        """Packs a dict of input name -> array into the structure that the model takes."""
         return keras.tree.pack_sequence_as(self.structure, [arrays[i.name] for i in self.inputs])
 
     def name_outputs(self, outputs):
-        """Turns what the model returned into a dict of output name -> tensor, in flattened order."""
+        """Converts the output of the model to a dict of output name -> tensor, in flattened order."""
         flat = keras.tree.flatten(outputs)
         if isinstance(outputs, dict):
             keys = [_key(path) for path, _ in keras.tree.flatten_with_path(outputs)]
@@ -52,7 +52,7 @@ class ModelSignature:
 
 
 def describe(model):
-    """Finds out what `model` takes.
+    """Returns the names, shapes and types of a model's inputs and outputs.
 
     Args:
         model: A built Keras 3 model (functional, Sequential or subclassed), or an adopted tf_keras model.
@@ -69,7 +69,7 @@ def describe(model):
             "a keras.Model (Keras 3)",
             "adopt a tf_keras model first: tfdistill.bridge.adopt",
         )
-    from tfdistill.bridge.adopt.adopt import AdoptedModel  # brings no tf_keras by itself, but is needed here only
+    from tfdistill.bridge.adopt.adopt import AdoptedModel  # needed here only
 
     source = model.legacy if isinstance(model, AdoptedModel) else model
     if not source.built:
@@ -79,7 +79,7 @@ def describe(model):
     tensors = getattr(source, "inputs", None)
     if not tensors:
         return _from_build_config(model)
-    # A Sequential has a list of tensors only; the others know the nest that they were made with.
+    # A Sequential has only a list of tensors; other models know the structure that they were built with.
     structure = tensors[0] if isinstance(source, keras.Sequential) else _plain(source.input)
     paths = keras.tree.flatten_with_path(structure)
     keys = [_key(path) if isinstance(structure, dict) else tensor.name.partition(":")[0] for path, tensor in paths]
@@ -87,18 +87,18 @@ def describe(model):
         ModelInput(key, name, tensor.shape[0], tuple(tensor.shape[1:]), _dtype_name(tensor.dtype))
         for key, name, (_, tensor) in zip(keys, _identifiers(keys), paths, strict=True)
     )
-    # Keras names an output after the layer that makes it; only Sequential does not say so itself.
+    # Keras names an output after its layer; Sequential alone has no `output_names`.
     output_keys = (source.layers[-1].name,) if isinstance(source, keras.Sequential) else getattr(source, "output_names", None)
     return ModelSignature(inputs, structure, tuple(output_keys) if output_keys else None)
 
 
 def _from_build_config(model):
-    # A subclassed model says only which shapes it was built with; its dtype is its policy's.
+    # A subclassed model only knows the shapes that it was built with; its dtype is that of its policy.
     config = model.get_build_config() or {}
     shapes = config.get("input_shape", config.get("shapes_dict"))
     if shapes is None:
         raise ModelError(
-            f"The subclassed model '{model.name}' does not say which shapes it takes.",
+            f"The input shapes of the subclassed model '{model.name}' are unknown.",
             "a model whose `build` or first call recorded its input shape",
             "call it once on a batch of data",
         )
@@ -126,7 +126,7 @@ def _shapes_as_leaves(shapes):
 
 
 def _plain(structure):
-    # Keras and tf_keras wrap lists and dicts for tracking; the nest is all that is wanted.
+    # Keras and tf_keras wrap lists and dicts for tracking; plain ones are enough here.
     if isinstance(structure, dict):
         return {key: _plain(value) for key, value in structure.items()}
     if isinstance(structure, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writes files completely or not at all."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ import tempfile
 
 from tfdistill.errors import ConfigurationError
 
-# A file is written inside a folder of this name, which lies beside its destination.
+# A file is written inside a folder with this prefix, next to its destination.
 PREFIX = ".tfdistill-"
 _LOCK = ".tfdistill.lock"
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
@@ -19,24 +19,24 @@ _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR:
 
 @contextlib.contextmanager
 def write_whole(path, follow_links=True):
-    """Gives a temporary path near `path` and renames it into place when the block ends without an error.
+    """Yields a temporary path and renames the file to `path` when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part; a block that raises leaves the old file alone and nothing else behind. The content is
-    on disk when the block ends. A new file gets the permissions that `open` would give it; an existing one keeps its own, and its owner where the
-    system allows that. A symbolic link stays: the file that it leads to is replaced. Other hard links of an existing file keep the old content.
+    A reader sees the old file or the new one, never a part of it. If the block raises, the old file stays and nothing else is left. The content is on disk
+    when the block ends. A new file gets the permissions that `open` would give it; an existing file keeps its permissions, and its owner if the system
+    allows it. A symbolic link stays, and the file that it points to is replaced. Other hard links of an existing file keep the old content.
 
-    The temporary file lies in a folder `.tfdistill-????????` beside the destination, which its writer holds locked. One that a killed process left
-    behind is removed by the next call that writes into the same folder.
+    The temporary file is in a folder `.tfdistill-????????` next to the destination, which its writer keeps locked. If a killed process leaves such a folder
+    behind, the next call that writes into the same folder removes it.
 
     Args:
-        path: The file to write. Its folder is made if it is missing.
-        follow_links: Whether a symbolic link is followed; if not it is refused.
+        path: The file to write. Its folder is created if missing.
+        follow_links: Whether to follow a symbolic link. If not, a link raises.
 
     Yields:
         `pathlib.Path` of the temporary file, with the same suffix as `path` (some writers choose their format by it).
 
     Raises:
-        ConfigurationError: if the folder cannot be written, or `path` is a folder, a named pipe, a device, a read-only file or no legal name.
+        ConfigurationError: if the folder cannot be written, or if `path` is a folder, a named pipe, a device, a read-only file or an invalid name.
 
     Example:
         >>> with write_whole("result.txt") as temporary:
@@ -56,12 +56,12 @@ def write_whole(path, follow_links=True):
 
 @contextlib.contextmanager
 def temporary_folder(parent=None):
-    """Gives a new folder that is removed when the block ends.
+    """Yields a new folder that is removed when the block ends.
 
-    Only its maker can look into it. If the process is killed, the next call with the same parent removes it.
+    Only the user of this process can read it. If the process is killed, the next call with the same parent removes the folder.
 
     Args:
-        parent: Folder to make it in. Defaults to the system's for temporary files.
+        parent: Folder to create it in; None is the system's folder for temporary files.
 
     Yields:
         `pathlib.Path` of the folder.
@@ -83,10 +83,10 @@ def temporary_folder(parent=None):
 
 
 def clear_leftovers(folder):
-    """Removes what `write_whole` and `temporary_folder` of processes that were killed left in a folder; what a living process has stays."""
+    """Removes the folders that `write_whole` and `temporary_folder` of killed processes left behind; those of running processes stay."""
     try:
         import fcntl
-    except ImportError:  # Windows: nothing tells a dead writer from a living one
+    except ImportError:  # Windows, where a killed writer cannot be told from a running one
         return
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
@@ -96,12 +96,12 @@ def clear_leftovers(folder):
 
 
 def is_temporary(name):
-    """Whether a name is that of a folder in which `write_whole` writes, or `temporary_folder` gave."""
+    """Whether a name is that of a folder of `write_whole` or `temporary_folder`."""
     return re.fullmatch(re.escape(PREFIX) + "[a-z0-9_]{8}", name) is not None
 
 
 def open_regular(path, flags=os.O_RDONLY):
-    """Opens a regular file and nothing else: no symbolic link is followed, and a named pipe does not block.
+    """Opens a regular file and nothing else: symbolic links are not followed, and a named pipe does not block.
 
     Args:
         path: The file.
@@ -128,13 +128,13 @@ def open_regular(path, flags=os.O_RDONLY):
 
 
 def writable_folder(path):
-    """Makes the folder `path` if it is missing and proves that a file can be written there.
+    """Creates the folder `path` if it is missing and checks that files can be written there.
 
     Returns:
         `pathlib.Path` of the folder.
 
     Raises:
-        ConfigurationError: if it cannot be made or written, with the operating system's reason.
+        ConfigurationError: if it cannot be created or written, with the operating system's reason.
     """
     path = pathlib.Path(path)
     try:
@@ -151,7 +151,7 @@ def writable_folder(path):
 
 
 def _target(path, follow_links):
-    """The path that is replaced: `path` itself, or what it links to. Refuses what cannot be replaced by a file."""
+    """Returns the path to replace: `path` or the file that it links to. Raises if it cannot be replaced by a file."""
     try:
         target = pathlib.Path(os.path.realpath(path)) if follow_links else path
         found = target.lstat().st_mode
@@ -178,7 +178,7 @@ def _target(path, follow_links):
 
 
 def _lock(folder):
-    """Locks a new folder; returns the descriptor that holds it, or None if another process has just removed it as a leftover."""
+    """Locks a new folder; returns the descriptor of the lock, or None if another process has just removed the folder as a leftover."""
     path = folder / _LOCK
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -194,25 +194,25 @@ def _lock(folder):
         return descriptor
     except FileNotFoundError:
         pass
-    except OSError:  # a file system without locks: there leftovers are not recognized, and stay
+    except OSError:  # a file system without locks, where leftovers are not recognized and stay
         return descriptor
     os.close(descriptor)
     return None
 
 
 def _clear(folder, fcntl):
-    """Removes a folder of `temporary_folder` that nobody holds."""
+    """Removes a folder of `temporary_folder` that is not locked."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         return
     try:
         descriptor = open_regular(folder / _LOCK, os.O_RDWR)
     except FileNotFoundError:
-        folder.rmdir()  # killed before it was locked, or about to be: its maker makes another
+        folder.rmdir()  # not locked yet: its writer was killed, or will create another folder
         return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The lock file goes last: without it a folder that holds something is never removed.
+        # The lock file goes last: a folder with files but without a lock file is never removed.
         for inside in folder.iterdir():
             if inside.name != _LOCK:
                 shutil.rmtree(inside) if inside.is_dir() and not inside.is_symlink() else inside.unlink()
@@ -222,7 +222,7 @@ def _clear(folder, fcntl):
 
 
 def _into_place(temporary, target, mode):
-    """Renames a finished file to its destination, with the permissions that it shall have, and has both written to disk."""
+    """Sets the permissions of a finished file, renames it to its destination, and flushes both to disk."""
     with contextlib.suppress(FileNotFoundError):
         old = target.lstat()
         mode = stat.S_IMODE(old.st_mode)
@@ -237,7 +237,7 @@ def _into_place(temporary, target, mode):
         raise ConfigurationError(
             f"'{target}' cannot be replaced: {error.strerror or error}.", "a file that may be replaced", "write to another file"
         ) from error
-    with contextlib.suppress(OSError):  # not every system can open a folder, nor every file system write it to disk
+    with contextlib.suppress(OSError):  # some systems cannot open a folder, and some file systems cannot flush it
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -246,7 +246,7 @@ def _into_place(temporary, target, mode):
 
 
 def _take_owner(temporary, old):
-    """Gives a file the owner and group of the one that it replaces; returns whether both are so."""
+    """Gives a file the owner and group of the one that it replaces; returns whether it has both."""
     if not hasattr(os, "chown"):
         return True
     for owner in ((old.st_uid, -1), (-1, old.st_gid)):
@@ -257,7 +257,7 @@ def _take_owner(temporary, old):
 
 
 def _name_for_writers(target):
-    """The name of the temporary file: the destination's own, unless it has bytes that are not UTF-8, which writers in C++ refuse."""
+    """Returns the name of the temporary file: that of the destination, unless it has bytes that are not UTF-8, which C++ code rejects."""
     if target.name != _LOCK and not re.search("[\udc80-\udcff]", target.name):
         return target.name
     return "file" + ("" if re.search("[\udc80-\udcff]", target.suffix) else target.suffix)

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported at their first use."""
+"""Imports the public names of a package at their first use."""
 
 import importlib
 import sys
@@ -7,9 +7,9 @@ from tfdistill.public import ROOMS, homes, module_of
 
 
 def lazily(package):
-    """Makes what a room needs to load its public names lazily: those that `tfdistill.public` lists for it.
+    """Makes the functions with which a room loads its public names lazily, those that `tfdistill.public` lists for it.
 
-    No module directly in the room may be called like a public name of it: importing the module would put it in the name's place.
+    No module directly in the room may have the name of a public name: importing the module would replace the public name.
 
     Args:
         package: The package's `__name__`, such as `"tfdistill.losses"`.
@@ -32,7 +32,7 @@ def lazily(package):
 
 
 def missing(package, name):
-    """Returns the AttributeError for a name that a package has not; it says where a public name of that kind is."""
+    """Returns the AttributeError for a name that a package lacks; it names the place of a public name that is called so."""
     elsewhere = [] if name.startswith("_") else homes(name)
     hint = f". Did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
     return AttributeError(f"module {package!r} has no attribute {name!r}{hint}", name=name, obj=sys.modules[package])

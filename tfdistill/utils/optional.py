@@ -1,10 +1,10 @@
-"""Import an optional package at its first use, or name the extra that brings it."""
+"""Imports optional packages at their first use, or names the extra that installs them."""
 
 import importlib
 
 from tfdistill.errors import MissingPackageError
 
-# Import name -> extra of setup.py. Packages that are always installed are not listed.
+# Import name -> extra of setup.py that installs the package.
 EXTRAS = {
     "tensorly": "lowrank",
     "optuna": "search",
@@ -17,23 +17,23 @@ EXTRAS = {
 
 
 def require(module, why):
-    """Imports `module`, or raises an error that says how to install it.
+    """Imports an optional module.
 
     Args:
         module: Dotted import name, for example `"matplotlib.pyplot"`.
-        why: What it is needed for, as the end of the sentence "... is needed to ...".
+        why: Its purpose, as the end of the sentence "It is needed to ...".
 
     Returns:
         The module.
 
     Raises:
-        MissingPackageError: if it is not installed; the message names the extra.
+        MissingPackageError: if it is not installed; the message has the command that installs it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = module.partition(".")[0]
-        # A package that is there but itself lacks something is another fault: do not hide it.
+        # An installed package that lacks one of its own dependencies is another fault, which is not hidden.
         if error.name is None or error.name.partition(".")[0] != package:
             raise
         extra = EXTRAS.get(package)

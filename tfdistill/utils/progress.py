@@ -1,4 +1,4 @@
-"""One progress bar for the whole library: drawn on a terminal only, and only for work that takes over two seconds."""
+"""The progress bar of the library. It is drawn on terminals only, and only for work that takes over two seconds."""
 
 import contextlib
 import sys
@@ -11,13 +11,16 @@ PATIENCE_SECONDS = 2.0
 
 @contextlib.contextmanager
 def progress(description, total=None):
-    """Gives a function `advance(n=1)` that moves a progress bar.
+    """Shows a progress bar during the block.
 
     Args:
-        description: What is being done, in a few words.
-        total: Number of steps, or None where it is unknown.
+        description: Text of the bar, a few words.
+        total: Number of steps; None if unknown.
+
+    Yields:
+        Function `advance(n=1)` that moves the bar by `n` steps.
     """
-    # Standard error, so that output that another program reads stays clean.
+    # On standard error, so that standard output can be read by other programs.
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -46,7 +49,7 @@ def progress(description, total=None):
 
 
 def track(items, description, total=None):
-    """Iterates over `items` under a progress bar."""
+    """Yields the `items` and shows a progress bar."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)
     with progress(description, total) as advance:

@@ -1,4 +1,4 @@
-"""A Keras model becomes the bytes of a .tflite file."""
+"""Converts a Keras model to the bytes of a .tflite file."""
 
 import contextlib
 import functools
@@ -6,12 +6,11 @@ import itertools
 import pathlib
 import re
 
-import numpy as np
-
 from tfdistill.bridge.wrappers.quantization import as_in_the_file
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
 from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import captured_output
+from tfdistill.runtime.tensors import pad_batch
 from tfdistill.tflite.convert.variants import VARIANTS
 from tfdistill.tflite.inspection.census import census
 from tfdistill.utils.files import temporary_folder
@@ -24,8 +23,8 @@ _INTEGER_OPERATIONS = {"int8": "TFLITE_BUILTINS_INT8", "int16x8": "EXPERIMENTAL_
 def convert(model, signature, variant, io, samples=None, batch_size=1, allow_flex=False):
     """Converts a model.
 
-    The model is traced with its batch fixed, saved with the variables that the trace uses, and converted from there: a free batch makes the
-    converter write shape arithmetic that accelerators refuse, and converting a bare function can lose the weights.
+    The model is traced with a fixed batch and saved as a SavedModel with the variables of the trace, which is converted. With a free batch the converter
+    would write shape arithmetic that accelerators do not support; the conversion of a bare function can lose the weights.
 
     Args:
         model: A built Keras model.
@@ -33,17 +32,17 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
         variant: A `Variant`.
         io: Type of float inputs and outputs, one of `variant.io`.
         samples: Calibration `Samples`, or None.
-        batch_size: The batch of the file; None leaves it free.
-        allow_flex: Whether operations that only full TensorFlow has may stay in.
+        batch_size: Batch size of the file; None leaves it free.
+        allow_flex: Whether operations that need the TensorFlow runtime are allowed.
 
     Returns:
-        The file's bytes.
+        The bytes of the file.
 
     Raises:
         ConfigurationError: if the model was built for another batch, or trained for another variant.
-        DataError: if calibration is needed and there is none.
-        ModelError: if the model's shapes cannot be fixed, or it holds what cannot be calibrated.
-        ExportError: if the converter fails, with what it said.
+        DataError: if calibration data is needed and missing.
+        ModelError: if the model's shapes cannot be fixed, or if it has a layer that cannot be calibrated.
+        ExportError: if the converter fails, with its output.
     """
     import tensorflow as tf
 
@@ -56,7 +55,7 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
             trained = _holds(definition, "FakeQuantWithMinMax")
             _check_fits(model, variant, samples, definition, trained)
             module = tf.Module()
-            module.variables_of_graph = list(concrete.graph.variables)  # without these the file would have no weights
+            module.variables_of_graph = list(concrete.graph.variables)  # the SavedModel needs them, or the file has no weights
             with temporary_folder() as folder, _calibration_bar(samples, batch_size) as feed:
                 tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete})
                 convert_with = functools.partial(_convert, str(folder), variant, io, allow_flex=allow_flex)
@@ -65,7 +64,7 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
                 return convert_with(feed)
     except TfdistillError:
         raise
-    except Exception as error:  # the converter raises whatever its C++ gave it; all of it is the same failure to the caller
+    except Exception as error:  # the exception class depends on the converter's native code
         raise _failure(model, variant, error, captured.last() if captured else "") from error
 
 
@@ -82,8 +81,8 @@ def _convert(folder, variant, io, feed, allow_flex):
     if variant.integer_only:
         converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io)
         if feed is not None:
-            # Without calibration the converter refuses the integer-only set even for a model with trained ranges; the census then proves
-            # that the file is integer all the same.
+            # Without calibration the converter rejects the integer-only set even if all ranges are trained. The census checks afterwards that the file
+            # is integer.
             converter.representative_dataset = feed
             converter.target_spec.supported_ops = [tensorflow_lite.operation_set(_INTEGER_OPERATIONS[variant.name])]
     if allow_flex:
@@ -92,30 +91,30 @@ def _convert(folder, variant, io, feed, allow_flex):
 
 
 def _without_calibration(convert_with, folder, io):
-    """Converts a model with trained ranges by these alone; returns None unless that makes every tensor integer.
+    """Converts a model with its trained ranges only; returns None if the file then has float tensors.
 
-    The calibrator measures what has a trained range as well; where its range is another one it leaves both, and a float tensor between them.
+    The calibrator also measures tensors that have a trained range. Where its range differs, it keeps both and puts a float tensor between them.
     """
     try:
         content = convert_with(None)
-    except Exception:  # of a layer without ranges; with calibration the converter says so, or it works
+    except Exception:  # a layer has no ranges; the conversion with calibration succeeds or reports the error
         return None
     path = pathlib.Path(folder) / "trained.tflite"
     path.write_bytes(content)
     return None if census(path, trusted=True).stray_floats(float_io=io == "float32") else content
 
 
-def _failure(model, variant, error, said):
-    """Puts the operations that TFLite lacks first: in the converter's own words they come after a page of locations."""
-    words = str(error).strip() or type(error).__name__
-    lacking = {kind: names.strip() for kind, names in re.findall(r"^(TF Select|Custom) ops: (.+)$", words, flags=re.MULTILINE)}
-    reason = f"TFLite lacks {', '.join(lacking.values())}." if lacking else words.splitlines()[0][:500]
+def _failure(model, variant, error, log):
+    """Makes the error of a failed conversion. Its first line names the operations that TFLite lacks, which the converter lists after a page of locations."""
+    text = str(error).strip() or type(error).__name__
+    lacking = {kind: names.strip() for kind, names in re.findall(r"^(TF Select|Custom) ops: (.+)$", text, flags=re.MULTILINE)}
+    reason = f"TFLite lacks {', '.join(lacking.values())}." if lacking else text.splitlines()[0][:500]
     fix = "replace the layers that these come from"
     if "TF Select" in lacking:
-        fix += ", or export with allow_flex=True, for a runtime that has TensorFlow's operations"
-    said = f"\nThe converter said:\n{said}" if said else ""
+        fix += ", or export with allow_flex=True, for an interpreter that has TensorFlow's operations"
+    log = f"\nThe converter said:\n{log}" if log else ""
     return ExportError(
-        f"The model '{model.name}' could not be converted to {variant.name}: {reason}{said}",
+        f"The model '{model.name}' could not be converted to {variant.name}: {reason}{log}",
         "a model of operations that TFLite has",
         fix if lacking else None,
     )
@@ -153,7 +152,7 @@ def _holds(definition, *operations):
 
 
 def _check_fits(model, variant, samples, definition, trained):
-    """Refuses what the converter would crash on, or turn into something else than what was asked for."""
+    """Raises for models that would crash the converter, or whose file would not be of the requested variant."""
     if trained and not variant.takes_trained_ranges:
         takers = ", ".join(other.name for other in VARIANTS.values() if other.takes_trained_ranges)
         raise ConfigurationError(
@@ -170,7 +169,7 @@ def _check_fits(model, variant, samples, definition, trained):
             "export_tflite(..., calibration=samples)",
         )
     functions = definition.library.function
-    # tf_keras marks its recurrent layers, and the converter fuses the LSTM into one operation; any other loop crashes its calibrator.
+    # tf_keras marks its recurrent layers, and the converter fuses a marked LSTM into one operation. Any other loop crashes the calibrator.
     marks = {function.attr["api_implements"].s.partition(b"_")[0] for function in functions if "api_implements" in function.attr}
     fused = marks == {b"lstm"}
     if samples is not None and not fused and _holds(definition, "While", "StatelessWhile"):
@@ -183,7 +182,7 @@ def _check_fits(model, variant, samples, definition, trained):
 
 @contextlib.contextmanager
 def _calibration_bar(samples, batch_size):
-    """Gives the representative dataset of `samples` as the function that the converter calls, under a progress bar."""
+    """Yields the function that the converter calls for its representative dataset, under a progress bar; None without samples."""
     if samples is None:
         yield None
         return
@@ -192,8 +191,8 @@ def _calibration_bar(samples, batch_size):
 
         def feed():
             for batch in samples.batches(size):
-                short = size - len(next(iter(batch.values())))
-                yield {name: np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) if short else a for name, a in batch.items()}
-                advance(size - short)
+                count = len(next(iter(batch.values())))
+                yield pad_batch(batch, size) if count < size else batch
+                advance(count)
 
         yield feed

@@ -7,6 +7,7 @@ import numpy as np
 from tfdistill import tasks
 from tfdistill.errors import DataError, VerificationError
 from tfdistill.records import Record
+from tfdistill.runtime.tensors import is_finite
 from tfdistill.tflite.convert.variants import DECIDED_MARGIN
 from tfdistill.tflite.verification.paired import accuracy_drop_interval, mean_interval
 from tfdistill.tflite.verification.ranges import stretching_samples
@@ -151,9 +152,9 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
     expected, actual = np.asarray(expected), np.asarray(actual)
     integers = expected.dtype.kind in "biu" and task != "regression"
     expected, actual = expected.astype(np.float64), actual.astype(np.float64)
-    if not np.isfinite(expected).all():
+    if not is_finite(expected):
         raise DataError(f"The Keras model's output '{name}' is NaN or infinite.", "finite outputs on the verification data")
-    if not np.isfinite(actual).all():
+    if not is_finite(actual):
         raise VerificationError(f"The file's output '{name}' is NaN or infinite where Keras's is finite.", "finite outputs")
     difference = np.abs(expected - actual)
     by_sample = difference.reshape(len(difference), -1)

@@ -1,4 +1,4 @@
-"""What a file loses against its Keras model on the same labelled samples, with a 95 % interval."""
+"""95 % intervals of what a file loses against its Keras model on the same labelled samples."""
 
 import math
 
@@ -10,18 +10,19 @@ _NORMAL_QUANTILE = 1.959963984540054
 
 
 def accuracy_drop_interval(keras_right, file_right):
-    """Interval of the drop in accuracy from the Keras model to the file, from samples that both answered.
+    """Computes the interval of the drop in accuracy from the Keras model to the file, paired on the same samples.
 
-    One decision a sample: only the discordant samples, on which exactly one of the two is right, say which is better. Under the hypothesis of no difference they fall to either side like a
-    fair coin (McNemar 1947); the interval is the exact one of Clopper and Pearson (1934) for that coin, times the share of discordant samples. It excludes 0 exactly where McNemar's exact
-    test rejects at 5 %. Several decisions a sample (labels, pixels, steps) are not independent: there the sample is the unit, and the interval is `mean_interval`'s of its drop.
+    With one decision per sample, only the discordant samples, for which exactly one of the two is right, tell which is better. If there is no difference,
+    each falls to either side with probability 1/2 (McNemar 1947). The interval is the exact one of Clopper and Pearson (1934) for that probability, times
+    the share of discordant samples; it excludes 0 exactly if McNemar's exact test rejects at 5 %. Several decisions per sample (labels, pixels, steps) are
+    not independent. Then the sample is the unit, and the interval is `mean_interval` of the drop per sample.
 
     Args:
         keras_right: Booleans (samples, ...), whether the Keras model is right.
         file_right: The same for the file.
 
     Returns:
-        Lowest and highest drop (-1 to 1), positive where the file is worse.
+        Lower and upper end (-1 to 1); positive if the file is worse.
     """
     keras_right, file_right = (np.asarray(a, bool).reshape(len(a), -1) for a in (keras_right, file_right))
     if keras_right.shape[1] > 1:
@@ -35,7 +36,7 @@ def accuracy_drop_interval(keras_right, file_right):
 
 
 def proportion_interval(successes, trials):
-    """Exact two-sided interval of a proportion at `CONFIDENCE` (Clopper and Pearson 1934)."""
+    """Computes the exact two-sided interval of a proportion at `CONFIDENCE` (Clopper and Pearson 1934)."""
     tail = (1 - CONFIDENCE) / 2
     low = 0.0 if successes == 0 else _bisect(lambda p: _tail(successes, trials, p) < tail)
     high = 1.0 if successes == trials else 1.0 - _bisect(lambda p: _tail(trials - successes, trials, p) < tail)
@@ -43,7 +44,7 @@ def proportion_interval(successes, trials):
 
 
 def mean_interval(values):
-    """Interval of the mean of `values` at `CONFIDENCE`, by the normal approximation; the mean itself, twice, for one value."""
+    """Computes the interval of the mean at `CONFIDENCE` by the normal approximation; for a single value both ends are that value."""
     values = np.asarray(values, np.float64)
     mean = float(values.mean())
     half = _NORMAL_QUANTILE * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""What a file's integer steps can tell apart: samples that stretch a range, and input features that fall into a few steps."""
+"""Finds samples that stretch a quantization range, and input features that the quantization steps are too coarse for."""
 
 import warnings
 
@@ -6,29 +6,29 @@ import numpy as np
 
 from tfdistill import tasks
 
-# Fewer samples than this do not tell which of them is unusual.
+# With fewer samples it is unknown which of them is unusual.
 _FEW = 16
-# Samples are extreme when, without them, all others fit into this part of the range; at most this share of the samples can be.
+# Samples are extreme if the range is at least `STRETCH` times that of all others. At most this share of the samples can be extreme.
 STRETCH = 5.0
 MOST_EXTREME = 0.05
-# A feature that falls into fewer steps than this is coarse.
+# A feature is coarse if its range is fewer steps than this.
 FEW_STEPS = 8
-# Coarse features matter when rounding them costs the Keras model more than this share of an output's variation, or of its decisions.
+# Coarse features are reported if rounding them changes more than this share of an output's variation or decisions in the Keras model.
 COARSE_LOSS = 0.05
 _SHOWN = 8
 
 
 def stretching_samples(low, high):
-    """Finds the few samples without which a quantized range would be at most a fifth as wide.
+    """Finds the few samples without which a quantization range would be at most a fifth as wide.
 
-    A range is from the smallest to the largest value and always includes 0, as TFLite's do.
+    A range reaches from the smallest to the largest value and includes 0, as in TFLite.
 
     Args:
         low: Smallest value of each sample, (samples,).
         high: Largest value of each sample, (samples,).
 
     Returns:
-        Array of positions, the most extreme first; empty if no 5 % of the samples (at least one) stretch it so far.
+        Array of positions, the most extreme first. At most 5 % of the samples (but at least one) can be extreme; empty if there are none.
 
     Example:
         >>> values = np.r_[np.linspace(-1, 1, 40), 900.0]
@@ -53,14 +53,14 @@ def _width(low, high):
 
 
 def extreme_calibration(samples, signature):
-    """Says which calibration samples take most of the integer range of an input for themselves.
+    """Describes the calibration samples that stretch the integer range of an input.
 
     Args:
         samples: Calibration `Samples`.
         signature: The model's `ModelSignature`.
 
     Returns:
-        Dict of input name to a sentence, for each input that has such samples.
+        Dict of input name -> sentence, for each input that has such samples.
     """
     notes = {}
     for i in signature.inputs:
@@ -83,19 +83,19 @@ def extreme_calibration(samples, signature):
 
 
 def coarse_inputs(steps, reference, expected, samples, signature, outputs, known=()):
-    """Says which input features the file's own steps are too coarse for.
+    """Describes the input features that the quantization steps of the file are too coarse for.
 
-    The Keras model is run on the inputs as the file rounds them, coarse features alone. Only what costs it decisions or variation is reported: a feature of few steps that the model hardly
-    uses is harmless.
+    The Keras model is run on inputs whose coarse features are rounded as in the file. Only features whose rounding changes its decisions or outputs are
+    reported: a feature of few steps that the model hardly uses is harmless.
 
     Args:
-        steps: What `input_steps` found.
+        steps: Result of `input_steps`.
         reference: The model's `Reference`.
-        expected: What it returns for `samples`.
+        expected: Its outputs for `samples`.
         samples: `Samples`.
         signature: The model's `ModelSignature`.
-        outputs: Dict of output name to `OutputComparison`.
-        known: Names of inputs whose steps are known to be coarse for another reason.
+        outputs: Dict of output name -> `OutputComparison`.
+        known: Names of inputs to leave out, because the reason of their coarse steps is reported already.
 
     Returns:
         List of sentences, one for each such input.
@@ -129,7 +129,7 @@ def coarse_inputs(steps, reference, expected, samples, signature, outputs, known
 
 
 def _ordinary_spread(array):
-    """Returns the range of each feature over the samples that do not stretch it."""
+    """Returns the range of each feature over the samples that are not extreme."""
     by_sample = array.reshape(len(array), -1, array.shape[-1])
     low, high = by_sample.min(1), by_sample.max(1)
     spread = np.empty(array.shape[-1])
@@ -145,7 +145,7 @@ def _width_of_features(array):
 
 
 def _loss(expected, rounded, outputs):
-    """Returns the largest share of an index's variation, or of an output's decisions, that differs between two outputs of the Keras model."""
+    """Returns the largest share of an index's variation, or of an output's decisions, by which two outputs of the Keras model differ."""
     lost = 0.0
     for name, output in outputs.items():
         before, after = expected[name], rounded[name]
@@ -164,6 +164,6 @@ def _listed(numbers):
 
 
 def warn(notes):
-    """Raises a `UserWarning` for each note, at the line that called the public function."""
+    """Issues a `UserWarning` for each note, at the line that called the public function."""
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""What the Keras model itself answers, batch by batch, as the file is run."""
+"""Runs the Keras model batch by batch, in the way that the file is run."""
 
 import keras
 import numpy as np
@@ -7,17 +7,18 @@ from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.states import reset_states, stateful_layers
 from tfdistill.errors import DataError
 from tfdistill.graph.functional import last_activations
+from tfdistill.runtime.tensors import pad_batch
 
 _BATCH = 128
 
 
 class Reference:
-    """A Keras model that answers on named NumPy arrays as a freshly opened file does: from its initial state, which it carries on from batch to batch if it keeps one.
+    """Runs a Keras model on named NumPy arrays, as a newly opened file runs: from its initial state, which is carried from batch to batch.
 
     Args:
         model: A built Keras model.
         signature: Its `ModelSignature`.
-        file_batch: Batch of the file. States, and outputs without a batch axis, depend on how the samples are batched, so such a model runs on the file's own batches.
+        file_batch: Batch size of the file. States, and outputs without a batch axis, depend on the batches, so such a model runs on batches of this size.
     """
 
     def __init__(self, model, signature, file_batch):
@@ -32,10 +33,10 @@ class Reference:
             inputs: Dict of input name -> array (samples, ...).
 
         Returns:
-            Dict of output name -> array (samples, ...); for an output whose first axis is not the batch, (runs, *its shape).
+            Dict of output name -> array (samples, ...), or (runs, *its shape) for an output whose first axis is not the batch.
 
         Raises:
-            DataError: if an output's shape changes from run to run.
+            DataError: if the shape of an output changes from run to run.
         """
         fixed = self.signature.inputs[0].batch
         count = len(next(iter(inputs.values())))
@@ -46,10 +47,10 @@ class Reference:
         return self._run(inputs, count, batch)
 
     def _is_batched(self, inputs, size):
-        """Whether every output has one row for each sample: seen at two sizes, as a constant may have as many rows as there are samples."""
+        """Whether every output has one row per sample. Two batch sizes are tried, because a constant may have as many rows as one of them."""
         sizes = {size, 2 if size != 2 else 3}
         for size in sizes:
-            outputs = self._answer({name: np.resize(array, (size, *array.shape[1:])) for name, array in inputs.items()})
+            outputs = self._predict({name: np.resize(array, (size, *array.shape[1:])) for name, array in inputs.items()})
             if any(array.shape[:1] != (size,) for array in outputs.values()):
                 return False
         return True
@@ -59,11 +60,11 @@ class Reference:
         for start in range(0, count, batch):
             part = {name: array[start : start + batch] for name, array in inputs.items()}
             size = len(next(iter(part.values())))
-            # The last batch may be short only where any batch will do.
+            # A short last batch is padded, unless the model takes any batch.
             short = batch - size if not self.batched or self.signature.inputs[0].batch else 0
             if short:
-                part = {name: np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) for name, a in part.items()}
-            for name, array in self._answer(part).items():
+                part = pad_batch(part, batch)
+            for name, array in self._predict(part).items():
                 parts.setdefault(name, []).append(array[:size] if array.shape[:1] == (size + short,) else array[None])
         for name, arrays in parts.items():
             shapes = sorted({array.shape[1:] for array in arrays})
@@ -73,20 +74,20 @@ class Reference:
                 )
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
-    def _answer(self, batch):
+    def _predict(self, batch):
         outputs = self.model(self.signature.pack(batch), training=False)
         return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in self.signature.name_outputs(outputs).items()}
 
 
 def training_hints(model, names):
-    """Says how each output was trained, as far as the model shows it.
+    """Returns how each output was trained, as far as the model shows it.
 
     Args:
         model: A Keras model.
         names: Names of its outputs, in flattened order.
 
     Returns:
-        Dict of output name to a dict with the loss it was compiled with and its last activation, either None.
+        Dict of output name -> dict with `loss`, the compiled loss, and `last_activation`, each None if unknown.
     """
     activations = last_activations(model.legacy if isinstance(model, AdoptedModel) else model)
     activations = activations if len(activations) == len(names) else [None] * len(names)
@@ -106,22 +107,25 @@ def _losses(loss, names, keras_names):
 
 
 def by_output(what, given, names):
-    """Returns a dict of output name to what was given for it, from one for all, a list, or a dict by name.
+    """Assigns labels or tasks to outputs.
 
     Args:
-        what: What it is, for errors.
-        given: The labels.
+        what: Name of the values in errors, such as `"labels"`.
+        given: The values: a dict by output name, a list with one for each output, a single one for a single output, or None.
         names: Names of the outputs.
 
+    Returns:
+        Dict of output name -> value, empty for None.
+
     Raises:
-        DataError: if there are not as many as outputs, or names that the model has not.
+        DataError: if their number differs from that of the outputs, or if the model lacks a named output.
     """
     if given is None:
         return {}
     if isinstance(given, dict):
         unknown = sorted(set(given) - set(names))
         if unknown:
-            raise DataError(f"There are {what} for the outputs {unknown}, which the model has not.", f"some of {names}")
+            raise DataError(f"There are {what} for the outputs {unknown}, which the model does not have.", f"some of {names}")
         return given
     if isinstance(given, (list, tuple)):
         if len(given) != len(names):

@@ -1,4 +1,4 @@
-"""What a verified file has to meet, and what is only said."""
+"""The requirements of a verification, and the notes on what does not fail a file."""
 
 import dataclasses
 import math
@@ -7,15 +7,15 @@ from tfdistill.errors import VerificationError
 from tfdistill.tflite.convert.variants import DEFAULT_ACCURACY_DROP, Tolerances
 from tfdistill.tflite.verification.comparison import CONSTANT_R_SQUARED
 
-# With fewer decided samples than this share an agreement says little.
+# With a smaller share of decided samples the agreement of the classes means little.
 FEW_DECIDED = 0.05
-# A mean absolute error that grows by this factor is said even where it is small beside the labels' own variation.
+# A mean absolute error that grows by this factor is noted even if it is small compared with the variation of the labels.
 NOTABLE_RISE = 1.5
-# What int8 itself costs a good regression: a rise below this share of the best constant's error is not worth a word.
+# A rise of the error below this share of the best constant's error is the usual cost of int8 and not noted.
 NOTABLE_SHARE = 0.01
-# A file that follows the values but not their changes from sample to sample is of no use for a series with a trend.
+# Below this R-squared of the changes from sample to sample a file is useless for a series with a trend.
 FOLLOWED = 0.5
-# Whole numbers of a float32 file may differ where Keras's own scores tie.
+# Integers of a float32 file, such as an argmax, may differ where scores of Keras tie.
 _EQUAL_IN_FLOAT = 0.999
 _SCALE = "give values of different units outputs of their own, or scale them to one unit"
 _CALIBRATE = "calibrate on samples of the kind that the model will meet"
@@ -26,27 +26,27 @@ class _Fault:
     happened: str
     expected: str
     fix: str
-    limit: str | None  # the tolerance that decides; None for what fails whatever is set
+    limit: str | None  # the tolerance that decides; None for a fault that fails with any tolerances
 
 
 def require(record, limits):
-    """Raises if a record is beyond its limits.
+    """Checks a record against its limits.
 
     Args:
         record: `VerificationRecord`.
         limits: `Tolerances`.
 
     Raises:
-        VerificationError: names every output, index and limit that is not met; the record's notes follow.
+        VerificationError: if a limit is not met; the message names every such output, index and limit, followed by the record's notes.
     """
     if limits == Tolerances():
         return
     faults = [fault for name, output in record.outputs.items() for fault in _faults(name, output, record, limits)]
     if not faults:
         return
-    fixes, set_them = dict.fromkeys(f.fix for f in faults), dict.fromkeys(f.limit for f in faults if f.limit)
-    # What fails whatever is set is not fixed by another limit.
-    loosen = f", or set {' and '.join(set_them)} of the tolerances if this is good enough" if all(f.limit for f in faults) else ""
+    fixes, settings = dict.fromkeys(f.fix for f in faults), dict.fromkeys(f.limit for f in faults if f.limit)
+    # A fault without a limit cannot be fixed by another tolerance.
+    loosen = f", or set {' and '.join(settings)} of the tolerances if this is good enough" if all(f.limit for f in faults) else ""
     raise VerificationError(
         "\n".join([*(f.happened for f in faults), *(f"Noticed: {note}" for note in record.notes)]),
         "; ".join(dict.fromkeys(f.expected for f in faults)),
@@ -163,18 +163,18 @@ def _losses(where, output, record, limits):
 
 
 def remarks(name, output, count, limits):
-    """Says what does not fail a file but should be known.
+    """Describes what does not fail a file but is worth knowing.
 
     Args:
-        name: The output's name.
+        name: Name of the output.
         output: Its `OutputComparison`.
         count: Number of its decisions: samples times positions.
         limits: `Tolerances`.
 
     Returns:
-        Tuple of notes for the record, and of those among them that deserve a warning.
+        (notes, warned): the notes for the record, and those among them that are also warnings.
     """
-    notes, urgent = [], []
+    notes, warned = [], []
     if output.extreme_samples:
         notes.append(
             f"Samples {list(output.extreme_samples)} stretch the range of output '{name}' to at least five times that of all others."
@@ -186,7 +186,7 @@ def remarks(name, output, count, limits):
         )
         least = limits.min_argmax_agreement
         if output.task is not None and output.loss_interval is None and least is not None and output.argmax_agreement < least:
-            urgent.append(notes[-1])
+            warned.append(notes[-1])
     if output.lost_indices:
         notes.append(
             f"The file has output '{name}' constant at {_indices(output.lost_indices)}: there Keras varies by less than a twentieth of the output's unit."
@@ -197,7 +197,7 @@ def remarks(name, output, count, limits):
             "If the samples are a series, what it is to predict may be lost beside its trend: let the model predict differences."
         )
     if output.loss_interval is None:
-        return notes, urgent
+        return notes, warned
     low, high = output.loss_interval
     if output.accuracy is not None:
         drop = output.keras_accuracy - output.accuracy
@@ -209,5 +209,5 @@ def remarks(name, output, count, limits):
         notes.append(
             f"The mean absolute error of output '{name}' is {output.metric_value:.4g} where the Keras model has {output.keras_metric_value:.4g}."
         )
-        urgent.append(notes[-1])
-    return notes, urgent
+        warned.append(notes[-1])
+    return notes, warned
