@@ -34,10 +34,10 @@ def capture(number, path):
 
 def capture_and_fail(number, path):
     for turn in range(8):
-        with contextlib.suppress(ValueError), captured_output() as said:
+        with contextlib.suppress(ValueError), captured_output() as captured:
             os.write(1, b"secret before\n")
             raise ValueError(number, turn)
-        assert said.text == "secret before\n"
+        assert captured.text == "secret before\n"
 
 
 def open_again_and_again(number, path):
@@ -46,11 +46,11 @@ def open_again_and_again(number, path):
         assert opened.outputs
 
 
-def both(number, path):
+def capture_and_open(number, path):
     (capture if number % 2 else open_again_and_again)(number, path)
 
 
-SCENARIOS = {"capture": capture, "exception": capture_and_fail, "open": open_again_and_again, "both": both}
+SCENARIOS = {"capture": capture, "exception": capture_and_fail, "open": open_again_and_again, "both": capture_and_open}
 
 
 def print_and_warn(number, go, logger):

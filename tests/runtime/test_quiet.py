@@ -82,7 +82,7 @@ def test_closed_streams(how, path, tmp_path):
         "        except OSError:\n            found.append(None)\n"
         "    return found\n"
         "before = state()\n"
-        "with captured_output() as said:\n    ctypes.CDLL(None).puts(b'words')\n"
+        "with captured_output() as captured:\n    ctypes.CDLL(None).puts(b'words')\n"
         f"open_file({str(path)!r})\n"
         f"open_file({str(path)!r}, trusted=True)\n"
         "same = before == state()\n"
@@ -103,12 +103,12 @@ class Notebook(io.StringIO):
 def test_replaced_streams_are_left_alone(stream, path, monkeypatch):
     replaced = stream()
     monkeypatch.setattr(sys, "stdout", replaced)
-    with captured_output() as said:
+    with captured_output() as captured:
         print("to the notebook")
         os.write(1, b"native\n")
         open_file(path)
     assert sys.stdout is replaced
-    assert said.text == "native\n"
+    assert captured.text == "native\n"
     if replaced is not None:
         assert replaced.getvalue() == "to the notebook\n"
 
@@ -117,15 +117,15 @@ def test_replaced_streams_are_left_alone(stream, path, monkeypatch):
 def test_opening_warns_nobody_and_keeps_the_filters(engine, path):
     before = list(warnings.filters)
     seen = []
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as recorded:
         warnings.simplefilter("always")
         filters = list(warnings.filters)
         open_file(path, engine=engine, trusted=True)
         assert warnings.filters == filters
         thread = threading.Thread(target=lambda: seen.append(warnings.warn("mine", UserWarning, stacklevel=1)))
-        with captured_output() as said:
+        with captured_output() as captured:
             thread.start()
             thread.join()
-    assert [str(w.message) for w in heard] == ["mine"]
-    assert (said.text, seen) == ("", [None])
+    assert [str(w.message) for w in recorded] == ["mine"]
+    assert (captured.text, seen) == ("", [None])
     assert list(warnings.filters) == before

@@ -156,24 +156,24 @@ def test_captured_output_holds_native_python_and_warnings(capfd):
         ctypes.CDLL(None).puts(b"from C")
         os.write(2, b"raw bytes\n")
         warnings.warn("a warning", UserWarning, stacklevel=1)
-    said = capfd.readouterr()
-    assert (said.out, said.err) == ("", "")
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
     for words in ("from C", "raw bytes", "a warning"):
         assert words in captured.text
     assert captured.last(1) == "UserWarning: a warning"
 
 
 def test_captured_output_gives_the_descriptors_back_after_an_error(capfd):
-    said = []
+    blocks = []
 
     def fail():
         with captured_output() as captured:
-            said.append(captured)
+            blocks.append(captured)
             os.write(1, b"before\n")
             raise ValueError("inside")
 
     with pytest.raises(ValueError, match="inside"):
         fail()
     os.write(1, b"after\n")
-    assert said[0].text == "before\n"
+    assert blocks[0].text == "before\n"
     assert capfd.readouterr().out == "after\n"

@@ -36,7 +36,7 @@ def float_file(folder):
 
 @pytest.fixture(scope="module")
 def mixed_file(folder):
-    """A file converted as a careless script does it: int8 where the converter can, float where it cannot, and nobody told."""
+    """A file converted without the integer-only setting: int8 where the converter can, float where it cannot, without an error."""
 
     class Careless(tf.Module):
         kernel = tf.constant(np.random.default_rng(1).standard_normal((2, 4)).astype("float32"))

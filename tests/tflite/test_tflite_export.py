@@ -293,6 +293,6 @@ def test_converter_noise_stays_out_of_the_terminal(tmp_path, capfd):
     model, data = conv()
     capfd.readouterr()
     export_tflite(model, tmp_path / "m.tflite", "int8", calibration=data)
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert said.err == ""
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err == ""

@@ -17,14 +17,15 @@ def test_proportion_interval_is_clopper_and_pearsons(successes, trials):
     np.testing.assert_allclose(proportion_interval(successes, trials), (exact.low, exact.high), atol=1e-9)
 
 
-def answers(both, lost, won, neither):
-    keras = [True] * (both + lost) + [False] * (won + neither)
-    return np.array(keras), np.array([True] * both + [False] * lost + [True] * won + [False] * neither)
+def right_or_wrong(both_right, lost, won, both_wrong):
+    """Whether the Keras model and the file are right on each sample, with these counts."""
+    keras = [True] * (both_right + lost) + [False] * (won + both_wrong)
+    return np.array(keras), np.array([True] * both_right + [False] * lost + [True] * won + [False] * both_wrong)
 
 
 @pytest.mark.parametrize(("lost", "won"), [(0, 0), (5, 0), (6, 0), (10, 2), (10, 3), (30, 20), (40, 20), (0, 6), (100, 100)])
 def test_drop_interval_excludes_zero_where_mcnemars_exact_test_rejects(lost, won):
-    keras, file = answers(500, lost, won, 50)
+    keras, file = right_or_wrong(500, lost, won, 50)
     low, high = accuracy_drop_interval(keras, file)
     rejected = lost + won > 0 and stats.binomtest(lost, lost + won).pvalue < 0.05
     assert (low > 0 or high < 0) == rejected
@@ -121,12 +122,12 @@ def test_near_ties_are_said():
     scores = 0.33 + 0.01 * rng.random((200, 3))
     scores /= scores.sum(1, keepdims=True)
     output = compare(scores, scores[:, ::-1], task="multiclass")
-    notes, urgent = remarks("out", output, 200, VARIANTS["int8"].tolerances)
+    notes, warned = remarks("out", output, 200, VARIANTS["int8"].tolerances)
     assert output.decided == 0
-    assert urgent == [note for note in notes if "Keras decides clearly on 0 of 200" in note] != []
+    assert warned == [note for note in notes if "Keras decides clearly on 0 of 200" in note] != []
     labelled = compare(scores, scores, rng.integers(0, 3, 200), task="multiclass")
-    notes, urgent = remarks("out", labelled, 200, VARIANTS["int8"].tolerances)
-    assert urgent == []
+    notes, warned = remarks("out", labelled, 200, VARIANTS["int8"].tolerances)
+    assert warned == []
     assert notes
 
 

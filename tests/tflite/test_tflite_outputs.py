@@ -12,6 +12,21 @@ from tfdistill.tflite.verification.comparison import compare
 
 L, ops = keras.layers, keras.ops
 X = np.random.default_rng(0).standard_normal((40, 6)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Exports a model once for each key, with the seed that every test begins with: a new model of that key has the weights of the file."""
+    folder, paths = tmp_path_factory.mktemp("exported"), {}
+
+    def export(key, model):
+        if key not in paths:
+            paths[key] = export_tflite(model, folder / f"{len(paths)}.tflite").path
+        return paths[key]
+
+    return export
+
+
 IMAGES = np.random.default_rng(1).standard_normal((40, 5, 5, 2)).astype("float32")
 
 
@@ -48,10 +63,10 @@ def class_index():
     return keras.Model(x, ArgMax()(L.Dense(4)(x))), X
 
 
-WHOLE = [(build, variant) for build in (class_map, above_zero, class_index) for variant in ("float32", "int8")]
+INTEGERS = [(build, variant) for build in (class_map, above_zero, class_index) for variant in ("float32", "int8")]
 
 
-@pytest.mark.parametrize(("build", "variant"), [*WHOLE, (counts, "float32"), (counts, "dynamic_range")])
+@pytest.mark.parametrize(("build", "variant"), [*INTEGERS, (counts, "float32"), (counts, "dynamic_range")])
 def test_whole_numbers_are_compared_element_by_element(build, variant, tmp_path):
     model, x = build()
     true = np.asarray(model(x))
@@ -97,9 +112,10 @@ def autoencoder(compiled):
 
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_reconstruction_has_no_classes(compiled, labelled, tmp_path):
-    record = export_tflite(autoencoder(compiled), tmp_path / "m.tflite", verify_on=(X, X) if labelled else X)
-    (output,) = record.verification.outputs.values()
+def test_a_reconstruction_has_no_classes(compiled, labelled, exported):
+    model = autoencoder(compiled)
+    record = verify(exported("autoencoder", model), model, (X, X) if labelled else X)
+    (output,) = record.outputs.values()
     assert (output.task, output.argmax_agreement, output.accuracy) == ("regression", None, None)
     assert (output.metric == "mean_absolute_error") is labelled
 
@@ -129,10 +145,10 @@ TASKS = [
 
 
 @pytest.mark.parametrize(("units", "activation", "loss", "labels", "given", "task", "metric"), TASKS)
-def test_metric_of_the_task_against_keras(units, activation, loss, labels, given, task, metric, tmp_path):
+def test_metric_of_the_task_against_keras(units, activation, loss, labels, given, task, metric, exported):
     model = head(units, activation, loss)
-    record = export_tflite(model, tmp_path / "m.tflite", verify_on=(X, labels), task=given)
-    output = record.verification.outputs["out"]
+    record = verify(exported((units, activation), model), model, X, labels, task=given)
+    output = record.outputs["out"]
     assert (output.task, output.metric) == (task, metric)
     out, column = model(X).numpy(), labels.reshape(40, -1)
     threshold = 0.5 if activation == "sigmoid" else 0.0
@@ -149,6 +165,14 @@ def test_metric_of_the_task_against_keras(units, activation, loss, labels, given
         true = column if column.shape[1] > 1 else column[:, :1]
         lowest = min(1 - np.sum((true - out) ** 2, 0) / np.sum((true - true.mean(0)) ** 2, 0))
         assert (output.r_squared, output.keras_r_squared) == (pytest.approx(lowest, rel=1e-4), pytest.approx(lowest, rel=1e-4))
+
+
+def test_export_passes_the_task_on(tmp_path):
+    labels = SIX_DIMS.integers(0, 2, (40, 3))
+    record = export_tflite(head(3), tmp_path / "m.tflite", verify_on=(X, labels), task={"out": "multilabel"})
+    assert record.verification.outputs["out"].metric == "binary_accuracy"
+    with pytest.raises(ConfigurationError, match="task='classes' is unknown"):
+        export_tflite(head(3), tmp_path / "other.tflite", verify_on=(X, labels), task="classes")
 
 
 def test_segmentation_has_a_mean_iou(tmp_path):
@@ -174,9 +198,10 @@ BAD_TASKS = [
 
 
 @pytest.mark.parametrize(("task", "error", "match"), BAD_TASKS)
-def test_a_task_that_does_not_fit_is_refused(task, error, match, tmp_path):
+def test_a_task_that_does_not_fit_is_refused(task, error, match, exported):
+    model = head(3)
     with pytest.raises(error, match=match):
-        export_tflite(head(3), tmp_path / "m.tflite", verify_on=(X, np.zeros(40, int)), task=task)
+        verify(exported((3, None), model), model, X, np.zeros(40, int), task=task)
 
 
 def whole_batch_mean(x):
@@ -305,8 +330,8 @@ def test_stateful_models_are_exported_from_their_initial_state(build, tmp_path):
     assert record.max_abs_error < 1e-5
     for before, after in zip(left_over, states(model), strict=True):
         np.testing.assert_array_equal(before, after)
-    (answer,) = open_file(record.path).run(x[:1]).values()
-    np.testing.assert_allclose(answer, fresh, atol=1e-5)
+    (output,) = open_file(record.path).run(x[:1]).values()
+    np.testing.assert_allclose(output, fresh, atol=1e-5)
 
 
 def quantization_aware():

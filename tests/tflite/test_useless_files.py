@@ -44,9 +44,9 @@ def test_refused_by_name(build, labelled, match, tmp_path):
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_extreme_calibration_sample_is_named(labelled, tmp_path):
-    wanted = r"accuracy of 0\.1\d* where the Keras model has 0\.9\d*" if labelled else r"Keras's class on .* of 127 clearly decided"
+    expected = r"accuracy of 0\.1\d* where the Keras model has 0\.9\d*" if labelled else r"Keras's class on .* of 127 clearly decided"
     named = pytest.warns(UserWarning, match=r"Calibration sample 17 of input 'x' reaches from -33.* 0\.5 of the 255 steps")
-    with named, pytest.raises(VerificationError, match=wanted) as caught:
+    with named, pytest.raises(VerificationError, match=expected) as caught:
         export(useless.extreme_record(), tmp_path, labelled=labelled)
     assert "Noticed: Calibration sample 17" in str(caught.value)
     assert "too coarse" not in str(caught.value)
@@ -108,10 +108,10 @@ def representative(tmp_path):
 REMEDIES = [without_the_record, clipped, outputs_of_their_own, scaled_to_one_unit, inputs_of_their_own, normalized_before, representative]
 
 
-@pytest.mark.parametrize("mended", REMEDIES)
+@pytest.mark.parametrize("remedy", REMEDIES)
 @pytest.mark.filterwarnings("ignore:The mean absolute error")
-def test_remedy(mended, tmp_path):
-    built, arguments = mended(tmp_path)
+def test_remedy(remedy, tmp_path):
+    built, arguments = remedy(tmp_path)
     assert export(built, tmp_path, **arguments).verification is not None
 
 
@@ -123,8 +123,9 @@ def test_remedy_representative_samples(tmp_path):
 
 def test_series_that_lost_its_changes_is_said(tmp_path):
     with pytest.warns(UserWarning, match=r"mean absolute error of output 'next' is \d\.\d+ where the Keras model has [12]\."):
-        export(useless.trend(), tmp_path)
-    notes = export(useless.trend(), tmp_path, labelled=False).verification.notes
+        record = export(useless.trend(), tmp_path)
+    model, x, _ = useless.trend()
+    notes = verify(record.path, model, x, variant="int8").notes
     assert any("but not its changes from one sample to the next" in note for note in notes)
 
 
@@ -149,11 +150,11 @@ def test_remedy_of_a_trend(tmp_path):
 def test_limits_of_the_caller(tmp_path):
     """What is no better than a constant fails whatever limits are set; without any, everything is only measured."""
     loose = Tolerances(max_relative_mean_error=1.0)
+    record = export(useless.detector(), tmp_path, tolerances=Tolerances())
     with pytest.raises(VerificationError, match="no better than a constant"):
-        export(useless.detector(), tmp_path, tolerances=loose)
+        verify(record.path, *useless.detector(), tolerances=loose)
     with pytest.warns(UserWarning, match="Calibration sample 17"), pytest.raises(VerificationError, match=r"accuracy of 0\.1"):
         export(useless.extreme_record(), tmp_path, tolerances=loose)
-    record = export(useless.detector(), tmp_path, tolerances=Tolerances())
     found = record.verification.outputs["found"]
     assert [i.index for i in found.worst_indices[:2]] == [5, 4]
     assert found.judged_indices == 6
@@ -205,7 +206,7 @@ def temperature(seed):
 
 
 def autoencoder(seed):
-    """Images with dark borders, flat: where the input never varies, what the model answers does not matter."""
+    """Images with dark borders, flat: where the input never varies, the output of the model does not matter."""
     rng = np.random.default_rng(seed)
     keras.utils.set_random_seed(seed)
     images = np.zeros((200, 8, 8), "float32")
