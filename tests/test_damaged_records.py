@@ -272,13 +272,13 @@ FILES = {
 
 @pytest.mark.parametrize("row", FILES)
 def test_files_that_are_no_record(row, tmp_path):
-    content, said = FILES[row]
+    content, message = FILES[row]
     path = tmp_path / "r.json"
     if content == "folder":
         path.mkdir()
     elif content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=said) as error:
+    with pytest.raises(DataError, match=message) as error:
         Whole.load(path)
     assert str(path) in str(error.value)
 

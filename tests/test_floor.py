@@ -62,7 +62,7 @@ def test_unknown_figures_are_null(tmp_path):
     assert json.loads(path.read_text())["p50_ms"] is None
 
 
-def test_errors_say_what_was_expected_and_how_to_mend_it():
+def test_errors_say_what_was_expected_and_how_to_fix_it():
     error = errors.ConfigurationError("temperature is 0.", "a number above 0", "give 4.0")
     assert str(error) == "temperature is 0.\nExpected: a number above 0\nFix: give 4.0"
     assert isinstance(error, ValueError)
@@ -70,7 +70,7 @@ def test_errors_say_what_was_expected_and_how_to_mend_it():
 
 
 @pytest.mark.parametrize(
-    ("name", "names", "said"),
+    ("name", "names", "suggestion"),
     [
         ("dens_1", ["dense_1", "conv"], "'dense_1'"),
         ("Dense_1", ["dense_1"], "'dense_1'"),
@@ -78,20 +78,20 @@ def test_errors_say_what_was_expected_and_how_to_mend_it():
         ("zzz", ["a", "b"], "There are: 'a', 'b'"),
     ],
 )
-def test_nearest_names(name, names, said):
-    assert said in errors.nearest(name, names)
+def test_nearest_names(name, names, suggestion):
+    assert suggestion in errors.nearest(name, names)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "file.txt"
-    with write_whole(path) as beside:
-        beside.write_text("first")
+    with write_whole(path) as temporary:
+        temporary.write_text("first")
         assert not path.exists()
     assert path.read_text() == "first"
 
     def break_off():
-        with write_whole(path) as beside:
-            beside.write_text("half")
+        with write_whole(path) as temporary:
+            temporary.write_text("half")
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):

@@ -190,8 +190,8 @@ class Record:
             ConfigurationError: if the file cannot be written.
         """
         path = pathlib.Path(path)
-        with write_whole(path) as beside:
-            beside.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        with write_whole(path) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
     @classmethod

@@ -86,11 +86,11 @@ def test_peak_memory_sees_what_was_freed():
 def test_child_imports_neither_tensorflow_nor_keras():
     code = "import sys, tfdistill.benchmarking.worker; print(sorted({m.partition('.')[0] for m in sys.modules}))"
     root = str(pathlib.Path(tfdistill.__file__).parents[1])
-    said = subprocess.run(
+    imported = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=True, text=True, env={**os.environ, "PYTHONPATH": root}
     ).stdout
-    assert not {"tensorflow", "keras", "tf_keras", "rich"} & set(eval(said))
-    assert "numpy" in said
+    assert not {"tensorflow", "keras", "tf_keras", "rich"} & set(eval(imported))
+    assert "numpy" in imported
 
 
 def test_the_function_and_its_room_are_two_names():
