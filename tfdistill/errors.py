@@ -1,7 +1,7 @@
 """The exceptions of tfdistill.
 
-Every message says what happened, what was expected and how to fix it. All exceptions derive from `TfdistillError`. Those that Python has a built-in
-class for (`ValueError`, `ImportError`) derive from it as well, so code that catches the built-in class keeps working.
+Every message says what happened, what was expected and how to fix it. All exceptions derive from `TfdistillError`. Those that Python has a
+built-in class for (`ValueError`, `ImportError`) derive from it as well, so code that catches the built-in class keeps working.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Frozen records of results that can be saved and loaded as JSON.
 
-The names of their fields have the unit (`p50_ms`, `size_bytes`), and records of measurements have a field with the machine and package versions. Reports
-are made from records alone, so they can be made again without the models.
+The names of their fields have the unit (`p50_ms`, `size_bytes`), and records of measurements have a field with the machine and package
+versions. Reports are made from records alone, so they can be made again without the models.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ def _plain(value):
 
 
 def _restore(kind, value, source, where):
-    """Converts a JSON value to the containers and records of a field's type. What does not fit is left unchanged and fails the later check."""
+    """Converts a JSON value to the containers and records of a field's type. What does not fit is left to the later check."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _restore(next(a for a in arguments if a is not type(None)), value, source, where)
@@ -127,8 +127,9 @@ def _finite(text):
 class Record:
     """Base class of result records: a frozen dataclass with a JSON form.
 
-    Fields can be numbers, strings, booleans, None, tuples, dicts with string keys, and other records. JSON has no NaN and no infinity, so both are
-    written as null. When a record is loaded, null becomes None in a field that can be None, and NaN in a field that must be a number.
+    Fields can be numbers, strings, booleans, None, tuples, dicts with string keys, and other records. JSON has no NaN and no infinity, so
+    both are written as null. When a record is loaded, null becomes None in a field that can be None, and NaN in a field that must be a
+    number.
     """
 
     def to_dict(self) -> dict[str, typing.Any]:
@@ -205,6 +206,7 @@ class Record:
             The record.
 
         Raises:
-            DataError: if the file cannot be read, is not JSON, or does not have the fields of this record; the message names the file and the field.
+            DataError: if the file cannot be read, is not JSON, or does not have the fields of this record; the message names the file and
+                the field.
         """
         return cls.from_dict(read_json(path), path)

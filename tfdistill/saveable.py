@@ -1,7 +1,7 @@
 """Registers the saveable classes with Keras without importing their modules, and checks the configs that they are made from.
 
-Keras finds the class of a saved object by its registered name (`"tfdistill>Distiller"`) in its table of custom objects. The decorator that registers a class
-runs when the module of the class is imported, at the first use. Until then a `DeferredClass` stands in the table.
+Keras finds the class of a saved object by its registered name (`"tfdistill>Distiller"`) in its table of custom objects. The decorator that
+registers a class runs when the module of the class is imported, at the first use. Until then a `DeferredClass` stands in the table.
 """
 
 import functools

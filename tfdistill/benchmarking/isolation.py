@@ -15,8 +15,8 @@ def run_child(
     Args:
         request: A JSON value.
         timeout_seconds: The child is killed after this time.
-        module: The module to run. It writes lines of JSON to the descriptor `result_fd`: `{"record": ...}` or `{"error": "..."}`. The last complete line
-            counts, so a child can write a result and replace it later.
+        module: The module to run. It writes lines of JSON to the descriptor `result_fd`: `{"record": ...}` or `{"error": "..."}`. The last
+            complete line counts, so a child can write a result and replace it later.
         description: Text of the progress bar.
         expected_seconds: Longest duration without a failure, for the progress bar.
         paths: Further folders that the child may import from.
@@ -25,7 +25,8 @@ def run_child(
         The value of `record`.
 
     Raises:
-        BenchmarkError: if the child reports an error, crashes (the message names the signal), hangs, or writes no result; with its printed text.
+        BenchmarkError: if the child reports an error, crashes (the message names the signal), hangs, or writes no result; with its printed
+            text.
     """
     with progress(f"{description} (seconds)", expected_seconds and round(expected_seconds)) as advance:
         shown = 0

@@ -44,8 +44,8 @@ def arena_bytes(model):
         model: A `TFLiteModel` that was opened without XNNPACK (which keeps activations in memory of its own) and has run once.
 
     Returns:
-        Bytes from the first to the last non-constant tensor of the main graph, which share memory if their lifetimes allow it, plus the tensors outside
-        that operations allocated at run time.
+        Bytes from the first to the last non-constant tensor of the main graph, which share memory if their lifetimes allow it, plus the
+        tensors outside that operations allocated at run time.
     """
     interpreter = model.interpreter
     made, read = {info.index for info in model.inputs.values()}, set()

@@ -11,7 +11,8 @@ from tfdistill.records import Record
 class BenchmarkRecord(Record):
     """Latency and memory of one file on one target.
 
-    One run copies the inputs in, invokes the interpreter, and reads every output back into host memory. Latencies are wall-clock times of single runs.
+    One run copies the inputs in, invokes the interpreter, and reads every output back into host memory. Latencies are wall-clock times of
+    single runs.
 
     Attributes:
         path: The file.
@@ -34,12 +35,13 @@ class BenchmarkRecord(Record):
         warmup_runs: Number of untimed runs before those.
         converged: Whether the median reached `Timing.precision` before the time limit.
         init_ms: Time to open the file and allocate its tensors, measured once with the file in the page cache.
-        arena_bytes: Memory of the activations, overlaps counted once: span of the non-constant tensors of the main graph with XNNPACK off. None if the
-            interpreter cannot run the file without XNNPACK or does not report its tensors.
+        arena_bytes: Memory of the activations, overlaps counted once: span of the non-constant tensors of the main graph with XNNPACK off.
+            None if the interpreter cannot run the file without XNNPACK or does not report its tensors.
         baseline_rss_bytes: Resident memory of the measuring process after the import of the interpreter, before the file is opened.
-        peak_rss_bytes: Largest resident memory of that process until the last run: the baseline, the pages of the file that were read, the arena, and
-            the packed weights and scratch memory of the kernels.
-        load_average: Load average of the machine over the minute before; well above 0 means that other processes were running. None if unknown.
+        peak_rss_bytes: Largest resident memory of that process until the last run: the baseline, the pages of the file that were read, the
+            arena, and the packed weights and scratch memory of the kernels.
+        load_average: Load average of the machine over the minute before; well above 0 means that other processes were running. None if
+            unknown.
         host: Machine and package versions.
 
     Example:

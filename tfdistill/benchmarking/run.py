@@ -29,7 +29,7 @@ def benchmark(
 ) -> BenchmarkRecord:
     """Measures the latency and memory of a .tflite file in a process of its own.
 
-    The file runs one batch at a time, first untimed, then until the confidence interval of the median is as narrow as `timing.precision` (2 % by default)
+    The file runs one batch at a time, first untimed, then until the confidence interval of the median is as narrow as `timing.precision`
     or the time limit is reached. One run copies the inputs in, invokes the interpreter, and reads the outputs back into host memory.
 
     Args:
@@ -37,17 +37,18 @@ def benchmark(
         target: Where the file runs; None is `Cpu(threads=1)`.
         timing: When to stop; None is `Timing()`.
         variant: Name of the file in the record, for example `"int8"`.
-        timeout_seconds: The process is killed after this time, above 0. None is twice the longest warm-up and measurement of `timing`, plus two minutes.
-        shapes: Dict of input name -> full shape, batch included, to resize these inputs to. Required for inputs with axes of any size other than the batch.
-            A free batch is run at the size that the file has, usually 1. The record has the shapes of the runs.
+        timeout_seconds: The process is killed after this time, above 0. None is twice the longest warm-up and measurement of `timing`, plus
+            two minutes.
+        shapes: Dict of input name -> full shape, batch included, to resize these inputs to. Required for inputs with axes of any size other
+            than the batch. A free batch is run at the size that the file has, usually 1. The record has the shapes of the runs.
 
     Returns:
         A `BenchmarkRecord`; its method `save(path)` writes it as JSON.
 
     Raises:
         ConfigurationError: for a missing file or impossible settings.
-        BenchmarkError: if the file cannot be opened or run on the target, has inputs without a fixed size that are not in `shapes`, crashes the
-            process, or takes too long.
+        BenchmarkError: if the file cannot be opened or run on the target, has inputs without a fixed size that are not in `shapes`, crashes
+            the process, or takes too long.
 
     Example:
         >>> timing = tfdistill.benchmarking.Timing(min_seconds=0.05, max_seconds=0.2, warmup_seconds=0)

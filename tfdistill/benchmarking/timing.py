@@ -18,7 +18,8 @@ class Timing:
     """When a benchmark has run long enough.
 
     Attributes:
-        precision: The benchmark stops when both ends of the median's confidence interval are within this share of the median; above 0, below 1.
+        precision: The benchmark stops when both ends of the median's confidence interval are within this share of the median; above 0,
+            below 1.
         confidence: Level of that interval; above 0, below 1.
         warmup_seconds: Duration of the untimed runs at the start, which fill caches and map pages; 0 or more.
         warmup_runs: Smallest number of untimed runs; 0 or more.
@@ -125,7 +126,8 @@ def is_known(values, timing):
 def measure(run, timing, clock=time.perf_counter_ns):
     """Times `run()` until the interval of its median is narrow enough, or the time limit is reached.
 
-    The interval is checked at run counts that grow by half each time. Checking it after every run would stop at the first interval that is narrow by chance.
+    The interval is checked at run counts that grow by half each time. Checking it after every run would stop at the first interval that is
+    narrow by chance.
 
     Args:
         run: The function to time; it returns when all its work is done.

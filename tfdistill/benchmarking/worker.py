@@ -29,8 +29,8 @@ def measure_file(request):
     """Measures one file.
 
     Args:
-        request: Dict of `path`, `target` (see `targets.to_spec`), `timing` (fields of `Timing`), `variant`, `shapes` (input name -> shape, or None) and
-            `host` (fields of the `HostFingerprint`).
+        request: Dict of `path`, `target` (see `targets.to_spec`), `timing` (fields of `Timing`), `variant`, `shapes` (input name -> shape,
+            or None) and `host` (fields of the `HostFingerprint`).
 
     Returns:
         A `BenchmarkRecord` without the memory of the activations.

@@ -1,4 +1,4 @@
-"""Entry script of an isolated process. `tfdistill.runtime.isolated` runs it by its path; at that point only the standard library can be imported."""
+"""Entry script of an isolated process, run by its path by `tfdistill.runtime.isolated`. It can import only the standard library at first."""
 
 import importlib
 import importlib.util

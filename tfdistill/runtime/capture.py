@@ -1,7 +1,7 @@
 """Captures the output of native libraries: it stays off the terminal, and errors can quote it.
 
-Descriptors 1 and 2, C's `stderr` and Python's warning filters belong to the whole process, not to a thread. Each is changed under a lock and for a short
-time, and only the change itself is undone, so that changes of other threads in the meantime are kept.
+Descriptors 1 and 2, C's `stderr` and Python's warning filters belong to the whole process, not to a thread. Each is changed under a lock
+and for a short time, and only the change itself is undone, so that changes of other threads in the meantime are kept.
 """
 
 import contextlib
@@ -37,10 +37,10 @@ class Captured:
 def captured_output():
     """Redirects file descriptors 1 and 2 of the process, and this thread's Python warnings, during the block.
 
-    Native code writes to the descriptors, not to `sys.stderr`, so redirecting Python's streams is not enough. Only one thread at a time can be inside;
-    others wait. Blocks can be nested; each captures its own output. Warnings of other threads, and what they print through Python's streams, are not
-    captured; what they write to the descriptors directly (native code, `os.write`, subprocesses) is. If `sys.stderr` is a terminal, Python's output to it
-    is still shown, so that a progress bar can be drawn.
+    Native code writes to the descriptors, not to `sys.stderr`, so redirecting Python's streams is not enough. Only one thread at a time can
+    be inside; others wait. Blocks can be nested; each captures its own output. Warnings of other threads, and what they print through
+    Python's streams, are not captured; what they write to the descriptors directly (native code, `os.write`, subprocesses) is. If
+    `sys.stderr` is a terminal, Python's output to it is still shown, so that a progress bar can be drawn.
 
     Yields:
         A `Captured`. Its text is complete when the block has ended, with or without an error.
@@ -69,8 +69,8 @@ def captured_output():
 def quiet_interpreter(engine):
     """Hides the lines that an interpreter prints when it opens a file. Errors still come as exceptions.
 
-    Only C's `stderr` is redirected, not descriptor 2, so whatever Python prints in any thread is shown. Other native lines that are written to it
-    in the meantime are printed when the block ends. Where C's `stderr` cannot be redirected (Windows, musl), nothing is hidden.
+    Only C's `stderr` is redirected, not descriptor 2, so whatever Python prints in any thread is shown. Other native lines that are written
+    to it in the meantime are printed when the block ends. Where C's `stderr` cannot be redirected (Windows, musl), nothing is hidden.
 
     Args:
         engine: Import name of the interpreter. TensorFlow's deprecation warning is hidden too.

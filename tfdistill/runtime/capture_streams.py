@@ -11,8 +11,8 @@ import warnings
 class ThreadStreams:
     """While descriptors are redirected, lets other threads print to the original targets.
 
-    The stream objects are not replaced, because loggers and notebooks hold references to them; only their `write` is replaced during the block. If
-    standard error is a terminal, this thread writes to the original target too.
+    The stream objects are not replaced, because loggers and notebooks hold references to them; only their `write` is replaced during the
+    block. If standard error is a terminal, this thread writes to the original target too.
 
     Args:
         copies: Dict of descriptor -> duplicate of its original target.

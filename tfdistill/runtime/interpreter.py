@@ -79,9 +79,10 @@ def read_file(path):
 def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, shapes=None, trusted=False):
     """Opens a .tflite file and allocates its tensors.
 
-    A damaged or hostile file can crash or hang the process that opens it. So another process first opens it with the same engine and settings and runs it
-    on zeros, and on random numbers if that takes less than a second. If that process fails, this function raises; otherwise it opens the same bytes in
-    this process. The trial takes some milliseconds, once for each content and settings. It does not detect a file that fails only on chosen inputs.
+    A damaged or hostile file can crash or hang the process that opens it. So another process first opens it with the same engine and
+    settings and runs it on zeros, and on random numbers if that takes less than a second. If that process fails, this function raises;
+    otherwise it opens the same bytes in this process. The trial takes some milliseconds, once for each content and settings. It does not
+    detect a file that fails only on chosen inputs.
 
     Args:
         path: The file, or a `ModelFile`.
@@ -89,17 +90,18 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
         xnnpack: Whether XNNPACK runs the operations that it supports; False runs the built-in kernels.
         batch_size: Batch size to resize every input to, at least 1; None keeps that of the file.
         engine: One of `ENGINES`; None takes the first that is installed.
-        shapes: Dict of input name -> full shape, batch included, to resize these inputs to, for inputs without a fixed size. Other inputs keep their
-            shapes. Not together with `batch_size`.
-        trusted: Whether to skip the trial and map the file from the disk. Only for a file that the caller has just written, or in a process that may
-            crash.
+        shapes: Dict of input name -> full shape, batch included, to resize these inputs to, for inputs without a fixed size. Other inputs
+            keep their shapes. Not together with `batch_size`.
+        trusted: Whether to skip the trial and map the file from the disk. Only for a file that the caller has just written, or in a process
+            that may crash.
 
     Returns:
         A `TFLiteModel`.
 
     Raises:
         ConfigurationError: for a missing file or an impossible argument.
-        RuntimeUnavailableError: if the interpreter is not installed, rejects the file, crashes on it or exceeds the time limit; with its message.
+        RuntimeUnavailableError: if the interpreter is not installed, rejects the file, crashes on it or exceeds the time limit; with its
+            message.
     """
     if threads < 1:
         raise ConfigurationError(f"threads={threads} is impossible.", "at least 1 thread")

@@ -56,16 +56,18 @@ def describe_exit(code):
 def start(module, stdout, stderr, paths=(), dies_with_thread=True, lifetime_seconds=None):
     """Starts `module.main(result_fd)` in a new Python process whose standard input is a pipe.
 
-    The process ignores Python's environment variables, `sitecustomize` and the working folder. It imports tfdistill from the folder of this file, and
-    NumPy and the interpreter from the folders that this process imports them from, after the standard library. It is killed when this process ends.
+    The process ignores Python's environment variables, `sitecustomize` and the working folder. It imports tfdistill from the folder of this
+    file, and NumPy and the interpreter from the folders that this process imports them from, after the standard library. It is killed when
+    this process ends.
 
     Args:
         module: Name of the module. Its `main` gets the descriptor to write its result to.
         stdout: File or `subprocess` constant that receives the result.
         stderr: File or `subprocess` constant that receives all printed text, to standard output too.
         paths: Further folders to import from.
-        dies_with_thread: Whether the kernel may kill the process when the thread that started it ends, which is how Linux ties a process to its parent.
-            False for a process that serves several threads; it must then watch its standard input, which closes when this process ends.
+        dies_with_thread: Whether the kernel may kill the process when the thread that started it ends, which is how Linux ties a process to
+            its parent. False for a process that serves several threads; it must then watch its standard input, which closes when this
+            process ends.
         lifetime_seconds: The kernel kills the process after this time. None for no limit.
 
     Returns:
@@ -166,7 +168,7 @@ def _close(pipe):
 
 
 def _directories():
-    """Returns the folders that this process imports the child's packages from, in its order; the working folder comes last, and only if it has one."""
+    """Returns the folders that this process imports the child's packages from, in its order, but the working folder last."""
     found = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
     for name in PACKAGES:
         try:

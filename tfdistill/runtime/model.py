@@ -68,13 +68,13 @@ class TFLiteModel:
         """Runs the file on any number of samples, one batch at a time.
 
         Args:
-            inputs: Dict of input name -> array (samples, ...) of real values, which are quantized with the tensor's scale and zero point, or of the
-                tensor's type. A single array for a file with one input.
+            inputs: Dict of input name -> array (samples, ...) of real values, which are quantized with the tensor's scale and zero point,
+                or of the tensor's type. A single array for a file with one input.
             advance: Function that is called after each batch with its number of samples.
 
         Returns:
-            Dict of output name -> array (samples, ...), dequantized to float32 if the tensor is quantized. An output whose first axis is not the batch
-            has the shape (runs, *its shape).
+            Dict of output name -> array (samples, ...), dequantized to float32 if the tensor is quantized. An output whose first axis is
+            not the batch has the shape (runs, *its shape).
 
         Raises:
             DataError: for missing or unknown names, wrong shapes, or NaN and infinity for an integer input.

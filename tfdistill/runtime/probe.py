@@ -1,7 +1,7 @@
 """Tries files in another process before this process reads them.
 
-A helper process starts at the first use and imports NumPy and the interpreter once. It forks for every file: a fork takes milliseconds, and may crash, hang
-or use up the memory. Where processes cannot be forked (Windows), each file gets a new process.
+A helper process starts at the first use and imports NumPy and the interpreter once. It forks for every file: a fork takes milliseconds, and
+may crash, hang or use up the memory. Where processes cannot be forked (Windows), each file gets a new process.
 """
 
 import atexit
@@ -51,8 +51,8 @@ def probe(file, job, settings, make_error):
 
     Args:
         file: A `ModelFile`.
-        job: `"module:function"`. The function takes the content as bytes and `settings`, and returns a JSON value. The module may have a function
-            `warm_up(settings)` that imports what the job needs.
+        job: `"module:function"`. The function takes the content as bytes and `settings`, and returns a JSON value. The module may have a
+            function `warm_up(settings)` that imports what the job needs.
         settings: A JSON value.
         make_error: Function that makes the exception to raise from the cause (an exception or a text), the printed text, and the fix.
 

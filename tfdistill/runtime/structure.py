@@ -1,8 +1,8 @@
 """Checks the bounds of a .tflite file before anything reads it.
 
-A .tflite file is a FlatBuffer (https://flatbuffers.dev/internals): tables, vectors and strings that refer to each other by offsets. Neither the Python
-reader nor the interpreters check the offsets. This module follows every offset, length and index of the format's main tables once and checks that it stays
-inside the file. The options of an operation are checked as tables; their values are not checked.
+A .tflite file is a FlatBuffer (https://flatbuffers.dev/internals): tables, vectors and strings that refer to each other by offsets. Neither
+the Python reader nor the interpreters check the offsets. This module follows every offset, length and index of the format's main tables
+once and checks that it stays inside the file. The options of an operation are checked as tables; their values are not checked.
 """
 
 import struct
@@ -11,7 +11,8 @@ from typing import Any
 from tfdistill.errors import ExportError
 
 IDENTIFIER = b"TFL3"
-# Table -> field number -> type of the field: bytes of a scalar, "str", "table:T", "tables:T" (a vector of them), "vector:BYTES", "union:TYPES".
+# Table -> field number -> type of the field: bytes of a scalar, "str", "table:T", "tables:T" (a vector of them), "vector:BYTES",
+# "union:TYPES".
 _TABLES: dict[str, dict[int, Any]] = {
     "Model": {
         0: 4,
@@ -64,7 +65,8 @@ _TABLES: dict[str, dict[int, Any]] = {
     "TensorMap": {0: "str", 1: 4},
     "Options": {},
 }
-# Tables can be shared, so a small file can have an unlimited number of paths. A table takes at least this many bytes, which limits their number.
+# Tables can be shared, so a small file can have an unlimited number of paths. A table takes at least this many bytes, which limits their
+# number.
 _BYTES_PER_TABLE = 4
 # How often all vectors together may use each byte of the file, for the same reason.
 _USES_PER_BYTE = 16

@@ -1,7 +1,7 @@
 """The only module that uses `tf.lite`, which TensorFlow has deprecated since version 2.20 and is going to remove.
 
-The converter has no replacement yet: without `tf.lite` no model can be exported. Files still run and are still read, because ai-edge-litert has the
-interpreter and the classes of the format.
+The converter has no replacement yet: without `tf.lite` no model can be exported. Files still run and are still read, because ai-edge-litert
+has the interpreter and the classes of the format.
 """
 
 import importlib

@@ -133,7 +133,8 @@ def sample_inputs(tensors, seed=None):
 
     Args:
         tensors: Dict of name -> `TensorInfo`.
-        seed: None for zeros. With a number: floats in [0, 1), quantized integers over their whole range, and zeros for other integers, which may be indices.
+        seed: None for zeros. With a number: floats in [0, 1), quantized integers over their whole range, and zeros for other integers,
+            which may be indices.
 
     Returns:
         Dict of name -> array.

@@ -104,24 +104,25 @@ def export_tflite(
     The file is written only if every check passes.
 
     Args:
-        model: A built Keras 3 model (functional, Sequential or subclassed), or an adopted tf_keras model. The ranges that quantization-aware training
-            learned are used.
+        model: A built Keras 3 model (functional, Sequential or subclassed), or an adopted tf_keras model. The ranges that
+            quantization-aware training learned are used.
         path: The file to write, ending in `.tflite`. Its folder is created if missing.
         variant: `"float32"`, `"float16"`, `"dynamic_range"`, `"int8"` or `"int16x8"`; see `tfdistill.tflite.VARIANTS`.
-        calibration: Samples that show the ranges of the activations to an integer variant; at least 16. An array (samples, ...), a list or dict of arrays
-            for several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches. Not needed if all ranges
-            were trained; then it is used for tensors without a trained range.
-        verify_on: Samples to compare the outputs on, in the same forms; with labels for the accuracy. Defaults to the calibration data. Without either, the
-            file is not verified and `record.verification` is None.
+        calibration: Samples that show the ranges of the activations to an integer variant; at least 16. An array (samples, ...), a list or
+            dict of arrays for several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of
+            batches. Not needed if all ranges were trained; then it is used for tensors without a trained range.
+        verify_on: Samples to compare the outputs on, in the same forms; with labels for the accuracy. Defaults to the calibration data.
+            Without either, the file is not verified and `record.verification` is None.
         batch_size: Batch size of the file, at least 1; None leaves it free.
-        io: Type of float inputs and outputs. `"auto"` is the variant's default: int8 for `"int8"`, int16 for `"int16x8"`, else float32. An `"int8"` file can also
-            have `"uint8"` or `"float32"`, an `"int16x8"` file `"float32"`.
+        io: Type of float inputs and outputs. `"auto"` is the variant's default: int8 for `"int8"`, int16 for `"int16x8"`, else float32. An
+            `"int8"` file can also have `"uint8"` or `"float32"`, an `"int16x8"` file `"float32"`.
         tolerances: `tfdistill.tflite.Tolerances`; None takes the variant's.
-        allow_flex: Whether operations that need the TensorFlow runtime are allowed. A file with such operations does not run in LiteRT alone and is not
-            verified.
-        max_calibration_samples: Largest number of calibration samples, at least 16: evenly spaced samples of an array, the first samples of a dataset.
-        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the compiled loss and the
-            last activation.
+        allow_flex: Whether operations that need the TensorFlow runtime are allowed. A file with such operations does not run in LiteRT
+            alone and is not verified.
+        max_calibration_samples: Largest number of calibration samples, at least 16: evenly spaced samples of an array, the first samples of
+            a dataset.
+        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
+            compiled loss and the last activation.
 
     Returns:
         An `ExportRecord`.
@@ -135,8 +136,8 @@ def export_tflite(
         VerificationError: if the outputs of the file are beyond the tolerances.
 
     Warns:
-        UserWarning: if a few calibration samples stretch the integer range of an input (the message gives their indices), if the quantization steps of an input
-            are too coarse for some of its features, or if a mean absolute error grows by half.
+        UserWarning: if a few calibration samples stretch the integer range of an input (the message gives their indices), if the
+            quantization steps of an input are too coarse for some of its features, or if a mean absolute error grows by half.
 
     Example:
         >>> record = tfdistill.export_tflite(student, "small.tflite", variant="int8", calibration=x, verify_on=(x, y))

@@ -43,8 +43,8 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
 
     Args:
         data: An array (samples, ...), a list of arrays, one for each input, or a dict of input name -> array; a tuple (inputs, labels) or
-            (inputs, labels, sample_weight) of these; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches or single samples of
-            these.
+            (inputs, labels, sample_weight) of these; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches or single
+            samples of these.
         signature: The model's `ModelSignature`.
         what: Name of the data in errors.
         minimum: Smallest number of samples.

@@ -21,12 +21,13 @@ _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR:
 def write_whole(path, follow_links=True):
     """Yields a temporary path and renames the file to `path` when the block ends without an error.
 
-    A reader sees the old file or the new one, never a part of it. If the block raises, the old file stays and nothing else is left. The content is on disk
-    when the block ends. A new file gets the permissions that `open` would give it; an existing file keeps its permissions, and its owner if the system
-    allows it. A symbolic link stays, and the file that it points to is replaced. Other hard links of an existing file keep the old content.
+    A reader sees the old file or the new one, never a part of it. If the block raises, the old file stays and nothing else is left. The
+    content is on disk when the block ends. A new file gets the permissions that `open` would give it; an existing file keeps its
+    permissions, and its owner if the system allows it. A symbolic link stays, and the file that it points to is replaced. Other hard links
+    of an existing file keep the old content.
 
-    The temporary file is in a folder `.tfdistill-????????` next to the destination, which its writer keeps locked. If a killed process leaves such a folder
-    behind, the next call that writes into the same folder removes it.
+    The temporary file is in a folder `.tfdistill-????????` next to the destination, which its writer keeps locked. If a killed process
+    leaves such a folder behind, the next call that writes into the same folder removes it.
 
     Args:
         path: The file to write. Its folder is created if missing.
@@ -36,7 +37,8 @@ def write_whole(path, follow_links=True):
         `pathlib.Path` of the temporary file, with the same suffix as `path` (some writers choose their format by it).
 
     Raises:
-        ConfigurationError: if the folder cannot be written, or if `path` is a folder, a named pipe, a device, a read-only file or an invalid name.
+        ConfigurationError: if the folder cannot be written, or if `path` is a folder, a named pipe, a device, a read-only file or an
+            invalid name.
 
     Example:
         >>> with write_whole("result.txt") as temporary:

@@ -1,4 +1,7 @@
-"""Types of public signatures that several rooms share. Keras and TensorFlow come without types, so tensors are `Any` to a type checker; the docstrings give shapes."""
+"""Types of public signatures that several rooms share.
+
+Keras and TensorFlow come without types, so tensors are `Any` to a type checker; the docstrings give shapes.
+"""
 
 import collections.abc
 import os

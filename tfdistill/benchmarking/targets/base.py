@@ -1,8 +1,8 @@
 """Benchmark targets and their JSON form.
 
-A target is a frozen dataclass with a `kind`, a method `describe()`, and a method `open(path, shapes)`. `open` is called in the measuring process and returns
-an opened model with `inputs`, `set_inputs`, `invoke`, `read_outputs`, `engine` and `init_seconds`. The fields must be numbers, strings and booleans,
-because the target is sent to that process as JSON.
+A target is a frozen dataclass with a `kind`, a method `describe()`, and a method `open(path, shapes)`. `open` is called in the measuring
+process and returns an opened model with `inputs`, `set_inputs`, `invoke`, `read_outputs`, `engine` and `init_seconds`. The fields must be
+numbers, strings and booleans, because the target is sent to that process as JSON.
 """
 
 import dataclasses

@@ -23,8 +23,8 @@ _INTEGER_OPERATIONS = {"int8": "TFLITE_BUILTINS_INT8", "int16x8": "EXPERIMENTAL_
 def convert(model, signature, variant, io, samples=None, batch_size=1, allow_flex=False):
     """Converts a model.
 
-    The model is traced with a fixed batch and saved as a SavedModel with the variables of the trace, which is converted. With a free batch the converter
-    would write shape arithmetic that accelerators do not support; the conversion of a bare function can lose the weights.
+    The model is traced with a fixed batch and saved as a SavedModel with the variables of the trace, which is converted. With a free batch
+    the converter would write shape arithmetic that accelerators do not support; the conversion of a bare function can lose the weights.
 
     Args:
         model: A built Keras model.
@@ -81,8 +81,8 @@ def _convert(folder, variant, io, feed, allow_flex):
     if variant.integer_only:
         converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io)
         if feed is not None:
-            # Without calibration the converter rejects the integer-only set even if all ranges are trained. The census checks afterwards that the file
-            # is integer.
+            # Without calibration the converter rejects the integer-only set even if all ranges are trained. The census checks afterwards
+            # that the file is integer.
             converter.representative_dataset = feed
             converter.target_spec.supported_ops = [tensorflow_lite.operation_set(_INTEGER_OPERATIONS[variant.name])]
     if allow_flex:
@@ -93,7 +93,8 @@ def _convert(folder, variant, io, feed, allow_flex):
 def _without_calibration(convert_with, folder, io):
     """Converts a model with its trained ranges only; returns None if the file then has float tensors.
 
-    The calibrator also measures tensors that have a trained range. Where its range differs, it keeps both and puts a float tensor between them.
+    The calibrator also measures tensors that have a trained range. Where its range differs, it keeps both and puts a float tensor between
+    them.
     """
     try:
         content = convert_with(None)
@@ -105,7 +106,7 @@ def _without_calibration(convert_with, folder, io):
 
 
 def _failure(model, variant, error, log):
-    """Makes the error of a failed conversion. Its first line names the operations that TFLite lacks, which the converter lists after a page of locations."""
+    """Makes the error of a failed conversion. It begins with the operations that TFLite lacks, which the converter lists last."""
     text = str(error).strip() or type(error).__name__
     lacking = {kind: names.strip() for kind, names in re.findall(r"^(TF Select|Custom) ops: (.+)$", text, flags=re.MULTILINE)}
     reason = f"TFLite lacks {', '.join(lacking.values())}." if lacking else text.splitlines()[0][:500]
@@ -158,7 +159,8 @@ def _check_fits(model, variant, samples, definition, trained):
         raise ConfigurationError(
             f"The model '{model.name}' was trained quantization-aware for int8; as {variant.name} it would be neither.",
             f"one of {takers} (float32 keeps the trained rounding, simulated)",
-            "export it as int8, train it with QuantizeAware(activation_bits=16) for int16x8, or export the model it was before quantization-aware training",
+            "export it as int8, train it with QuantizeAware(activation_bits=16) for int16x8, or export the model as it was before "
+            "quantization-aware training",
         )
     if not variant.integer_only:
         return

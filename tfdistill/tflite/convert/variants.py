@@ -13,24 +13,26 @@ IoType = Literal["auto", "float32", "int8", "uint8", "int16"]
 class Tolerances:
     """Limits for the difference between a .tflite file and its Keras model.
 
-    Errors are divided by the output's scale: the larger of its range and its largest magnitude over the samples, because float rounding grows with the
-    magnitude and quantization steps grow with the range. For regression outputs, and outputs of unknown task, each index of the last axis may have a unit
-    of its own; its errors are also divided by its own range. A limit of None is not checked.
+    Errors are divided by the output's scale: the larger of its range and its largest magnitude over the samples, because float rounding
+    grows with the magnitude and quantization steps grow with the range. For regression outputs, and outputs of unknown task, each index of
+    the last axis may have a unit of its own; its errors are also divided by its own range. A limit of None is not checked.
 
-    Two limits apply as soon as any limit is set: an index that varies in Keras must be predicted better than by a constant, and the accuracy must not drop
+    Two limits apply as soon as any limit is set: an index that varies in Keras must be predicted better than by a constant, and the
+        accuracy must not drop
     by more than `max_accuracy_drop`. `Tolerances()` checks nothing and only measures.
 
     Attributes:
         max_relative_error: Upper limit of the largest absolute error divided by the scale, for each output and index; 0 or more.
         max_relative_mean_error: Upper limit of the mean absolute error divided by the scale, for each output and index; 0 or more.
-        min_argmax_agreement: Lower limit (0 to 1) of the share of decided samples on which file and model predict the same class. A sample is decided when
-            the first and second score of Keras are more than 0.1 of the scale apart: closer scores may share one quantization step. For integer outputs,
-            the lower limit of the share of equal elements.
-        min_r_squared: Lower limit (at most 1) of the coefficient of determination against Keras of an index that has its own unit: 1 is equal, 0 is no
-            better than a constant.
-        max_accuracy_drop: Upper limit of the drop in accuracy (0 to 1) on the labels. The file fails if the whole 95 % interval of its drop, paired on the
-            same samples, lies above the limit. None means 0.01, which MLPerf Inference allows for quantized models.
-        max_error_rise: The same for regression: upper limit of the rise of the mean absolute error, as a share of the error of the best constant; 0 or more.
+        min_argmax_agreement: Lower limit (0 to 1) of the share of decided samples on which file and model predict the same class. A sample
+            is decided when the first and second score of Keras are more than 0.1 of the scale apart: closer scores may share one
+            quantization step. For integer outputs, the lower limit of the share of equal elements.
+        min_r_squared: Lower limit (at most 1) of the coefficient of determination against Keras of an index that has its own unit: 1 is
+            equal, 0 is no better than a constant.
+        max_accuracy_drop: Upper limit of the drop in accuracy (0 to 1) on the labels. The file fails if the whole 95 % interval of its
+            drop, paired on the same samples, lies above the limit. None means 0.01, which MLPerf Inference allows for quantized models.
+        max_error_rise: The same for regression: upper limit of the rise of the mean absolute error, as a share of the error of the best
+            constant; 0 or more.
 
     Example:
         >>> limits = tfdistill.tflite.Tolerances(min_argmax_agreement=0.5)
@@ -67,8 +69,8 @@ class Variant:
 
     Attributes:
         name: The value of `export_tflite(variant=...)`.
-        io: Types that its inputs and outputs may have; the first is that of `io="auto"`. Only float inputs and outputs change their type: indices of an
-            embedding stay int32.
+        io: Types that its inputs and outputs may have; the first is that of `io="auto"`. Only float inputs and outputs change their type:
+            indices of an embedding stay int32.
         integer_only: Whether the file must not hold float tensors.
         tolerances: The default limits of its verification.
         means: What the name means.
@@ -132,8 +134,8 @@ VARIANTS: dict[VariantName, Variant] = {
             "int16x8",
             ("int16", "float32"),
             True,
-            # The steps of the activations are 256 times finer than those of int8; what remains is the rounding of the weights, at most 1/254 of a
-            # channel's largest weight.
+            # The steps of the activations are 256 times finer than those of int8; what remains is the rounding of the weights, at most
+            # 1/254 of a channel's largest weight.
             Tolerances(
                 max_relative_mean_error=0.02, min_argmax_agreement=0.97, min_r_squared=0.98, max_accuracy_drop=0.005, max_error_rise=0.05
             ),

@@ -46,8 +46,8 @@ def require_trained_bits(path, model):
 def check_preserved_structure(path: PathLike, model: keras.Model) -> None:
     """Checks that the zeros and clusters that quantization-aware training preserves are in the .tflite file.
 
-    All weights that the model quantizes are checked. The tensor of a weight is found by its integers, not by its name, because the converter renames
-    tensors. Signs are ignored in the search, because a folded normalization may flip them.
+    All weights that the model quantizes are checked. The tensor of a weight is found by its integers, not by its name, because the
+    converter renames tensors. Signs are ignored in the search, because a folded normalization may flip them.
 
     Args:
         path: An int8 file of `model`.
@@ -55,8 +55,8 @@ def check_preserved_structure(path: PathLike, model: keras.Model) -> None:
 
     Raises:
         ModelError: if the model preserves no zeros and no clusters.
-        InvariantError: if a weight is not in the file, if one of its zeros is not zero there, or if its tensor (or one channel, where each channel has its own
-            scale) has more distinct integers than the weight has values.
+        InvariantError: if a weight is not in the file, if one of its zeros is not zero there, or if its tensor (or one channel, where each
+            channel has its own scale) has more distinct integers than the weight has values.
 
     Example:
         >>> kernel, bias = student.get_layer("logits").get_weights()
@@ -81,7 +81,7 @@ def check_preserved_structure(path: PathLike, model: keras.Model) -> None:
 
 
 def _quantized(model):
-    """Yields (wrapper, weight) for every weight that the model quantizes; weights with `bits == FLOAT` are quantized by the converter alone."""
+    """Yields (wrapper, weight) for every weight that the model quantizes. The converter alone quantizes those of `bits == FLOAT`."""
     layers = model.legacy._flatten_layers() if isinstance(model, AdoptedModel) else []
     for layer in layers:
         if is_quantized_layer(layer):

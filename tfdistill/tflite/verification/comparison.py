@@ -9,7 +9,7 @@ from tfdistill.errors import DataError, VerificationError
 from tfdistill.records import Record
 from tfdistill.runtime.tensors import is_finite
 from tfdistill.tflite.convert.variants import DECIDED_MARGIN
-from tfdistill.tflite.verification.paired import accuracy_drop_interval, mean_interval
+from tfdistill.tflite.verification.labels import against_labels, compare_integers
 from tfdistill.tflite.verification.ranges import stretching_samples
 
 # With fewer values than this the range of an index is not known well enough to judge it.
@@ -23,7 +23,8 @@ MANY_FEATURES = 16
 ROUNDING = 64 * 2.0**-23
 # A Keras output that varies by less than this share of its magnitude varies by rounding only.
 CONSTANT = 1e-5
-# Up to this coefficient of determination an index is no better than a constant. A constant has 0, or slightly more if it matches a few outliers.
+# Up to this coefficient of determination an index is no better than a constant. A constant has 0, or slightly more if it matches a few
+# outliers.
 CONSTANT_R_SQUARED = 0.1
 SHOWN = 5
 
@@ -61,32 +62,35 @@ class OutputComparison(Record):
         max_abs_error: Largest absolute difference, in the output's unit, dequantized.
         mean_abs_error: Mean absolute difference.
         scale: The larger of the Keras output's range and its largest magnitude over the samples.
-        argmax_agreement: Share (0 to 1) of samples (or positions) for which both predict the same class; None for an output without classes.
+        argmax_agreement: Share (0 to 1) of samples (or positions) for which both predict the same class; None for an output without
+            classes.
         decided: Number of samples whose first and second Keras score are clearly apart (see `Tolerances`); None without classes.
         decided_agreement: Share of the decided samples for which both predict the same class; None if there are none.
-        accuracy: Share (0 to 1) of samples (or of their labels or positions) that the file predicts correctly; None without labels and for regression.
+        accuracy: Share (0 to 1) of samples (or of their labels or positions) that the file predicts correctly; None without labels and for
+            regression.
         keras_accuracy: The same of the Keras model.
         task: Task of the output, one of `tfdistill.tasks.TASKS`; None if it is unknown.
         metric: Name of the task's metric; None without labels.
         metric_value: The metric of the file on the labels.
         keras_metric_value: The metric of the Keras model on the labels.
-        loss_interval: Lower and upper end of the 95 % interval of the loss of accuracy, paired on the same samples; for regression, of the rise of the mean
-            absolute error in the labels' unit, at the index where it rises most relative to `constant_error`. Positive if the file is worse; None without
-            labels.
+        loss_interval: Lower and upper end of the 95 % interval of the loss of accuracy, paired on the same samples; for regression, of the
+            rise of the mean absolute error in the labels' unit, at the index where it rises most relative to `constant_error`. Positive if
+            the file is worse; None without labels.
         constant_error: Mean absolute error of the best constant at that index; for regression with labels.
         r_squared: Lowest coefficient of determination of the file against the labels over the indices; for regression only.
         keras_r_squared: The same of the Keras model.
         equal_share: Share (0 to 1) of elements that are equal; for integer outputs only.
         judged_indices: Number of indices of the last axis that were compared with their own range.
         lowest_r_squared: Lowest coefficient of determination against Keras over the judged indices; None if there are none.
-        max_error_of_spread: Largest error divided by the range of its index, over the judged indices, less float rounding; None for scores of classes and
-            decisions.
+        max_error_of_spread: Largest error divided by the range of its index, over the judged indices, less float rounding; None for scores
+            of classes and decisions.
         mean_error_of_spread: The same of the mean errors.
-        changes_r_squared: Lowest coefficient of determination of the changes from one sample to the next, over the judged indices: about `lowest_r_squared` for
-            samples in random order, less for a series whose changes are small compared with its trend. None for classes and decisions.
-        worst_indices: The judged indices with the lowest coefficients, at most five, lowest first.
-        lost_indices: Indices that are constant in the file, but vary in Keras by less than a twentieth of the output's unit; at most five. None are listed for
+        changes_r_squared: Lowest coefficient of determination of the changes from one sample to the next, over the judged indices: about
+            `lowest_r_squared` for samples in random order, less for a series whose changes are small compared with its trend. None for
             classes and decisions.
+        worst_indices: The judged indices with the lowest coefficients, at most five, lowest first.
+        lost_indices: Indices that are constant in the file, but vary in Keras by less than a twentieth of the output's unit; at most five.
+            None are listed for classes and decisions.
         worst_samples: Positions of the samples with the largest errors, at most five, largest first.
         extreme_samples: Positions of the samples that stretch the range of the Keras output to at least five times that of all others.
 
@@ -138,8 +142,8 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
         task: One of `tfdistill.tasks.TASKS`; None infers it from the labels, `loss` and `last_activation`.
         loss: The loss that the output was trained with, or None.
         last_activation: Name of the last activation before the output, or None.
-        reconstructed: The input that has the output's shape, if any. If the task is unknown, the output is taken for a reconstruction of that input, that is, for
-            regression; the unit of an index is then the range of the input at the index.
+        reconstructed: The input that has the output's shape, if any. If the task is unknown, the output is taken for a reconstruction of
+            that input, that is, for regression; the unit of an index is then the range of the input at the index.
 
     Returns:
         An `OutputComparison`.
@@ -164,7 +168,7 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
         "scale": max(float(np.ptp(expected)), float(np.abs(expected).max())),
     }
     if integers:
-        return OutputComparison(**figures, **_compare_integers(expected, actual, labels, name), worst_samples=_largest(by_sample.mean(1)))
+        return OutputComparison(**figures, **compare_integers(expected, actual, labels, name), worst_samples=_largest(by_sample.mean(1)))
     last_activation = last_activation or ("softmax" if _rows_sum_to_one(expected) else None)
     if task is None:
         task = tasks.infer_task(expected.shape, labels, loss, last_activation)
@@ -182,30 +186,8 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
         figures |= _by_class(expected, actual, bulk)
     if labels is not None:
         threshold = 0.5 if last_activation == "sigmoid" or _within_one(expected, loss) else 0.0
-        figures |= _against_labels(expected, actual, labels, name, task, threshold)
+        figures |= against_labels(expected, actual, labels, name, task, threshold)
     return OutputComparison(**figures, task=task, extreme_samples=tuple(int(i) for i in extreme))
-
-
-def _compare_integers(expected, actual, labels, name):
-    same = expected == actual
-    found = {"equal_share": float(same.mean())}
-    if labels is None:
-        return found
-    labels = np.asarray(labels)
-    if labels.shape == (*expected.shape, 1):
-        labels = labels[..., 0]
-    if labels.shape != expected.shape:
-        raise DataError(f"The labels of output '{name}' have the shape {labels.shape}.", f"{expected.shape}: one for each whole number")
-    keras_right, right = expected == labels, actual == labels
-    interval = accuracy_drop_interval(keras_right, right)
-    return found | {
-        "accuracy": float(right.mean()),
-        "keras_accuracy": float(keras_right.mean()),
-        "metric": "accuracy",
-        "metric_value": float(right.mean()),
-        "keras_metric_value": float(keras_right.mean()),
-        "loss_interval": interval,
-    }
 
 
 def _by_class(expected, actual, bulk):
@@ -253,38 +235,14 @@ def _by_index(expected, actual, bulk, unit, own):
     return found | {"lowest_r_squared": float(r_squared[judged].min()), "worst_indices": worst(judged)}
 
 
-def _against_labels(expected, actual, labels, name, task, threshold):
-    true = tasks.targets(task, labels, expected.shape, name)
-    ours, keras = (tasks.predictions(task, a, threshold) for a in (actual, expected))
-    classes = expected.shape[-1] if tasks.by_class(task, expected.shape) else 2
-    found = {
-        "metric": tasks.METRICS[task],
-        "metric_value": tasks.score(task, true, ours, classes),
-        "keras_metric_value": tasks.score(task, true, keras, classes),
-    }
-    if task != "regression":
-        right, keras_right = true == ours, true == keras
-        found |= {"accuracy": float(right.mean()), "keras_accuracy": float(keras_right.mean())}
-        return found | {"loss_interval": accuracy_drop_interval(keras_right, right)}
-    for field, values in (("r_squared", actual), ("keras_r_squared", expected)):
-        per_index = tasks.r_squared(true, values)
-        found[field] = None if np.isnan(per_index).all() else float(np.nanmin(per_index))
-    rise = np.abs(true - actual) - np.abs(true - expected)
-    constant = np.abs(tasks.columns(true) - np.median(tasks.columns(true), axis=0)).mean(0)
-    share = tasks.columns(rise).mean(0) / np.where(constant > 0, constant, np.inf)
-    worst = int(np.argmax(share))
-    by_sample = rise.reshape(len(rise), -1, len(constant))[..., worst].mean(1)
-    return found | {"loss_interval": mean_interval(by_sample), "constant_error": float(constant[worst])}
-
-
 def _unit(expected, task, last_activation, reconstructed):
     """Returns the unit of the indices, one for all or one for each: an index is judged alone if its range is above `UNIT_FLOOR` of it."""
     if last_activation in _BOUNDED:
         return _BOUNDED[last_activation]
     if task == "regression" and reconstructed is not None:
         width = np.ptp(tasks.columns(np.asarray(reconstructed, np.float64)), axis=0)
-        # Where the input never varies there is nothing to reconstruct. Many features belong to one signal, such as pixels, and share a unit; a few may
-        # have one each.
+        # Where the input never varies there is nothing to reconstruct. Many features belong to one signal, such as pixels, and share a
+        # unit; a few may have one each.
         unit = np.median(width[width > 0]) if np.count_nonzero(width) >= MANY_FEATURES else width
         return np.where(width > 0, unit, np.inf)
     if task is None or task == "regression":

@@ -12,10 +12,11 @@ _NORMAL_QUANTILE = 1.959963984540054
 def accuracy_drop_interval(keras_right, file_right):
     """Computes the interval of the drop in accuracy from the Keras model to the file, paired on the same samples.
 
-    With one decision per sample, only the discordant samples, for which exactly one of the two is right, tell which is better. If there is no difference,
-    each falls to either side with probability 1/2 (McNemar 1947). The interval is the exact one of Clopper and Pearson (1934) for that probability, times
-    the share of discordant samples; it excludes 0 exactly if McNemar's exact test rejects at 5 %. Several decisions per sample (labels, pixels, steps) are
-    not independent. Then the sample is the unit, and the interval is `mean_interval` of the drop per sample.
+    With one decision per sample, only the discordant samples, for which exactly one of the two is right, tell which is better. If there is
+    no difference, each falls to either side with probability 1/2 (McNemar 1947). The interval is the exact one of Clopper and Pearson
+    (1934) for that probability, times the share of discordant samples; it excludes 0 exactly if McNemar's exact test rejects at 5 %.
+    Several decisions per sample (labels, pixels, steps) are not independent. Then the sample is the unit, and the interval is
+    `mean_interval` of the drop per sample.
 
     Args:
         keras_right: Booleans (samples, ...), whether the Keras model is right.

@@ -75,8 +75,9 @@ def extreme_calibration(samples, signature):
         steps = 255 * _width(rest, rest) / _width(rows, rows)
         named = _listed(sorted(int(p) for p in samples.positions[extreme]))
         notes[i.name] = (
-            f"Calibration {'sample' if len(extreme) == 1 else 'samples'} {named} of input '{i.key}' {'reaches' if len(extreme) == 1 else 'reach'} from {rows[extreme].min():.4g} to "
-            f"{rows[extreme].max():.4g}, all others from {rest.min():.4g} to {rest.max():.4g}: these get {steps:.1f} of the 255 steps of int8. "
+            f"Calibration {'sample' if len(extreme) == 1 else 'samples'} {named} of input '{i.key}' {'reaches' if len(extreme) == 1 else 'reach'} "
+            f"from {rows[extreme].min():.4g} to {rows[extreme].max():.4g}, all others from {rest.min():.4g} to {rest.max():.4g}: "
+            f"these get {steps:.1f} of the 255 steps of int8. "
             f"Leave {'it' if len(extreme) == 1 else 'them'} out of the calibration data, or clip the input."
         )
     return notes
@@ -85,7 +86,8 @@ def extreme_calibration(samples, signature):
 def coarse_inputs(steps, reference, expected, samples, signature, outputs, known=()):
     """Describes the input features that the quantization steps of the file are too coarse for.
 
-    The Keras model is run on inputs whose coarse features are rounded as in the file. Only features whose rounding changes its decisions or outputs are
+    The Keras model is run on inputs whose coarse features are rounded as in the file. Only features whose rounding changes its decisions or
+    outputs are
     reported: a feature of few steps that the model hardly uses is harmless.
 
     Args:
@@ -120,7 +122,8 @@ def coarse_inputs(steps, reference, expected, samples, signature, outputs, known
         splittable = coarse[spread[coarse] >= FEW_STEPS * own_step]
         features = ", ".join(f"{j} ({spread[j] / step:.2g} steps)" for j in coarse[:_SHOWN]) + (", ..." if len(coarse) > _SHOWN else "")
         notes.append(
-            f"The file reads input '{i.key}' in steps of {step:.4g}, too coarse for {'feature' if len(coarse) == 1 else 'features'} {features}: rounding "
+            f"The file reads input '{i.key}' in steps of {step:.4g}, too coarse for "
+            f"{'feature' if len(coarse) == 1 else 'features'} {features}: rounding "
             f"{'it' if len(coarse) == 1 else 'them'} alone costs the Keras model {min(lost, 1):.0%} of an output's variation or decisions. "
             "Normalize the features before they reach the model"
             + (f", or give {_listed([int(j) for j in splittable])} inputs of their own." if len(splittable) == len(coarse) else ".")

@@ -18,7 +18,8 @@ class Reference:
     Args:
         model: A built Keras model.
         signature: Its `ModelSignature`.
-        file_batch: Batch size of the file. States, and outputs without a batch axis, depend on the batches, so such a model runs on batches of this size.
+        file_batch: Batch size of the file. States, and outputs without a batch axis, depend on the batches, so such a model runs on batches
+            of this size.
     """
 
     def __init__(self, model, signature, file_batch):
@@ -47,7 +48,7 @@ class Reference:
         return self._run(inputs, count, batch)
 
     def _is_batched(self, inputs, size):
-        """Whether every output has one row per sample. Two batch sizes are tried, because a constant may have as many rows as one of them."""
+        """Whether every output has one row per sample. Tries two batch sizes, as a constant may have the rows of one of them."""
         sizes = {size, 2 if size != 2 else 3}
         for size in sizes:
             outputs = self._predict({name: np.resize(array, (size, *array.shape[1:])) for name, array in inputs.items()})

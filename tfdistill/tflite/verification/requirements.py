@@ -121,7 +121,8 @@ def _decisions(where, output, record, limits):
         least = _EQUAL_IN_FLOAT if least is None and limits.max_relative_error is not None else least
         if least is not None and output.equal_share < least:
             yield _Fault(
-                f"{where} equals Keras's in {output.equal_share:.2%} of its whole numbers (the fewest at samples {list(output.worst_samples)}).",
+                f"{where} equals Keras's in {output.equal_share:.2%} of its whole numbers "
+                f"(the fewest at samples {list(output.worst_samples)}).",
                 f"at least {least:.2%}",
                 _CALIBRATE,
                 "min_argmax_agreement",
@@ -146,7 +147,8 @@ def _losses(where, output, record, limits):
         bound = DEFAULT_ACCURACY_DROP if limits.max_accuracy_drop is None else limits.max_accuracy_drop
         if low > bound:
             yield _Fault(
-                f"{where} has an accuracy of {output.accuracy:.4f} where the Keras model has {output.keras_accuracy:.4f} on the same {record.samples} samples "
+                f"{where} has an accuracy of {output.accuracy:.4f} where the Keras model has {output.keras_accuracy:.4f} "
+                f"on the same {record.samples} samples "
                 f"(drop {low:.4f} to {high:.4f} at 95 %).",
                 f"a drop of at most {bound:g}",
                 _CALIBRATE,
@@ -154,7 +156,8 @@ def _losses(where, output, record, limits):
             )
     elif limits.max_error_rise is not None and low > limits.max_error_rise * output.constant_error:
         yield _Fault(
-            f"{where} has a mean absolute error of {output.metric_value:.4g} where the Keras model has {output.keras_metric_value:.4g} on the same {record.samples} samples "
+            f"{where} has a mean absolute error of {output.metric_value:.4g} where the Keras model has "
+            f"{output.keras_metric_value:.4g} on the same {record.samples} samples "
             f"(rise {low:.4g} to {high:.4g} at 95 %; the best constant would make an error of {output.constant_error:.4g}).",
             f"a rise of at most {limits.max_error_rise:g} of the constant's error",
             _CALIBRATE,
@@ -181,7 +184,8 @@ def remarks(name, output, count, limits):
         )
     if output.decided is not None and output.decided < max(1, FEW_DECIDED * count):
         notes.append(
-            f"Keras decides clearly on {output.decided} of {count} in output '{name}' only: that the classes agree there says little ({output.argmax_agreement:.1%} of all agree). "
+            f"Keras decides clearly on {output.decided} of {count} in output '{name}' only: that the classes agree there says little "
+            f"({output.argmax_agreement:.1%} of all agree). "
             "Verify on real samples, with labels."
         )
         least = limits.min_argmax_agreement
@@ -189,11 +193,13 @@ def remarks(name, output, count, limits):
             warned.append(notes[-1])
     if output.lost_indices:
         notes.append(
-            f"The file has output '{name}' constant at {_indices(output.lost_indices)}: there Keras varies by less than a twentieth of the output's unit."
+            f"The file has output '{name}' constant at {_indices(output.lost_indices)}: there Keras varies by less than a twentieth "
+            "of the output's unit."
         )
     if output.changes_r_squared is not None and output.changes_r_squared < FOLLOWED <= output.lowest_r_squared:
         notes.append(
-            f"The file follows output '{name}' (R-squared at least {output.lowest_r_squared:.3f}), but not its changes from one sample to the next (R-squared {output.changes_r_squared:.3f}). "
+            f"The file follows output '{name}' (R-squared at least {output.lowest_r_squared:.3f}), but not its changes from "
+            f"one sample to the next (R-squared {output.changes_r_squared:.3f}). "
             "If the samples are a series, what it is to predict may be lost beside its trend: let the model predict differences."
         )
     if output.loss_interval is None:
@@ -207,7 +213,8 @@ def remarks(name, output, count, limits):
             notes.append(f"The accuracy of output '{name}' drops by {drop:.4f} ({low:.4f} to {high:.4f} at 95 %), {sure}.")
     elif low > 0 and output.metric_value > NOTABLE_RISE * output.keras_metric_value and low > NOTABLE_SHARE * output.constant_error:
         notes.append(
-            f"The mean absolute error of output '{name}' is {output.metric_value:.4g} where the Keras model has {output.keras_metric_value:.4g}."
+            f"The mean absolute error of output '{name}' is {output.metric_value:.4g} "
+            f"where the Keras model has {output.keras_metric_value:.4g}."
         )
         warned.append(notes[-1])
     return notes, warned

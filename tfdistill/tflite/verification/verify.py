@@ -77,20 +77,21 @@ def verify(
 ) -> VerificationRecord:
     """Runs a .tflite file on data and compares its outputs with those of its Keras model.
 
-    Each output is compared as a whole, and each index of its last axis against the range of that index. With labels, the loss of accuracy (or the rise of
-    the error) against the Keras model on the same samples is tested too. A model that keeps state between calls is compared from its initial state.
+    Each output is compared as a whole, and each index of its last axis against the range of that index. With labels, the loss of accuracy
+    (or the rise of the error) against the Keras model on the same samples is tested too. A model that keeps state between calls is compared
+    from its initial state.
 
     Args:
         path: The .tflite file.
         model: The Keras model that it was exported from.
         x: Samples, in any form that `export_tflite` takes for calibration; a tuple (inputs, labels) brings its labels along.
-        y: Labels: class indices (samples,) or (samples, 1), one-hot rows (samples, classes), zeros and ones, or numbers. A list, or a dict by output name, for
-            several outputs.
+        y: Labels: class indices (samples,) or (samples, 1), one-hot rows (samples, classes), zeros and ones, or numbers. A list, or a dict
+            by output name, for several outputs.
         variant: Variant of the file; it decides the default tolerances.
         tolerances: `Tolerances`; None takes the variant's. `Tolerances()` checks nothing and only measures.
         threads: CPU threads, at least 1.
-        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the compiled loss and the
-            last activation.
+        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
+            compiled loss and the last activation.
 
     Returns:
         A `VerificationRecord`.
@@ -102,7 +103,8 @@ def verify(
         VerificationError: if the outputs of the file are beyond the tolerances.
 
     Warns:
-        UserWarning: if the quantization steps of an input are too coarse for some of its features, or if a mean absolute error grows by half.
+        UserWarning: if the quantization steps of an input are too coarse for some of its features, or if a mean absolute error grows by
+            half.
 
     Example:
         >>> model = keras.models.load_model("student.keras")
