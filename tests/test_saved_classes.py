@@ -22,6 +22,7 @@ from tfdistill import losses, saveable
 from tfdistill.bridge import AdoptedModel, adopt, imports, to_tf_keras
 from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.metrics.teacher_report import CalibrationError, TeacherReport
 from tfdistill.distill.teachers.convert import as_teacher
 from tfdistill.distill.teachers.ensemble import Ensemble
@@ -85,7 +86,7 @@ def with_callable(folder):
 
 
 def with_cache(folder):
-    return make(soft_targets(keras_file(folder), X, folder / "cache", batch_size=5, say=lambda text: None))
+    return make(soft_targets(keras_file(folder), X, folder / "cache", options=CacheOptions(batch_size=5), log_fn=lambda text: None))
 
 
 def with_report(folder):
@@ -239,7 +240,7 @@ def test_a_damaged_config_of_a_metric_is_refused():
 def test_a_damaged_config_of_a_distiller_or_teacher_is_refused(tmp_path):
     teachers_of_one_net.knows().save(tmp_path / "model.keras")
     teacher = keras_file(tmp_path)
-    cache = soft_targets(teacher, X, tmp_path / "cache", batch_size=5, say=lambda text: None)
+    cache = soft_targets(teacher, X, tmp_path / "cache", options=CacheOptions(batch_size=5), log_fn=lambda text: None)
     for saved in (make(teacher), Ensemble([teacher]), as_teacher(Answers.of(teacher)), cache):
         assert refuse_or_make(saved) > 15
 

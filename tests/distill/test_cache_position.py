@@ -11,6 +11,7 @@ from small import data, pair
 
 from tfdistill import Distiller
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.cache.position import following_epochs, positions_of
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.errors import DataError
@@ -73,8 +74,8 @@ def labelled(tmp_path_factory):
     keras.utils.set_random_seed(7)
     x, y = data(N)
     teacher, _ = pair()
-    make = dict(batch_size=BATCH, shard_elements=32, dtype="float32", views=3, augment=noisy, say=lambda text: None)
-    return x, y, soft_targets(teacher, (x, y), tmp_path_factory.mktemp("position") / "cache", **make)
+    options = CacheOptions(batch_size=BATCH, shard_elements=32, dtype="float32", views=3, augment=noisy)
+    return x, y, soft_targets(teacher, (x, y), tmp_path_factory.mktemp("position") / "cache", options=options)
 
 
 def seen(joined, *epochs):
@@ -171,7 +172,7 @@ DAMAGE = {
 def damaged(tmp_path):
     x, y = data(N)
     teacher, _ = pair()
-    return x, y, soft_targets(teacher, (x, y), tmp_path / "cache", batch_size=BATCH, shard_elements=32, say=lambda text: None)
+    return x, y, soft_targets(teacher, (x, y), tmp_path / "cache", options=CacheOptions(batch_size=BATCH, shard_elements=32))
 
 
 @pytest.mark.parametrize("case", DAMAGE)

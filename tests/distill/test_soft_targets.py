@@ -8,6 +8,7 @@ from small import data, mlp, pair, weights_of
 
 from tfdistill.distill import Distiller
 from tfdistill.distill.cache.build import plan_soft_targets, soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses import Hint, SoftTargets
@@ -64,7 +65,9 @@ def labelled(tmp_path):
     teacher, _ = pair()
 
     def make(dataset=None, name="cache", **settings):
-        return soft_targets(teacher, (x, y) if dataset is None else dataset, tmp_path / name, say=lambda text: None, **settings)
+        return soft_targets(
+            teacher, (x, y) if dataset is None else dataset, tmp_path / name, options=CacheOptions(**settings), log_fn=lambda text: None
+        )
 
     return teacher, x, y, make
 
@@ -152,7 +155,7 @@ def test_answers_come_as_the_model_gives_them(tmp_path):
         return keras.Model(inputs, outputs, name=name)
 
     teacher, student = net("teacher"), net("student")
-    cache = soft_targets(teacher, (x, y, np.ones(40, "float32")), tmp_path, dtype="float32")
+    cache = soft_targets(teacher, (x, y, np.ones(40, "float32")), tmp_path, options=CacheOptions(dtype="float32"))
     distiller = Distiller(cache, student, {"kind": SoftTargets(2.0)})
     distiller.compile("adam", loss={"kind": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "size": "mse"})
     joined = cache.join((x, y, np.ones(40, "float32")), batch_size=10, shuffle=False)
@@ -188,8 +191,8 @@ def test_sixty_thousand_rows_are_small(tmp_path):
 def test_what_will_be_written_is_said_before(labelled, tmp_path):
     teacher, x, _, _ = labelled
     told = []
-    cache = soft_targets(teacher, x, tmp_path / "c", layers=["hidden_0"], say=told.append)
-    plan = plan_soft_targets(teacher, x, layers=["hidden_0"])
+    cache = soft_targets(teacher, x, tmp_path / "c", options=CacheOptions(layers=["hidden_0"]), log_fn=told.append)
+    plan = plan_soft_targets(teacher, x, options=CacheOptions(layers=["hidden_0"]))
     assert plan.size_bytes == cache.size_bytes == sum(p.stat().st_size for p in (tmp_path / "c").glob("*.tfrecord"))
     assert told == [str(plan)]
     assert "layer hidden_0: float16 (32,), 64 bytes" in told[0]
@@ -211,11 +214,11 @@ def test_a_teacher_is_known_whatever_its_layers_are_called(labelled):
     other = keras.Model.from_config(teacher.get_config())
     other.set_weights(teacher.get_weights())
     other.trainable = False
-    from tfdistill.distill.cache.fingerprint import teacher_print
+    from tfdistill.distill.cache.fingerprint import fingerprint_teacher
 
-    assert teacher_print(other) == teacher_print(teacher)
+    assert fingerprint_teacher(other) == fingerprint_teacher(teacher)
     other.set_weights([w + 1e-7 for w in teacher.get_weights()])
-    assert teacher_print(other) != teacher_print(teacher)
+    assert fingerprint_teacher(other) != fingerprint_teacher(teacher)
 
 
 def other_teacher(teacher, x, y, make, cache):

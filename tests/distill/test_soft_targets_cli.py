@@ -8,14 +8,14 @@ from small import mlp
 
 from tfdistill.cli import app
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 
 
 @pytest.fixture
 def folder(tmp_path):
     x = np.random.default_rng(0).normal(size=(100, 8)).astype("float32")
-    soft_targets(
-        mlp(8, name="teacher"), x, tmp_path / "c", batch_size=16, shard_elements=32, top_k=2, layers=["hidden_0"], say=lambda text: None
-    )
+    options = CacheOptions(batch_size=16, shard_elements=32, top_k=2, layers=["hidden_0"])
+    soft_targets(mlp(8, name="teacher"), x, tmp_path / "c", options, log_fn=lambda text: None)
     return tmp_path / "c"
 
 

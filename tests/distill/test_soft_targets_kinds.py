@@ -9,6 +9,7 @@ from small import data, mlp, weights_of
 
 from tfdistill.distill import Distiller, RemoteTeacher, RetryPolicy
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.errors import BudgetExceededError, ConfigurationError, DataError, ModelError
 from tfdistill.losses import DIST, LinearSchedule, LogitMatching, SoftTargets
@@ -87,7 +88,7 @@ def taught(teacher, dataset, loss, student):
 def largest(tmp_path):
     x, y = data(70)
     teacher, student = nets()
-    cache = soft_targets(teacher, x, tmp_path / "k", dtype="float32", top_k=K, temperatures=TEMPERATURES)
+    cache = soft_targets(teacher, x, tmp_path / "k", options=CacheOptions(dtype="float32", top_k=K, temperatures=TEMPERATURES))
     return teacher, student, x, y, cache
 
 
@@ -130,14 +131,14 @@ def test_what_the_largest_logits_do_not_tell_is_refused(largest, loss, words):
 )
 def test_impossible_numbers_of_logits_are_refused(tmp_path, settings, words):
     with pytest.raises(ConfigurationError, match=words):
-        soft_targets(nets()[0], data(20)[0], tmp_path, **settings)
+        soft_targets(nets()[0], data(20)[0], tmp_path, options=CacheOptions(**settings))
 
 
 def test_probabilities_have_no_log_sum(tmp_path):
     teacher = nets()[0]
     soft = keras.Model(teacher.input, keras.layers.Softmax()(teacher.output))
     with pytest.raises(ConfigurationError, match="look like probabilities"):
-        soft_targets(soft, data(20)[0], tmp_path, top_k=2)
+        soft_targets(soft, data(20)[0], tmp_path, options=CacheOptions(top_k=2))
 
 
 def noisy(x, seed):
@@ -155,7 +156,9 @@ def test_training_draws_the_views_that_the_teacher_saw(tmp_path, kind):
     x, y = data(50)
     teacher = nets()[0]
     dataset = {"arrays": (x, y), "stream": tf.data.Dataset.from_tensor_slices((x, y)).batch(8), "PyDataset": Batches(x, y, 8)}[kind]
-    cache = soft_targets(teacher, dataset, tmp_path, dtype="float32", views=3, augment=noisy, batch_size=16, shard_elements=32)
+    cache = soft_targets(
+        teacher, dataset, tmp_path, options=CacheOptions(dtype="float32", views=3, augment=noisy, batch_size=16, shard_elements=32)
+    )
     joined = cache.join(dataset)
     batches = [joined[i] for i in range(7)] if kind == "PyDataset" else list(joined.as_numpy_iterator())
     inputs, told = (np.concatenate([get(b[0]) for b in batches]) for get in (lambda j: j.inputs, lambda j: j.told[0]))
@@ -169,15 +172,15 @@ def test_training_draws_the_views_that_the_teacher_saw(tmp_path, kind):
 def test_views_need_their_own_augmentation(tmp_path):
     x, _ = data(20)
     teacher = nets()[0]
-    soft_targets(teacher, x, tmp_path / "c", augment=noisy)
+    soft_targets(teacher, x, tmp_path / "c", options=CacheOptions(augment=noisy))
     with pytest.raises(ConfigurationError, match="augment=the_function"):
         SoftTargetCache(tmp_path / "c").join(x)
     with pytest.raises(DataError, match="not the one"):
         SoftTargetCache(tmp_path / "c", augment=louder).join(x)
     with pytest.raises(DataError, match="another augmentation"):
-        soft_targets(teacher, x, tmp_path / "c", augment=louder)
+        soft_targets(teacher, x, tmp_path / "c", options=CacheOptions(augment=louder))
     with pytest.raises(DataError, match="stateless"):
-        soft_targets(teacher, x, tmp_path / "d", augment=lambda a, seed: a + tf.random.normal(tf.shape(a)))
+        soft_targets(teacher, x, tmp_path / "d", options=CacheOptions(augment=lambda a, seed: a + tf.random.normal(tf.shape(a))))
 
 
 class Wire:
@@ -204,7 +207,7 @@ class Wire:
 def test_a_black_box_is_asked_again_with_patience(tmp_path):
     x, _ = data(20)
     wire = Wire(failures=[True, True, True, False])
-    cache = soft_targets(wire.teacher(longest_wait_seconds=3.0), x, tmp_path, dtype="float32", batch_size=10)
+    cache = soft_targets(wire.teacher(longest_wait_seconds=3.0), x, tmp_path, options=CacheOptions(dtype="float32", batch_size=10))
     assert wire.slept == [1.0, 2.0, 3.0]
     assert len(wire.calls) == 5
     batch = next(cache.join(x, batch_size=20, shuffle=False).as_numpy_iterator())[0]
@@ -213,7 +216,7 @@ def test_a_black_box_is_asked_again_with_patience(tmp_path):
 
 def test_a_black_box_is_not_hurried(tmp_path):
     wire = Wire()
-    soft_targets(wire.teacher(calls_per_second=4.0), data(50)[0], tmp_path, batch_size=10)
+    soft_targets(wire.teacher(calls_per_second=4.0), data(50)[0], tmp_path, options=CacheOptions(batch_size=10))
     np.testing.assert_allclose(np.diff(wire.calls), 0.25)
 
 
@@ -221,7 +224,7 @@ def test_a_spent_budget_loses_no_answer(tmp_path):
     x, _ = data(100)
     wire = Wire()
     with pytest.raises(BudgetExceededError, match="whole budget"):
-        soft_targets(wire.teacher(budget=4), x, tmp_path, batch_size=10)
+        soft_targets(wire.teacher(budget=4), x, tmp_path, options=CacheOptions(batch_size=10))
     for left in (4, 2):
         try:
             soft_targets(wire.teacher(budget=4), x, tmp_path)
@@ -273,14 +276,14 @@ def test_impossible_policies_are_refused(make, kind):
 
 def test_layers_of_a_black_box_are_refused(tmp_path):
     with pytest.raises(ModelError, match="black box"):
-        soft_targets(Wire().teacher(), data(20)[0], tmp_path, layers=["hidden_0"])
+        soft_targets(Wire().teacher(), data(20)[0], tmp_path, options=CacheOptions(layers=["hidden_0"]))
 
 
 def test_a_black_box_teaches(tmp_path):
     x, y = data(40)
     teacher, student = nets()
     remote = RemoteTeacher(lambda a: teacher.predict(a, verbose=0), "net-1")
-    cache = soft_targets(remote, x, tmp_path, top_k=K)
+    cache = soft_targets(remote, x, tmp_path, options=CacheOptions(top_k=K))
     before = weights_of(student)
     taught(cache, cache.join((x, y)), SoftTargets(4.0), student)
     assert any((a != b).any() for a, b in zip(before, weights_of(student), strict=True))

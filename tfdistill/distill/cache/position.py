@@ -1,4 +1,4 @@
-"""Which epoch a joined dataset is read for: its order and its views follow from `(seed, epoch)` alone."""
+"""The epoch that a joined dataset is read for: its order and its views follow from `(seed, epoch)` alone."""
 
 import contextlib
 import inspect
@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 # Joined tf.data.Dataset -> its Position. A dataset that is derived from it (map, prefetch, take) keeps it alive.
-_POSITIONS = weakref.WeakKeyDictionary()
+_POSITIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class Position:

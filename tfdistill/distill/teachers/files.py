@@ -13,6 +13,7 @@ from tfdistill.distill.teachers.black_box import BlackBox
 from tfdistill.errors import ConfigurationError, ModelError, RuntimeUnavailableError, nearest
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.saveable import checks_config
+from tfdistill.utils.hashing import update_from
 
 # Interpreters kept open: one for each size of batch. Training, its last batch, validation and its last batch make four.
 _OPEN = 4
@@ -70,8 +71,7 @@ def _hash(path):
         if file != path:
             digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
         with open(file, "rb") as opened:
-            for block in iter(lambda: opened.read(1 << 20), b""):
-                digest.update(block)
+            update_from(digest, opened)
     return digest.hexdigest()
 
 
