@@ -75,7 +75,7 @@ def test_spaces_are_checked_on_the_first_batch(case):
     with pytest.raises(ConfigurationError) as caught:
         ensemble.check_answers(x)
     assert re.search(words, str(caught.value), re.DOTALL), caught.value
-    settings = re.search(r"average='(\w+)', outputs=(\[.*?\]|'\w+')", caught.value.mend)
+    settings = re.search(r"average='(\w+)', outputs=(\[.*?\]|'\w+')", caught.value.fix)
     if not isinstance(answers[0], dict):
         # The remedy of the message is right at once.
         Ensemble([says(a) for a in answers], average=settings[1], outputs=ast.literal_eval(settings[2])).check_answers(x)

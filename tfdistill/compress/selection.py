@@ -160,6 +160,6 @@ def _matched(layers, given):
             # The name of a nested model means all that is in it.
             hits = {paths[path] for path in paths if fnmatch.fnmatchcase(path, selector) or path.startswith(selector + "/")}
             if not hits:
-                raise ModelError(f"No layer is called '{selector}', or matches it as a pattern.", mend=nearest(selector, paths))
+                raise ModelError(f"No layer is called '{selector}', or matches it as a pattern.", fix=nearest(selector, paths))
             found |= hits
     return found, named

@@ -133,7 +133,7 @@ class StopAtTarget(keras.callbacks.Callback):
         teacher = getattr(self.model, "teacher", None)
         if not isinstance(teacher, keras.Model):
             raise ConfigurationError(
-                f"The model that is trained ({type(self.model).__name__}) has no teacher to evaluate.", mend="give teacher_value"
+                f"The model that is trained ({type(self.model).__name__}) has no teacher to evaluate.", fix="give teacher_value"
             )
         name = self.metric.removeprefix("val_")
         of_loss = self.teacher_metric is None and name in _LOSSES

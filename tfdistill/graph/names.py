@@ -71,9 +71,9 @@ def find_layer(model, path, role="model"):
     if matches:
         raise ModelError(
             f"The {role} '{model.name}' has {len(distinct)} layers called '{path}': {', '.join(sorted(matches))}.",
-            mend="give the full path of the one you mean",
+            fix="give the full path of the one you mean",
         )
     raise ModelError(
         f"The {role} '{model.name}' has no layer '{path}'.",
-        mend=f"use the name of a layer as `summary()` prints it. {nearest(path, layers)}",
+        fix=f"use the name of a layer as `summary()` prints it. {nearest(path, layers)}",
     )

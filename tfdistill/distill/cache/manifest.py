@@ -155,11 +155,11 @@ def load_signed(kind, path):
             f"'{path}' cannot be read: {error.strerror}.", "the folder of a finished cache, with its files and no links in it"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"'{path}' is damaged: it is no JSON ({error}).", mend=_AGAIN) from error
+        raise DataError(f"'{path}' is damaged: it is no JSON ({error}).", fix=_AGAIN) from error
     if not isinstance(whole, dict) or set(whole) != {"sha256", "content"} or not isinstance(whole["content"], dict):
         raise DataError(f"'{path}' is damaged, or none of a cache's files.", "a file that soft_targets wrote", _AGAIN)
     if _checksum(whole["content"]) != whole["sha256"]:
-        raise DataError(f"'{path}' is damaged: its content does not have the checksum that it carries.", mend=_AGAIN)
+        raise DataError(f"'{path}' is damaged: its content does not have the checksum that it carries.", fix=_AGAIN)
     settings = whole["content"].get("settings", whole["content"])
     found = settings.get("format", FORMAT) if isinstance(settings, dict) else FORMAT
     if found not in READABLE:

@@ -228,7 +228,7 @@ class _WorkerPool:
             except self.ray.exceptions.RayActorError as error:
                 if tries[index] >= TRIES:
                     raise DataError(
-                        f"The workers that had shard {index} died {TRIES} times.", mend="look at the machine's memory"
+                        f"The workers that had shard {index} died {TRIES} times.", fix="look at the machine's memory"
                     ) from error
                 queue.appendleft(index)
                 worker = self._start_worker()

@@ -39,9 +39,7 @@ class SoftTargetCache(keras.Model):
         directory = pathlib.Path(directory).absolute()
         if (directory / PLAN).is_file() and not (directory / MANIFEST).is_file():
             done = len(list(directory.glob("shard-*.json")))
-            raise DataError(
-                f"The cache in '{directory}' is unfinished: {done} shards are done.", mend="run what began it again: it goes on"
-            )
+            raise DataError(f"The cache in '{directory}' is unfinished: {done} shards are done.", fix="run what began it again: it goes on")
         manifest, found = cache_manifest.load_manifest(directory)
         if sha256 is not None and found != sha256:
             raise DataError(

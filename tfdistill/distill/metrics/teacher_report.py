@@ -230,7 +230,7 @@ def _output(values, name):
         what = "names none" if name is None else f"names '{name}'"
         raise ModelError(
             f"The TeacherReport {what}, and there are the outputs {sorted(values)}.",
-            mend="give one TeacherReport(output=...) for each that counts",
+            fix="give one TeacherReport(output=...) for each that counts",
         )
     return values[name]
 

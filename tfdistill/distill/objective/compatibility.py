@@ -19,9 +19,7 @@ def check_models(teacher, student, compare_outputs):
     """
     for role, model in (("Teacher", teacher), ("Student", student)):
         if not isinstance(model, keras.Model):
-            raise ModelError(
-                f"{role} must be a keras.Model, got {type(model)}.", mend="a tf_keras model is taken as tfdistill.adopt(model)"
-            )
+            raise ModelError(f"{role} must be a keras.Model, got {type(model)}.", fix="a tf_keras model is taken as tfdistill.adopt(model)")
     if teacher is student:
         raise ModelError("Teacher and student are one and the same model.", "two models", "keras.models.clone_model makes a second one")
     if any(layer is student for layer in teacher._flatten_layers()):
@@ -33,7 +31,7 @@ def check_models(teacher, student, compare_outputs):
         if theirs is None or ours is None or (what == "output" and not compare_outputs):
             continue
         if len(theirs) != len(ours) or not all(_compatible(a.shape, b.shape) for a, b in zip(theirs, ours, strict=True)):
-            mend = (
+            fix = (
                 "give both models the same number of classes"
                 if what == "output"
                 else "put the resizing that one of them needs inside that model"
@@ -41,7 +39,7 @@ def check_models(teacher, student, compare_outputs):
             raise ModelError(
                 f"Teacher and student {what} shapes do not match. Teacher '{teacher.name}': {_shapes(theirs)}. Student '{student.name}': {_shapes(ours)}.",
                 "equal shapes",
-                mend,
+                fix,
             )
 
 

@@ -158,8 +158,8 @@ class LooksForNonFinite:
         if found is None or found == self._last_said:
             return
         losses = {m.name: m.result() for m in (self.student_loss_tracker, self.distillation_loss_tracker)}
-        happened, expected, mend = message(found, self.teacher.name, self.student.name, losses)
+        happened, expected, fix = message(found, self.teacher.name, self.student.name, losses)
         if "teacher" in found[1]:
-            raise DataError(happened, expected, mend)
+            raise DataError(happened, expected, fix)
         self._last_said = found
-        warnings.warn(f"{happened} To mend it: {mend}.", stacklevel=2)
+        warnings.warn(f"{happened} Fix: {fix}.", stacklevel=2)

@@ -78,18 +78,18 @@ def check_finite(batch):
     Raises:
         DataError: naming the input, the number of such values and the place of the first.
     """
-    mend = "clean the data, or mask such samples with sample_weight=0 and a finite value"
+    fix = "clean the data, or mask such samples with sample_weight=0 and a finite value"
     for what, structure in zip(("input", "target", "sample weight"), batch, strict=True):
-        refuse_nonfinite_inputs(structure, "in the first batch", mend, what)
+        refuse_nonfinite_inputs(structure, "in the first batch", fix, what)
 
 
-def refuse_nonfinite_inputs(structure, where, mend, what="input"):
+def refuse_nonfinite_inputs(structure, where, fix, what="input"):
     """Raises a `DataError` if an array of a structure holds NaN or infinity; names the array, `what` it is and `where` it was found."""
     for path, value in _named(structure):
-        refuse_nonfinite(value, f"The {what}{path} has %s {where}.", mend)
+        refuse_nonfinite(value, f"The {what}{path} has %s {where}.", fix)
 
 
-def refuse_nonfinite(value, sentence, mend):
+def refuse_nonfinite(value, sentence, fix):
     """Raises a `DataError` if `value` holds NaN or infinity; `sentence` has a %s for which and how many."""
     value = np.asarray(value)
     if value.dtype.kind not in "fc" and "float" not in value.dtype.name:
@@ -100,7 +100,7 @@ def refuse_nonfinite(value, sentence, mend):
     first = tuple(int(i) for i in np.argwhere(~finite)[0])
     kind = "NaN" if np.isnan(value[first]) else "infinity"
     raise DataError(
-        sentence % kind + f" {int((~finite).sum())} of {value.size} values; the first at index {list(first)}.", "finite numbers", mend
+        sentence % kind + f" {int((~finite).sum())} of {value.size} values; the first at index {list(first)}.", "finite numbers", fix
     )
 
 

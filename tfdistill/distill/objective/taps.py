@@ -91,14 +91,14 @@ class Taps:
         if not notes:
             raise ModelError(
                 f"{where} did not run in the model's forward pass, so it has no output to distil.",
-                mend="tap a layer that the model calls; a layer whose functions another layer uses without calling it cannot be tapped",
+                fix="tap a layer that the model calls; a layer whose functions another layer uses without calling it cannot be tapped",
             )
         if _in_another_graph(notes):
-            raise ModelError(f"{where} runs inside a loop (a recurrent or time-distributed layer).", mend="tap the layer around it")
+            raise ModelError(f"{where} runs inside a loop (a recurrent or time-distributed layer).", fix="tap the layer around it")
         if number is None and len(notes) > 1:
             raise ModelError(
                 f"{where} is called {len(notes)} times in one forward pass.",
-                mend=f"say which call is meant: '{tap.path}@0' to '{tap.path}@{len(notes) - 1}'",
+                fix=f"say which call is meant: '{tap.path}@0' to '{tap.path}@{len(notes) - 1}'",
             )
         if number is not None and number >= len(notes):
             raise ModelError(f"{where} is called {len(notes)} times in one forward pass.", f"a call number below {len(notes)}")

@@ -198,7 +198,7 @@ def select_output(outputs, name, model, role):
         named = dict(zip(getattr(model, "output_names", None) or [], flat, strict=False))
     if name not in named:
         raise ModelError(
-            f"The {role} '{model.name}' has no output called '{name}'.", mend=f"use one of its output names. {nearest(name, named)}"
+            f"The {role} '{model.name}' has no output called '{name}'.", fix=f"use one of its output names. {nearest(name, named)}"
         )
     return named[name]
 

@@ -49,7 +49,7 @@ class BlackBox(keras.Model):
         if shapes is None:
             raise ModelError(
                 f"The teacher '{self.name}' ({self.kind}) was not asked yet, so the shape of its answers is not known while the step is traced.",
-                mend="say it: CallableTeacher(function, output_shape=(classes,)); fit with arrays or a tf.data.Dataset learns it by itself",
+                fix="say it: CallableTeacher(function, output_shape=(classes,)); fit with arrays or a tf.data.Dataset learns it by itself",
             )
         # One after the other: an interpreter is no friend of threads, and neither may a user's function be.
         flat = tf.numpy_function(lambda *arrays: self._ask(inputs, arrays), leaves, [tf.float32] * len(shapes), stateful=True)

@@ -135,16 +135,16 @@ class Ensemble(keras.Model):
             return
         (index, member, values), said = wrong, self._spaces[wrong[0]]
         if NUMBERS in found:
-            mend = "Ensemble(members, average='logits', outputs='numbers') averages yes-no probabilities as they are"
+            fix = "Ensemble(members, average='logits', outputs='numbers') averages yes-no probabilities as they are"
         else:
-            mend = f"Ensemble(members, average={self.average!r}, outputs={(found[0] if len(set(found)) == 1 else found)!r})"
-            mend += "; outputs='numbers' where the outputs are no classes" if self.average == "logits" else ""
+            fix = f"Ensemble(members, average={self.average!r}, outputs={(found[0] if len(set(found)) == 1 else found)!r})"
+            fix += "; outputs='numbers' where the outputs are no classes" if self.average == "logits" else ""
         what = {NUMBERS: "probabilities of yes-no answers"}.get(found[index], found[index].replace("_", "-"))
         raise ConfigurationError(
             f"The member {index} ('{member.name}') of the Ensemble '{self.name}' is said to answer {said.replace('_', '-')}, but its answers to the first batch are "
             f"{what}: from {values.min():.4g} to {values.max():.4g}, with rows that sum to {values.sum(-1).min():.4g} ... {values.sum(-1).max():.4g}.",
             "the space that each member answers in, as `outputs`",
-            mend,
+            fix,
         )
 
     def _space_of(self, values, said):

@@ -33,8 +33,8 @@ def from_path(path):
     if path.is_dir():
         return SavedModelTeacher(path)
     if path.is_file():
-        mend = f"keras.saving.load_model('{path}') gives a model" if path.suffix in (".keras", ".h5") else None
-        raise ModelError(f"The teacher file '{path}' is none that can teach by its path.", "a .tflite file or a SavedModel folder", mend)
+        fix = f"keras.saving.load_model('{path}') gives a model" if path.suffix in (".keras", ".h5") else None
+        raise ModelError(f"The teacher file '{path}' is none that can teach by its path.", "a .tflite file or a SavedModel folder", fix)
     raise ModelError(
         f"Teacher must be a keras.Model or something that becomes one; '{path}' was given, but there is no such file or folder.",
         "a .tflite file or a SavedModel folder that is there",

@@ -25,9 +25,9 @@ def check_finite_weights(teacher):
     function = getattr(getattr(teacher, "_box", None), "function", None)
     for weight in (*teacher.weights, *getattr(function, "variables", ())):
         name = getattr(weight, "path", None) or weight.name
-        mend = "load weights from before they were ruined; if this is a mask, write it with a large finite number such as -1e9"
+        fix = "load weights from before they were ruined; if this is a mask, write it with a large finite number such as -1e9"
         if keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype)):
-            refuse_nonfinite(keras.ops.convert_to_numpy(weight), f"The weight '{name}' of the teacher '{teacher.name}' has %s:", mend)
+            refuse_nonfinite(keras.ops.convert_to_numpy(weight), f"The weight '{name}' of the teacher '{teacher.name}' has %s:", fix)
 
 
 def refuse_hidden_nan(compute, inputs, names):

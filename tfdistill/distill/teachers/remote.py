@@ -97,7 +97,7 @@ class RemoteTeacher:
             if policy.budget is not None and self.calls >= policy.budget:
                 raise BudgetExceededError(
                     f"The teacher '{self.identity}' was called {self.calls} times, which is its whole budget.",
-                    mend="run again with another RemoteTeacher of this identity to go on from here: finished shards are kept",
+                    fix="run again with another RemoteTeacher of this identity to go on from here: finished shards are kept",
                 )
             self._keep_to_the_rate()
             self.calls += 1
