@@ -13,7 +13,7 @@ from tfdistill.distill.objective.taps import Tap, Taps
 from tfdistill.distill.teachers.black_box import BlackBox, own_errors
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.distill.teachers.finite import refuse_hidden_nan
-from tfdistill.distill.teachers.remote import RemoteTeacher, checked_answer
+from tfdistill.distill.teachers.remote import RemoteTeacher, checked_outputs
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses.spaces import SUM_TOLERANCE
 
@@ -129,13 +129,13 @@ class TeacherQuery:
         refuse_nonfinite_inputs(inputs, f"in the batch that begins with element {first}", "clean the data, and what augment makes of it")
         if self.remote:
             rows = len(keras.tree.flatten(inputs)[0])
-            answer = checked_answer(self.teacher(inputs), rows, self.teacher.name)
+            answer = checked_outputs(self.teacher(inputs), rows, self.teacher.name)
             self._note_structure(answer)
             leaves = self._shrunk(keras.tree.flatten(answer)) if self.wanted.top_k else keras.tree.flatten(answer)
         else:
             with own_errors(self.teacher):
                 if self._structure is None and isinstance(self.teacher, Ensemble):
-                    self.teacher.check_answers(inputs)
+                    self.teacher.check_members(inputs)
                 leaves = self._ask(inputs)
         return [np.asarray(leaf) for leaf in leaves]
 

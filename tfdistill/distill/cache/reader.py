@@ -108,7 +108,7 @@ class SoftTargetCache(keras.Model):
 
     def call(self, inputs, training=None):
         settings, outputs, recorded = self.manifest.settings, [], iter(self.recorded)
-        told = dict(zip([(leaf.role, leaf.name) for leaf in settings.layout.leaves], inputs.told, strict=True))
+        told = dict(zip([(leaf.role, leaf.name) for leaf in settings.layout.leaves], inputs.teacher_outputs, strict=True))
 
         def number(role, name):
             value, scale = keras.ops.cast(told[role, name], "float32"), told.get(("scale", f"{role}/{name}"))
