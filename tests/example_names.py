@@ -49,7 +49,7 @@ def _files():
     classifier(16, "teacher").save(folder / "teacher.keras")
     student = classifier(8, "student")
     student.save(folder / "student.keras")
-    tfdistill.export_tflite(student, folder / "student.tflite", variant="int8", calibration=images()[0], check=False)
+    tfdistill.export_tflite(student, folder / "student.tflite", variant="int8", calibration=images()[0])
     return folder
 
 

@@ -119,7 +119,7 @@ def test_the_remedy_for_a_read_only_file_works(tmp_path):
     a_read_only_file(path)
     with pytest.raises(ConfigurationError) as error:
         put(path)
-    command = error.value.mend.split("allow it: ")[1]
+    command = error.value.fix.split("allow it: ")[1]
     assert command.startswith("os.chmod(")
     exec(command, {"os": os})
     put(path)

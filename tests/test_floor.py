@@ -64,7 +64,7 @@ def test_unknown_figures_are_null(tmp_path):
 
 def test_errors_say_what_was_expected_and_how_to_mend_it():
     error = errors.ConfigurationError("temperature is 0.", "a number above 0", "give 4.0")
-    assert str(error) == "temperature is 0.\nExpected: a number above 0\nTo mend it: give 4.0"
+    assert str(error) == "temperature is 0.\nExpected: a number above 0\nFix: give 4.0"
     assert isinstance(error, ValueError)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 

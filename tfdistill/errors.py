@@ -1,6 +1,6 @@
 """The exceptions of tfdistill.
 
-Every message answers three questions: what happened, what was expected, and how to mend it. All of them derive from `TfdistillError`; those
+Every message answers three questions: what happened, what was expected, and how to fix it. All of them derive from `TfdistillError`; those
 that a caller would look for under a built-in name (`ValueError`, `ImportError`) derive from it as well, so code written for Keras keeps working.
 """
 
@@ -13,20 +13,20 @@ class TfdistillError(Exception):
     Args:
         happened: What went wrong, with the caller's own names and values in it.
         expected: What would have been right. Optional.
-        mend: What to do about it. Optional.
+        fix: What to do about it. Optional.
     """
 
-    def __init__(self, happened, expected=None, mend=None):
-        self.happened, self.expected, self.mend = happened, expected, mend
+    def __init__(self, happened, expected=None, fix=None):
+        self.happened, self.expected, self.fix = happened, expected, fix
         parts = [happened]
         if expected:
             parts.append(f"Expected: {expected}")
-        if mend:
-            parts.append(f"To mend it: {mend}")
+        if fix:
+            parts.append(f"Fix: {fix}")
         super().__init__("\n".join(parts))
 
     def __reduce__(self):
-        return type(self), (self.happened, self.expected, self.mend)
+        return type(self), (self.happened, self.expected, self.fix)
 
 
 class ConfigurationError(TfdistillError, ValueError):

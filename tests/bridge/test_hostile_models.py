@@ -407,7 +407,7 @@ def test_a_hostile_config_is_refused_by_name(row, base, file, trap, tmp_path):
         assert "adopted model 'victim'" in str(error.value)
         if row in RUNS:
             assert "config/config/layers[1]" in str(error.value)
-            assert "To mend it" in str(error.value)
+            assert "Fix:" in str(error.value)
     assert not trap.marker.exists()
     assert trap.module not in sys.modules
 

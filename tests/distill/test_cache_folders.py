@@ -103,7 +103,7 @@ def test_the_folder_that_is_advised_works(teacher, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ConfigurationError, match=r"files that are not a cache's: 'mine\.txt'") as error:
         soft_targets(teacher, X, tmp_path, options=CacheOptions(**SIZES))
-    assert SoftTargetCache(soft_targets(teacher, X, error.value.mend.split("'")[1], options=CacheOptions(**SIZES)).directory).elements == 48
+    assert SoftTargetCache(soft_targets(teacher, X, error.value.fix.split("'")[1], options=CacheOptions(**SIZES)).directory).elements == 48
     assert sorted(os.listdir(tmp_path)) == ["mine.txt", "soft_targets"]
 
 

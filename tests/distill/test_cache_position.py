@@ -53,7 +53,7 @@ class Recorder(keras.Model):
         self.built = True
 
     def train_step(self, batch):
-        tf.py_function(lambda *arrays: self.seen.append([a.numpy() for a in arrays]), [batch[0].inputs, *batch[0].told], [])
+        tf.py_function(lambda *arrays: self.seen.append([a.numpy() for a in arrays]), [batch[0].inputs, *batch[0].teacher_outputs], [])
         return {"loss": tf.constant(0.0)}
 
 
@@ -182,7 +182,7 @@ def test_rows_of_a_pydataset_are_checked_when_they_are_read(damaged, case):
     act, words = DAMAGE[case]
     act(cache.directory / "shard-00001.tfrecord")
     good = [joined[i] for i in (0, 1, 4, 5)]
-    assert all(np.isfinite(b[0].told[0]).all() for b in good)
+    assert all(np.isfinite(b[0].teacher_outputs[0]).all() for b in good)
     with pytest.raises(DataError, match=words) as error:
         [joined[i] for i in (2, 3)]
     assert "shard-00001.tfrecord" in str(error.value)

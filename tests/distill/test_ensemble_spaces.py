@@ -70,15 +70,15 @@ def test_spaces_are_checked_on_the_first_batch(case):
     ensemble = Ensemble([says(a) if not isinstance(a, dict) else (lambda x, a=a: a) for a in answers], **told)
     x = X[: len(next(iter(answers[0].values())) if isinstance(answers[0], dict) else answers[0])]
     if words is None:
-        ensemble.check_answers(x)
+        ensemble.check_members(x)
         return
     with pytest.raises(ConfigurationError) as caught:
-        ensemble.check_answers(x)
+        ensemble.check_members(x)
     assert re.search(words, str(caught.value), re.DOTALL), caught.value
-    settings = re.search(r"average='(\w+)', outputs=(\[.*?\]|'\w+')", caught.value.mend)
+    settings = re.search(r"average='(\w+)', outputs=(\[.*?\]|'\w+')", caught.value.fix)
     if not isinstance(answers[0], dict):
         # The remedy of the message is right at once.
-        Ensemble([says(a) for a in answers], average=settings[1], outputs=ast.literal_eval(settings[2])).check_answers(x)
+        Ensemble([says(a) for a in answers], average=settings[1], outputs=ast.literal_eval(settings[2])).check_members(x)
 
 
 def softmax_net(name, width=8):

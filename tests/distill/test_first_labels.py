@@ -84,8 +84,8 @@ def test_a_report_that_does_not_fit_is_refused_with_one_that_does(case):
     for _ in range(3):
         with pytest.raises(ConfigurationError) as caught:
             fit(loss, term, report, head, y)
-        assert line in caught.value.mend or _ > 0
-        report = eval(caught.value.mend, {"TeacherReport": TeacherReport, "keras": keras})
+        assert line in caught.value.fix or _ > 0
+        report = eval(caught.value.fix, {"TeacherReport": TeacherReport, "keras": keras})
         try:
             logs = fit(loss, term, report, head, y)
             break

@@ -121,7 +121,7 @@ def test_no_callback_sees_the_end_of_a_spoilt_epoch():
 
 
 def test_a_long_epoch_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(finite, "LOOK_EVERY", 2)
+    monkeypatch.setattr(finite, "CHECK_EVERY", 2)
     steps = []
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
     x, y = feed()
@@ -223,7 +223,7 @@ def test_replicas_are_counted_as_one():
     assert not bool(metric.note(bad, good, np.inf, [good]))
     assert not bool(metric.note(good, bad, 1.0, [good]))
     assert metric.found() == (2, {"teacher", "loss"})
-    metric.notes.assign(metric.notes * 2)
+    metric.counts.assign(metric.counts * 2)
     assert metric.found() == (2, {"teacher", "loss"})
     metric.reset_state()
     assert metric.found() is None

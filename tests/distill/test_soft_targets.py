@@ -112,7 +112,7 @@ def test_every_element_meets_its_own_answer(labelled, kind, shuffle, shard_eleme
     assert sorted(order) == list(range(N))
     if kind != "PyDataset":
         assert (order != list(range(N))) == shuffle
-    np.testing.assert_allclose(np.concatenate([b[0].told[0] for b in batches]), answers[order], atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([b[0].teacher_outputs[0] for b in batches]), answers[order], atol=1e-6)
     np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), y[order])
 
 

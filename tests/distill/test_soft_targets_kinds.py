@@ -161,7 +161,7 @@ def test_training_draws_the_views_that_the_teacher_saw(tmp_path, kind):
     )
     joined = cache.join(dataset)
     batches = [joined[i] for i in range(7)] if kind == "PyDataset" else list(joined.as_numpy_iterator())
-    inputs, told = (np.concatenate([get(b[0]) for b in batches]) for get in (lambda j: j.inputs, lambda j: j.told[0]))
+    inputs, told = (np.concatenate([get(b[0]) for b in batches]) for get in (lambda j: j.inputs, lambda j: j.teacher_outputs[0]))
     np.testing.assert_allclose(told, teacher.predict(inputs, verbose=0), atol=1e-5)
     views = {noisy(x[i], [i, v]).numpy().tobytes(): (i, v) for i in range(50) for v in range(3)}
     drawn = [views[row.tobytes()] for row in inputs]
@@ -211,7 +211,7 @@ def test_a_black_box_is_asked_again_with_patience(tmp_path):
     assert wire.slept == [1.0, 2.0, 3.0]
     assert len(wire.calls) == 5
     batch = next(cache.join(x, batch_size=20, shuffle=False).as_numpy_iterator())[0]
-    np.testing.assert_array_equal(batch.told[0], x[:, :4] * 2)
+    np.testing.assert_array_equal(batch.teacher_outputs[0], x[:, :4] * 2)
 
 
 def test_a_black_box_is_not_hurried(tmp_path):

@@ -84,7 +84,7 @@ def test_kept_numbers_have_the_promised_precision(rng, dtype, shape, scale):
     if dtype == "float16" and largest.max() > 65504:
         with pytest.raises(DataError, match="which float16 cannot hold") as error:
             kept(values, dtype)
-        assert error.value.mend == "store the outputs with dtype='bfloat16' or 'float32'"
+        assert error.value.fix == "store the outputs with dtype='bfloat16' or 'float32'"
         assert np.isfinite([kept(values, other) for other in ("bfloat16", "float32")]).all()
         return
     found = kept(values, dtype)

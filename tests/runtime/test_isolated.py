@@ -156,7 +156,7 @@ def test_impossible_limits(text, path, monkeypatch):
     monkeypatch.setenv("TFDISTILL_PROBE_SECONDS", text)
     with pytest.raises(ConfigurationError, match="TFDISTILL_PROBE_SECONDS") as caught:
         open_file(path)
-    assert "unset" in caught.value.mend
+    assert "unset" in caught.value.fix
     monkeypatch.delenv("TFDISTILL_PROBE_SECONDS")
     assert open_file(path).outputs
 

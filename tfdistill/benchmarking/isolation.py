@@ -42,7 +42,7 @@ def run_child(order, timeout_seconds, module="tfdistill.benchmarking.worker", de
         if ended.code is None:
             raise BenchmarkError(
                 f"The measuring process was still busy after {timeout_seconds:g} s and was ended.{words}",
-                mend="raise timeout_seconds, or lower max_seconds of the timing",
+                fix="raise timeout_seconds, or lower max_seconds of the timing",
             )
         if ended.death:
             raise BenchmarkError(f"The measuring process {ended.death}.{words}", "a process that ends by itself and answers")

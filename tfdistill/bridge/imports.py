@@ -46,7 +46,7 @@ def tfmot():
     """Returns the `tensorflow_model_optimization` module, with the process's environment left as it was."""
     tf_keras()
     with _environment_kept(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside TFMOT that its users cannot mend
+        warnings.simplefilter("ignore")  # deprecations inside TFMOT that its users cannot fix
         import tensorflow_model_optimization as module
 
     return module

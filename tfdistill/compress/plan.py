@@ -101,11 +101,11 @@ class Plan(Record):
         if refused:
             raise ModelError(
                 f"{self.step} cannot treat " + "; ".join(f"'{row.name}' ({row.reason})" for row in refused) + ".",
-                mend="leave these layers out of layers=",
+                fix="leave these layers out of layers=",
             )
         if not self.names(DONE):
             reasons = "; ".join(f"'{row.name}': {row.reason}" for row in self.rows[:8])
-            raise ModelError(f"{self.step} finds nothing to do in the model '{self.model}'. {reasons}", mend="look at plan(model)")
+            raise ModelError(f"{self.step} finds nothing to do in the model '{self.model}'. {reasons}", fix="look at plan(model)")
 
 
 def _count(value):

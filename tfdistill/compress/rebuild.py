@@ -97,7 +97,7 @@ def without_wrappers(model):
             f"No Keras 3 model can be made of the trained '{model.name}': {getattr(error, 'happened', error)}\n"
             f"Its weights are saved in {path}.",
             getattr(error, "expected", None),
-            f"{getattr(error, 'mend', None) or 'make the original model again as it was when apply() got it'}; then "
+            f"{getattr(error, 'fix', None) or 'make the original model again as it was when apply() got it'}; then "
             f"apply(original).load_weights('{path}') gives the trained model back, for strip()",
         ) from error
 
@@ -139,7 +139,7 @@ def warn_of_own_training(model, step):
     if names := own_training(model):
         warnings.warn(
             f"'{model.name}' ({type(model).__name__}) has its own {', '.join(names)}. The model that {step}.apply returns has not: it is trained and "
-            "evaluated as any Keras model.\nTo mend it: give compile() the loss and the metrics, teach it with a Distiller, or put it into a keras.Model of "
+            "evaluated as any Keras model.\nFix: give compile() the loss and the metrics, teach it with a Distiller, or put it into a keras.Model of "
             "your own whose train_step calls it.",
             UserWarning,
             stacklevel=3,

@@ -63,7 +63,7 @@ def load(name, folder=None):
     if name == "digits":
         if folder is not None:
             raise ConfigurationError(
-                f"The data set 'digits' is part of scikit-learn; the folder '{folder}' has no use.", mend="leave the folder out"
+                f"The data set 'digits' is part of scikit-learn; the folder '{folder}' has no use.", fix="leave the folder out"
             )
         return digits()
     if name == "fashion-mnist":
@@ -122,5 +122,5 @@ def _read_idx(path):
     sizes = np.frombuffer(content, ">u4", count=content[3], offset=4)
     data = np.frombuffer(content, "u1", offset=4 + 4 * content[3])
     if data.size != np.prod(sizes):
-        raise DataError(f"'{path}' holds {data.size} values, but says that it holds {' x '.join(map(str, sizes))}.", mend="fetch it again")
+        raise DataError(f"'{path}' holds {data.size} values, but says that it holds {' x '.join(map(str, sizes))}.", fix="fetch it again")
     return data.reshape(sizes)

@@ -183,8 +183,8 @@ class AttentionMaps(KnowledgeLoss):
         if differ == [1] and self.heads == "mean":
             return
         if differ:
-            mend = "set heads='mean' to compare the means over the heads" if differ == [1] else "tap layers that see the same positions"
-            raise self.mismatch(teacher_shape, student_shape, "equal queries, keys" + (" and heads" if self.heads == "match" else ""), mend)
+            fix = "set heads='mean' to compare the means over the heads" if differ == [1] else "tap layers that see the same positions"
+            raise self.mismatch(teacher_shape, student_shape, "equal queries, keys" + (" and heads" if self.heads == "match" else ""), fix)
 
     def check_informative(self, teacher_shape, student_shape):
         if 1 in (teacher_shape[-1], student_shape[-1]):

@@ -179,7 +179,7 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         """
         if type(self).batch_loss is not KnowledgeLoss.batch_loss:
             raise ConfigurationError(
-                f"{type(self).__name__} compares samples with one another, so it has no loss per sample.", mend="use compute_loss"
+                f"{type(self).__name__} compares samples with one another, so it has no loss per sample.", fix="use compute_loss"
             )
         teacher, student = self._tensors(teacher, student)
         teacher, student = self._prepared(teacher, student)
@@ -288,12 +288,12 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
 
     # Words for errors
 
-    def mismatch(self, teacher_shape, student_shape, expected, mend=None, kind=ModelError):
+    def mismatch(self, teacher_shape, student_shape, expected, fix=None, kind=ModelError):
         """Makes an error that names the loss, both sides and their shapes."""
         return kind(
             f"{type(self).__name__}: the {self._named('teacher')} has the shape {teacher_shape}, the {self._named('student')} {student_shape}.",
             expected,
-            mend,
+            fix,
         )
 
     def _named(self, side):

@@ -49,8 +49,8 @@ def choice(owner, name, value, allowed):
         ConfigurationError: if it is not; the message suggests the nearest ones.
     """
     if value not in allowed:
-        mend = nearest(value, [a for a in allowed if a is not None]) if isinstance(value, str) else None
-        raise ConfigurationError(f"{owner}: {name}={value!r} is unknown.", "one of " + ", ".join(repr(a) for a in allowed), mend)
+        fix = nearest(value, [a for a in allowed if a is not None]) if isinstance(value, str) else None
+        raise ConfigurationError(f"{owner}: {name}={value!r} is unknown.", "one of " + ", ".join(repr(a) for a in allowed), fix)
     return value
 
 
@@ -79,7 +79,7 @@ def layer_name(owner, name, value):
     return value
 
 
-def enough_samples(owner, count, fewest, mend=None):
+def enough_samples(owner, count, fewest, fix=None):
     """Checks that a batch has as many samples as a loss between samples needs to depend on the student at all.
 
     Raises:
@@ -89,8 +89,7 @@ def enough_samples(owner, count, fewest, mend=None):
         raise ConfigurationError(
             f"{owner}: the first batch has {count} sample{'' if count == 1 else 's'}.",
             f"at least {fewest}: with fewer, relations between samples are the same whatever the student says",
-            f"give `fit` a batch_size of at least {fewest} (relations of fewer than about 32 say little)"
-            + (f", or {mend}" if mend else ""),
+            f"give `fit` a batch_size of at least {fewest} (relations of fewer than about 32 say little)" + (f", or {fix}" if fix else ""),
         )
 
 

@@ -172,14 +172,14 @@ def checked_shape(name, shape):
 def _refused(engine, path, size):
     """Returns a function that makes the error of a file that cannot be opened from its cause."""
 
-    def make(cause, said="", mend=None):
+    def make(cause, said="", fix=None):
         if isinstance(cause, ConfigurationError):  # shapes that are none of the file's
-            return ConfigurationError(f"'{path}': {cause.happened}", cause.expected, cause.mend)
+            return ConfigurationError(f"'{path}': {cause.happened}", cause.expected, cause.fix)
         cause = cause.happened if isinstance(cause, (ExportError, RuntimeUnavailableError)) else cause
         return RuntimeUnavailableError(
             f"{engine} cannot open '{path}' ({size} bytes): {cause}" + (f"\nIt said:\n{said}" if said else ""),
             "a whole .tflite file whose operations this interpreter has",
-            mend,
+            fix,
         )
 
     return make

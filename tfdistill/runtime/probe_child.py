@@ -81,7 +81,7 @@ def _done(request, content):
     try:
         return {"value": getattr(importlib.import_module(module), name)(content, request["settings"])}
     except TfdistillError as error:
-        return {"kind": type(error).__name__, "error": [error.happened, error.expected, error.mend]}
+        return {"kind": type(error).__name__, "error": [error.happened, error.expected, error.fix]}
     except Exception as error:  # whatever a damaged file makes of its reader
         return {"kind": type(error).__name__, "error": [str(error) or type(error).__name__]}
 

@@ -38,4 +38,4 @@ def require(module, why):
             raise
         extra = EXTRAS.get(package)
         command = f'pip install "tfdistill[{extra}]"' if extra else f"pip install {package}"
-        raise MissingPackageError(f"The package '{package}' is not installed; it is needed to {why}.", mend=command) from error
+        raise MissingPackageError(f"The package '{package}' is not installed; it is needed to {why}.", fix=command) from error

@@ -130,7 +130,7 @@ class AdoptedModel(keras.Model):
             return self.legacy.layers[index]
         layers = self.named_layers()
         if name not in layers:
-            raise ModelError(f"The model '{self.name}' has no layer '{name}'.", mend=nearest(name, layers))
+            raise ModelError(f"The model '{self.name}' has no layer '{name}'.", fix=nearest(name, layers))
         return layers[name]
 
     @property

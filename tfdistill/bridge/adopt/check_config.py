@@ -154,10 +154,10 @@ class _Check:
         return found
 
     def _refuse(self, what, where, name=None):
-        mend = "load only files whose source you trust"
+        fix = "load only files whose source you trust"
         if name is not None:
-            mend = f"keras.saving.load_model(path, custom_objects={{'{name}': ...}}) if it is yours; {mend}"
-        raise ModelError(f"{self.owner} names {what} at {where}; it was not imported.", _LOADABLE, mend)
+            fix = f"keras.saving.load_model(path, custom_objects={{'{name}': ...}}) if it is yours; {fix}"
+        raise ModelError(f"{self.owner} names {what} at {where}; it was not imported.", _LOADABLE, fix)
 
     def _only_trusted(self, what, where):
         if self.safe_mode:

@@ -113,7 +113,7 @@ def build_layer(layer, path, build_model, allow_lambda=False):
     if not hasattr(tf_keras().layers, name):
         raise BridgeError(
             f"The layer '{path}' is a keras.layers.{name}, which tf_keras does not have.",
-            mend="take it out of the model that is compressed (preprocessing belongs in the data pipeline), or "
+            fix="take it out of the model that is compressed (preprocessing belongs in the data pipeline), or "
             f"tfdistill.bridge.register_bridge(keras.layers.{name}, tfdistill.bridge.host) to run it as it is",
         )
     if name == "Normalization":

@@ -95,7 +95,7 @@ class _Bridge:
         operation = input_operation(tensor)
         if getattr(operation, "optional", False):
             raise BridgeError(
-                f"The input '{operation.name}' is optional, which tf_keras does not have.", mend="give the model one that is not"
+                f"The input '{operation.name}' is optional, which tf_keras does not have.", fix="give the model one that is not"
             )
         return tf_keras().Input(
             shape=tensor.shape[1:], batch_size=tensor.shape[0], name=operation.name, dtype=tensor.dtype, sparse=bool(tensor.sparse)
@@ -126,7 +126,7 @@ class _Bridge:
                 raise BridgeError(
                     f"The layer '{where}' ({type(call.operation).__name__}) was rebuilt in tf_keras, but cannot be called there as it is in Keras 3: "
                     f"{type(error).__name__}: {error}",
-                    mend=f"tfdistill.bridge.register_bridge({type(call.operation).__name__}, builder) says how to build it",
+                    fix=f"tfdistill.bridge.register_bridge({type(call.operation).__name__}, builder) says how to build it",
                 ) from error
             for kept, made in zip(call.outputs, tf_keras_flat(outputs), strict=True):
                 tensors[id(kept)] = made
@@ -159,7 +159,7 @@ class _Bridge:
         except (NotImplementedError, TypeError, ValueError) as error:
             raise BridgeError(
                 f"The operation '{path}' (keras.ops {type(call.operation).__name__}) cannot be carried over: {error}",
-                mend="replace it by a layer",
+                fix="replace it by a layer",
             ) from error
         specs = [
             {"shape": list(v.shape), "dtype": keras.backend.standardize_dtype(v.dtype), "trainable": bool(v.trainable)} for v in variables

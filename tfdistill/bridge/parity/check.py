@@ -119,12 +119,12 @@ def _random(rng, tensor, bound, batch_size):
 def _refusal(name, wrong, error, scale, tolerance):
     """Returns the error for a model that differs, given the first layer that does (None where no layer was found)."""
     expected = f"differences of at most {tolerance:g} of the outputs' scale, or of a rounding in each layer"
-    mend = (
+    fix = (
         "tfdistill.bridge.register_bridge(the layer's class, builder) says how to build that layer; tfdistill.bridge.host runs it as it is"
     )
     if wrong is None:
         happened = f"The tf_keras copy of '{name}' differs by {error:.3g} at outputs of up to {scale:.3g}; no single layer accounts for it."
-        return BridgeError(happened, expected, mend)
+        return BridgeError(happened, expected, fix)
     happened = f"The tf_keras copy of '{name}' computes something else: its outputs differ by {error:.3g}."
     amount = f"by {wrong.error:.3g} at outputs of up to {wrong.scale:.3g}"
     wires = "connect it as the Keras 3 model is"
@@ -139,6 +139,6 @@ def _refusal(name, wrong, error, scale, tolerance):
         happened = happened.replace(amount, f"its weight '{wrong.weight}' by {wrong.error:.3g} at values of up to {wrong.scale:.3g}")
         return BridgeError(f"{happened}.", expected, "copy the weights of the Keras 3 model, all of them")
     if not wrong.reads:
-        return BridgeError(f"{happened}, on the inputs that it has in the Keras 3 model.", expected, mend)
+        return BridgeError(f"{happened}, on the inputs that it has in the Keras 3 model.", expected, fix)
     reads = ", ".join(f"'{layer}'" for layer in wrong.reads)
     return BridgeError(f"{happened}. It reads the outputs of {reads}, which it does not in the Keras 3 model.", expected, wires)

@@ -94,9 +94,9 @@ class QuantizeAware(Step):
         plan.require_work(named)
         for row in plan.rows:
             if row.name in named and row.action == SKIPPED:
-                raise ModelError(f"QuantizeAware cannot train '{row.name}' quantized: {row.reason}.", mend="leave it out of layers=")
+                raise ModelError(f"QuantizeAware cannot train '{row.name}' quantized: {row.reason}.", fix="leave it out of layers=")
         if not any(treatment.done and treatment.quantization for treatment in decided.values()):
-            raise ModelError(f"QuantizeAware finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", mend="choose other layers")
+            raise ModelError(f"QuantizeAware finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
         self._require_structure(opened, decided)
         made = build(opened, decided, quantize_inputs=self.activation_bits == 8)
         return adopt(made, original=opened.original, name=opened.adopted.name)
@@ -142,19 +142,19 @@ class QuantizeAware(Step):
 
     def _require_structure(self, opened, decided):
         weights = [w for treatment in decided.values() if treatment.quantization for w in treatment.quantization.weights]
-        for setting, kept, lacking, mend in (
+        for setting, kept, lacking, fix in (
             ("preserve_sparsity", any(w.sparse for w in weights), "has a zero", "prune it first, or use 'auto'"),
             ("preserve_clusters", any(w.clusters for w in weights), "is clustered", "cluster it first, or use 'auto'"),
         ):
             if getattr(self, setting) is True and not kept:
-                raise ModelError(f"{setting}=True, but no kernel that is quantized {lacking} in '{opened.adopted.name}'.", mend=mend)
+                raise ModelError(f"{setting}=True, but no kernel that is quantized {lacking} in '{opened.adopted.name}'.", fix=fix)
 
     def _bits(self, layers, chosen):
         bits, named = select_values(layers, self.weight_bits)
         for path in sorted(named):
             if not takes_bits(layers[path], bits[path]):
                 kind = introspection.kind_of(layers[path])
-                raise ModelError(f"'{path}' cannot have weights of {bits[path]} bits: TFLite has none for a {kind}.", mend="give it 8")
+                raise ModelError(f"'{path}' cannot have weights of {bits[path]} bits: TFLite has none for a {kind}.", fix="give it 8")
         return {path: bits.get(path, 8) for path in chosen}
 
     def _plan(self, opened, decided):

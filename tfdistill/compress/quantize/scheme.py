@@ -198,12 +198,12 @@ def _recurrent(place, most):
             _weights(layer, kind, 8, folding=False), output=getattr(layer, "merge_mode", None) in _NEW_VALUES, form="recurrent"
         )
         return LayerQuantization(True, f"{UNROLLED}, {place.length} steps written out", quantization)
-    mend = ""
+    fix = ""
     if most is not None and known:
-        mend = "; give it a fixed length to have it written out" if place.length is None else "; unroll=True writes it out"
+        fix = "; give it a fixed length to have it written out" if place.length is None else "; unroll=True writes it out"
     if whole or asked:
-        return LayerQuantization(False, f"{CALIBRATED}: its states have ranges of their own inside{mend}")
-    return LayerQuantization(False, f"TFLite runs this {kind} as a loop, which its converter cannot make integer{mend}", possible=False)
+        return LayerQuantization(False, f"{CALIBRATED}: its states have ranges of their own inside{fix}")
+    return LayerQuantization(False, f"TFLite runs this {kind} as a loop, which its converter cannot make integer{fix}", possible=False)
 
 
 def takes_bits(layer, bits):

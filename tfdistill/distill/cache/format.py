@@ -176,16 +176,16 @@ class Layout(Record):
             try:
                 data, _ = reader.read(record * (BEFORE + block * self.row_bytes + AFTER))
             except IndexError as error:
-                raise DataError(f"'{path}' ends before row {first + here}.", mend=_LABEL_AGAIN) from error
+                raise DataError(f"'{path}' ends before row {first + here}.", fix=_LABEL_AGAIN) from error
             except tf.errors.DataLossError as error:
                 raise DataError(
                     f"'{path}' is damaged: its record {record} (rows {record * block} to {(record + 1) * block - 1}) does not have the "
                     "checksum that it carries.",
-                    mend=_LABEL_AGAIN,
+                    fix=_LABEL_AGAIN,
                 ) from error
             rows = np.frombuffer(data, np.uint8)
             if rows.size < (row + here) * self.row_bytes or rows.size % self.row_bytes:
-                raise DataError(f"'{path}' ends before row {first + here}.", mend=_LABEL_AGAIN)
+                raise DataError(f"'{path}' ends before row {first + here}.", fix=_LABEL_AGAIN)
             parts.append(rows.reshape(-1, self.row_bytes)[row : row + here])
             first, count = first + here, count - here
         return np.concatenate(parts)
@@ -239,7 +239,7 @@ def _refuse_nonfinite(leaf, values, stored, first, described, view):
     value = float(values[(row, *place)])
     where = f"The teacher's {described} is {value:g} at {place} of element {first + row}{view}"
     if math.isfinite(value):
-        raise DataError(f"{where}, which {leaf.dtype} cannot hold.", mend="store the outputs with dtype='bfloat16' or 'float32'")
+        raise DataError(f"{where}, which {leaf.dtype} cannot hold.", fix="store the outputs with dtype='bfloat16' or 'float32'")
     count = int((~finite).reshape(len(finite), -1).any(axis=1).sum())
     raise DataError(
         f"{where}; {count} of {len(finite)} elements in this batch have such values.",

@@ -158,11 +158,11 @@ def load_signed(kind, path):
             f"'{path}' cannot be read: {error.strerror}.", "the folder of a finished cache, with its files and no links in it"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"'{path}' is damaged: it is not JSON ({error}).", mend=_LABEL_AGAIN) from error
+        raise DataError(f"'{path}' is damaged: it is not JSON ({error}).", fix=_LABEL_AGAIN) from error
     if not isinstance(document, dict) or set(document) != {"sha256", "content"} or not isinstance(document["content"], dict):
         raise DataError(f"'{path}' is damaged, or is not a file of a cache.", "a file that soft_targets wrote", _LABEL_AGAIN)
     if _checksum(document["content"]) != document["sha256"]:
-        raise DataError(f"'{path}' is damaged: its content does not have the checksum that it carries.", mend=_LABEL_AGAIN)
+        raise DataError(f"'{path}' is damaged: its content does not have the checksum that it carries.", fix=_LABEL_AGAIN)
     settings = document["content"].get("settings", document["content"])
     found = settings.get("format", FORMAT) if isinstance(settings, dict) else FORMAT
     if found not in READABLE:

@@ -126,7 +126,7 @@ class CachePlanner:
         if size is not None and size > free:
             raise ConfigurationError(
                 f"The cache needs {size / 1e6:.1f} MB; the disk of '{directory}' has {free / 1e6:.1f} MB left.",
-                mend="keep fewer layers or views, use top_k, or another disk",
+                fix="keep fewer layers or views, use top_k, or another disk",
             )
 
     def compare(self, old, directory):

@@ -13,7 +13,7 @@ from tfdistill.distill.objective.taps import Tap, Taps
 from tfdistill.distill.teachers.black_box import BlackBox, own_errors
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.distill.teachers.finite import refuse_hidden_nan
-from tfdistill.distill.teachers.remote import RemoteTeacher, checked_answer
+from tfdistill.distill.teachers.remote import RemoteTeacher, checked_outputs
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses.spaces import SUM_TOLERANCE
 
@@ -36,7 +36,7 @@ class TeacherQuery:
         if self.remote:
             if options.layers:
                 raise ModelError(
-                    f"The teacher '{teacher.name}' is a black box: it has no layers {list(options.layers)}.", mend="leave layers out"
+                    f"The teacher '{teacher.name}' is a black box: it has no layers {list(options.layers)}.", fix="leave layers out"
                 )
             self._reduce = tf.function(self._top_k_with_rest, autograph=False)
         else:
@@ -85,13 +85,13 @@ class TeacherQuery:
         refuse_nonfinite_inputs(inputs, f"in the batch that begins with element {first}", "clean the data, and what augment makes of it")
         if self.remote:
             rows = len(keras.tree.flatten(inputs)[0])
-            outputs = checked_answer(self.teacher(inputs), rows, self.teacher.name)
+            outputs = checked_outputs(self.teacher(inputs), rows, self.teacher.name)
             self._record_structure(outputs)
             leaves = self._reduce(keras.tree.flatten(outputs)) if self.options.top_k else keras.tree.flatten(outputs)
         else:
             with own_errors(self.teacher):
                 if self._structure is None and isinstance(self.teacher, Ensemble):
-                    self.teacher.check_answers(inputs)
+                    self.teacher.check_members(inputs)
                 leaves = self._run(inputs)
         return [np.asarray(leaf) for leaf in leaves]
 

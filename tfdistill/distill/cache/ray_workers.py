@@ -243,7 +243,7 @@ class _WorkerPool:
                 if tries[index] >= TRIES:
                     raise DataError(
                         f"The workers that wrote shard {index} died {TRIES} times.",
-                        mend="check that the machine's memory suffices, or use fewer workers",
+                        fix="check that the machine's memory suffices, or use fewer workers",
                     ) from error
                 queue.appendleft(index)
                 worker = self._start_worker()

@@ -58,7 +58,7 @@ class SoftTargetCache(keras.Model):
             done = len(list(directory.glob("shard-*.json")))
             raise DataError(
                 f"The cache in '{directory}' is unfinished: {done} shards are finished.",
-                mend="run the call that began it again: it continues",
+                fix="run the call that began it again: it continues",
             )
         manifest, found = cache_manifest.load_manifest(directory)
         if sha256 is not None and found != sha256:
@@ -129,7 +129,7 @@ class SoftTargetCache(keras.Model):
     def call(self, inputs: BatchWithTargets, training: bool | None = None) -> Tensors:
         """Returns the stored outputs of a joined batch, in the structure of the teacher's outputs."""
         settings, outputs, recorded = self.manifest.settings, [], iter(self.recorded)
-        stored = dict(zip([(leaf.role, leaf.name) for leaf in settings.layout.leaves], inputs.told, strict=True))
+        stored = dict(zip([(leaf.role, leaf.name) for leaf in settings.layout.leaves], inputs.teacher_outputs, strict=True))
 
         def number(role, name):
             value, scale = keras.ops.cast(stored[role, name], "float32"), stored.get(("scale", f"{role}/{name}"))

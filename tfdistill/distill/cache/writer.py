@@ -115,7 +115,7 @@ class ShardWriter:
         if self.record_path(len(shards)).is_file():
             raise DataError(
                 f"The folder '{self.directory}' holds '{shard_name(len(shards))}', but the dataset ended before it: it is another dataset.",
-                mend="choose another folder, or give the dataset that the labelling began with",
+                fix="choose another folder, or give the dataset that the labelling began with",
             )
         manifest.save_signed(Manifest(self.settings, sum(shard.elements for shard in shards), tuple(shards)), self.directory / MANIFEST)
         folder.tidy(self.directory)

@@ -79,7 +79,7 @@ class Peers(keras.Model):
             for j, teacher in enumerate(students):
                 if i != j:
                     terms = make_terms(settings.losses, settings.weights)[0]
-                    check_models(teacher, student, compare_outputs=any(t.wants_final_outputs and t.output is None for t in terms))
+                    check_models(teacher, student, compare_outputs=any(t.compares_final_outputs and t.output is None for t in terms))
                     self._objective[i, j] = DistillationObjective(teacher, student, terms)
                     taps[student.name] += [t.student_tap for t in terms if t.student_tap]
                     taps[teacher.name] += [t.teacher_tap for t in terms if t.teacher_tap]

@@ -109,14 +109,14 @@ def _failure(model, variant, error, said):
     words = str(error).strip() or type(error).__name__
     lacking = {kind: names.strip() for kind, names in re.findall(r"^(TF Select|Custom) ops: (.+)$", words, flags=re.MULTILINE)}
     reason = f"TFLite lacks {', '.join(lacking.values())}." if lacking else words.splitlines()[0][:500]
-    mend = "replace the layers that these come from"
+    fix = "replace the layers that these come from"
     if "TF Select" in lacking:
-        mend += ", or export with allow_flex=True, for a runtime that has TensorFlow's operations"
+        fix += ", or export with allow_flex=True, for a runtime that has TensorFlow's operations"
     said = f"\nThe converter said:\n{said}" if said else ""
     return ExportError(
         f"The model '{model.name}' could not be converted to {variant.name}: {reason}{said}",
         "a model of operations that TFLite has",
-        mend if lacking else None,
+        fix if lacking else None,
     )
 
 

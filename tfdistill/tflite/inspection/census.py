@@ -142,13 +142,13 @@ def census(path, trusted=False):
 def _unreadable(file):
     """Returns a function that makes the error of a file that cannot be counted from its cause."""
 
-    def make(cause, said="", mend=None):
+    def make(cause, said="", fix=None):
         name = f"'{file.path}' ({len(file.content)} bytes)"
         if isinstance(cause, ExportError):
             what = f"{name} {cause.happened.removeprefix('It ')}"
         else:
             what = f"{name} cannot be read: {cause}" + (f"\nIt said:\n{said}" if said else "")
-        return ExportError(what, "a whole .tflite file", mend or "write it again")
+        return ExportError(what, "a whole .tflite file", fix or "write it again")
 
     return make
 

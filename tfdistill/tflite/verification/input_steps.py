@@ -25,8 +25,8 @@ def input_steps(file, opened, counted, trusted=False):
     if not rest or not any(op.name == "QUANTIZE" for op in counted.ops):
         return found
 
-    def refused(cause, said="", mend=None):
-        return ExportError(f"The inputs of '{file.path}' cannot be read: {cause}", "a whole .tflite file", mend or "write it again")
+    def refused(cause, said="", fix=None):
+        return ExportError(f"The inputs of '{file.path}' cannot be read: {cause}", "a whole .tflite file", fix or "write it again")
 
     job = "tfdistill.tflite.verification.input_steps:quantized_inputs"
     indices = sorted(rest.values())

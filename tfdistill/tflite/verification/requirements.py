@@ -25,7 +25,7 @@ _CALIBRATE = "calibrate on samples of the kind that the model will meet"
 class _Fault:
     happened: str
     expected: str
-    mend: str
+    fix: str
     limit: str | None  # the tolerance that decides; None for what fails whatever is set
 
 
@@ -44,13 +44,13 @@ def require(record, limits):
     faults = [fault for name, output in record.outputs.items() for fault in _faults(name, output, record, limits)]
     if not faults:
         return
-    mends, set_them = dict.fromkeys(f.mend for f in faults), dict.fromkeys(f.limit for f in faults if f.limit)
-    # What fails whatever is set is not mended by another limit.
+    fixes, set_them = dict.fromkeys(f.fix for f in faults), dict.fromkeys(f.limit for f in faults if f.limit)
+    # What fails whatever is set is not fixed by another limit.
     loosen = f", or set {' and '.join(set_them)} of the tolerances if this is good enough" if all(f.limit for f in faults) else ""
     raise VerificationError(
         "\n".join([*(f.happened for f in faults), *(f"Noticed: {note}" for note in record.notes)]),
         "; ".join(dict.fromkeys(f.expected for f in faults)),
-        "; ".join(mends) + loosen,
+        "; ".join(fixes) + loosen,
     )
 
 
@@ -90,14 +90,14 @@ def _distances(where, output, record, limits, indices_named):
 
 def _constants(where, output, limits):
     least = limits.min_r_squared if output.max_error_of_spread is not None else None
-    mend = _CALIBRATE if output.max_error_of_spread is None else _SCALE
+    fix = _CALIBRATE if output.max_error_of_spread is None else _SCALE
     useless = [i for i in output.worst_indices if i.r_squared <= CONSTANT_R_SQUARED]
     poor = [i for i in output.worst_indices if least is not None and CONSTANT_R_SQUARED < i.r_squared < least]
     if useless:
         yield _Fault(
             f"{where} is no better than a constant at {_indices(useless)}.",
             "values that follow Keras's at every index that varies",
-            mend,
+            fix,
             None,
         )
     if poor:
