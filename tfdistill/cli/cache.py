@@ -3,7 +3,7 @@
 import os
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -75,6 +75,6 @@ def label(
 
     # The user's module is found in the working folder, as with `python -m`.
     sys.path.insert(0, os.getcwd())
-    options = CacheOptions(layers=layer or (), dtype=dtype, top_k=top_k, batch_size=batch_size)
+    options = CacheOptions(layers=layer or (), dtype=cast(Any, dtype), top_k=top_k, batch_size=batch_size)
     done = label_with_ray(teacher, dataset, directory, shards, address, options=options, workers=workers, threads=threads)
     typer.echo(f"{done.elements:,} elements, {done.size_bytes / 1e6:.2f} MB in {len(done.manifest.shards)} shards: {directory}")

@@ -1,4 +1,6 @@
-"""How a `tf.data.Dataset` is made, as TensorFlow keeps it: the private parts of a dataset are read here."""
+"""How TensorFlow keeps a `tf.data.Dataset`, and how it reads records: its private parts are read here."""
+
+from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
 
 def source_datasets(dataset):
@@ -25,3 +27,18 @@ def function_operations(dataset):
         operations |= {node.op for node in graph.node}
         operations |= {node.op for inner in graph.library.function for node in inner.node_def}
     return operations
+
+
+def record_reader(path):
+    """Opens a TFRecord file for reading records at given positions.
+
+    Calls `tensorflow.python.lib.io.tf_record.tf_record_random_reader`, a file reader without tf.data, which worker processes may use. If TensorFlow moves
+    it, importing this module fails.
+
+    Args:
+        path: Path of the file, as bytes.
+
+    Returns:
+        An object whose `read(offset)` returns the record at a byte offset, and the offset of the next one.
+    """
+    return tf_record_random_reader(path)

@@ -11,6 +11,7 @@ from tfdistill.distill.teachers.black_box import BlackBox
 from tfdistill.distill.teachers.callable import CallableTeacher
 from tfdistill.distill.teachers.remote import RemoteTeacher
 from tfdistill.errors import ConfigurationError
+from tfdistill.graph.layers import all_layers
 
 # Left out of a layer's configuration: names are numbered anew in every process, and freezing a teacher does not change its outputs.
 _IGNORED = ("name", "trainable")
@@ -47,7 +48,7 @@ def _architecture(teacher):
         config = keras.saving.serialize_keras_object(teacher)["config"]
     except (NotImplementedError, TypeError):
         # A subclassed model need not have a configuration: then its layers stand for its architecture.
-        layers = list(teacher._flatten_layers())
+        layers = all_layers(teacher)
         config = [[type(layer).__name__, [[list(w.shape), str(w.dtype)] for w in layer.weights]] for layer in layers]
     return json.dumps(_without_names(config, _numbers(config)), sort_keys=True, default=str)
 

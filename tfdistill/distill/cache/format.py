@@ -14,9 +14,9 @@ import os
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
 from tfdistill.errors import DataError
+from tfdistill.graph.datasets import record_reader
 from tfdistill.records import Record
 from tfdistill.utils.files import open_regular
 
@@ -166,7 +166,7 @@ class Layout(Record):
         # A plain file reader in C++: unlike tf.data it may be used in worker processes.
         try:
             os.close(open_regular(path))
-            reader = tf_record_random_reader(os.fsencode(path))
+            reader = record_reader(os.fsencode(path))
         except (FileNotFoundError, tf.errors.NotFoundError) as error:
             raise DataError(f"'{path}' is gone.", "the shard that was there when the cache was joined", _LABEL_AGAIN) from error
         parts = []

@@ -7,6 +7,8 @@ import weakref
 import keras
 import tensorflow as tf
 
+from tfdistill.graph.datasets import source_datasets
+
 # Joined tf.data.Dataset -> its Position. A dataset that is derived from it (map, prefetch, take) keeps it alive.
 _POSITIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -54,7 +56,7 @@ def positions_of(data):
         if dataset in _POSITIONS:
             found.append(_POSITIONS[dataset])
         else:
-            waiting.extend(dataset._inputs())
+            waiting.extend(source_datasets(dataset))
     return found
 
 

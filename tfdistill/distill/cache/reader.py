@@ -42,7 +42,7 @@ class SoftTargetCache(keras.Model):
         >>> _ = tfdistill.soft_targets(teacher, x, "cache")
         >>> cache = tfdistill.SoftTargetCache("cache")
         >>> cache.elements, cache.output_names, cache.outputs[0].shape
-        (64, ['logits'], (None, 10))
+        (64, ['output'], (None, 10))
         >>> cache.verify()
         >>> batches = cache.join((x, y), batch_size=16, seed=0)
         >>> len(batches)
@@ -192,7 +192,7 @@ class SoftTargetCache(keras.Model):
         numbers = range(len(expected)) if check == "all" else source.samples(len(expected))
         whole = len(numbers) == len(expected)
         found = {}
-        for number, inputs in _numbered(source, block, numbers, whole):
+        for number, inputs in sources.numbered_blocks(source, block, numbers, whole):
             if number == 0 and fingerprint.input_parts(inputs) != settings.inputs:
                 raise DataError(
                     f"Another dataset: its inputs are {cache_manifest.inputs_text(fingerprint.input_parts(inputs))}.",
@@ -293,15 +293,3 @@ def _file_state(path):
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def _numbered(source, block, numbers, whole):
-    """Yields (number, inputs) of blocks of a source; with `whole` of all, also of blocks beyond the expected end."""
-    if whole or isinstance(source, sources.Stream):
-        for number, inputs in enumerate(source.blocks(block)):
-            if not whole and number >= len(numbers):
-                return
-            yield number, inputs
-    else:
-        for number in numbers:
-            yield number, next(iter(source.blocks(block, number)))

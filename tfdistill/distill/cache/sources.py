@@ -138,3 +138,22 @@ class Stream:
         """Numbers of the blocks that are compared to recognize the data set: the first four, as all before a later one would have to be read too."""
         # Where the number of batches is unknown, only reading all of them shows whether it changed.
         return range(min(blocks, 4)) if self.cardinality >= 0 else range(blocks)
+
+
+def numbered_blocks(source, size, numbers, whole):
+    """Yields (number, inputs) of blocks of a source.
+
+    Args:
+        source: From `as_source`.
+        size: Number of elements in a block.
+        numbers: Numbers of the blocks, in rising order.
+        whole: Whether these are all blocks that are expected: then unexpected further ones are yielded, too.
+    """
+    if whole or isinstance(source, Stream):
+        for number, inputs in enumerate(source.blocks(size)):
+            if not whole and number >= len(numbers):
+                return
+            yield number, inputs
+    else:
+        for number in numbers:
+            yield number, next(iter(source.blocks(size, number)))

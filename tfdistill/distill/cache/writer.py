@@ -8,8 +8,8 @@ from tfdistill.distill.cache import folder, manifest
 from tfdistill.distill.cache.fingerprint import inputs_digest
 from tfdistill.distill.cache.format import write_shard
 from tfdistill.distill.cache.manifest import MANIFEST, Manifest, Shard, shard_name, shard_record_name
-from tfdistill.distill.cache.sources import rows_of
 from tfdistill.errors import DataError
+from tfdistill.utils.arrays import rows_of
 from tfdistill.utils.files import write_whole
 
 
