@@ -123,7 +123,8 @@ class StopAtTarget(keras.callbacks.Callback):
         name = self.metric.removeprefix("val_")
         logs[f"teacher_{name}"] = self.teacher_value
         logs[f"kept_{name}"] = self._kept(value)
-        if value >= self.target if self.direction == "max" else value <= self.target:
+        target = self.target
+        if target is not None and (value >= target if self.direction == "max" else value <= target):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 

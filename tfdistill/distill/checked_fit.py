@@ -12,8 +12,8 @@ from tfdistill.errors import ConfigurationError
 from tfdistill.utils.types import Data, Tensors
 
 
-class CheckedFit:
-    """Mixin of a `keras.Model` for the methods that `Distiller` has in place of Keras's."""
+class CheckedFit(keras.Model):
+    """Base of `Distiller`, for the methods that it has in place of Keras's."""
 
     def fit(
         self,

@@ -26,13 +26,12 @@ from tfdistill.distill.teachers.freeze import Freeze
 from tfdistill.errors import ConfigurationError
 from tfdistill.graph.layers import all_layers
 from tfdistill.graph.training import loss_on_labels, loss_tracker
-from tfdistill.losses.schedules import Schedule
 from tfdistill.utils.types import Tensor, Tensors
 
 # The losses of one output, and their weights.
-OneOrMore = DistillationLoss | Sequence[DistillationLoss]
-Weight = float | Schedule
-WeightOrMore = Weight | Sequence[Weight]
+OneOrMore: typing.TypeAlias = DistillationLoss | Sequence[DistillationLoss]
+Weight: typing.TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+WeightOrMore: typing.TypeAlias = Weight | Sequence[Weight]
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")

@@ -14,8 +14,8 @@ if typing.TYPE_CHECKING:
     from tfdistill.distill.distiller import Distiller
 
 
-class SavedWithTeacher:
-    """Mixin of a `keras.Model` for the methods by which Keras saves and loads a `Distiller`."""
+class SavedWithTeacher(keras.Model):
+    """Base of `Distiller`, for the methods by which Keras saves and loads it."""
 
     def get_config(self) -> Config:
         """Returns what `from_config` takes: both models, the losses and their weights."""

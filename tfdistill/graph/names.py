@@ -29,7 +29,7 @@ def named_layers(model: keras.Model) -> dict[str, typing.Any]:
     own = getattr(model, "named_layers", None)
     if callable(own):
         return own()
-    found = {}
+    found: dict[str, typing.Any] = {}
     queue = collections.deque([("", model, frozenset([id(model)]))])
     while queue:
         prefix, parent, above = queue.popleft()

@@ -51,8 +51,8 @@ class TeacherReport(keras.metrics.Metric):
         >>> distiller = tfdistill.Distiller(teacher, student, tfdistill.losses.SoftTargets(4.0))
         >>> distiller.compile("adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=[tfdistill.TeacherReport()])
         >>> logs = distiller.evaluate(x, y, verbose=0, return_dict=True)
-        >>> [name for name in logs if "loss" not in name]
-        ['teacher_accuracy', 'agreement', 'student_calibration_error', 'teacher_calibration_error']
+        >>> sorted(name for name in logs if "loss" not in name)
+        ['agreement', 'student_calibration_error', 'teacher_accuracy', 'teacher_calibration_error']
     """
 
     def __init__(
@@ -83,7 +83,8 @@ class TeacherReport(keras.metrics.Metric):
         self.teacher_metrics = [_metric(m) for m in metrics]
         # Set by the Distiller: whether the report is one of the `weighted_metrics`.
         self.weighted = False
-        self.accuracy = self.agreement = None
+        self.accuracy: typing.Any = None
+        self.agreement: typing.Any = None
         if outputs != "numbers":
             self.accuracy, self.agreement = keras.metrics.Mean(name="teacher_accuracy"), keras.metrics.Mean(name="agreement")
             self.calibration = {

@@ -222,23 +222,23 @@ class SavedModelTeacher(BlackBox):
     """
 
     def __init__(self, path: PathLike, signature: str | None = None, sha256: str | None = None, name: str | None = None):
-        path, found = _found(path, "SavedModel", sha256)
-        if not (path / "saved_model.pb").is_file():
+        folder, found = _found(path, "SavedModel", sha256)
+        if not (folder / "saved_model.pb").is_file():
             raise ModelError(
-                f"The folder '{path}' is no SavedModel: it has no saved_model.pb.",
+                f"The folder '{folder}' is no SavedModel: it has no saved_model.pb.",
                 "a folder that Model.export or tf.saved_model.save wrote",
             )
         try:
-            loaded = tf.saved_model.load(str(path))
+            loaded = tf.saved_model.load(str(folder))
         except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
             raise ModelError(
-                f"The SavedModel '{path}' cannot be read: {error}", "a whole SavedModel, of this version of TensorFlow or older"
+                f"The SavedModel '{folder}' cannot be read: {error}", "a whole SavedModel, of this version of TensorFlow or older"
             ) from error
-        function = loaded.signatures[_signature(path, loaded, signature)]
+        function = loaded.signatures[_signature(folder, loaded, signature)]
         specs = function.structured_outputs
         shapes = {name: tuple(spec.shape[1:]) for name, spec in sorted(specs.items())}
-        super().__init__("SavedModel", name or _model_name(path), shapes if len(shapes) > 1 else next(iter(shapes.values())))
-        self.folder, self.sha256, self.signature = path, found, signature
+        super().__init__("SavedModel", name or _model_name(folder), shapes if len(shapes) > 1 else next(iter(shapes.values())))
+        self.folder, self.sha256, self.signature = folder, found, signature
         # Keeps the variables alive; they are not tracked by Keras.
         self._box.loaded, self._box.function = loaded, function
 
