@@ -59,10 +59,10 @@ def test_total_loss_equals_its_formula(case, rng):
     if case.get("class_weight"):
         class_weight = {c: 0.5 + c for c in range(CLASSES)}
         w = np.array([class_weight[c] for c in y])
-    said, told = student.predict(x, verbose=0), teacher.predict(x, verbose=0)
+    student_outputs, teacher_outputs = student.predict(x, verbose=0), teacher.predict(x, verbose=0)
     share, factor = case.get("student_share", 0.3), np.sum(case.get("weights", 1.0))
-    hard = np.mean(w * cross_entropy_per_sample(y, said))
-    soft = factor * np.mean(w * kl_per_sample(told, said, 3.0))
+    hard = np.mean(w * cross_entropy_per_sample(y, student_outputs))
+    soft = factor * np.mean(w * kl_per_sample(teacher_outputs, student_outputs, 3.0))
     # The optimizer's first step cannot change the loss that it started from.
     logs = distiller.fit(x, y, batch_size=32, sample_weight=sample_weight, class_weight=class_weight, verbose=0, shuffle=False).history
     np.testing.assert_allclose(logs["loss"][0], share * hard + (1 - share) * soft, rtol=2e-5)
@@ -250,10 +250,13 @@ def test_a_loss_per_output_by_name():
         teacher, student, {"kind": SoftTargets(2.0), "size": [SoftTargets(3.0)]}, {"kind": 0.5, "size": [2.0]}, student_loss_weight=0.25
     )
     distiller.compile(keras.optimizers.SGD(0.1), loss={"kind": CROSS_ENTROPY, "size": CROSS_ENTROPY})
-    told, said = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
+    teacher_outputs, student_outputs = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
     logs = distiller.fit(x, labels, batch_size=32, verbose=0).history
-    soft = 0.5 * kl_per_sample(told["kind"], said["kind"], 2.0).mean() + 2.0 * kl_per_sample(told["size"], said["size"], 3.0).mean()
-    hard = sum(cross_entropy_per_sample(labels[k], said[k]).mean() for k in labels)
+    soft = (
+        0.5 * kl_per_sample(teacher_outputs["kind"], student_outputs["kind"], 2.0).mean()
+        + 2.0 * kl_per_sample(teacher_outputs["size"], student_outputs["size"], 3.0).mean()
+    )
+    hard = sum(cross_entropy_per_sample(labels[k], student_outputs[k]).mean() for k in labels)
     np.testing.assert_allclose(logs["distillation_loss"][0], soft, rtol=2e-5)
     np.testing.assert_allclose(logs["loss"][0], 0.25 * hard + 0.75 * soft, rtol=2e-5)
     again = Distiller.from_config(distiller.get_config())

@@ -1,4 +1,4 @@
-"""NaN and infinity after the first batch: said within the epoch, with whose they are, and the student stays usable."""
+"""NaN and infinity after the first batch: reported within the epoch, with the model they come from, and the student stays usable."""
 
 import keras
 import numpy as np
