@@ -1,12 +1,14 @@
 """The Distiller's arithmetic: what it adds up, on what it trains, and that it does so once per step."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from small import CLASSES, Dropped, Subclassed, data, mlp, pair, weights_of
 
-from tfdistill import Distiller
+from tfdistill import Distiller, TeacherReport
 from tfdistill.losses import Hint, SoftTargets
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -316,3 +318,29 @@ def test_compute_loss_called_by_hand():
     distiller = compiled(teacher, student, SoftTargets(2.0))
     expected = distiller.evaluate(x, y, batch_size=32, verbose=0, return_dict=True)["loss"]
     np.testing.assert_allclose(float(distiller.compute_loss(x, y, training=False)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_methods_take_what_those_of_keras_take(method):
+    ours, theirs = (
+        {name: p.default for name, p in inspect.signature(getattr(cls, method)).parameters.items() if p.kind != p.VAR_KEYWORD}
+        for cls in (Distiller, keras.Model)
+    )
+    assert list(ours.items()) == list(theirs.items())
+
+
+def test_reports_of_an_earlier_compile_are_forgotten():
+    (teacher, student), (x, y) = pair(), data(32)
+    distiller = compiled(teacher, student, SoftTargets(2.0), metrics=[TeacherReport()])
+    assert "agreement" in distiller.evaluate(x, y, verbose=0, return_dict=True)
+    distiller.compile("sgd", loss=CROSS_ENTROPY)
+    assert "agreement" not in distiller.evaluate(x, y, verbose=0, return_dict=True)
+    assert not any(isinstance(metric, TeacherReport) for metric in distiller.metrics)
+
+
+def test_fit_before_compile_is_an_error_and_reads_no_data():
+    (teacher, student), (x, y) = pair(), data(32)
+    batches = iter([(x, y)])
+    with pytest.raises(ValueError, match=r"You must call `compile\(\)`"):
+        Distiller(teacher, student, SoftTargets(2.0)).fit(batches)
+    assert len(list(batches)) == 1

@@ -18,11 +18,13 @@ _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", 
 _LOSSES = ("loss", "student_loss", "total_loss")
 
 
-class _LabelLoss(CompiledCopy):
+class EvaluatedOnLabels(CompiledCopy):
     """A model whose loss is that on the labels, without the model's own penalties, as a Distiller's `student_loss` is."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return loss_on_labels(self, y, y_pred, sample_weight)
+        loss = loss_on_labels(self, y, y_pred, sample_weight)
+        # A Distiller that is trained by its teacher alone may have no loss on labels; metrics are evaluated all the same.
+        return keras.ops.zeros(()) if loss is None else loss
 
 
 class StopAtTarget(keras.callbacks.Callback):
@@ -165,7 +167,7 @@ class StopAtTarget(keras.callbacks.Callback):
         of_loss = self.teacher_metric is None and name in _LOSSES
         metric = None if of_loss else self.teacher_metric or name
         # A copy, so that the teacher stays compiled as it is.
-        copy = _LabelLoss(teacher)
+        copy = EvaluatedOnLabels(teacher)
         try:
             copy.compile(optimizer="sgd", loss=self.model.loss, metrics=[] if metric is None else [metric], jit_compile=False)
             data = self.validation_data
