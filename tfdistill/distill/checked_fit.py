@@ -99,7 +99,9 @@ class CheckedFit(keras.Model):
         return_dict: bool = False,
         **kwargs: typing.Any,
     ) -> typing.Any:
-        """Computes the loss, its parts and the metrics on data, both models with `training=False`; takes and returns what `keras.Model.evaluate` does.
+        """Computes the loss, its parts and the metrics on data, both models with `training=False`.
+
+        Takes and returns what `keras.Model.evaluate` does.
 
         Args:
             x: As in `fit`.

@@ -19,14 +19,15 @@ class CallableTeacher(BlackBox):
 
     For a function that returns probabilities, use `SoftTargets(teacher_outputs="probabilities")`.
 
-    A Distiller with such a teacher can be saved if the function is registered with `keras.saving.register_keras_serializable()`, or is an object of a
-    registered class with `get_config` and `from_config`. Otherwise saving it is an error; the student alone can always be saved.
+    A Distiller with such a teacher can be saved if the function is registered with `keras.saving.register_keras_serializable()`, or is an
+    object of a registered class with `get_config` and `from_config`. Otherwise saving it is an error; the student alone can always be
+    saved.
 
     Args:
-        function: Takes one batch as NumPy arrays `(batch, ...)` in the structure that the Distiller is trained on, returns an array `(batch, ...)` of
-            finite numbers, or a dict of output name to array. Calls never overlap.
-        output_shape: Shape of its output without the batch axis, `(classes,)`, or a dict of output name to shape. None finds it with the first
-            batch of `fit`.
+        function: Takes one batch as NumPy arrays `(batch, ...)` in the structure that the Distiller is trained on, returns an array
+            `(batch, ...)` of finite numbers, or a dict of output name to array. Calls never overlap.
+        output_shape: Shape of its output without the batch axis, `(classes,)`, or a dict of output name to shape. None finds it with the
+            first batch of `fit`.
         name: Name of the model. Defaults to the function's.
 
     Raises:
