@@ -16,7 +16,7 @@ import pytest
 import teachers_of_one_net
 import test_losses_table
 from small import mlp
-from teachers_of_one_net import Answers, keras_file, make
+from teachers_of_one_net import NumpyNet, keras_file, make
 
 from tfdistill import losses, saveable
 from tfdistill.bridge import AdoptedModel, adopt, imports, to_tf_keras
@@ -82,7 +82,7 @@ def bridged(model):
 
 
 def with_callable(folder):
-    return make(Answers.of(keras_file(folder)), losses=[losses.SoftTargets(losses.LinearSchedule(4.0, 1.0, 10))])
+    return make(NumpyNet.of(keras_file(folder)), losses=[losses.SoftTargets(losses.LinearSchedule(4.0, 1.0, 10))])
 
 
 def with_cache(folder):
@@ -238,10 +238,10 @@ def test_a_damaged_config_of_a_metric_is_refused():
 
 
 def test_a_damaged_config_of_a_distiller_or_teacher_is_refused(tmp_path):
-    teachers_of_one_net.knows().save(tmp_path / "model.keras")
+    teachers_of_one_net.make_net().save(tmp_path / "model.keras")
     teacher = keras_file(tmp_path)
     cache = soft_targets(teacher, X, tmp_path / "cache", options=CacheOptions(batch_size=5), log_fn=lambda text: None)
-    for saved in (make(teacher), Ensemble([teacher]), as_teacher(Answers.of(teacher)), cache):
+    for saved in (make(teacher), Ensemble([teacher]), as_teacher(NumpyNet.of(teacher)), cache):
         assert refuse_or_make(saved) > 15
 
 

@@ -18,35 +18,40 @@ _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", 
 _LOSSES = ("loss", "student_loss", "total_loss")
 
 
-class _LabelLoss(CompiledCopy):
+class EvaluatedOnLabels(CompiledCopy):
     """A model whose loss is that on the labels, without the model's own penalties, as a Distiller's `student_loss` is."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return loss_on_labels(self, y, y_pred, sample_weight)
+        loss = loss_on_labels(self, y, y_pred, sample_weight)
+        # A Distiller that is trained by its teacher alone may have no loss on labels; metrics are evaluated all the same.
+        return keras.ops.zeros(()) if loss is None else loss
 
 
 class StopAtTarget(keras.callbacks.Callback):
     """Stops training when the student reaches a given share of the teacher's metric.
 
-    Where higher is better, the student's value must be at least `share * teacher's`; where lower is better, at most `teacher's / share`. The weights stay
-    as they are at that moment. After each epoch the logs (and the history) hold `teacher_<metric>`, the teacher's value, and
-    `kept_<metric>`, the share of it that the student has (above 1 where it is better than the teacher).
+    Where higher is better, the student's value must be at least `share * teacher's`; where lower is better, at most `teacher's / share`.
+    The weights stay as they are at that moment. After each epoch the logs (and the history) hold `teacher_<metric>`, the teacher's value,
+    and `kept_<metric>`, the share of it that the student has (above 1 where it is better than the teacher).
 
     Args:
         share: Share of the teacher's metric to keep, in (0, 1].
-        metric: Name of the student's metric in the logs, for example "val_accuracy" or "val_loss". While a `Distiller` trains, "loss" and "total_loss" stand for
-            "student_loss", the student's loss on the labels, as the student's whole loss has distillation losses and penalties that the teacher's has not.
-        teacher_value: The teacher's value of that metric, if it is known. Positive (or 0 where lower is better). For a loss, that on the labels alone.
-        validation_data: Data on which the teacher is evaluated, once, when training begins: (x, y), (x, y, sample_weight), a `tf.data.Dataset` or a `PyDataset`. It
-            should be the `validation_data` of `fit`. Give either this or `teacher_value`. Only for a `Distiller` whose teacher is a model.
-        teacher_metric: Keras metric, or its name, to evaluate the teacher with. Defaults to `metric` without "val_"; for a loss to the loss on the labels that the
-            model is compiled with, without the teacher's penalties.
+        metric: Name of the student's metric in the logs, for example "val_accuracy" or "val_loss". While a `Distiller` trains, "loss" and
+            "total_loss" stand for "student_loss", the student's loss on the labels, as the student's whole loss has distillation losses and
+            penalties that the teacher's has not.
+        teacher_value: The teacher's value of that metric, if it is known. Positive (or 0 where lower is better). For a loss, that on the
+            labels alone.
+        validation_data: Data on which the teacher is evaluated, once, when training begins: (x, y), (x, y, sample_weight), a
+            `tf.data.Dataset` or a `PyDataset`. It should be the `validation_data` of `fit`. Give either this or `teacher_value`. Only for a
+            `Distiller` whose teacher is a model.
+        teacher_metric: Keras metric, or its name, to evaluate the teacher with. Defaults to `metric` without "val_"; for a loss to the loss
+            on the labels that the model is compiled with, without the teacher's penalties.
         direction: "max" where higher is better, "min" where lower is, or "auto": by the metric's name.
         batch_size: Batch size of that evaluation.
 
     Raises:
-        ConfigurationError: if a setting is out of range, or the metric's name does not show the direction; while training, if the logs hold no such metric
-            (with the nearest names), or a loss is compared and the student has none on the labels (`student_loss_weight=0`).
+        ConfigurationError: if a setting is out of range, or the metric's name does not show the direction; while training, if the logs hold
+            no such metric (with the nearest names), or a loss is compared and the student has none on the labels (`student_loss_weight=0`).
         DataError: if the teacher's value is negative, or 0 where higher is better.
 
     Example:
@@ -123,12 +128,13 @@ class StopAtTarget(keras.callbacks.Callback):
         name = self.metric.removeprefix("val_")
         logs[f"teacher_{name}"] = self.teacher_value
         logs[f"kept_{name}"] = self._kept(value)
-        if value >= self.target if self.direction == "max" else value <= self.target:
+        target = self.target
+        if target is not None and (value >= target if self.direction == "max" else value <= target):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
     def _student_log_name(self):
-        """Returns the name in the logs of the value to compare: a Distiller logs the student's loss on the labels under a name of its own."""
+        """Returns the name in the logs of the value to compare: a Distiller logs the loss on the labels as `student_loss`."""
         prefix, name = ("val_", self.metric[4:]) if self.metric.startswith("val_") else ("", self.metric)
         if name not in _LOSSES or not isinstance(self.model, Distiller):
             return self.metric
@@ -164,7 +170,7 @@ class StopAtTarget(keras.callbacks.Callback):
         of_loss = self.teacher_metric is None and name in _LOSSES
         metric = None if of_loss else self.teacher_metric or name
         # A copy, so that the teacher stays compiled as it is.
-        copy = _LabelLoss(teacher)
+        copy = EvaluatedOnLabels(teacher)
         try:
             copy.compile(optimizer="sgd", loss=self.model.loss, metrics=[] if metric is None else [metric], jit_compile=False)
             data = self.validation_data

@@ -12,8 +12,8 @@ from tfdistill.errors import ConfigurationError
 from tfdistill.utils.types import Data, Tensors
 
 
-class CheckedFit:
-    """Mixin of a `keras.Model` for the methods that `Distiller` has in place of Keras's."""
+class CheckedFit(keras.Model):
+    """Base of `Distiller`, for the methods that it has in place of Keras's."""
 
     def fit(
         self,
@@ -99,7 +99,9 @@ class CheckedFit:
         return_dict: bool = False,
         **kwargs: typing.Any,
     ) -> typing.Any:
-        """Computes the loss, its parts and the metrics on data, both models with `training=False`; takes and returns what `keras.Model.evaluate` does.
+        """Computes the loss, its parts and the metrics on data, both models with `training=False`.
+
+        Takes and returns what `keras.Model.evaluate` does.
 
         Args:
             x: As in `fit`.

@@ -26,35 +26,38 @@ from tfdistill.distill.teachers.freeze import Freeze
 from tfdistill.errors import ConfigurationError
 from tfdistill.graph.layers import all_layers
 from tfdistill.graph.training import loss_on_labels, loss_tracker
-from tfdistill.losses.schedules import Schedule
 from tfdistill.utils.types import Tensor, Tensors
 
 # The losses of one output, and their weights.
-OneOrMore = DistillationLoss | Sequence[DistillationLoss]
-Weight = float | Schedule
-WeightOrMore = Weight | Sequence[Weight]
+OneOrMore: typing.TypeAlias = DistillationLoss | Sequence[DistillationLoss]
+Weight: typing.TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+WeightOrMore: typing.TypeAlias = Weight | Sequence[Weight]
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
 class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChecks, keras.Model):
-    """Trains a student on labels and on the outputs of a teacher (Hinton et al., 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531).
+    """Trains a student on labels and on the outputs of a teacher.
 
-    A drop-in for `keras.distillation.Distiller`: the same arguments, `compile`, `fit`, metric names, and Keras's own distillation losses. The loss is
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531. A drop-in for `keras.distillation.Distiller`: the
+    same arguments, `compile`, `fit`, metric names, and Keras's own distillation losses. The loss is
 
         student_loss_weight * student_loss + (1 - student_loss_weight) * sum(weight * distillation_loss) + the student's own penalties
 
-    where `sample_weight` (and `class_weight`) weigh both of the first two, and the penalties (`kernel_regularizer`, `add_loss`) are those that the
-    student has anyway. Student and teacher each run once per step, tapped layers included; evaluation runs both with `training=False`. On a batch
-    without labels the student is trained by the teacher alone. A step in which the teacher, the student or the loss is NaN or infinite changes no weights; it is
-    reported within the epoch, and where the teacher is the cause `fit` ends with a `DataError`.
+    where `sample_weight` (and `class_weight`) weigh both of the first two, and the penalties (`kernel_regularizer`, `add_loss`) are those
+    that the student has anyway. Student and teacher each run once per step, tapped layers included; evaluation runs both with
+    `training=False`. On a batch without labels the student is trained by the teacher alone. A step in which the teacher, the student or the
+    loss is NaN or infinite changes no weights; it is reported within the epoch, and where the teacher is the cause `fit` ends with a
+    `DataError`.
 
     Args:
-        teacher: A trained `keras.Model`, or anything that `as_teacher` converts to one: a tf_keras model, the path of a .tflite file or SavedModel folder, a
-            callable of NumPy arrays, an `Ensemble`. It is frozen while `fit` runs; afterwards its `trainable` flags are as they were.
+        teacher: A trained `keras.Model`, or anything that `as_teacher` converts to one: a tf_keras model, the path of a .tflite file or
+            SavedModel folder, a callable of NumPy arrays, an `Ensemble`. It is frozen while `fit` runs; afterwards its `trainable` flags
+            are as they were.
         student: The `keras.Model` to train: functional, Sequential, subclassed, or an adopted tf_keras model.
-        distillation_losses: A loss of `tfdistill.losses`, a `keras.distillation.DistillationLoss`, a list of them, or for models with several outputs a dict of
-            output name to a loss or a list of losses.
-        distillation_loss_weights: One weight (a number of at least 0, or a schedule) for each loss, in the same structure. Defaults to 1 for each.
+        distillation_losses: A loss of `tfdistill.losses`, a `keras.distillation.DistillationLoss`, a list of them, or for models with
+            several outputs a dict of output name to a loss or a list of losses.
+        distillation_loss_weights: One weight (a number of at least 0, or a schedule) for each loss, in the same structure. Defaults to 1
+            for each.
         student_loss_weight: Share of the student's loss on the labels, from 0 to 1.
         name: Name of the model.
         **kwargs: Further arguments of `keras.Model`.
@@ -138,7 +141,8 @@ class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChec
         Args:
             optimizer: Optimizer of the student (and of the projections).
             loss: The student's loss on the labels. May be None only if `student_loss_weight` is 0.
-            metrics: Metrics of the student's predictions, and `TeacherReport`s. As in Keras, samples are weighed in `weighted_metrics` alone.
+            metrics: Metrics of the student's predictions, and `TeacherReport`s. As in Keras, samples are weighed in `weighted_metrics`
+                alone.
             **kwargs: Further arguments of `keras.Model.compile`: `loss_weights`, `weighted_metrics`, `jit_compile`, ...
 
         Raises:
@@ -209,7 +213,8 @@ class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChec
         for report in self.reports:
             weight = sample_weight if report.weighted else None
             report.update_teacher_state(*(by_name(part, self.student) for part in (y, outputs.teacher_outputs, outputs.y_pred, weight)))
-        # Through the public `compute_loss`, so that a subclass can override it. Its signature is Keras's and has no place for the teacher's outputs and the features.
+        # Through the public `compute_loss`, so that a subclass can override it. Its signature is Keras's and has no place for the teacher's
+        # outputs and the features.
         self._step_outputs.current = outputs
         try:
             return self.compute_loss(x=x, y=y, y_pred=outputs.y_pred, sample_weight=sample_weight, training=training)

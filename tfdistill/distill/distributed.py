@@ -9,9 +9,9 @@ import tensorflow as tf
 class DistributedTraining:
     """Mixin of a `keras.Model`: trains under `tf.distribute.MirroredStrategy` and `MultiWorkerMirroredStrategy`.
 
-    Models, Distiller and optimizer are made inside `strategy.scope()`, as for any Keras model. Keras builds a model from a distributed batch and averages its
-    logs in two private methods that fail on several workers; they are overridden here. A Keras that renames them trains on one process as before, and
-    fails on several workers (test_distributed).
+    Models, Distiller and optimizer are made inside `strategy.scope()`, as for any Keras model. Keras builds a model from a distributed
+    batch and averages its logs in two private methods that fail on several workers; they are overridden here. A Keras that renames them
+    trains on one process as before, and fails on several workers (see tests/distill/test_distributed.py).
 
     Attributes:
         made_for_strategy: Whether the model was made inside a strategy's scope, so that Keras distributes its data.

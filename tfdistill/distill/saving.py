@@ -14,8 +14,8 @@ if typing.TYPE_CHECKING:
     from tfdistill.distill.distiller import Distiller
 
 
-class SavedWithTeacher:
-    """Mixin of a `keras.Model` for the methods by which Keras saves and loads a `Distiller`."""
+class SavedWithTeacher(keras.Model):
+    """Base of `Distiller`, for the methods by which Keras saves and loads it."""
 
     def get_config(self) -> Config:
         """Returns what `from_config` takes: both models, the losses and their weights."""
@@ -60,7 +60,7 @@ class SavedWithTeacher:
             store[f"random_state_{index}"] = state
 
     def load_own_variables(self, store: typing.Any) -> None:
-        """Restores the states of the student's random layers, so that a restored run draws the numbers that it would have drawn; Keras calls it.
+        """Restores the states of the student's random layers; Keras calls it. A restored run draws the numbers that it would have drawn.
 
         Args:
             store: Dict-like, name to array. A file of weights alone has no states, and changes none.
@@ -82,7 +82,7 @@ class SavedWithTeacher:
         self.projections.restore(self._objective.terms, config.get("projections", {}))
 
     def get_compile_config(self) -> Config:
-        """Returns the arguments of `compile`, serialized, and whether the optimizer is built: one that has not trained yet has no slots to save or load."""
+        """Returns the serialized arguments of `compile`, and whether the optimizer is built: one that is not has no slots to load."""
         config = super().get_compile_config()
         if not config:
             return config

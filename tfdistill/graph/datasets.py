@@ -6,20 +6,20 @@ from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 def source_datasets(dataset):
     """Lists the datasets that a `tf.data.Dataset` is directly derived from.
 
-    Reads `Dataset._inputs`, which TensorFlow defines for every kind of dataset. If TensorFlow renames it, this fails with an AttributeError at the
-    first `fit` on a dataset.
+    Reads `Dataset._inputs`, which TensorFlow defines for every kind of dataset. If TensorFlow renames it, this fails with an AttributeError
+    at the first `fit` on a dataset.
     """
     return list(dataset._inputs())
 
 
 def function_operations(dataset):
-    """Lists the types of the operations in the functions that a `tf.data.Dataset` itself runs (of its `map`, `filter`, ...), inner functions included.
+    """Lists the types of the operations in the functions that a `tf.data.Dataset` itself runs, as in `map` or `filter`.
 
-    Reads `Dataset._functions`, in which TensorFlow keeps the traced functions. If TensorFlow renames it, this fails with an AttributeError at the
-    first `fit` on a dataset.
+    Reads `Dataset._functions`, in which TensorFlow keeps the traced functions. If TensorFlow renames it, this fails with an AttributeError
+    at the first `fit` on a dataset.
 
     Returns:
-        Set of names such as "PyFunc". Functions of the datasets that this one is derived from are not included.
+        Set of names such as "PyFunc", inner functions included. Functions of the datasets that this one is derived from are not included.
     """
     operations = set()
     for function in dataset._functions():

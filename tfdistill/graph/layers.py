@@ -4,8 +4,8 @@
 def all_layers(model):
     """Lists a layer or model and everything inside it, at any depth.
 
-    Reads `Layer._flatten_layers`: Keras has no public way to the layers inside a layer that is no model. If Keras renames it, this fails with an
-    AttributeError at the first call.
+    Reads `Layer._flatten_layers`: Keras has no public way to the layers inside a layer that is no model. If Keras renames it, this fails
+    with an AttributeError at the first call.
 
     Args:
         model: A Keras 3 or tf_keras layer or model.
@@ -31,9 +31,11 @@ def child_layers(layer):
 
 
 def has_attention_scores(layer):
-    """Tells whether a layer is multi-head attention, which returns scores of shape (batch, heads, queries, keys) for `return_attention_scores=True`.
+    """Tells whether a layer is multi-head attention.
 
-    Looks for `_compute_attention`, which MultiHeadAttention and GroupQueryAttention of both Keras have and `keras.layers.Attention`, whose scores have
-    no axis of heads, has not. If Keras renames it, the taps refuse the scores of every layer with a ModelError.
+    Such a layer returns scores of shape (batch, heads, queries, keys) if it is called with `return_attention_scores=True`.
+
+    Looks for `_compute_attention`, which MultiHeadAttention and GroupQueryAttention of both Keras have and `keras.layers.Attention`, whose
+    scores have no axis of heads, has not. If Keras renames it, the taps refuse the scores of every layer with a ModelError.
     """
     return hasattr(layer, "_compute_attention")

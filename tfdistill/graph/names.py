@@ -12,9 +12,9 @@ from tfdistill.graph.layers import child_layers
 def named_layers(model: keras.Model) -> dict[str, typing.Any]:
     """Lists the layers of a model, nested ones included, under every path by which losses and compression steps find them.
 
-    A path joins layer names with "/", from the outermost layer in. In a subclassed model or layer the attribute's name (`"block"`, or `"blocks/0"`
-    for an element of a list) works as well as the layer's own, so a layer may have several paths. Where a path is asked for, the end of one is enough if
-    only one layer has it: `"attention"` for `"encoder/attention"`.
+    A path joins layer names with "/", from the outermost layer in. In a subclassed model or layer the attribute's name (`"block"`, or
+    `"blocks/0"` for an element of a list) works as well as the layer's own, so a layer may have several paths. Where a path is asked for,
+    the end of one is enough if only one layer has it: `"attention"` for `"encoder/attention"`.
 
     Args:
         model: A `keras.Model`, or a model with a `named_layers()` method of its own (an adopted tf_keras model).
@@ -29,7 +29,7 @@ def named_layers(model: keras.Model) -> dict[str, typing.Any]:
     own = getattr(model, "named_layers", None)
     if callable(own):
         return own()
-    found = {}
+    found: dict[str, typing.Any] = {}
     queue = collections.deque([("", model, frozenset([id(model)]))])
     while queue:
         prefix, parent, above = queue.popleft()

@@ -4,8 +4,8 @@
 def loss_on_labels(model, y, y_pred, sample_weight=None):
     """Computes the loss that a model was compiled with, without `add_loss` and regularizers.
 
-    The public `Model.compute_loss` returns the sum with these penalties. Reads `Model._compile_loss`; if Keras renames it, every training step fails here with an
-    AttributeError.
+    The public `Model.compute_loss` returns the sum with these penalties. Reads `Model._compile_loss`; if Keras renames it, every training
+    step fails here with an AttributeError.
 
     Args:
         model: A compiled `keras.Model`.
@@ -23,7 +23,8 @@ def loss_on_labels(model, y, y_pred, sample_weight=None):
 def loss_tracker(model):
     """Returns the metric in which Keras logs a compiled model's whole loss.
 
-    Finds it by its public name, "loss", which is that of the logs. If Keras renames it, or no longer lists it in `metrics`, this raises StopIteration.
+    Finds it by its public name, "loss", which is that of the logs. If Keras renames it, or no longer lists it in `metrics`, this raises
+    StopIteration.
 
     Args:
         model: A compiled `keras.Model`.

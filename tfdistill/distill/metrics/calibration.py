@@ -13,8 +13,9 @@ from tfdistill.saveable import checks_config
 class CalibrationError(keras.metrics.Metric):
     """Expected calibration error: how far confidence and accuracy lie apart.
 
-    Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599. The predictions are sorted by confidence (the largest probability) into
-    `bins` bins of equal width, (0, 1/bins], ..., (1 - 1/bins, 1]; the error is the mean over samples of |accuracy of the bin - mean confidence of the bin|.
+    Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599. The predictions are sorted by confidence (the largest
+    probability) into `bins` bins of equal width, (0, 1/bins], ..., (1 - 1/bins, 1]; the error is the mean over samples of |accuracy of the
+    bin - mean confidence of the bin|.
 
     Args:
         outputs: The space of the predictions: "logits", "log_probabilities" or "probabilities".

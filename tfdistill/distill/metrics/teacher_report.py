@@ -32,11 +32,13 @@ class TeacherReport(keras.metrics.Metric):
     - `agreement`: share of samples for which student and teacher choose the same class;
     - `student_calibration_error`, `teacher_calibration_error`: see `CalibrationError`;
 
-    and for each metric in `metrics` the teacher's value of it as `teacher_<name>`. Batches without labels count for the agreement only. As with Keras's own metrics, a
-    report in `compile(metrics=...)` does not weigh samples, and one in `compile(weighted_metrics=...)` weighs them by `sample_weight` and `class_weight`.
+    and for each metric in `metrics` the teacher's value of it as `teacher_<name>`. Batches without labels count for the agreement only. As
+    with Keras's own metrics, a report in `compile(metrics=...)` does not weigh samples, and one in `compile(weighted_metrics=...)` weighs
+    them by `sample_weight` and `class_weight`.
 
     Args:
-        metrics: Further Keras metric objects or names, evaluated on the teacher's outputs. Required for "numbers", where nothing else is reported.
+        metrics: Further Keras metric objects or names, evaluated on the teacher's outputs. Required for "numbers", where nothing else is
+            reported.
         outputs: The space of the student's outputs: "logits", "log_probabilities", "probabilities", or "numbers" for regression.
         teacher_outputs: The space of the teacher's outputs; None where it is the student's.
         bins: Number of bins of the calibration error.
@@ -44,15 +46,15 @@ class TeacherReport(keras.metrics.Metric):
         name: Name of the metric.
 
     Raises:
-        ConfigurationError: if a setting is out of range; at the first batch of `fit`, if the outputs are in another space than `outputs`, or the task (read from the
-            loss and the labels) is not one of classes that exclude one another.
+        ConfigurationError: if a setting is out of range; at the first batch of `fit`, if the outputs are in another space than `outputs`,
+            or the task (read from the loss and the labels) is not one of classes that exclude one another.
 
     Example:
         >>> distiller = tfdistill.Distiller(teacher, student, tfdistill.losses.SoftTargets(4.0))
         >>> distiller.compile("adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=[tfdistill.TeacherReport()])
         >>> logs = distiller.evaluate(x, y, verbose=0, return_dict=True)
-        >>> [name for name in logs if "loss" not in name]
-        ['teacher_accuracy', 'agreement', 'student_calibration_error', 'teacher_calibration_error']
+        >>> sorted(name for name in logs if "loss" not in name)
+        ['agreement', 'student_calibration_error', 'teacher_accuracy', 'teacher_calibration_error']
     """
 
     def __init__(
@@ -83,7 +85,8 @@ class TeacherReport(keras.metrics.Metric):
         self.teacher_metrics = [_metric(m) for m in metrics]
         # Set by the Distiller: whether the report is one of the `weighted_metrics`.
         self.weighted = False
-        self.accuracy = self.agreement = None
+        self.accuracy: typing.Any = None
+        self.agreement: typing.Any = None
         if outputs != "numbers":
             self.accuracy, self.agreement = keras.metrics.Mean(name="teacher_accuracy"), keras.metrics.Mean(name="agreement")
             self.calibration = {
@@ -141,7 +144,8 @@ class TeacherReport(keras.metrics.Metric):
             loss: The student's loss on this output, from which the task is read, or None.
 
         Raises:
-            ConfigurationError: if the report is one of classes and the task is not, or a model's outputs are in another space than the one given.
+            ConfigurationError: if the report is one of classes and the task is not, or a model's outputs are in another space than the one
+                given.
         """
         if self.outputs == "numbers":
             return
@@ -233,7 +237,8 @@ def take_reports(arguments):
         arguments: Dict of arguments of `compile`.
 
     Returns:
-        List of `TeacherReport`s, and the arguments without them. Those of `weighted_metrics` weigh samples, those of `metrics` do not, as in Keras.
+        List of `TeacherReport`s, and the arguments without them. Those of `weighted_metrics` weigh samples, those of `metrics` do not, as
+        in Keras.
     """
     reports, rest = [], dict(arguments)
     for kind in ("metrics", "weighted_metrics"):

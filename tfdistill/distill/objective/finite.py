@@ -153,7 +153,7 @@ class NonFiniteChecks:
         return super().get_metrics_result()
 
     def _report_non_finite(self):
-        """Raises a `DataError` if the teacher was not finite in this epoch; warns, and lets training go on, if the student or the loss was not."""
+        """Raises a `DataError` if the teacher was not finite in this epoch; warns if the student or the loss was not."""
         found = self.first_non_finite.found()
         if found is None or found == self._last_reported:
             return

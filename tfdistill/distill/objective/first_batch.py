@@ -13,19 +13,21 @@ from tfdistill.errors import DataError
 def peek(x, y=None, sample_weight=None, batch_size=None, put_back=True):
     """Reads one batch of the data of a `fit`, which training still sees.
 
-    Arrays are indexed. The first batch of a generator, a `keras.utils.PyDataset`, or a `tf.data.Dataset` that Python feeds is taken and put back; of any other
-    `tf.data.Dataset` a second iterator reads one element. Other kinds of data (a distributed dataset, a DataFrame) are not read.
+    Arrays are indexed. The first batch of a generator, a `keras.utils.PyDataset`, or a `tf.data.Dataset` that Python feeds is taken and put
+    back; of any other `tf.data.Dataset` a second iterator reads one element. Other kinds of data (a distributed dataset, a DataFrame) are
+    not read.
 
     Args:
         x: As in `keras.Model.fit`.
         y: As in `keras.Model.fit`.
         sample_weight: As in `keras.Model.fit`.
         batch_size: Number of rows to read of arrays. Defaults to Keras's 32.
-        put_back: Whether the batch is put back. A dataset that a distribution strategy divides allows no replacement: it must be one that can be read again.
+        put_back: Whether the batch is put back. A dataset that a distribution strategy divides allows no replacement: it must be one that
+            can be read again.
 
     Returns:
-        `x` to train on (data that can be read once is replaced by an object that gives the same elements), and the batch as `(x, y, sample_weight)`, or None
-        where it cannot be read.
+        `x` to train on (data that can be read once is replaced by an object that gives the same elements), and the batch as `(x, y,
+        sample_weight)`, or None where it cannot be read.
 
     Raises:
         DataError: if there is no first batch.
@@ -83,7 +85,7 @@ def check_finite(batch):
 
 
 def refuse_nonfinite_inputs(structure, where, fix, what="input"):
-    """Raises a `DataError` if an array of a structure holds NaN or infinity. The error names the array, `what` it is and `where` it was found."""
+    """Raises a `DataError` if an array of a structure holds NaN or infinity, with its name, `what` it is and `where` it was found."""
     for path, value in _named(structure):
         refuse_nonfinite(value, f"The {what}{path} has %s {where}.", fix)
 

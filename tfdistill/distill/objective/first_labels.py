@@ -1,4 +1,4 @@
-"""Checks the labels of the first batch: the loss against the student's outputs, the reports against the task, and the teacher against chance."""
+"""Checks with the labels of the first batch: the loss fits the outputs, the reports the task, and the teacher is better than chance."""
 
 import math
 import warnings
@@ -38,10 +38,13 @@ def check_labels(distiller, batch, outputs):
 
 
 def _warn_of_unsettled_teacher(teacher, x, y, teacher_outputs):
-    """Warns if a teacher is at chance in inference mode and right in training mode: then the moving statistics of its BatchNormalization are not its data's.
+    """Warns if a teacher is at chance in inference mode and right in training mode.
 
-    A single batch shows this without knowing the accuracy that the teacher should have: the same samples are predicted in both modes, and if the modes are equally
-    good, a sample that only one mode has right is as likely right in the one as in the other (McNemar's exact test).
+    Then the moving statistics of its BatchNormalization are not those of its data.
+
+    A single batch shows this without knowing the accuracy that the teacher should have: the same samples are predicted in both modes, and
+    if the modes are equally good, a sample that only one mode has right is as likely right in the one as in the other (McNemar's exact
+    test).
     """
     norms = [layer for layer in all_layers(teacher) if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
@@ -66,7 +69,7 @@ def _warn_of_unsettled_teacher(teacher, x, y, teacher_outputs):
 
 
 def _right(y, outputs):
-    """Returns which samples (and positions) have the right class, flat; None where there is not one array of class labels and one of outputs."""
+    """Returns which samples (and positions) have the right class, flat; None unless there is one array of labels and one of outputs."""
     pair = [keras.tree.flatten(part) for part in (y, outputs)]
     if any(len(leaves) != 1 for leaves in pair):
         return None

@@ -9,7 +9,8 @@ import numpy as np
 
 from tfdistill.losses import spaces
 
-# Functions of Keras's losses that take probabilities unless from_logits=True -> the class to write, and whether the classes exclude one another.
+# Functions of Keras's losses that take probabilities unless from_logits=True -> the class to write, and whether the classes exclude one
+# another.
 _LOSSES = {
     "categorical_crossentropy": ("CategoricalCrossentropy", True),
     "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", True),
@@ -23,9 +24,9 @@ _CLASSES = {name: (name, exclusive) for name, exclusive in _LOSSES.values()}
 def warn_of_wrong_space(loss, outputs, student):
     """Warns where `from_logits` of a loss does not fit the student's outputs, with the line to write.
 
-    Keras trains either way, and wrongly: logits are clipped as if they were probabilities, or a second softmax flattens probabilities. Outputs are logits for
-    certain where one is negative or above 1. They are taken for probabilities where all rows sum to one, or where at least 16 different yes-no outputs lie
-    between 0 and 1.
+    Keras trains either way, and wrongly: logits are clipped as if they were probabilities, or a second softmax flattens probabilities.
+    Outputs are logits for certain where one is negative or above 1. They are taken for probabilities where all rows sum to one, or where at
+    least 16 different yes-no outputs lie between 0 and 1.
 
     Args:
         loss: The loss as `compile` takes it: a name, a function, a `keras.losses.Loss`, or a list or dict of these.

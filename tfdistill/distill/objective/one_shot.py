@@ -11,9 +11,10 @@ _READ_ONCE = ("GeneratorDataset", "PyFunc", "EagerPyFunc", "IteratorGetNext", "I
 
 
 def reads_once(dataset):
-    """Tells whether a second pass over a `tf.data.Dataset` may take elements away from the first: it calls Python, or reads a queue or an iterator.
+    """Tells whether a second pass over a `tf.data.Dataset` may take elements away from the first.
 
-    False for data that is joined with a cache of soft targets, as a cache belongs to data that can be read again.
+    True if it calls Python, or reads a queue or an iterator. False for data that is joined with a cache of soft targets, as a cache belongs
+    to data that can be read again.
     """
     operations = set()
     queue = [dataset]
@@ -38,8 +39,8 @@ def read_ahead(dataset):
         dataset: A dataset for which `reads_once` holds.
 
     Returns:
-        The element, or None where there is none; and a dataset whose first pass gives that element and then the rest of the same pass. Every later pass is one over
-        `dataset` itself.
+        The element, or None where there is none; and a dataset whose first pass gives that element and then the rest of the same pass.
+        Every later pass is one over `dataset` itself.
     """
     rest = iter(dataset)
     first = next(rest, None)

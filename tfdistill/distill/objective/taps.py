@@ -2,7 +2,8 @@
 
 While a tapped model runs, the `call` of each tapped layer *instance* is replaced by one that also records what it returned; afterwards the
 instance is as it was. Classes are not changed, so two models of one class do not disturb each other, and functional, Sequential, nested,
-subclassed and adopted tf_keras models are all tapped in the same way. The replacing happens in Python, so in a `tf.function` it costs nothing after tracing.
+subclassed and adopted tf_keras models are all tapped in the same way. The replacing happens in Python, so in a `tf.function` it costs
+nothing after tracing.
 """
 
 import collections
@@ -31,8 +32,8 @@ class Tap(typing.NamedTuple):
     """One place in a model that `Taps` reads.
 
     Attributes:
-        path: Path of the layer, or the end of it where only one layer has it (see `named_layers`). It may end in "@0", "@1", ... to choose one call of a layer
-            that is called several times.
+        path: Path of the layer, or the end of it where only one layer has it (see `named_layers`). It may end in "@0", "@1", ... to choose
+            one call of a layer that is called several times.
         kind: "output", or "attention_scores" for the scores of an attention layer, of shape (batch, heads, queries, keys).
 
     Example:
@@ -169,7 +170,8 @@ def _recording(layers, kinds):
 def _hook(layer):
     with _hooked_lock:
         if id(layer) not in _hooked:
-            # Written into __dict__, as Keras's attribute setter would try to track it. A `call` that the user set on the instance is put back later.
+            # Written into __dict__, as Keras's attribute setter would try to track it. A `call` that the user set on the instance is put
+            # back later.
             _hooked[id(layer)] = [0, layer.__dict__.get("call")]
             layer.__dict__["call"] = _recorder(layer, layer.call)
         _hooked[id(layer)][0] += 1

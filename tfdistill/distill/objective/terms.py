@@ -214,11 +214,12 @@ def by_name(values, model):
 def select_weight(sample_weight, term, model):
     """Chooses the sample weights of what a term compares.
 
-    A term of one output has that output's weights. A term of a hidden layer has for each sample the mean of the sample's weights for the outputs: Keras turns one
-    array for all outputs into equal arrays for each, and their mean is that array.
+    A term of one output has that output's weights. A term of a hidden layer has for each sample the mean of the sample's weights for the
+    outputs: Keras turns one array for all outputs into equal arrays for each, and their mean is that array.
 
     Args:
-        sample_weight: None, one tensor for all outputs, or a list or dict of them (or None) for each output, as `keras.Model.fit` takes them.
+        sample_weight: None, one tensor for all outputs, or a list or dict of them (or None) for each output, as `keras.Model.fit` takes
+            them.
         term: `Term`.
         model: The student, for its `output_names`.
 

@@ -18,15 +18,15 @@ from tfdistill.utils.types import Tensors
 class BlackBox(keras.Model):
     """Base of the teachers that compute NumPy arrays in the middle of a training step.
 
-    A subclass has a method `run(inputs)`: it takes the inputs of the Distiller as arrays `(batch, ...)`, and returns an array `(batch, ...)` or a dict of them.
-    The outputs are checked: one row for each sample, the same shape every time, finite numbers. They are converted to float32. The model has no weights,
-    so there is nothing to freeze, and XLA cannot compile it.
+    A subclass has a method `run(inputs)`: it takes the inputs of the Distiller as arrays `(batch, ...)`, and returns an array `(batch,
+    ...)` or a dict of them. The outputs are checked: one row for each sample, the same shape every time, finite numbers. They are converted
+    to float32. The model has no weights, so there is nothing to freeze, and XLA cannot compile it.
 
     Args:
         kind: What it is, for error messages: "callable", ".tflite file".
         name: Name of the model.
-        output_shapes: Shape of the output without its batch axis, `(classes,)`, or a dict of output name to shape; None inside a shape stands for any
-            size. None where it is not known yet: the first batch shows it.
+        output_shapes: Shape of the output without its batch axis, `(classes,)`, or a dict of output name to shape; None inside a shape
+            stands for any size. None where it is not known yet: the first batch shows it.
     """
 
     def __init__(self, kind: str, name: str, output_shapes: typing.Any = None):
@@ -55,7 +55,8 @@ class BlackBox(keras.Model):
                 f"The teacher '{self.name}' ({self.kind}) has not run yet, so the shape of its outputs is not known while the step is traced.",
                 fix="give the shape: CallableTeacher(function, output_shape=(classes,)); fit with arrays or a tf.data.Dataset finds it by itself",
             )
-        # A stateful function runs in order. Batches run one at a time (see the lock), as neither an interpreter nor a user's function need be thread-safe.
+        # A stateful function runs in order. Batches run one at a time (see the lock), as neither an interpreter nor a user's function need
+        # be thread-safe.
         flat = tf.numpy_function(lambda *arrays: self._run_checked(inputs, arrays), leaves, [tf.float32] * len(shapes), stateful=True)
         for value, shape in zip(flat, shapes.values(), strict=True):
             value.set_shape((leaves[0].shape[0], *shape))
@@ -179,8 +180,8 @@ def refuse_jit(teacher):
 def own_errors(teacher):
     """While the block runs, counts the batches of a teacher's black boxes from 0, and raises their own errors.
 
-    TensorFlow wraps what a Python function raises in an error of its own; this raises the original one. A block inside another (an evaluation
-    inside `fit`) continues the count.
+    TensorFlow wraps what a Python function raises in an error of its own; this raises the original one. A block inside another (an
+    evaluation inside `fit`) continues the count.
     """
     boxes = [box._box for box in black_boxes(teacher)]
     for box in boxes:

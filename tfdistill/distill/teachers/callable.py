@@ -19,14 +19,15 @@ class CallableTeacher(BlackBox):
 
     For a function that returns probabilities, use `SoftTargets(teacher_outputs="probabilities")`.
 
-    A Distiller with such a teacher can be saved if the function is registered with `keras.saving.register_keras_serializable()`, or is an object of a
-    registered class with `get_config` and `from_config`. Otherwise saving it is an error; the student alone can always be saved.
+    A Distiller with such a teacher can be saved if the function is registered with `keras.saving.register_keras_serializable()`, or is an
+    object of a registered class with `get_config` and `from_config`. Otherwise saving it is an error; the student alone can always be
+    saved.
 
     Args:
-        function: Takes one batch as NumPy arrays `(batch, ...)` in the structure that the Distiller is trained on, returns an array `(batch, ...)` of
-            finite numbers, or a dict of output name to array. Calls never overlap.
-        output_shape: Shape of its output without the batch axis, `(classes,)`, or a dict of output name to shape. None finds it with the first
-            batch of `fit`.
+        function: Takes one batch as NumPy arrays `(batch, ...)` in the structure that the Distiller is trained on, returns an array
+            `(batch, ...)` of finite numbers, or a dict of output name to array. Calls never overlap.
+        output_shape: Shape of its output without the batch axis, `(classes,)`, or a dict of output name to shape. None finds it with the
+            first batch of `fit`.
         name: Name of the model. Defaults to the function's.
 
     Raises:
@@ -47,14 +48,9 @@ class CallableTeacher(BlackBox):
     ):
         if not callable(function) or isinstance(function, type):
             raise ConfigurationError(f"The teacher function is {function!r}.", "a function of a batch")
-        if output_shape is not None:
-            named = isinstance(output_shape, collections.abc.Mapping)
-            for shape in output_shape.values() if named else [output_shape]:
-                if not isinstance(shape, (tuple, list)) or not all(s is None or (isinstance(s, int) and s > 0) for s in shape):
-                    raise ConfigurationError(f"output_shape is {output_shape!r}.", "a shape without the batch axis, for example (10,)")
-            output_shape = {n: tuple(output_shape[n]) for n in sorted(output_shape)} if named else tuple(output_shape)
+        shapes = None if output_shape is None else _checked_shapes(output_shape)
         own_name = getattr(function, "__name__", type(function).__name__)
-        super().__init__("callable", name or ("teacher_function" if own_name == "<lambda>" else own_name), output_shape)
+        super().__init__("callable", name or ("teacher_function" if own_name == "<lambda>" else own_name), shapes)
         # Keras must not track it: variables of an object that holds some are no part of this model.
         object.__setattr__(self, "function", function)
 
@@ -111,3 +107,12 @@ class CallableTeacher(BlackBox):
                 "import the module that defines it before loading",
             )
         return cls(**{**config, "function": keras.saving.deserialize_keras_object(saved)})
+
+
+def _checked_shapes(output_shape):
+    """Returns a shape, or a dict of name to shape, as tuples; the names are sorted."""
+    named = isinstance(output_shape, collections.abc.Mapping)
+    for shape in output_shape.values() if named else [output_shape]:
+        if not isinstance(shape, (tuple, list)) or not all(s is None or (isinstance(s, int) and s > 0) for s in shape):
+            raise ConfigurationError(f"output_shape is {output_shape!r}.", "a shape without the batch axis, for example (10,)")
+    return {n: tuple(output_shape[n]) for n in sorted(output_shape)} if named else tuple(output_shape)

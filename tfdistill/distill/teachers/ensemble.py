@@ -33,22 +33,22 @@ class Ensemble(keras.Model):
     | "probabilities" | log(sum of weight * softmax) | log-probabilities | `SoftTargets(teacher_outputs="log_probabilities")`, or the default "logits" |
     | "logits" | sum of weight * logits | logits | `SoftTargets(teacher_outputs="logits")`, the default |
 
-    Log-probabilities are logits too (a softmax gives the same distribution back), so losses of logits work with both. For anything but classes,
-    `average="logits"` with `outputs="numbers"` is the plain weighted mean of the outputs; yes-no outputs are always averaged as logits. `outputs` is compared
-    with the members' outputs for the first batch of `fit` and `soft_targets`. Losses can tap the layers of Keras and tf_keras members, as
-    "member's name/layer" or "members/0/layer".
+    Log-probabilities are logits too (a softmax gives the same distribution back), so losses of logits work with both. For anything but
+    classes, `average="logits"` with `outputs="numbers"` is the plain weighted mean of the outputs; yes-no outputs are always averaged as
+    logits. `outputs` is compared with the members' outputs for the first batch of `fit` and `soft_targets`. Losses can tap the layers of
+    Keras and tf_keras members, as "member's name/layer" or "members/0/layer".
 
     Args:
         members: At least one teacher of any kind that `as_teacher` takes, all with the same outputs.
         weights: A number of at least 0 for each member, not all 0; they are divided by their sum. None weighs all alike.
         average: "probabilities" or "logits".
-        outputs: The space of the members' outputs, `(batch, ..., classes)`: "logits", "log_probabilities" or "probabilities", or a list of one for each. "numbers"
-            for regression, with `average="logits"`.
+        outputs: The space of the members' outputs, `(batch, ..., classes)`: "logits", "log_probabilities" or "probabilities", or a list of
+            one for each. "numbers" for regression, with `average="logits"`.
         name: Name of the model.
 
     Raises:
-        ConfigurationError: if weights or choices are out of range or of another number than the members; at a first batch, if a member's outputs are in
-            another space than the one given as `outputs`.
+        ConfigurationError: if weights or choices are out of range or of another number than the members; at a first batch, if a member's
+            outputs are in another space than the one given as `outputs`.
         ModelError: if a member is no teacher, is not built, or has other outputs than the first (at the first batch at the latest).
 
     Example:
@@ -136,7 +136,8 @@ class Ensemble(keras.Model):
             inputs: Structure of arrays `(batch, ...)`.
 
         Raises:
-            ConfigurationError: if the outputs of a member with a weight are in another space; the message has the `outputs` that is right for all.
+            ConfigurationError: if the outputs of a member with a weight are in another space; the message has the `outputs` that is right
+                for all.
         """
         found, wrong = list(self._spaces), None
         for index, (member, share) in enumerate(zip(self.members, self._shares, strict=True)):

@@ -108,9 +108,9 @@ def _named_inputs(inputs, names, teacher):
 class TFLiteTeacher(BlackBox):
     """A .tflite file as a teacher. Inputs are quantized as the file requires, outputs dequantized to float32.
 
-    The file is read once and kept in memory: replacing or removing it later changes nothing. The model is resized to the size of each batch; one that cannot
-    be resized runs as many samples at a time as it was made for, with the same outputs. Several outputs come as a dict under the names of the
-    signature. The teacher is saved as path and SHA-256, both of which must be right when it is loaded.
+    The file is read once and kept in memory: replacing or removing it later changes nothing. The model is resized to the size of each
+    batch; one that cannot be resized runs as many samples at a time as it was made for, with the same outputs. Several outputs come as a
+    dict under the names of the signature. The teacher is saved as path and SHA-256, both of which must be right when it is loaded.
 
     Args:
         path: The file.
@@ -120,7 +120,8 @@ class TFLiteTeacher(BlackBox):
 
     Raises:
         ModelError: if there is no such file, it has another hash, or no inputs or outputs.
-        RuntimeUnavailableError: if the interpreter cannot open the file; another process tries first, so a damaged file cannot end this one.
+        RuntimeUnavailableError: if the interpreter cannot open the file; another process tries first, so a damaged file cannot end this
+            one.
 
     Example:
         >>> quantized = tfdistill.distill.TFLiteTeacher("student.tflite")
@@ -201,8 +202,8 @@ class TFLiteTeacher(BlackBox):
 class SavedModelTeacher(BlackBox):
     """A SavedModel folder as a teacher, through one of its signatures.
 
-    The graph runs in TensorFlow, in inference mode. Several outputs come as a dict. The teacher is saved as path and SHA-256 of all its files, both of which must be
-    right when it is loaded with `keras.saving.load_model(path, safe_mode=False)`.
+    The graph runs in TensorFlow, in inference mode. Several outputs come as a dict. The teacher is saved as path and SHA-256 of all its
+    files, both of which must be right when it is loaded with `keras.saving.load_model(path, safe_mode=False)`.
 
     Args:
         path: The folder with `saved_model.pb`.
@@ -222,23 +223,23 @@ class SavedModelTeacher(BlackBox):
     """
 
     def __init__(self, path: PathLike, signature: str | None = None, sha256: str | None = None, name: str | None = None):
-        path, found = _found(path, "SavedModel", sha256)
-        if not (path / "saved_model.pb").is_file():
+        folder, found = _found(path, "SavedModel", sha256)
+        if not (folder / "saved_model.pb").is_file():
             raise ModelError(
-                f"The folder '{path}' is no SavedModel: it has no saved_model.pb.",
+                f"The folder '{folder}' is no SavedModel: it has no saved_model.pb.",
                 "a folder that Model.export or tf.saved_model.save wrote",
             )
         try:
-            loaded = tf.saved_model.load(str(path))
+            loaded = tf.saved_model.load(str(folder))
         except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
             raise ModelError(
-                f"The SavedModel '{path}' cannot be read: {error}", "a whole SavedModel, of this version of TensorFlow or older"
+                f"The SavedModel '{folder}' cannot be read: {error}", "a whole SavedModel, of this version of TensorFlow or older"
             ) from error
-        function = loaded.signatures[_signature(path, loaded, signature)]
+        function = loaded.signatures[_signature(folder, loaded, signature)]
         specs = function.structured_outputs
         shapes = {name: tuple(spec.shape[1:]) for name, spec in sorted(specs.items())}
-        super().__init__("SavedModel", name or _model_name(path), shapes if len(shapes) > 1 else next(iter(shapes.values())))
-        self.folder, self.sha256, self.signature = path, found, signature
+        super().__init__("SavedModel", name or _model_name(folder), shapes if len(shapes) > 1 else next(iter(shapes.values())))
+        self.folder, self.sha256, self.signature = folder, found, signature
         # Keeps the variables alive; they are not tracked by Keras.
         self._box.loaded, self._box.function = loaded, function
 
@@ -272,7 +273,9 @@ class SavedModelTeacher(BlackBox):
     @classmethod
     @checks_config
     def from_config(cls, config: Config, custom_objects: dict | None = None, safe_mode: bool | None = None) -> SavedModelTeacher:
-        """Opens the folder that the config names, in unsafe mode only, as a graph can read and write files. Keras's `TFSMLayer` has the same rule.
+        """Opens the folder that the config names, in unsafe mode only, as a graph can read and write files.
+
+        Keras's `TFSMLayer` has the same rule.
 
         Args:
             config: What `get_config` returned.

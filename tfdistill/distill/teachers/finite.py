@@ -1,6 +1,7 @@
 """Checks that a teacher is finite: its weights, and NaN that its outputs do not show.
 
-A compiled graph may fuse an activation into the operation before it; ReLU then turns NaN into zero, and the outputs of a broken teacher look right.
+A compiled graph may fuse an activation into the operation before it; ReLU then turns NaN into zero, and the outputs of a broken teacher
+look right.
 """
 
 import keras

@@ -16,8 +16,8 @@ _lock = threading.RLock()
 class Freeze:
     """Sets a model's `trainable` flags to False inside a `with` block, and restores them.
 
-    Blocks may be nested and may run in several threads, also for models that share layers: a flag is restored when the last block that holds
-    it ends, normally or by an exception.
+    Blocks may be nested and may run in several threads, also for models that share layers: a flag is restored when the last block that
+    holds it ends, normally or by an exception.
 
     Args:
         model: A `keras.Model`. Nothing happens to it outside the block.

@@ -65,10 +65,10 @@ class RemoteTeacher:
     """A teacher behind a function that may fail, such as an API or another program. `soft_targets` stores its outputs.
 
     Args:
-        function: Takes a batch of inputs as NumPy arrays `(batch, ...)`, in the structure of the data set; returns an array `(batch, ...)`, or a list or
-            dict of them. Raises when it fails.
-        identity: Text that names the teacher and changes whenever its outputs do ("large-model, 2025-03, prompt 2"). A cache of its outputs is
-            recognized by it.
+        function: Takes a batch of inputs as NumPy arrays `(batch, ...)`, in the structure of the data set; returns an array `(batch, ...)`,
+            or a list or dict of them. Raises when it fails.
+        identity: Text that names the teacher and changes whenever its outputs do ("large-model, 2025-03, prompt 2"). A cache of its outputs
+            is recognized by it.
         policy: `RetryPolicy`; None for the default one.
         clock: Function that returns the time in seconds, for tests.
         sleep: Function that waits for a number of seconds, for tests.
