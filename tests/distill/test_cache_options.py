@@ -15,7 +15,7 @@ X = np.random.default_rng(0).normal(size=(8, 8)).astype("float32")
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("given", "expected"),
     [
         (dict(layers=["a", "b"]), dict(layers=("a", "b"))),
         (dict(layers=None), dict(layers=())),
@@ -26,9 +26,9 @@ X = np.random.default_rng(0).normal(size=(8, 8)).astype("float32")
         (dict(batch_size=1, shard_elements=1), dict(batch_size=1, shard_elements=1)),
     ],
 )
-def test_options_keep_what_they_are_given(given, kept):
+def test_options_are_normalized(given, expected):
     options = CacheOptions(**given)
-    assert {name: getattr(options, name) for name in kept} == kept
+    assert {name: getattr(options, name) for name in expected} == expected
     assert dataclasses.replace(options) == options
     assert hash(options) == hash(CacheOptions(**given))
 

@@ -10,7 +10,7 @@ from small import CLASSES, data, mlp
 
 from tfdistill import Distiller, soft_targets
 from tfdistill.distill.chains.average import many_to_one
-from tfdistill.distill.chains.sequential import ChainSettings
+from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.errors import ConfigurationError
 from tfdistill.losses import BinarySoftTargets, OutputMatching, SoftTargets

@@ -10,7 +10,8 @@ import tensorflow as tf
 from small import data, mlp
 
 from tfdistill import Distiller
-from tfdistill.distill.chains.sequential import ChainSettings, mutual
+from tfdistill.distill.chains.mutual import mutual
+from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.objective import first_batch, one_shot
 from tfdistill.losses import SoftTargets
 

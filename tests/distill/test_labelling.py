@@ -78,7 +78,7 @@ def test_impossible_numbers_are_refused(alone, tmp_path, arguments, kind, words)
         ("labelling_job:nothing", DataError, "above 0"),
     ],
 )
-def test_a_dataset_that_cannot_be_made_is_said(alone, tmp_path, make_dataset, kind, words):
+def test_a_dataset_that_cannot_be_made_is_refused(alone, tmp_path, make_dataset, kind, words):
     with pytest.raises(kind, match=words):
         label_with_ray(alone[0], make_dataset, tmp_path / "c", 2)
     with pytest.raises(ModelError, match="no such file"):
@@ -97,11 +97,11 @@ def test_many_processes_write_the_same_files(alone, tmp_path, monkeypatch):
 def test_a_killed_worker_loses_nothing(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]))
     path, folder = alone
-    hired = []
+    started = []
 
     def kill_the_first_in_the_middle(pid):
-        hired.append(pid)
-        if len(hired) == 1:
+        started.append(pid)
+        if len(started) == 1:
             # A shard takes 0.6 seconds.
             threading.Thread(target=lambda: (time.sleep(0.9), os.kill(pid, signal.SIGKILL)), daemon=True).start()
 
@@ -114,7 +114,7 @@ def test_a_killed_worker_loses_nothing(alone, tmp_path, monkeypatch):
         workers=1,
         on_worker_start=kill_the_first_in_the_middle,
     )
-    assert len(hired) == 2
+    assert len(started) == 2
     assert contents(tmp_path / "many") == contents(folder)
 
 
@@ -131,9 +131,9 @@ def test_a_second_run_does_only_what_is_missing(alone, tmp_path, monkeypatch):
     label_with_ray(path, "labelling_job:arrays", many, 4, workers=1)
     assert contents(many) == contents(folder)
     assert (many / "shard-00002.tfrecord").stat().st_mtime_ns == written
-    hired = []
-    label_with_ray(path, "labelling_job:arrays", many, 4, workers=1, on_worker_start=hired.append)
-    assert hired == []
+    started = []
+    label_with_ray(path, "labelling_job:arrays", many, 4, workers=1, on_worker_start=started.append)
+    assert started == []
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from keras import ops
 from small import CLASSES
 
 from tfdistill import Distiller, losses
-from tfdistill.distill.chains.sequential import ChainSettings, mutual
+from tfdistill.distill.chains.mutual import mutual
+from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.objective.taps import ATTENTION_SCORES, Tap, Taps
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.errors import ModelError

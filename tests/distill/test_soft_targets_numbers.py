@@ -40,7 +40,7 @@ def softmax(logits):
 
 
 def remote(values):
-    """A teacher whose answer to element i is row i of an array."""
+    """A teacher whose output for element i is row i of an array."""
     return RemoteTeacher(lambda x: values[(x[:, 0] / 2).astype(int)], "an array")
 
 
@@ -56,7 +56,7 @@ def read(cache, x=X, kind="arrays"):
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *found)
 
 
-def kept(values, dtype):
+def stored(values, dtype):
     """Values as they come back from a row of bytes."""
     leaf = Leaf("output", "0", values.shape[1:], dtype)
     layout = Layout(with_scales([leaf]), 1)
@@ -83,11 +83,11 @@ def test_kept_numbers_have_the_promised_precision(rng, dtype, shape, scale):
     largest = np.abs(values).reshape(ROWS, -1).max(axis=1)
     if dtype == "float16" and largest.max() > 65504:
         with pytest.raises(DataError, match="which float16 cannot hold") as error:
-            kept(values, dtype)
+            stored(values, dtype)
         assert error.value.fix == "store the outputs with dtype='bfloat16' or 'float32'"
-        assert np.isfinite([kept(values, other) for other in ("bfloat16", "float32")]).all()
+        assert np.isfinite([stored(values, other) for other in ("bfloat16", "float32")]).all()
         return
-    found = kept(values, dtype)
+    found = stored(values, dtype)
     # float32 has no numbers between 0 and 2**-149.
     allowed = np.maximum(relative * np.abs(values), 2.0**-150)
     if dtype == "float16":
@@ -101,7 +101,7 @@ def test_kept_numbers_have_the_promised_precision(rng, dtype, shape, scale):
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
 def test_a_teacher_may_answer_in_any_type(rng, dtype):
     values = (rng.normal(size=(ROWS, 4)) * 100).astype(dtype)
-    np.testing.assert_allclose(kept(values, "float16"), values.astype("float64"), rtol=2.0**-11)
+    np.testing.assert_allclose(stored(values, "float16"), values.astype("float64"), rtol=2.0**-11)
 
 
 @pytest.mark.parametrize("kind", ["arrays", "stream", "PyDataset"])
@@ -126,15 +126,15 @@ def test_layers_largest_logits_and_views_keep_it_too(tmp_path, top_k, views):
         log_fn=lambda text: None,
     )
     expected = keras.Model(teacher.input, [teacher.output, teacher.get_layer("hidden_0").output]).predict(x, verbose=0)
-    kept = []
-    cache.recorded[0].call = lambda value: kept.append(value) or value
+    recorded = []
+    cache.recorded[0].call = lambda value: recorded.append(value) or value
     batch = next(iter(cache.join(x, batch_size=ROWS, shuffle=False)))[0]
     outputs = cache(batch)
     if top_k:
         outputs = outputs.values
         expected[0] = -np.sort(-expected[0], axis=-1)[:, :2]
     np.testing.assert_allclose(outputs, expected[0], rtol=2.0**-10)
-    np.testing.assert_allclose(kept[0], expected[1], rtol=2.0**-10)
+    np.testing.assert_allclose(recorded[0], expected[1], rtol=2.0**-10)
 
 
 def test_a_scale_is_the_exponent_of_a_float32():
@@ -285,9 +285,9 @@ def test_a_saved_model_with_a_weight_that_is_no_number_is_refused(tmp_path):
         soft_targets(str(tmp_path / "saved"), ones(8), tmp_path / "c")
 
 
-ANSWERS = {
+NON_FINITE = {
     "hidden by a fused ReLU": (hidden, with_one(3, 2, -1.0), dict(), "output 'output' is nan at \\[0\\] of element 3, when"),
-    "a layer that is kept": (hidden, with_one(3, 2, -1.0), dict(layers=["hiding"]), "is nan at \\[0\\] of element 3"),
+    "a layer that is stored": (hidden, with_one(3, 2, -1.0), dict(layers=["hiding"]), "is nan at \\[0\\] of element 3"),
     "only in the second output": (two_outputs, with_one(5, 0, -9.0), dict(), "output 'logarithm' is nan at \\[0\\] of element 5"),
     "only in a later batch": (
         two_outputs,
@@ -307,9 +307,9 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("case", ANSWERS)
-def test_nan_is_said_with_its_place_and_never_written(tmp_path, case):
-    make, x, settings, words = ANSWERS[case]
+@pytest.mark.parametrize("case", NON_FINITE)
+def test_nan_is_reported_with_its_place_and_never_written(tmp_path, case):
+    make, x, settings, words = NON_FINITE[case]
     with pytest.raises(DataError, match=words) as error:
         soft_targets(make(), x, tmp_path, options=CacheOptions(batch_size=8, shard_elements=8, **settings), log_fn=lambda text: None)
     assert not (tmp_path / "manifest.json").exists()
@@ -320,7 +320,7 @@ def test_nan_is_said_with_its_place_and_never_written(tmp_path, case):
 
 @pytest.mark.parametrize("place", [(4, 0), (4, 2)])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_among_the_logits_is_said_whatever_is_kept_of_them(tmp_path, place, value):
+def test_nan_among_the_logits_is_reported_whatever_is_stored_of_them(tmp_path, place, value):
     logits = np.tile(np.array([3.0, 2.0, 1.0], "float32"), (ROWS, 1))
     logits[place] = value
     with pytest.raises(DataError, match="of element 4"):
@@ -329,8 +329,8 @@ def test_nan_among_the_logits_is_said_whatever_is_kept_of_them(tmp_path, place, 
 
 
 @pytest.mark.parametrize("dtype", RELATIVE)
-def test_a_teacher_that_is_mended_goes_on_from_the_shards_before(tmp_path, dtype):
-    """The advice of the error: the answers from before the bad one are kept."""
+def test_a_repaired_teacher_continues_after_the_finished_shards(tmp_path, dtype):
+    """As the error advises: the shards before the bad output stay."""
     values = np.ones((ROWS, 3))
     values[33] = np.nan
     with pytest.raises(DataError, match=r"is nan at \[0\] of element 33; 1 of 8 elements"):

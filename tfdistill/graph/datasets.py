@@ -32,8 +32,8 @@ def function_operations(dataset):
 def record_reader(path):
     """Opens a TFRecord file for reading records at given positions.
 
-    Calls `tensorflow.python.lib.io.tf_record.tf_record_random_reader`, a file reader without tf.data, which worker processes may use. If TensorFlow moves
-    it, importing this module fails.
+    Calls `tensorflow.python.lib.io.tf_record.tf_record_random_reader`, a file reader without tf.data, which worker processes may use. If
+    TensorFlow moves it, importing this module fails.
 
     Args:
         path: Path of the file, as bytes.

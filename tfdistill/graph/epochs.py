@@ -20,8 +20,8 @@ _DEPTH = 12
 def calling_list():
     """Returns the `keras.callbacks.CallbackList` that calls the callback, or None if a custom training loop calls it.
 
-    Looks for a `self` of this class in the frames above the caller. If Keras calls its callbacks from somewhere else, this returns None: a training that
-    was interrupted in the middle of an epoch is then refused.
+    Looks for a `self` of this class in the frames above the caller. If Keras calls its callbacks from somewhere else, this returns None: a
+    training that was interrupted in the middle of an epoch is then refused.
     """
     return _local(lambda frame: frame.f_locals.get("self"), keras.callbacks.CallbackList)
 
@@ -29,9 +29,9 @@ def calling_list():
 def running_iterator():
     """Returns the iterator over the epochs of the running `fit`, or None in a custom training loop.
 
-    Looks for the variable `epoch_iterator`, a `keras.src.trainers.epoch_iterator.EpochIterator`, in the frame of `fit` above the caller. If Keras renames
-    the variable, this returns None: the order of the data is not restored, and a training that was interrupted in the middle of an epoch is refused. If
-    Keras moves the class, importing this module fails.
+    Looks for the variable `epoch_iterator`, a `keras.src.trainers.epoch_iterator.EpochIterator`, in the frame of `fit` above the caller. If
+    Keras renames the variable, this returns None: the order of the data is not restored, and a training that was interrupted in the middle
+    of an epoch is refused. If Keras moves the class, importing this module fails.
     """
     return _local(lambda frame: frame.f_locals.get("epoch_iterator") if frame.f_code.co_name == "fit" else None, EpochIterator)
 
@@ -51,8 +51,8 @@ def _local(look, kind):
 def shuffled_without_seed(epoch_iterator):
     """Tells whether Keras shuffles arrays in an order that no seed determines.
 
-    Reads the adapter's `_shuffle`, and TensorFlow's global seed, which `keras.utils.set_random_seed` sets. If Keras renames the attribute, this returns
-    False: the warning about such an order is lost.
+    Reads the adapter's `_shuffle`, and TensorFlow's global seed, which `keras.utils.set_random_seed` sets. If Keras renames the attribute,
+    this returns False: the warning about such an order is lost.
     """
     return bool(getattr(epoch_iterator.data_adapter, "_shuffle", False)) and context.global_seed() is None
 
@@ -64,8 +64,8 @@ def replay(epoch_iterator, epochs):
     `tf.data.Dataset.shuffle`, and a PyDataset's `on_epoch_begin` and `on_epoch_end` are called. With `steps_per_epoch` the epochs share an
     iterator, and their batches are read and dropped.
 
-    Reads `data_adapter`, `steps_per_epoch`, `steps_per_execution`, `num_batches`, `catch_stop_iteration` and `_get_iterator` of the iterator. If Keras
-    renames one, a training that is resumed after its first epoch fails here with an AttributeError.
+    Reads `data_adapter`, `steps_per_epoch`, `steps_per_execution`, `num_batches`, `catch_stop_iteration` and `_get_iterator` of the
+    iterator. If Keras renames one, a training that is resumed after its first epoch fails here with an AttributeError.
 
     Args:
         epoch_iterator: See `running_iterator`.
@@ -99,10 +99,10 @@ def skip(iterator, batches):
 
 
 def keras_random_state():
-    """Returns the state of the random generator that Keras shares in a process, an int array of shape (2,), or None if nothing has used it yet.
+    """Returns the state of Keras's random generator of the process, an int array of shape (2,), or None if there is no generator yet.
 
-    Reads `keras.src.backend.common.global_state` under the key `GLOBAL_SEED_GENERATOR`. If Keras moves them, importing this module fails; if it keeps the
-    generator elsewhere, this returns None and dropout of a resumed training differs.
+    Reads `keras.src.backend.common.global_state` under the key `GLOBAL_SEED_GENERATOR`. If Keras moves them, importing this module fails;
+    if it keeps the generator elsewhere, this returns None and dropout of a resumed training differs.
     """
     generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
     return None if generator is None else np.asarray(generator.state.numpy())
@@ -111,7 +111,8 @@ def keras_random_state():
 def set_keras_random_state(state):
     """Sets the state that `keras_random_state` returned; None leaves the generator as it is.
 
-    Calls `keras.src.random.seed_generator.global_seed_generator`, which makes the generator if there is none. If Keras moves it, importing this module fails.
+    Calls `keras.src.random.seed_generator.global_seed_generator`, which makes the generator if there is none. If Keras moves it, importing
+    this module fails.
     """
     if state is not None:
         global_seed_generator().state.assign(state)

@@ -24,29 +24,31 @@ _KERAS_FILES = ("latest.weights.h5", "training_metadata.json")
 class BackupAndRestore(keras.callbacks.Callback):
     """Backs up a training, and resumes it after an interruption. The weights are the same, to the bit, as without the interruption.
 
-    A drop-in for `keras.callbacks.BackupAndRestore`, for any `keras.Model`: a `Distiller`, a plain model, a pruned, clustered or quantized one. A
-    state is one file, written whole or not at all; it replaces the one before it only when it is complete. It holds all variables of the model, of its optimizers and,
-    within an epoch, of its metrics; the random states of layers and of Python, NumPy and Keras; epoch and batch; and the counters of other callbacks
-    (their attributes that are numbers, arrays, or lists and dicts of these: the patience of `EarlyStopping` and `ReduceLROnPlateau`, the best value of
-    `ModelCheckpoint`). It runs after all other callbacks, whatever its place in the list, so that the state includes what they do at the end of an epoch.
+    A drop-in for `keras.callbacks.BackupAndRestore`, for any `keras.Model`: a `Distiller`, a plain model, a pruned, clustered or quantized
+    one. A state is one file, written whole or not at all; it replaces the one before it only when it is complete. It holds all variables of
+    the model, of its optimizers and, within an epoch, of its metrics; the random states of layers and of Python, NumPy and Keras; epoch and
+    batch; and the counters of other callbacks (their attributes that are numbers, arrays, or lists and dicts of these: the patience of
+    `EarlyStopping` and `ReduceLROnPlateau`, the best value of `ModelCheckpoint`). It runs after all other callbacks, whatever its place in
+    the list, so that the state includes what they do at the end of an epoch.
 
-    A training that is resumed in the middle of an epoch skips the batches that were trained before; other callbacks are not called for these. The data
-    has the same order as before if it is
+    A training that is resumed in the middle of an epoch skips the batches that were trained before; other callbacks are not called for
+    these. The data has the same order as before if it is
 
     - data that is joined with a cache (`SoftTargetCache.join(..., seed=...)`), shuffled or not;
     - arrays, shuffled by `fit` if `keras.utils.set_random_seed` was called;
     - a `tf.data.Dataset` that is deterministic, `shuffle(..., seed=...)` included;
-    - a `keras.utils.PyDataset` whose batches follow from their index, or change in `on_epoch_begin` and `on_epoch_end` alone; `fit` may shuffle them.
+    - a `keras.utils.PyDataset` whose batches follow from their index, or change in `on_epoch_begin` and `on_epoch_end` alone; `fit` may
+      shuffle them.
 
-    Augmentation that draws from a generator of its own in another thread, a Python generator without `steps_per_epoch`, and orders that no seed determines
-    cannot be restored; within an epoch of such arrays there is a warning.
+    Augmentation that draws from a generator of its own in another thread, a Python generator without `steps_per_epoch`, and orders that no
+    seed determines cannot be restored; within an epoch of such arrays there is a warning.
 
     Args:
         backup_dir: Folder of the state.
         save_freq: `"epoch"`, or a number of batches.
         double_checkpoint: Whether the state before the last one is kept; it is used, with a warning, if the last one is damaged.
-        delete_checkpoint: Whether the state is deleted when `fit` ends. Other files in the folder stay; a folder that was made for the state is
-            removed if it is empty then.
+        delete_checkpoint: Whether the state is deleted when `fit` ends. Other files in the folder stay; a folder that was made for the
+            state is removed if it is empty then.
 
     Raises:
         ConfigurationError: if an argument is out of range; in `fit` if the folder cannot be written, holds a backup of
@@ -254,7 +256,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             )
         if epochs.shuffled_without_seed(self._iterator):
             warnings.warn(
-                f"The training goes on after batch {state['batch']} of an epoch whose order no seed determines: some samples are trained twice in it, and "
+                f"The training is resumed after batch {state['batch']} of an epoch whose order no seed determines: some samples are trained twice in it, and "
                 "others not at all. Call keras.utils.set_random_seed before fit, or save with save_freq='epoch'.",
                 stacklevel=2,
             )

@@ -28,24 +28,25 @@ def soft_targets(
 ) -> SoftTargetCache:
     """Runs a teacher on every element of a data set, once, and stores its outputs in a folder.
 
-    A run that was killed continues where it stopped when it is started again. If the folder holds a finished cache, it is only compared with the
-    arguments. One process at a time writes a folder.
+    A run that was killed continues where it stopped when it is started again. If the folder holds a finished cache, it is only compared
+    with the arguments. One process at a time writes a folder.
 
     Args:
         teacher: Whatever `Distiller` takes as a teacher, or a `RemoteTeacher` (an API). It runs in inference mode.
-        dataset: `x`, `(x, y)` or `(x, y, sample_weight)` of arrays; a `tf.data.Dataset` of batches that come in the same order every time; or a
-            `keras.utils.PyDataset`. Labels are not stored: training takes them from the data.
+        dataset: `x`, `(x, y)` or `(x, y, sample_weight)` of arrays; a `tf.data.Dataset` of batches that come in the same order every time;
+            or a `keras.utils.PyDataset`. Labels are not stored: training takes them from the data.
         directory: Folder of the cache; made if it is missing.
         options: `CacheOptions`: which outputs are stored, in what type and what portions. None stands for `CacheOptions()`.
-        log_fn: Function that gets the plan of a new cache, one text, before anything is written. By default the plan is printed to standard error where
-            `options` names layers.
+        log_fn: Function that gets the plan of a new cache, one text, before anything is written. By default the plan is printed to standard
+            error where `options` names layers.
 
     Returns:
         `SoftTargetCache`.
 
     Raises:
         ConfigurationError: if options contradict each other or the teacher, another process writes the folder, or the disk is too small.
-        DataError: if the folder holds a cache of another teacher, of other data or with other options; if it is damaged; or if an output is NaN.
+        DataError: if the folder holds a cache of another teacher, of other data or with other options; if it is damaged; or if an output is
+            NaN.
         ModelError: if a layer does not exist.
         BudgetExceededError: if the call budget of a `RemoteTeacher` is used up.
 

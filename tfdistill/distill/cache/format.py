@@ -1,10 +1,12 @@
 """The file format of stored teacher outputs: rows of fixed size, many rows to a record, many records to a shard.
 
-A shard is a TFRecord file. Each record is one batch of elements; each element is one row of bytes; in a row the views of the element follow one
-another, and in a view the leaves (outputs, layers) do, little-endian, without padding. So the position of a row in its file is known without reading the file.
+A shard is a TFRecord file. Each record is one batch of elements; each element is one row of bytes; in a row the views of the element follow
+one another, and in a view the leaves (outputs, layers) do, little-endian, without padding. So the position of a row in its file is known
+without reading the file.
 
-float16 has a small range: 1e-6 keeps three of its eleven significant bits, 1e-8 none. So each float16 tensor of each element is followed by a scale of one byte, by
-which it was divided: a power of two in the form E8M0 of the OCP Microscaling Formats (MX) specification, v1.0 (2023).
+float16 has a small range: 1e-6 keeps three of its eleven significant bits, 1e-8 none. So each float16 tensor of each element is followed by
+a scale of one byte, by which it was divided: a power of two in the form E8M0 of the OCP Microscaling Formats (MX) specification, v1.0
+(2023).
 """
 
 import dataclasses
@@ -31,10 +33,10 @@ class Leaf(Record):
     """One tensor of a teacher's outputs.
 
     Attributes:
-        role: "output", "layer", or for a final output of which only the largest logits are stored "values", "indices" and "rest"; "scale" for the scale
-            of the leaf before it.
-        name: Number of the output, counted from 0 as text; or the layer's name or path; of a scale, role and name of its leaf with a slash between
-            them.
+        role: "output", "layer", or for a final output of which only the largest logits are stored "values", "indices" and "rest"; "scale"
+            for the scale of the leaf before it.
+        name: Number of the output, counted from 0 as text; or the layer's name or path; of a scale, role and name of its leaf with a slash
+            between them.
         shape: Shape without the batch axis.
         dtype: Name of the type in the file.
     """

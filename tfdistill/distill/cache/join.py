@@ -78,7 +78,8 @@ class Joining:
         """Joins the cache with a source.
 
         Returns:
-            A `tf.data.Dataset`, or for a PyDataset a `keras.utils.PyDataset`, of `(BatchWithTargets,)`, `(BatchWithTargets, y)` or `(BatchWithTargets, y, sample_weight)`.
+            A `tf.data.Dataset`, or for a PyDataset a `keras.utils.PyDataset`, of `(BatchWithTargets,)`, `(BatchWithTargets, y)` or
+            `(BatchWithTargets, y, sample_weight)`.
         """
         if isinstance(source, sources.Arrays):
             return self._arrays(source)
@@ -86,7 +87,8 @@ class Joining:
             return self._stream(source)
         if self.order.batch_size is not None or self.order.shuffle is not True:
             raise ConfigurationError(
-                "A PyDataset has batches of its own, and fit(shuffle=...) says whether they are shuffled.", "neither batch_size nor shuffle"
+                "A PyDataset has batches of its own, and fit(shuffle=...) decides whether they are shuffled.",
+                "neither batch_size nor shuffle",
             )
         return JoinedPyDataset(source, self)
 

@@ -24,7 +24,8 @@ class TeacherFingerprint(Record):
 
     Attributes:
         kind: Name of its class.
-        architecture: SHA-256 of its configuration, layer names and `trainable` flags left out; for a black box of the identity that the user gave.
+        architecture: SHA-256 of its configuration, layer names and `trainable` flags left out; for a black box of the identity that the
+            user gave.
         weights: SHA-256 over the values, shapes and types of its weights; empty for a black box.
     """
 

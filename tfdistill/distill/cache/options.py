@@ -19,27 +19,31 @@ class CacheOptions:
 
     Attributes:
         layers: Names or paths of layers whose outputs are kept besides the final ones. Their size is printed before anything is written.
-        dtype: Type of the numbers in the files: "float32" (exact), "bfloat16" (a relative error of at most 2**-8) or "float16" with a scale for each
-            tensor of each element: a relative error of at most 2**-11 for numbers of at least 2**-28 of the largest magnitude in the same tensor of the
-            same element, for smaller ones an error of at most 2**-39 of that magnitude; the largest number is 65504.
-        top_k: Number of largest logits kept of each final output `(batch, ..., classes)`, with the log-sum-exp of the other logits; None keeps all.
-            `tfdistill.losses.SoftTargets` works with these; other losses refuse them.
-        temperatures: With `top_k`, the temperatures, above 0, for which the log-sum-exp of the other logits is kept. Training at another temperature is refused.
-        views: Number of augmented views of each element for which the teacher is run (consistent teaching, Beyer et al. 2022, arXiv 2106.05237).
-        augment: Function `(x, seed)` of one element's inputs (without batch axis) and an int32 tensor of shape (2,). It is stateless: equal arguments give
-            equal results. Training draws one of the views, and gives the student what the teacher saw.
+        dtype: Type of the numbers in the files: "float32" (exact), "bfloat16" (a relative error of at most 2**-8) or "float16" with a scale
+            for each tensor of each element: a relative error of at most 2**-11 for numbers of at least 2**-28 of the largest magnitude in
+            the same tensor of the same element, for smaller ones an error of at most 2**-39 of that magnitude; the largest number is 65504.
+        top_k: Number of largest logits kept of each final output `(batch, ..., classes)`, with the log-sum-exp of the other logits; None
+            keeps all. `tfdistill.losses.SoftTargets` works with these; other losses refuse them.
+        temperatures: With `top_k`, the temperatures, above 0, for which the log-sum-exp of the other logits is kept. Training at another
+            temperature is refused.
+        views: Number of augmented views of each element for which the teacher is run (consistent teaching, Beyer et al. 2022, arXiv
+            2106.05237).
+        augment: Function `(x, seed)` of one element's inputs (without batch axis) and an int32 tensor of shape (2,). It is stateless: equal
+            arguments give equal results. Training draws one of the views, and gives the student what the teacher saw.
         batch_size: Number of elements in a batch of the teacher. None stands for 256, for a `RemoteTeacher` for 32.
-        shard_elements: Number of elements in a file, rounded up to whole batches: the work that a killed run repeats. None stands for at most 8192 elements
-            and 4 MiB, for a `RemoteTeacher` for one batch. `label_with_ray` has `num_shards` instead.
+        shard_elements: Number of elements in a file, rounded up to whole batches: the work that a killed run repeats. None stands for at
+            most 8192 elements and 4 MiB, for a `RemoteTeacher` for one batch. `label_with_ray` has `num_shards` instead.
 
     Raises:
         ConfigurationError: if a value is out of its range, or there are views without `augment`.
 
     Example:
-        >>> options = tfdistill.CacheOptions(top_k=3, batch_size=32)
-        >>> cache = tfdistill.soft_targets(teacher, x, "cache", options)
-        >>> cache.manifest.settings.top_k, cache.manifest.settings.temperatures
-        (3, (1.0, 2.0, 4.0))
+        >>> options = tfdistill.CacheOptions(layers=["pool"], dtype="float32", batch_size=32)
+        >>> cache = tfdistill.soft_targets(teacher, x, "cache", options, log_fn=lambda text: None)
+        >>> list(cache.named_layers())
+        ['pool']
+        >>> tfdistill.CacheOptions(top_k=5).temperatures
+        (1.0, 2.0, 4.0)
     """
 
     layers: Sequence[str] = ()

@@ -14,7 +14,7 @@ from tfdistill.distill.teachers.remote import RemoteTeacher
 from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.records import Record
 
-# A killed run repeats at most one shard, of at most so many elements and bytes. Calls of a remote teacher cost money: there a shard is one call.
+# A killed run repeats at most one shard, of so many elements and bytes. Calls of a remote teacher cost money: there a shard is one call.
 SHARD_ELEMENTS, SHARD_BYTES = 8192, 4 << 20
 BATCH, REMOTE_BATCH = 256, 32
 

@@ -29,13 +29,13 @@ class Position:
         return self._passes if self.epoch is None else self.epoch
 
     def next_pass(self):
-        """Returns the number of the pass that begins, and counts it if no `fit` says which epoch it is."""
+        """Returns the number of the pass that begins, and counts it outside of `fit`, where no epoch is given."""
         number = self.current
         self.finish_pass()
         return number
 
     def finish_pass(self):
-        """Counts a pass if no `fit` says which epoch it is."""
+        """Counts a pass outside of `fit`, where no epoch is given."""
         if self.epoch is None:
             self._passes += 1
 

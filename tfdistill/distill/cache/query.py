@@ -68,7 +68,7 @@ class TeacherQuery:
         return keras.tree.map_structure(lambda t: t.numpy(), self._augment(inputs, seeds))
 
     def refuse_hidden_nan(self, inputs):
-        """Raises `DataError` if the first batch gives NaN in a layer whose fused operations hide it from the outputs. Call `outputs` on it before."""
+        """Raises `DataError` if a first batch, given to `outputs` before, gives NaN that fused operations of the graph hide."""
         if self.remote or isinstance(self.teacher, BlackBox):
             return
 
@@ -168,6 +168,6 @@ class TeacherQuery:
         if values.min() >= 0 and np.all(values.sum(-1) <= 1 + SUM_TOLERANCE):
             raise ConfigurationError(
                 f"top_k is {self.options.top_k}, but the teacher's outputs look like probabilities: its largest are between 0 and 1 and sum to at most 1.",
-                "logits: only of logits can the log-sum-exp of the others be kept",
+                "logits, as the log-sum-exp of the other logits is stored",
                 "take the softmax off the teacher, or let it return the logarithm of its probabilities",
             )

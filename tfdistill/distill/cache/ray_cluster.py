@@ -20,8 +20,8 @@ _END_SECONDS = 60
 def local_cluster(ray, cpus=None):
     """Runs a Ray cluster of one node for the length of a block.
 
-    All its processes listen on the loopback interface alone. On Linux they end with this process however it ends, `kill -9` included: a small watcher
-    process kills what is left of exactly this cluster. On other systems Ray itself ends them.
+    All its processes listen on the loopback interface alone. On Linux they end with this process however it ends, `kill -9` included: a
+    small watcher process kills what is left of exactly this cluster. On other systems Ray itself ends them.
 
     Args:
         ray: The module.
@@ -70,7 +70,7 @@ def _loopback():
 
 @contextlib.contextmanager
 def _watched_folder():
-    """A folder for the cluster's logs and sockets. When the block or this process ends, the watcher kills Ray's processes and removes the folder."""
+    """A folder for the cluster's logs and sockets. When the block or process ends, the watcher kills Ray's processes and removes it."""
     # Not TMPDIR: paths of sockets are limited to 107 bytes, of which macOS's TMPDIR takes too many.
     place = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.path.isdir("/tmp") else None)
     folder = os.path.realpath(tempfile.mkdtemp(prefix="tfdistill-cluster-", dir=place))

@@ -1,8 +1,9 @@
 """Ends the processes of a local Ray cluster when the process that started it has ended: `python ray_watcher.py FOLDER PID`.
 
-It waits until its standard input is closed or PID is no longer its parent. Then it kills Ray's processes that have a file open in FOLDER, the cluster's own
-temporary folder, until none is left, and removes the folder. A mark in the environment does not work: Ray's processes overwrite theirs with their titles.
-Ray's own agents notice the end of their parent only after a minute. Only the standard library is imported, and Linux's /proc is needed.
+It waits until its standard input is closed or PID is no longer its parent. Then it kills Ray's processes that have a file open in FOLDER,
+the cluster's own temporary folder, until none is left, and removes the folder. A mark in the environment does not work: Ray's processes
+overwrite theirs with their titles. Ray's own agents notice the end of their parent only after a minute. Only the standard library is
+imported, and Linux's /proc is needed.
 """
 
 import contextlib
@@ -63,7 +64,7 @@ def end(folder, parent):
 def main():
     """Waits until the parent is gone or closes standard input, then ends the cluster."""
     folder, parent = sys.argv[1], int(sys.argv[2])
-    # Standard input becomes readable when it is closed: nothing is written to it. A fork of the parent may hold it open, so the parent is checked too.
+    # Standard input becomes readable when it is closed: nothing is written to it. A fork of the parent may hold it open: the parent counts, too.
     while os.getppid() == parent and not select.select([sys.stdin], [], [], POLL_SECONDS)[0]:
         pass
     end(folder, parent)

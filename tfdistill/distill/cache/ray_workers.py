@@ -47,8 +47,9 @@ def label_with_ray(
 ) -> SoftTargetCache:
     """Does what `soft_targets` does, on many processes or machines, with Ray. The files are the same.
 
-    Each worker loads the teacher and makes the data set once, then writes shard after shard. The shard of a worker that dies is written by a new one.
-    A second run writes only what is missing. On several machines the teacher's path and the directory must be on a shared file system.
+    Each worker loads the teacher and makes the data set once, then writes shard after shard. The shard of a worker that dies is written by
+    a new one. A second run writes only what is missing. On several machines the teacher's path and the directory must be on a shared file
+    system.
 
     Args:
         teacher_path: A .keras file, .tflite file or SavedModel folder.
@@ -56,8 +57,8 @@ def label_with_ray(
             `tf.data.Dataset` is read from its beginning by every worker; arrays and PyDatasets only where they are needed.
         directory: Folder of the cache.
         num_shards: Number of files, at least 1; fewer where whole batches fill fewer.
-        address: Address of a Ray cluster ("auto", "ray://host:10001"). None starts one on this machine, which listens on the loopback interface alone
-            and ends with this process.
+        address: Address of a Ray cluster ("auto", "ray://host:10001"). None starts one on this machine, which listens on the loopback
+            interface alone and ends with this process.
         options: `CacheOptions` without `shard_elements`, which follows from `num_shards`. None stands for `CacheOptions()`.
         workers: Number of workers. Defaults to one for each CPU that Ray has, at most one for each shard.
         threads: CPU threads of each worker.
@@ -72,8 +73,9 @@ def label_with_ray(
         DataError: as for `soft_targets`; or if the workers of one shard died five times.
 
     Example:
-        >>> done = tfdistill.soft_targets(keras.saving.load_model("teacher.keras"), x, "cache", tfdistill.CacheOptions(shard_elements=32, batch_size=32))
-        >>> cache = tfdistill.label_with_ray("teacher.keras", lambda: x, "cache", num_shards=2)  # finished: only compared, no worker starts
+        >>> saved = keras.saving.load_model("teacher.keras")
+        >>> _ = tfdistill.soft_targets(saved, x, "cache", tfdistill.CacheOptions(batch_size=32, shard_elements=32))
+        >>> cache = tfdistill.label_with_ray("teacher.keras", lambda: x, "cache", num_shards=2)  # finished already, so no worker starts
         >>> len(cache.manifest.shards)
         2
     """

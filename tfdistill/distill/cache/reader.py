@@ -26,8 +26,8 @@ from tfdistill.utils.types import Config, Data, PathLike, Tensors
 class SoftTargetCache(keras.Model):
     """The stored outputs of a teacher, used in place of the teacher: `Distiller(cache, student, ...).fit(cache.join(data))`.
 
-    It is a `keras.Model` without weights. It is saved as the folder's path and the manifest's checksum; loading it needs the same files in the same
-    folder.
+    It is a `keras.Model` without weights. It is saved as the folder's path and the manifest's checksum; loading it needs the same files in
+    the same folder.
 
     Args:
         directory: Folder that `soft_targets` or `label_with_ray` wrote.
@@ -176,8 +176,9 @@ class SoftTargetCache(keras.Model):
 
         Args:
             dataset: See `soft_targets`.
-            check: "quick" or "all". All elements of arrays are compared either way. Of a PyDataset "quick" compares the first, two middle and the last
-                batches of the cache, of a `tf.data.Dataset` its number of batches and the first four (all, if its number of batches is unknown).
+            check: "quick" or "all". All elements of arrays are compared either way. Of a PyDataset "quick" compares the first, two middle
+                and the last batches of the cache, of a `tf.data.Dataset` its number of batches and the first four (all, if its number of
+                batches is unknown).
 
         Raises:
             DataError: if it is another data set, with the first difference.
@@ -224,23 +225,25 @@ class SoftTargetCache(keras.Model):
 
         Outputs and elements are matched by number and then shuffled together: arrays completely where the outputs take at most 16 MiB, else
         within as many randomly drawn shards as fit in 16 MiB; a `tf.data.Dataset` within a window of `shuffle` elements; a PyDataset as
-        `fit(shuffle=...)` says. The outputs are streamed from the files, at most one shard in memory for each reader. (`fit` warns that its own
-        shuffling has no effect on a `tf.data.Dataset`; `fit(..., shuffle=False)` avoids the warning.)
+        `fit(shuffle=...)` decides. The outputs are streamed from the files, at most one shard in memory for each reader. (`fit` warns that
+        its own shuffling has no effect on a `tf.data.Dataset`; `fit(..., shuffle=False)` avoids the warning.)
 
-        Training from outputs of dtype float32 equals training with the teacher itself, but for the last bits: the outputs of most models depend
-        in their last bits on the other elements of the batch. They are equal to the bit if the teacher ran on the batches of the training
-        (`CacheOptions(batch_size=...)` the same, `shuffle=False`).
+        Training from outputs of dtype float32 equals training with the teacher itself, but for the last bits: the outputs of most models
+        depend in their last bits on the other elements of the batch. They are equal to the bit if the teacher ran on the batches of the
+        training (`CacheOptions(batch_size=...)` the same, `shuffle=False`).
 
         Args:
             dataset: See `soft_targets`. Labels and sample weights are passed on.
             batch_size: Elements in a batch. Defaults to 32 for arrays, to that of the `tf.data.Dataset`'s first batch.
-            shuffle: True, False, or the window of a `tf.data.Dataset` in elements; its default is 8192, or less where that is more than 64 MiB.
-            seed: Whole number. In the `fit` of a `Distiller` the order and the views of an epoch follow from it and the number of the epoch; outside, from
-                it and the number of passes so far. None draws a seed.
+            shuffle: True, False, or the window of a `tf.data.Dataset` in elements; its default is 8192, or less where that is more than 64
+                MiB.
+            seed: Whole number. In the `fit` of a `Distiller` the order and the views of an epoch follow from it and the number of the
+                epoch; outside, from it and the number of passes so far. None draws a seed.
             check: How the data set is compared with the cache, see `check_dataset`.
 
         Returns:
-            `tf.data.Dataset`, or for a PyDataset a `keras.utils.PyDataset`, for the `fit` and `evaluate` of a `Distiller` that has a cache as its teacher.
+            `tf.data.Dataset`, or for a PyDataset a `keras.utils.PyDataset`, for the `fit` and `evaluate` of a `Distiller` that has a cache
+            as its teacher.
 
         Raises:
             DataError: if a file is damaged or missing, or it is another data set.

@@ -24,8 +24,8 @@ def as_source(dataset):
         dataset: One of the kinds in the table above.
 
     Returns:
-        An object with `count()`, and `blocks(size, first=0)`: an iterator over inputs in batches of `size` elements (the last may be smaller), from block
-        number `first` on.
+        An object with `count()`, and `blocks(size, first=0)`: an iterator over inputs in batches of `size` elements (the last may be
+        smaller), from block number `first` on.
 
     Raises:
         ConfigurationError: for another kind of data.
@@ -135,7 +135,7 @@ class Stream:
         return self.inputs.as_numpy_iterator()
 
     def samples(self, blocks):
-        """Numbers of the blocks that are compared to recognize the data set: the first four, as all before a later one would have to be read too."""
+        """Numbers of the blocks that are compared to recognize the data set: the first four, as reading later ones means reading all before."""
         # Where the number of batches is unknown, only reading all of them shows whether it changed.
         return range(min(blocks, 4)) if self.cardinality >= 0 else range(blocks)
 

@@ -16,8 +16,8 @@ from tfdistill.utils.files import write_whole
 class ShardWriter:
     """Writes the shards of one folder. The caller holds the folder's lock.
 
-    A shard is finished when its record, a small JSON file beside it, exists; the record is written last. When all shards are finished, their records
-    become one manifest.
+    A shard is finished when its record, a small JSON file beside it, exists; the record is written last. When all shards are finished,
+    their records become one manifest.
 
     Args:
         directory: The folder.

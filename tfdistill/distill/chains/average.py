@@ -32,11 +32,11 @@ def many_to_one(
 ) -> ChainRecord:
     """Makes one student of several trained ones, which differ in their initialization or their share of the data.
 
-    "distill" trains the student on their combined outputs (Hinton et al. 2015, arXiv 1503.02531, section 5); its architecture is free. "average"
-    gives it the mean of their weights (Wortsman et al. 2022, "Model soups", arXiv 2203.05482): one architecture for all, no training, and the statistics of
-    BatchNormalization computed anew on `x`, as those of an averaged network are not the averages. Averaging works for models that were fine-tuned from
-    common weights. Models from different initializations have their units in different orders, and the mean of such weights is usually no better than
-    chance: use "distill" for those.
+    "distill" trains the student on their combined outputs (Hinton et al. 2015, arXiv 1503.02531, section 5); its architecture is free.
+    "average" gives it the mean of their weights (Wortsman et al. 2022, "Model soups", arXiv 2203.05482): one architecture for all, no
+    training, and the statistics of BatchNormalization computed anew on `x`, as those of an averaged network are not the averages. Averaging
+    works for models that were fine-tuned from common weights. Models from different initializations have their units in different orders,
+    and the mean of such weights is usually no better than chance: use "distill" for those.
 
     Args:
         students: List of at least two trained `keras.Model`s; they are only read.
@@ -46,8 +46,9 @@ def many_to_one(
         y: Labels, or None.
         validation_data: As in `fit`; the metrics in the record are then of these data.
         how: "distill" or "average".
-        combine: For "distill", the function that makes one teacher of the list. The default, `Ensemble`, averages the probabilities of students with logits
-            and returns log-probabilities, which losses of logits take; for others: `lambda members: Ensemble(members, average=..., outputs=...)`.
+        combine: For "distill", the function that makes one teacher of the list. The default, `Ensemble`, averages the probabilities of
+            students with logits and returns log-probabilities, which losses of logits take; for others: `lambda members: Ensemble(members,
+            average=..., outputs=...)`.
 
     Returns:
         `ChainRecord`; its notes say what was recomputed.
@@ -58,7 +59,9 @@ def many_to_one(
 
     Example:
         >>> runs = [keras.models.clone_model(student) for _ in range(2)]
-        >>> settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(4.0), loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        >>> settings = tfdistill.distill.ChainSettings(
+        ...     tfdistill.losses.SoftTargets(4.0), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+        ... )
         >>> record = tfdistill.many_to_one(runs, student, settings, x, y, how="average")
         >>> print(record.notes[1])
         The statistics of 1 BatchNormalization layers were computed anew on 2 batches.

@@ -32,9 +32,9 @@ def blockwise(
 ) -> ChainRecord:
     """Trains a student block by block: each on the teacher's feature at its end, with the blocks before it frozen; then all together.
 
-    Romero et al. 2015, "FitNets", arXiv 1412.6550, pretrain the first half of a network so; Wang et al. 2018, "Progressive blockwise knowledge distillation
-    for neural network acceleration" (IJCAI), continue block by block. A block is what the student computes from the end of the block before to its own end,
-    in any kind of model. Frozen layers run in inference mode (batch statistics too).
+    Romero et al. 2015, "FitNets", arXiv 1412.6550, pretrain the first half of a network so; Wang et al. 2018, "Progressive blockwise
+    knowledge distillation for neural network acceleration" (IJCAI), continue block by block. A block is what the student computes from the
+    end of the block before to its own end, in any kind of model. Frozen layers run in inference mode (batch statistics too).
 
     Args:
         teacher: A trained `keras.Model`.
@@ -44,8 +44,8 @@ def blockwise(
         x: Training inputs, as `fit` takes them.
         y: Labels, or None.
         validation_data: As in `fit`.
-        feature_loss: Function (teacher layer, student layer) -> distillation loss of a block. The default is a `Hint`, with a learned projection where
-            the widths differ.
+        feature_loss: Function (teacher layer, student layer) -> distillation loss of a block. The default is a `Hint`, with a learned
+            projection where the widths differ.
         finish: Whether all of the student is trained with the settings' losses at the end.
 
     Returns:

@@ -27,13 +27,15 @@ def mutual(
 
     Zhang et al. 2018, "Deep mutual learning", arXiv 1706.00384: the loss of student i of K is
 
-        student_loss_weight * loss_i + (1 - student_loss_weight) * mean over the others j of their distillation loss (j teaches i) + its penalties
+        student_loss_weight * loss_i + (1 - student_loss_weight) * (mean over j of distillation_ij) + penalties_i
 
-    (in the paper each of the two terms has the weight 1). All students run on a batch first and are then updated together, each by its own optimizer; the paper
-    updates them in turn, each on outputs of peers that are updated already. No gradient of a student's loss reaches its peers.
+    where distillation_ij is the distillation loss with the other student j as teacher (in the paper each of the two terms has the weight 1). All students run on a batch first and are then updated together, each by its own
+    optimizer; the paper updates them in turn, each on outputs of peers that are updated already. No gradient of a student's loss reaches
+    its peers.
 
     Args:
-        students: List of at least two `keras.Model`s with names of their own and equal outputs. Each ends compiled with the settings' optimizer, loss and metrics.
+        students: List of at least two `keras.Model`s with names of their own and equal outputs. Each ends compiled with the settings'
+            optimizer, loss and metrics.
         settings: `ChainSettings`.
         x: Training inputs, as `fit` takes them.
         y: Labels, or None.
@@ -44,7 +46,8 @@ def mutual(
 
     Raises:
         ModelError: if the students do not fit each other.
-        ConfigurationError: if two have one name, or the optimizer averages weights (`use_ema`), which Keras does at the end of a student's own `fit` only.
+        ConfigurationError: if two have one name, or the optimizer averages weights (`use_ema`), which Keras does at the end of a student's
+            own `fit` only.
 
     Example:
         >>> settings = tfdistill.distill.ChainSettings(
@@ -79,7 +82,7 @@ def mutual(
 
 
 class Peers(keras.Model):
-    """Students that train together; `mutual` says how.
+    """Students that train together, see `mutual`.
 
     Args:
         students: List of `keras.Model`s.

@@ -7,16 +7,12 @@ import keras
 import numpy as np
 
 from tfdistill.distill.chains.average import record_without_training
-from tfdistill.distill.chains.blockwise import blockwise
-from tfdistill.distill.chains.mutual import mutual
-from tfdistill.distill.chains.record import ChainRecord, Generation
+from tfdistill.distill.chains.record import ChainRecord
 from tfdistill.distill.chains.runner import ChainRunner, check_students
 from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.evaluation import CompiledCopy
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.utils.types import Data, Tensors
-
-__all__ = ["BornAgain", "ChainRecord", "ChainSettings", "Generation", "assistants", "blockwise", "born_again", "mutual"]
 
 
 class BornAgain(NamedTuple):
@@ -38,8 +34,8 @@ def assistants(
 ) -> ChainRecord:
     """Distils through teacher assistants: the teacher trains the first model, that one the next, and so on to the student.
 
-    Mirzadeh et al. 2020, "Improved knowledge distillation via teacher assistant", arXiv 1902.03393: where the student is much smaller than the teacher, models
-    between the two in size help.
+    Mirzadeh et al. 2020, "Improved knowledge distillation via teacher assistant", arXiv 1902.03393: where the student is much smaller than
+    the teacher, models between the two in size help.
 
     Args:
         teacher: A trained teacher, as `Distiller` takes it.
@@ -90,7 +86,8 @@ def born_again(
 ) -> BornAgain:
     """Trains generations of one architecture, each with the one before as its teacher.
 
-    Furlanello et al. 2018, "Born again neural networks", arXiv 1805.04770: students of the size of their teacher surpass it, and their ensemble even more.
+    Furlanello et al. 2018, "Born again neural networks", arXiv 1805.04770: students of the size of their teacher surpass it, and their
+    ensemble even more.
 
     Args:
         build: Function without arguments that makes a new, untrained `keras.Model`.
@@ -100,8 +97,8 @@ def born_again(
         y: Labels, or None.
         validation_data: As in `fit`; the metrics in the record are then of these data.
         teacher: A trained first teacher, as `Distiller` takes it. If None, one more model is made and trained on the labels alone.
-        ensemble: Function that makes one model of the list of generations, such as `tfdistill.Ensemble`; a given teacher is not in the list. None makes no
-            ensemble.
+        ensemble: Function that makes one model of the list of generations, such as `tfdistill.Ensemble`; a given teacher is not in the
+            list. None makes no ensemble.
 
     Returns:
         `BornAgain`: the models that were made, the ensemble or None, and the `ChainRecord`.

@@ -27,8 +27,8 @@ class ChainSettings:
         loss: Loss on the labels; may be None only where `student_loss_weight` is 0.
         metrics: Metrics of each student: names, functions or metric objects (each training gets copies).
         epochs: Number of epochs of each training, at least 1.
-        fit: Further arguments of `fit`, such as `batch_size` or `sample_weight`. Callbacks have a state, so "callbacks" is a function without arguments that
-            makes a new list. "verbose" is 0 where it is not given.
+        fit: Further arguments of `fit`, such as `batch_size` or `sample_weight`. Callbacks have a state, so "callbacks" is a function
+            without arguments that makes a new list. "verbose" is 0 where it is not given.
         compile: Further arguments of `compile`, such as `jit_compile` or `steps_per_execution`.
 
     Raises:

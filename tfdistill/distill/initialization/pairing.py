@@ -6,7 +6,7 @@ import re
 from tfdistill.errors import ModelError
 from tfdistill.graph.traversal import kind, own_weights, sublayers, units
 
-# A layer of the student that has weights of its own, and the teacher's layer whose weights it gets; `teacher` is None where there is none, with the reason.
+# A layer of the student that has weights of its own, and the teacher's layer whose weights it gets, or None with the reason.
 Pairing = collections.namedtuple("Pairing", ["student", "teacher", "reason"], defaults=[None])
 
 
@@ -81,7 +81,7 @@ def _pair_level(student, teacher, found):
 
 
 def _pair_uneven(student, teacher, found):
-    """Pairs two lists of sibling layers of different lengths: equal layers in their order, and the layers between two such pairs where they are as many on both sides."""
+    """Pairs two lists of sibling layers of different lengths: equal layers in their order, and between them runs of equal length."""
     ours, theirs = ([(kind(layer), _shapes(layer)) for layer in side] for side in (student, teacher))
     equal = _common_subsequence(ours, theirs)
     pairings, s, t = [], 0, 0

@@ -24,14 +24,14 @@ def is_a_chain(model):
 class Narrower:
     """Computes a student's weights from a teacher's, layer by layer in the student's order.
 
-    Between two layers lies a space of channels. Going from n channels to m, it gets an orthonormal basis P of shape (n, m): the m leading right singular
-    vectors of the matrix W that writes into it. The writing layer becomes W P, a truncated SVD, and the layer that reads becomes transpose(P) W, so that both
-    together compute W1 P transpose(P) W2, of all rank-m projections of W1 the closest to it.
+    Between two layers lies a space of channels. Going from n channels to m, it gets an orthonormal basis P of shape (n, m): the m leading
+    right singular vectors of the matrix W that writes into it. The writing layer becomes W P, a truncated SVD, and the layer that reads
+    becomes transpose(P) W, so that both together compute W1 P transpose(P) W2, of all rank-m projections of W1 the closest to it.
 
     Args:
-        shared: False for a chain of layers: then each space has its own basis, and a layer's is found after its input was narrowed. True for models
-            with branches: all spaces of the same two widths share one basis, from all matrices that write into them, because a residual stream is
-            one space.
+        shared: False for a chain of layers: then each space has its own basis, and a layer's is found after its input was narrowed. True
+            for models with branches: all spaces of the same two widths share one basis, from all matrices that write into them, because a
+            residual stream is one space.
         pairs: List of (student layer, teacher layer), for the shared bases.
     """
 
@@ -58,7 +58,8 @@ class Narrower:
         """Computes the new weights of one layer.
 
         Returns:
-            Dict of weight name to array, and the share of the squares of the teacher's largest weight that was kept; or a string with the reason why the layer cannot be narrowed.
+            Dict of weight name to array, and the share of the squares of the teacher's largest weight that was kept; or a string with the
+            reason why the layer cannot be narrowed.
         """
         rows = _weights(student, teacher)
         for name, axes, ours, theirs in rows:
@@ -119,7 +120,8 @@ class Narrower:
 def leading(gram, count):
     """The `count` leading eigenvectors of a Gram matrix, as columns: the right singular vectors of the matrix that it is the Gram of.
 
-    Their signs are arbitrary; each is chosen so that the sum of the entries is not negative, because a ReLU after the layer keeps positive values.
+    Their signs are arbitrary; each is chosen so that the sum of the entries is not negative, because a ReLU after the layer keeps positive
+    values.
     """
     vectors = np.linalg.eigh(gram)[1][:, ::-1][:, :count]
     return vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)

@@ -80,34 +80,37 @@ class WarmStartRecord(Record):
 def warm_start(
     student: keras.Model, teacher: keras.Model, layers: Literal["alternate"] | Mapping[str, str] = "alternate"
 ) -> WarmStartRecord:
-    """Initializes a student from its teacher's weights: layers of equal shapes are copied, narrower ones get the teacher's weights in fewer channels.
+    """Initializes a student from its teacher's weights: equal layers are copied, narrower ones get the weights in fewer channels.
 
     Copying every other block is from Sanh et al. 2019, "DistilBERT", arXiv 1910.01108.
 
-    **"alternate"** finds the blocks that repeat in the teacher: the longest run of neighbouring layers with weights that repeats at least twice in a row with the same
-    layers and shapes. Neighbours are the layers of a functional or Sequential model, of a nested model, or of a custom layer or model, in the order in which
-    they were made. Layers that contain other layers (a nested model, a block's class) are never split. The student must have
-    blocks of the same layers, of any width, at most as many: block i of its n blocks gets the weights of the teacher's block floor(i * N / n) of N, so a
-    student of half the depth gets blocks 0, 2, 4, ... The layers before and after the blocks are paired in the same way (they may contain further runs, as the
-    stages of a convolutional net do). Where nothing repeats, layers are paired by order if both models have equally many. Otherwise the longest common
-    subsequence of layers of equal kinds and shapes is paired, and between two of its pairs the layers that are equally many in both models. So models of equal
-    layers become equal, and a student with one more layer keeps that layer unchanged. If the only blocks that repeat are more in the student than in the
-    teacher, `layers` must name the pairs. Names of layers only decide between pairings that are equally good: where a run begins, for example.
+    **"alternate"** finds the blocks that repeat in the teacher. A block is a sequence of neighbouring layers with weights that occurs at
+    least twice in a row, with the same layers and shapes; the longest run of blocks is used. Neighbours are the layers of a functional or
+    Sequential model, of a nested model, or of a custom layer or model, in the order in which they were made. Layers that contain other
+    layers (a nested model, a block's class) are never split. The student must have blocks of the same layers, of any width, and at most as
+    many: block i of its n blocks gets the weights of the teacher's block floor(i * N / n) of N, so a student of half the depth gets blocks
+    0, 2, 4, ... The layers before and after the blocks are paired in the same way (they may contain further runs, as the stages of a
+    convolutional net do). Where nothing repeats, layers are paired by order if both models have equally many. Otherwise the longest common
+    subsequence of layers of equal kinds and shapes is paired, and between two of its pairs the layers that are equally many in both models.
+    So models of equal layers become equal, and a student with one more layer keeps that layer unchanged. If the only blocks that repeat are
+    more in the student than in the teacher, `layers` must name the pairs. Names of layers only decide between pairings that are equally
+    good: where a run begins, for example.
 
-    **Narrower layers** (dense, convolutions, transposed, depthwise and separable ones, EinsumDense, Embedding, batch, layer and RMS normalization) get the
-    teacher's weights projected onto a basis of fewer channels. For a space of n channels in the teacher and m in the student, P are the m leading
-    right singular vectors of the matrix W of the layer that writes it. That layer becomes W P (its truncated SVD; biases b P), and the layer that reads the
-    space becomes transpose(P) W. Of all projections onto m channels this one approximates W best. In models with branches all spaces of the same two widths
-    share one P, computed from all layers that write into them, as a residual stream requires. Weights with one number per channel (depthwise kernels, gamma,
-    variances) become the diagonal of their form in that basis. With an activation function between two layers the result is only an initialization: train
-    afterwards.
-    Axes of attention heads are not narrowed, as a softmax follows them; an attention layer whose heads are equal is narrowed in the width that it
-    reads and writes. Recurrent layers are only copied.
+    **Narrower layers** (dense, convolutions, transposed, depthwise and separable ones, EinsumDense, Embedding, batch, layer and RMS
+    normalization) get the teacher's weights projected onto a basis of fewer channels. For a space of n channels in the teacher and m in the
+    student, P are the m leading right singular vectors of the matrix W of the layer that writes it. That layer becomes W P (its truncated
+    SVD; biases b P), and the layer that reads the space becomes transpose(P) W. Of all projections onto m channels this one approximates W
+    best. In models with branches all spaces of the same two widths share one P, computed from all layers that write into them, as a
+    residual stream requires. Weights with one number per channel (depthwise kernels, gamma, variances) become the diagonal of their form in
+    that basis. With an activation function between two layers the result is only an initialization: train afterwards. Axes of attention
+    heads are not narrowed, as a softmax follows them; an attention layer whose heads are equal is narrowed in the width that it reads and
+    writes. Recurrent layers are only copied.
 
     Args:
         student: A built Keras 3 model. Its weights are changed, all at once at the end; after an error they are as they were.
         teacher: A built Keras 3 model. It is only read.
-        layers: "alternate", or a dict of student's layer to teacher's layer, by names or paths. Layers that contain others are paired with all layers inside.
+        layers: "alternate", or a dict of student's layer to teacher's layer, by names or paths. Layers that contain others are paired with
+            all layers inside.
 
     Returns:
         `WarmStartRecord`.
@@ -169,22 +172,27 @@ def _paths(model):
 
 
 def _pair_by_name(student, teacher, layers):
-    taken = {}
-    for ours, theirs in layers.items():
-        mine, other = find_layer(student, ours, "student"), find_layer(teacher, theirs, "teacher")
-        pairs = pair_composites(mine, other) if isinstance(mine, keras.Layer) and isinstance(other, keras.Layer) else None
+    paired = {}
+    for student_path, teacher_path in layers.items():
+        student_layer, teacher_layer = find_layer(student, student_path, "student"), find_layer(teacher, teacher_path, "teacher")
+        pairs = (
+            pair_composites(student_layer, teacher_layer)
+            if isinstance(student_layer, keras.Layer) and isinstance(teacher_layer, keras.Layer)
+            else None
+        )
         if pairs is None:
             raise ModelError(
-                f"The student's layer '{ours}' ({_structure(mine)}) cannot take after the teacher's '{theirs}' ({_structure(other)}).",
+                f"The student's layer '{student_path}' ({_structure(student_layer)}) cannot get the weights of the teacher's '{teacher_path}' "
+                f"({_structure(teacher_layer)}).",
                 "layers of the same kind, with the same layers inside",
             )
         for pair in pairs:
-            if id(pair.student) in taken:
+            if id(pair.student) in paired:
                 raise ConfigurationError(
-                    f"The student's layer '{pair.student.name}' is given twice, the second time in '{ours}'.", "each layer once"
+                    f"The student's layer '{pair.student.name}' is given twice, the second time in '{student_path}'.", "each layer once"
                 )
-            taken[id(pair.student)] = pair
-    return [taken.get(id(unit), Pairing(unit, None, "not asked for")) for unit in units(student)]
+            paired[id(pair.student)] = pair
+    return [paired.get(id(unit), Pairing(unit, None, "not asked for")) for unit in units(student)]
 
 
 def _structure(layer):
@@ -200,16 +208,16 @@ def _decide(pairings, chain, student_paths, teacher_paths):
     """Computes the values to assign, and the `LayerStart` of each layer."""
     narrower = Narrower(not chain, [(p.student, p.teacher) for p in pairings if p.teacher is not None])
     rows, values = [], []
-    for ours, theirs, reason in pairings:
-        weights = own_weights(ours)
+    for student_layer, teacher_layer, reason in pairings:
+        weights = own_weights(student_layer)
         how, kept = LEFT, None
-        if theirs is not None:
-            sources = own_weights(theirs)
+        if teacher_layer is not None:
+            sources = own_weights(teacher_layer)
             if [tuple(w.shape) for w in weights] == [tuple(w.shape) for w in sources]:
                 how, found = COPIED, [np.asarray(w) for w in sources]
                 narrower.forget()
             else:
-                made = narrower.narrow(ours, theirs)
+                made = narrower.narrow(student_layer, teacher_layer)
                 if isinstance(made, str):
                     reason = made
                 else:
@@ -220,8 +228,8 @@ def _decide(pairings, chain, student_paths, teacher_paths):
             narrower.forget()
         rows.append(
             LayerStart(
-                student=student_paths[id(ours)],
-                teacher=None if theirs is None else teacher_paths[id(theirs)],
+                student=student_paths[id(student_layer)],
+                teacher=None if teacher_layer is None else teacher_paths[id(teacher_layer)],
                 how=how,
                 reason=reason,
                 parameters=int(sum(np.prod(w.shape) for w in weights)),
