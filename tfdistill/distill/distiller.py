@@ -12,7 +12,7 @@ from keras.distillation import DistillationLoss
 
 from tfdistill.distill.checked_fit import CheckedFit
 from tfdistill.distill.distributed import DistributedTraining
-from tfdistill.distill.metrics.teacher_report import take_reports
+from tfdistill.distill.metrics.teacher_report import TeacherReport, take_reports
 from tfdistill.distill.metrics.trackers import LastValue, MetricAlias
 from tfdistill.distill.objective import compatibility
 from tfdistill.distill.objective.batch import inputs_of
@@ -77,7 +77,7 @@ class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChec
     """
 
     # The reports of `compile`. Keras does not track them, as it has no public way to forget them when `compile` is called again.
-    reports: list = []  # noqa: RUF012
+    reports: Sequence[TeacherReport] = ()
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChec
             loss.validate_model_compatibility(teacher, student)
 
         self.student = student
-        # Keras must not track the teacher as a sublayer, as it is neither trained, counted nor regularized. It is saved through the config.
+        # Keras must not track the teacher as a sublayer, as it is neither trained, counted nor regularized. It is saved like any attribute.
         object.__setattr__(self, "teacher", teacher)
         self.student_loss_weight = student_loss_weight
         self.distillation_losses = flat_losses

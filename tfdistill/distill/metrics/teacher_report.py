@@ -282,5 +282,5 @@ def _metric(metric):
     if isinstance(made, type):
         made = made()
     if not isinstance(made, keras.metrics.Metric):
-        raise ConfigurationError(f"TeacherReport: {metric!r} is no stateful metric.", "a keras.metrics.Metric object")
+        raise ConfigurationError(f"TeacherReport: {metric!r} is no metric with a state.", "a keras.metrics.Metric object")
     return made

@@ -287,7 +287,7 @@ class SavedModelTeacher(BlackBox):
         """
         if in_safe_mode(safe_mode):
             raise ModelError(
-                f"The file that is loaded has the SavedModel '{config.get('path')}' as a teacher, whose graph can read and write files.",
+                f"The file that is loaded has the SavedModel '{config.get('path')}' as a teacher, whose graph could run any program.",
                 "a teacher that is safe to load",
                 "if you trust both, keras.saving.load_model(path, safe_mode=False)",
             )
