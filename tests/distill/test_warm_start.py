@@ -155,7 +155,7 @@ REFUSED = {
     "other kind": (
         lambda: warm_start(mlp(4), convolutional(4, "teacher"), {"hidden_0": "norm"}),
         ModelError,
-        "Dense.*cannot take after.*BatchNormalization",
+        "Dense.*cannot get the weights of.*BatchNormalization",
     ),
     "wider only": (lambda: warm_start(mlp(9), mlp(4), {"hidden_0": "hidden_0"}), ModelError, "the student's is wider"),
     "nothing alike": (lambda: warm_start(mlp(5), mlp(4, 7)), ModelError, "Neither repeated blocks nor equal layers"),
