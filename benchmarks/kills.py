@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from tfdistill import BackupAndRestore, Distiller, SoftTargetCache, soft_targets
+from tfdistill import BackupAndRestore, CacheOptions, Distiller, SoftTargetCache, soft_targets
 from tfdistill.bridge import to_tf_keras  # noqa: F401  (imports what every fork needs)
 from tfdistill.bridge.imports import tf_keras, tfmot
 from tfdistill.compress import Cluster, Prune, QuantizeAware
@@ -76,7 +76,13 @@ def from_step(step):
 def from_cache(folder, dataset):
     teacher = net(16, "teacher")
     if not (folder / "cache" / "manifest.json").exists():
-        soft_targets(teacher, data(), folder / "cache", batch_size=BATCH, shard_elements=16, dtype="float32", say=lambda text: None)
+        soft_targets(
+            teacher,
+            data(),
+            folder / "cache",
+            options=CacheOptions(batch_size=BATCH, shard_elements=16, dtype="float32"),
+            log_fn=lambda text: None,
+        )
     cache = SoftTargetCache(folder / "cache")
     return compiled(Distiller(cache, net(8, "student"), SoftTargets(2.0))), dict(x=dataset(cache)), []
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from tfdistill.distill import Distiller
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.losses import SoftTargets
@@ -97,7 +98,7 @@ def writing(teacher, x, rounds, folder):
     """`teacher.predict`'s time divided by that of writing the cache, in batches of 256, median of the rounds."""
     ratios = []
     for number in range(rounds + 1):
-        wrote = timed(lambda number=number: soft_targets(teacher, x, folder / f"written_{number}", batch_size=256))
+        wrote = timed(lambda number=number: soft_targets(teacher, x, folder / f"written_{number}", options=CacheOptions(batch_size=256)))
         predicted = timed(lambda: teacher.predict(x, batch_size=256, verbose=0))
         ratios.append(predicted / wrote)
     return float(np.median(ratios[1:]))
@@ -127,14 +128,14 @@ def labelling_data():
 
 def labelling(folder):
     """Shards per second of two workers divided by those of one, while all workers are at work: starting Ray and loading teachers is not counted."""
-    from tfdistill.distill.cache.ray_workers import label
+    from tfdistill.distill.cache.ray_workers import label_with_ray
 
     path = folder / "heavy.keras"
     net(96, "heavy", 48).save(path)
     rates = []
     for workers in (1, 2):
         directory = folder / f"by_{workers}"
-        label(path, labelling_data, directory, 24, workers=workers, batch_size=64)
+        label_with_ray(path, labelling_data, directory, 24, options=CacheOptions(batch_size=64), workers=workers)
         ends = sorted(p.stat().st_mtime for p in directory.glob("*.tfrecord"))
         rates.append((len(ends) - workers) / (ends[-1] - ends[workers - 1]))
     return rates[1] / rates[0]

@@ -16,12 +16,13 @@ import pytest
 import teachers_of_one_net
 import test_losses_table
 from small import mlp
-from teachers_of_one_net import Answers, keras_file, make
+from teachers_of_one_net import NumpyNet, keras_file, make
 
 from tfdistill import losses, saveable
 from tfdistill.bridge import AdoptedModel, adopt, imports, to_tf_keras
 from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.metrics.teacher_report import CalibrationError, TeacherReport
 from tfdistill.distill.teachers.convert import as_teacher
 from tfdistill.distill.teachers.ensemble import Ensemble
@@ -81,11 +82,11 @@ def bridged(model):
 
 
 def with_callable(folder):
-    return make(Answers.of(keras_file(folder)), losses=[losses.SoftTargets(losses.LinearSchedule(4.0, 1.0, 10))])
+    return make(NumpyNet.of(keras_file(folder)), losses=[losses.SoftTargets(losses.LinearSchedule(4.0, 1.0, 10))])
 
 
 def with_cache(folder):
-    return make(soft_targets(keras_file(folder), X, folder / "cache", batch_size=5, say=lambda text: None))
+    return make(soft_targets(keras_file(folder), X, folder / "cache", options=CacheOptions(batch_size=5), log_fn=lambda text: None))
 
 
 def with_report(folder):
@@ -237,10 +238,10 @@ def test_a_damaged_config_of_a_metric_is_refused():
 
 
 def test_a_damaged_config_of_a_distiller_or_teacher_is_refused(tmp_path):
-    teachers_of_one_net.knows().save(tmp_path / "model.keras")
+    teachers_of_one_net.make_net().save(tmp_path / "model.keras")
     teacher = keras_file(tmp_path)
-    cache = soft_targets(teacher, X, tmp_path / "cache", batch_size=5, say=lambda text: None)
-    for saved in (make(teacher), Ensemble([teacher]), as_teacher(Answers.of(teacher)), cache):
+    cache = soft_targets(teacher, X, tmp_path / "cache", options=CacheOptions(batch_size=5), log_fn=lambda text: None)
+    for saved in (make(teacher), Ensemble([teacher]), as_teacher(NumpyNet.of(teacher)), cache):
         assert refuse_or_make(saved) > 15
 
 

@@ -8,7 +8,7 @@ checkers read, and `docs/api.md`: `make api` writes both anew.
 ROOMS = {
     "distill": {
         "BackupAndRestore": "backup.callback",
-        "CacheOptions": "cache.query",
+        "CacheOptions": "cache.options",
         "CallableTeacher": "teachers.callable",
         "ChainSettings": "chains.settings",
         "Distiller": "distiller",
@@ -26,7 +26,7 @@ ROOMS = {
         "assistants": "chains.sequential",
         "blockwise": "chains.blockwise",
         "born_again": "chains.sequential",
-        "label": "cache.ray_workers",
+        "label_with_ray": "cache.ray_workers",
         "many_to_one": "chains.average",
         "mutual": "chains.mutual",
         "soft_targets": "cache.build",
@@ -128,7 +128,7 @@ TOP = {
     "born_again": "distill",
     "census": "tflite",
     "export_tflite": "tflite",
-    "label": "distill",
+    "label_with_ray": "distill",
     "many_to_one": "distill",
     "mutual": "distill",
     "named_layers": "graph",

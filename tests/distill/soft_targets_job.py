@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 
 ELEMENTS, SHARD, BATCH = 4096, 64, 32
 
@@ -29,7 +30,7 @@ def teacher():
 
 def write(directory):
     x = np.random.default_rng(2).normal(size=(ELEMENTS, 6)).astype("float32")
-    soft_targets(teacher(), x, directory, batch_size=BATCH, shard_elements=SHARD)
+    soft_targets(teacher(), x, directory, options=CacheOptions(batch_size=BATCH, shard_elements=SHARD))
 
 
 def forked(directory):

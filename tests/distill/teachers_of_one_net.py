@@ -1,4 +1,4 @@
-"""One small net in every form in which it can teach."""
+"""One small net as every kind of teacher."""
 
 import keras
 import numpy as np
@@ -16,15 +16,15 @@ def softmax(z):
     return e / e.sum(-1, keepdims=True)
 
 
-def knows():
+def make_net():
     """The Keras model that every teacher below is made from."""
-    return mlp(24, name="knows")
+    return mlp(24, name="net")
 
 
 def write_files(folder):
     """Writes a .tflite file, a SavedModel, a SavedModel with two signatures of two outputs and a .keras file, all of one net."""
     keras.utils.set_random_seed(7)
-    model = knows()
+    model = make_net()
     export_tflite(model, folder / "one.tflite", variant="float32")
     model.export(folder / "saved", verbose=False)
     function = tf.function(lambda x: {"a": model(x), "b": 2.0 * model(x)}, input_signature=[tf.TensorSpec((None, 8), name="x")])
@@ -40,8 +40,8 @@ def keras_file(folder):
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class Answers:
-    """A callable that can be saved: it holds all that it knows."""
+class NumpyNet:
+    """The same net in NumPy: a callable that can be saved."""
 
     def __init__(self, weights, probabilities=False):
         self.weights, self.probabilities = [np.asarray(w, "float32") for w in weights], probabilities

@@ -12,7 +12,8 @@ from tfdistill.distill.cache import manifest
 from tfdistill.distill.cache.build import plan_soft_targets, soft_targets
 from tfdistill.distill.cache.folder import check_folder, remove_cache
 from tfdistill.distill.cache.lock import only_writer
-from tfdistill.distill.cache.ray_workers import label
+from tfdistill.distill.cache.options import CacheOptions
+from tfdistill.distill.cache.ray_workers import label_with_ray
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.errors import ConfigurationError, DataError
 
@@ -28,7 +29,7 @@ def teacher():
 @pytest.fixture(scope="module")
 def finished(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "cache"
-    soft_targets(teacher, X, folder, **SIZES)
+    soft_targets(teacher, X, folder, options=CacheOptions(**SIZES))
     return folder
 
 
@@ -91,7 +92,7 @@ def test_a_folder_that_was_never_a_cache_is_refused_and_stays(teacher, tmp_path,
     FOREIGN[case](folder)
     before = state(tmp_path)
     with pytest.raises((ConfigurationError, DataError)) as error:
-        soft_targets(teacher, X, folder, **SIZES)
+        soft_targets(teacher, X, folder, options=CacheOptions(**SIZES))
     assert str(folder) in str(error.value)
     with pytest.raises(DataError):
         remove_cache(folder)
@@ -101,8 +102,8 @@ def test_a_folder_that_was_never_a_cache_is_refused_and_stays(teacher, tmp_path,
 def test_the_folder_that_is_advised_works(teacher, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ConfigurationError, match=r"files that are not a cache's: 'mine\.txt'") as error:
-        soft_targets(teacher, X, tmp_path, **SIZES)
-    assert SoftTargetCache(soft_targets(teacher, X, error.value.fix.split("'")[1], **SIZES).directory).elements == 48
+        soft_targets(teacher, X, tmp_path, options=CacheOptions(**SIZES))
+    assert SoftTargetCache(soft_targets(teacher, X, error.value.fix.split("'")[1], options=CacheOptions(**SIZES)).directory).elements == 48
     assert sorted(os.listdir(tmp_path)) == ["mine.txt", "soft_targets"]
 
 
@@ -116,7 +117,7 @@ def test_many_machines_refuse_a_foreign_folder_too(teacher, tmp_path):
     (folder / ".lock").symlink_to(outside(folder))
     before = state(tmp_path)
     with pytest.raises(ConfigurationError, match=r"not a cache's: '\.lock', 'shard-00000\.tfrecord'"):
-        label(path, labelling_job.arrays, folder, 2)
+        label_with_ray(path, labelling_job.arrays, folder, 2)
     assert state(tmp_path) == before
 
 
@@ -141,7 +142,7 @@ EMPTY = {
 @pytest.mark.parametrize("case", EMPTY)
 def test_a_folder_that_holds_nothing_is_taken(teacher, finished, tmp_path, case):
     EMPTY[case](tmp_path)
-    soft_targets(teacher, X, tmp_path, **SIZES)
+    soft_targets(teacher, X, tmp_path, options=CacheOptions(**SIZES))
     assert {n: c for n, (_, c) in state(tmp_path).items() if n != ".lock"} == {
         n: c for n, (_, c) in state(finished).items() if n != ".lock"
     }
@@ -150,7 +151,7 @@ def test_a_folder_that_holds_nothing_is_taken(teacher, finished, tmp_path, case)
 def test_a_folder_that_is_a_link_is_followed(teacher, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    soft_targets(teacher, X, tmp_path / "link", **SIZES)
+    soft_targets(teacher, X, tmp_path / "link", options=CacheOptions(**SIZES))
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "manifest.json").is_file()
 
@@ -287,6 +288,6 @@ def test_a_lock_names_its_holder_and_can_be_taken_over(tmp_path):
 def test_a_cache_in_a_folder_of_any_name(teacher, tmp_path):
     """Written and compared again; TensorFlow's own reader of files refuses names that are not UTF-8."""
     folder = tmp_path / os.fsdecode(b"c\xff")
-    cache = soft_targets(teacher, X, folder, **SIZES)
+    cache = soft_targets(teacher, X, folder, options=CacheOptions(**SIZES))
     cache.verify()
     soft_targets(teacher, X, folder)

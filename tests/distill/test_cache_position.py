@@ -11,6 +11,7 @@ from small import data, pair
 
 from tfdistill import Distiller
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.cache.position import following_epochs, positions_of
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.errors import DataError
@@ -52,7 +53,7 @@ class Recorder(keras.Model):
         self.built = True
 
     def train_step(self, batch):
-        tf.py_function(lambda *arrays: self.seen.append([a.numpy() for a in arrays]), [batch[0].inputs, *batch[0].told], [])
+        tf.py_function(lambda *arrays: self.seen.append([a.numpy() for a in arrays]), [batch[0].inputs, *batch[0].teacher_outputs], [])
         return {"loss": tf.constant(0.0)}
 
 
@@ -73,8 +74,8 @@ def labelled(tmp_path_factory):
     keras.utils.set_random_seed(7)
     x, y = data(N)
     teacher, _ = pair()
-    make = dict(batch_size=BATCH, shard_elements=32, dtype="float32", views=3, augment=noisy, say=lambda text: None)
-    return x, y, soft_targets(teacher, (x, y), tmp_path_factory.mktemp("position") / "cache", **make)
+    options = CacheOptions(batch_size=BATCH, shard_elements=32, dtype="float32", views=3, augment=noisy)
+    return x, y, soft_targets(teacher, (x, y), tmp_path_factory.mktemp("position") / "cache", options=options)
 
 
 def seen(joined, *epochs):
@@ -171,7 +172,7 @@ DAMAGE = {
 def damaged(tmp_path):
     x, y = data(N)
     teacher, _ = pair()
-    return x, y, soft_targets(teacher, (x, y), tmp_path / "cache", batch_size=BATCH, shard_elements=32, say=lambda text: None)
+    return x, y, soft_targets(teacher, (x, y), tmp_path / "cache", options=CacheOptions(batch_size=BATCH, shard_elements=32))
 
 
 @pytest.mark.parametrize("case", DAMAGE)
@@ -181,7 +182,7 @@ def test_rows_of_a_pydataset_are_checked_when_they_are_read(damaged, case):
     act, words = DAMAGE[case]
     act(cache.directory / "shard-00001.tfrecord")
     good = [joined[i] for i in (0, 1, 4, 5)]
-    assert all(np.isfinite(b[0].told[0]).all() for b in good)
+    assert all(np.isfinite(b[0].teacher_outputs[0]).all() for b in good)
     with pytest.raises(DataError, match=words) as error:
         [joined[i] for i in (2, 3)]
     assert "shard-00001.tfrecord" in str(error.value)

@@ -1,4 +1,4 @@
-"""Chains: who teaches whom, what is trained and what is held still, and what the records say."""
+"""Chains: which models train which, what is trained and what is frozen, and the records."""
 
 import keras
 import numpy as np
@@ -7,9 +7,11 @@ import tensorflow as tf
 from small import CLASSES, Subclassed, data, mlp, weights_of
 
 from tfdistill.distill.chains.average import many_to_one
-from tfdistill.distill.chains.blockwise import _only, _parts
-from tfdistill.distill.chains.mutual import Peers
-from tfdistill.distill.chains.sequential import ChainRecord, ChainSettings, assistants, blockwise, born_again, mutual
+from tfdistill.distill.chains.blockwise import _trainable_alone, _variables_of_blocks, blockwise
+from tfdistill.distill.chains.mutual import Peers, mutual
+from tfdistill.distill.chains.record import ChainRecord
+from tfdistill.distill.chains.sequential import assistants, born_again
+from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.losses import Hint, SoftTargets
 
@@ -96,7 +98,7 @@ def test_blockwise_trains_one_block_after_another(kind):
     x, y = data(64)
     teacher = mlp(24, 20, name="teacher")
     student, blocks = blocks_student(kind)
-    parts = _parts(student, [b[0] for b in blocks], x, settings())
+    parts = _variables_of_blocks(student, [b[0] for b in blocks], x, settings())
     sizes = {"functional": [2, 2], "nested": [2, 2], "subclassed": [2, 4]}[kind]
     assert [len(p) for p in parts] == sizes
     flags = [w.trainable for w in student.weights]
@@ -134,7 +136,7 @@ def test_only_some_variables_are_trainable_and_statistics_stand_still():
     student = keras.Model(inputs, keras.layers.Dense(CLASSES, name="b")(x))
     student.get_layer("a").trainable = False
     flags = [layer.trainable for layer in student.layers]
-    with _only(student, student.get_layer("b").trainable_variables):
+    with _trainable_alone(student, student.get_layer("b").trainable_variables):
         assert [v.path for v in student.trainable_variables] == ["b/kernel", "b/bias"]
         assert not student.get_layer("norm").trainable
     assert [layer.trainable for layer in student.layers] == flags
@@ -160,7 +162,7 @@ def test_born_again_generations(with_teacher):
 
 
 def test_peers_step_equals_its_formula():
-    """One step of gradient descent on both, from the same answers: no gradient crosses from one student's loss to the other."""
+    """One step of gradient descent on both, from the same outputs: no gradient crosses from one student's loss to the other."""
     x, y = data(32)
     students = [mlp(10, name="one"), mlp(7, name="two", kernel_regularizer=keras.regularizers.L2(0.01))]
     copies = [keras.models.clone_model(s) for s in students]
@@ -172,11 +174,11 @@ def test_peers_step_equals_its_formula():
         x,
         y,
     )
-    answers = [tf.stop_gradient(c(x)) for c in copies]
+    outputs = [tf.stop_gradient(c(x)) for c in copies]
     for i, copy in enumerate(copies):
         with tf.GradientTape() as tape:
             z = copy(x, training=True)
-            p, q = tf.nn.softmax(answers[1 - i] / 2.0), tf.nn.log_softmax(z / 2.0)
+            p, q = tf.nn.softmax(outputs[1 - i] / 2.0), tf.nn.log_softmax(z / 2.0)
             soft = 4.0 * tf.reduce_mean(tf.reduce_sum(p * (tf.math.log(p) - q), -1))
             hard = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(y, z))
             loss = 0.3 * hard + 0.7 * soft + sum(copy.losses)

@@ -6,7 +6,9 @@ from small import CLASSES, data, mlp
 from test_chain import settings
 
 from tfdistill.distill.chains.average import many_to_one
-from tfdistill.distill.chains.sequential import assistants, blockwise, born_again, mutual
+from tfdistill.distill.chains.blockwise import blockwise
+from tfdistill.distill.chains.mutual import mutual
+from tfdistill.distill.chains.sequential import assistants, born_again
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 
 

@@ -36,8 +36,8 @@ STOPS = {
     "exactly the target": (dict(share=0.5, teacher_value=0.5), "val_accuracy", [0.2, 0.25, 0.9], 1),
     "lower is better": (dict(share=0.5, teacher_value=1.0), "val_student_loss", [3.0, 2.5, 2.0, 1.0], 2),
     "lower by name": (dict(share=1.0, teacher_value=0.3), "val_mean_absolute_error", [0.5, 0.31, 0.29], 2),
-    "told": (dict(share=0.5, teacher_value=4.0, direction="max"), "val_strangeness", [1.0, 2.0, 3.0], 1),
-    "told against the name": (dict(share=0.5, teacher_value=4.0, direction="max"), "val_student_loss", [1.0, 1.9, 3.0], 2),
+    "direction given": (dict(share=0.5, teacher_value=4.0, direction="max"), "val_strangeness", [1.0, 2.0, 3.0], 1),
+    "direction given against the name": (dict(share=0.5, teacher_value=4.0, direction="max"), "val_student_loss", [1.0, 1.9, 3.0], 2),
     "a teacher without error": (dict(share=0.5, teacher_value=0.0), "val_student_loss", [1.0, 0.0, 0.0], 1),
     "never": (dict(share=1.0, teacher_value=0.9), "val_accuracy", [0.1, 0.2, 0.3], None),
 }
@@ -167,8 +167,8 @@ def test_report_equals_numpy(space, shape, labels, weighted, rng):
     weight = rng.uniform(0, 2, size[0]).astype("float32") if weighted else None
     report = TeacherReport(outputs=space, bins=10, metrics=[keras.metrics.MeanAbsoluteError(name="mae")] if labels == "one-hot" else ())
     for rows in (slice(0, 13), slice(13, None)):
-        told, said = (SPACES[space](z)[rows].astype("float32") for z in (teacher, student))
-        report.update_teacher_state(LABELS[labels](y)[rows], told, said, None if weight is None else weight[rows])
+        teacher_outputs, student_outputs = (SPACES[space](z)[rows].astype("float32") for z in (teacher, student))
+        report.update_teacher_state(LABELS[labels](y)[rows], teacher_outputs, student_outputs, None if weight is None else weight[rows])
     full = np.ones(size[:-1]) if weight is None else np.broadcast_to(weight.reshape(-1, *(1,) * (len(size) - 2)), size[:-1])
     expected = {
         "teacher_accuracy": np.average(teacher.argmax(-1) == y, weights=full),
@@ -269,11 +269,13 @@ def test_reports_are_in_the_logs_of_fit_and_evaluate(tmp_path):
     history = model.fit(x, y, validation_data=(x, y), epochs=2, batch_size=24, verbose=0).history
     for name in ("teacher_accuracy", "agreement", "student_calibration_error", "teacher_calibration_error"):
         assert {name, f"val_{name}"} <= set(history)
-    told, said = (m.predict(x, verbose=0) for m in (model.teacher, model.student))
+    teacher_outputs, student_outputs = (m.predict(x, verbose=0) for m in (model.teacher, model.student))
     logs = model.evaluate(x, y, verbose=0, return_dict=True)
-    np.testing.assert_allclose(logs["teacher_accuracy"], (told.argmax(-1) == y).mean(), atol=1e-6)
-    np.testing.assert_allclose(logs["agreement"], (told.argmax(-1) == said.argmax(-1)).mean(), atol=1e-6)
-    np.testing.assert_allclose(logs["student_calibration_error"], calibration_error(softmax(said), y, 15, np.ones(64)), atol=1e-5)
+    np.testing.assert_allclose(logs["teacher_accuracy"], (teacher_outputs.argmax(-1) == y).mean(), atol=1e-6)
+    np.testing.assert_allclose(logs["agreement"], (teacher_outputs.argmax(-1) == student_outputs.argmax(-1)).mean(), atol=1e-6)
+    np.testing.assert_allclose(
+        logs["student_calibration_error"], calibration_error(softmax(student_outputs), y, 15, np.ones(64)), atol=1e-5
+    )
     np.testing.assert_allclose(history["val_agreement"][-1], logs["agreement"], atol=1e-6)
     model.save(tmp_path / "distiller.keras")
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")

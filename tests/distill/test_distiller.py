@@ -1,12 +1,14 @@
 """The Distiller's arithmetic: what it adds up, on what it trains, and that it does so once per step."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from small import CLASSES, Dropped, Subclassed, data, mlp, pair, weights_of
 
-from tfdistill import Distiller
+from tfdistill import Distiller, TeacherReport
 from tfdistill.losses import Hint, SoftTargets
 
 CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -59,10 +61,10 @@ def test_total_loss_equals_its_formula(case, rng):
     if case.get("class_weight"):
         class_weight = {c: 0.5 + c for c in range(CLASSES)}
         w = np.array([class_weight[c] for c in y])
-    said, told = student.predict(x, verbose=0), teacher.predict(x, verbose=0)
+    student_outputs, teacher_outputs = student.predict(x, verbose=0), teacher.predict(x, verbose=0)
     share, factor = case.get("student_share", 0.3), np.sum(case.get("weights", 1.0))
-    hard = np.mean(w * cross_entropy_per_sample(y, said))
-    soft = factor * np.mean(w * kl_per_sample(told, said, 3.0))
+    hard = np.mean(w * cross_entropy_per_sample(y, student_outputs))
+    soft = factor * np.mean(w * kl_per_sample(teacher_outputs, student_outputs, 3.0))
     # The optimizer's first step cannot change the loss that it started from.
     logs = distiller.fit(x, y, batch_size=32, sample_weight=sample_weight, class_weight=class_weight, verbose=0, shuffle=False).history
     np.testing.assert_allclose(logs["loss"][0], share * hard + (1 - share) * soft, rtol=2e-5)
@@ -250,10 +252,13 @@ def test_a_loss_per_output_by_name():
         teacher, student, {"kind": SoftTargets(2.0), "size": [SoftTargets(3.0)]}, {"kind": 0.5, "size": [2.0]}, student_loss_weight=0.25
     )
     distiller.compile(keras.optimizers.SGD(0.1), loss={"kind": CROSS_ENTROPY, "size": CROSS_ENTROPY})
-    told, said = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
+    teacher_outputs, student_outputs = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
     logs = distiller.fit(x, labels, batch_size=32, verbose=0).history
-    soft = 0.5 * kl_per_sample(told["kind"], said["kind"], 2.0).mean() + 2.0 * kl_per_sample(told["size"], said["size"], 3.0).mean()
-    hard = sum(cross_entropy_per_sample(labels[k], said[k]).mean() for k in labels)
+    soft = (
+        0.5 * kl_per_sample(teacher_outputs["kind"], student_outputs["kind"], 2.0).mean()
+        + 2.0 * kl_per_sample(teacher_outputs["size"], student_outputs["size"], 3.0).mean()
+    )
+    hard = sum(cross_entropy_per_sample(labels[k], student_outputs[k]).mean() for k in labels)
     np.testing.assert_allclose(logs["distillation_loss"][0], soft, rtol=2e-5)
     np.testing.assert_allclose(logs["loss"][0], 0.25 * hard + 0.75 * soft, rtol=2e-5)
     again = Distiller.from_config(distiller.get_config())
@@ -313,3 +318,29 @@ def test_compute_loss_called_by_hand():
     distiller = compiled(teacher, student, SoftTargets(2.0))
     expected = distiller.evaluate(x, y, batch_size=32, verbose=0, return_dict=True)["loss"]
     np.testing.assert_allclose(float(distiller.compute_loss(x, y, training=False)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_methods_take_what_those_of_keras_take(method):
+    ours, theirs = (
+        {name: p.default for name, p in inspect.signature(getattr(cls, method)).parameters.items() if p.kind != p.VAR_KEYWORD}
+        for cls in (Distiller, keras.Model)
+    )
+    assert list(ours.items()) == list(theirs.items())
+
+
+def test_reports_of_an_earlier_compile_are_forgotten():
+    (teacher, student), (x, y) = pair(), data(32)
+    distiller = compiled(teacher, student, SoftTargets(2.0), metrics=[TeacherReport()])
+    assert "agreement" in distiller.evaluate(x, y, verbose=0, return_dict=True)
+    distiller.compile("sgd", loss=CROSS_ENTROPY)
+    assert "agreement" not in distiller.evaluate(x, y, verbose=0, return_dict=True)
+    assert not any(isinstance(metric, TeacherReport) for metric in distiller.metrics)
+
+
+def test_fit_before_compile_is_an_error_and_reads_no_data():
+    (teacher, student), (x, y) = pair(), data(32)
+    batches = iter([(x, y)])
+    with pytest.raises(ValueError, match=r"You must call `compile\(\)`"):
+        Distiller(teacher, student, SoftTargets(2.0)).fit(batches)
+    assert len(list(batches)) == 1

@@ -38,14 +38,14 @@ def start(path, how, config=None):
 
 
 def finish(processes):
-    """Waits for all of them; what one of them said is shown if it failed or did not end in time."""
+    """Waits for all of them; the output of one is shown if it failed or did not end in time."""
     try:
-        said = [process.communicate(timeout=LIMIT_SECONDS)[0] for process in processes]
+        outputs = [process.communicate(timeout=LIMIT_SECONDS)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    for process, text in zip(processes, said, strict=True):
+    for process, text in zip(processes, outputs, strict=True):
         assert process.returncode == 0, text[-4000:]
 
 

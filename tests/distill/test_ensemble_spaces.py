@@ -1,4 +1,4 @@
-"""What the members of an Ensemble are said to answer, held against what they answer to a first batch."""
+"""The spaces given for the members of an Ensemble, compared with their outputs for a first batch."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from small import CLASSES, data, mlp
 
 from tfdistill import Distiller, soft_targets
 from tfdistill.distill.chains.average import many_to_one
-from tfdistill.distill.chains.sequential import ChainSettings
+from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.errors import ConfigurationError
 from tfdistill.losses import BinarySoftTargets, OutputMatching, SoftTargets
@@ -31,7 +31,7 @@ def logits(width=CLASSES, seed=0, rows=32):
     return np.random.default_rng(seed).normal(scale=3.0, size=(rows, width)).astype("float32")
 
 
-def says(values):
+def returns(values):
     return lambda x: values[: len(x)]
 
 
@@ -39,7 +39,7 @@ X = np.zeros((32, 2), "float32")
 Z = logits()
 LOG_P = np.log(softmax(Z))
 
-# The members' answers, what the Ensemble is told, and what is said of them (None: nothing is wrong).
+# The members' outputs, arguments of the Ensemble, and a pattern of the error (None: nothing is wrong).
 CASES = {
     "softmax as logits": ([softmax(Z)] * 2, dict(), "member 0 .* said to answer logits, .* are probabilities"),
     "the second alone": ([Z, softmax(Z)], dict(), r"member 1 .*outputs=\['logits', 'probabilities'\]"),
@@ -66,19 +66,19 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_spaces_are_checked_on_the_first_batch(case):
-    answers, told, words = case
-    ensemble = Ensemble([says(a) if not isinstance(a, dict) else (lambda x, a=a: a) for a in answers], **told)
-    x = X[: len(next(iter(answers[0].values())) if isinstance(answers[0], dict) else answers[0])]
+    outputs, kwargs, words = case
+    ensemble = Ensemble([returns(a) if not isinstance(a, dict) else (lambda x, a=a: a) for a in outputs], **kwargs)
+    x = X[: len(next(iter(outputs[0].values())) if isinstance(outputs[0], dict) else outputs[0])]
     if words is None:
-        ensemble.check_answers(x)
+        ensemble.check_members(x)
         return
     with pytest.raises(ConfigurationError) as caught:
-        ensemble.check_answers(x)
+        ensemble.check_members(x)
     assert re.search(words, str(caught.value), re.DOTALL), caught.value
     settings = re.search(r"average='(\w+)', outputs=(\[.*?\]|'\w+')", caught.value.fix)
-    if not isinstance(answers[0], dict):
-        # The remedy of the message is right at once.
-        Ensemble([says(a) for a in answers], average=settings[1], outputs=ast.literal_eval(settings[2])).check_answers(x)
+    if not isinstance(outputs[0], dict):
+        # The fix of the message passes the check.
+        Ensemble([returns(a) for a in outputs], average=settings[1], outputs=ast.literal_eval(settings[2])).check_members(x)
 
 
 def softmax_net(name, width=8):
@@ -123,7 +123,7 @@ def test_the_remedy_trains(tmp_path):
 
 def test_yes_no_probabilities_are_averaged_as_their_logits():
     z = logits(1, rows=6), logits(1, seed=1, rows=6)
-    found = Ensemble([says(sigmoid(v)) for v in z], average="logits", outputs="probabilities")(X[:6])
+    found = Ensemble([returns(sigmoid(v)) for v in z], average="logits", outputs="probabilities")(X[:6])
     np.testing.assert_allclose(found, (z[0] + z[1]) / 2, rtol=1e-4, atol=1e-5)
 
 
@@ -134,12 +134,12 @@ def test_yes_no_probabilities_are_averaged_as_their_logits():
 )
 def test_numbers_are_averaged_as_they_are(values, loss):
     other = values[::-1].copy()
-    found = Ensemble([says(values), says(other)], [1, 3], average="logits", outputs="numbers")(X)
+    found = Ensemble([returns(values), returns(other)], [1, 3], average="logits", outputs="numbers")(X)
     np.testing.assert_allclose(found, values * 0.25 + other * 0.75, rtol=1e-6)
     loss.check_first_batch(np.asarray(found), values)
 
 
-@pytest.mark.parametrize("told", [dict(outputs="numbers"), dict(outputs=["numbers", "logits"], average="logits")], ids=str)
-def test_numbers_are_averaged_in_one_way_only(told):
+@pytest.mark.parametrize("kwargs", [dict(outputs="numbers"), dict(outputs=["numbers", "logits"], average="logits")], ids=str)
+def test_numbers_are_averaged_in_one_way_only(kwargs):
     with pytest.raises(ConfigurationError, match='average="logits", outputs="numbers"'):
-        Ensemble([says(Z), says(Z)], **told)
+        Ensemble([returns(Z), returns(Z)], **kwargs)

@@ -10,7 +10,8 @@ import tensorflow as tf
 from small import data, mlp
 
 from tfdistill import Distiller
-from tfdistill.distill.chains.sequential import ChainSettings, mutual
+from tfdistill.distill.chains.mutual import mutual
+from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.objective import first_batch, one_shot
 from tfdistill.losses import SoftTargets
 
@@ -20,7 +21,7 @@ STEPS, ROWS = 5, 4
 
 
 def batches(epoch=0):
-    """Batches that can be told apart: their labels hold the batch's number in the last bits of x."""
+    """Batches with a number of their own: the labels hold the batch's number in the last bits of x."""
     x, y = data(STEPS * ROWS)
     x[:, 0] = np.repeat(np.arange(STEPS), ROWS) + 100 * epoch
     for i in range(STEPS):
@@ -36,7 +37,7 @@ class Stream(keras.utils.PyDataset):
 
     def __init__(self, endless=False, **kwargs):
         super().__init__(**kwargs)
-        self.endless, self.asked = endless, 0
+        self.endless, self.reads = endless, 0
         self.rest = itertools.chain.from_iterable(batches(epoch) for epoch in range(9))
 
     @property
@@ -44,7 +45,7 @@ class Stream(keras.utils.PyDataset):
         return None if self.endless else STEPS
 
     def __getitem__(self, index):
-        self.asked += 1
+        self.reads += 1
         return next(self.rest)
 
 
@@ -164,7 +165,7 @@ def test_steps_that_cross_epochs_go_on_where_they_were():
     assert trained_on(dataset_of(batches()), epochs=2, steps_per_epoch=3) == list(range(STEPS))
 
 
-def test_validation_data_that_can_be_read_once_is_not_looked_at():
+def test_validation_data_that_can_be_read_once_is_not_read_ahead():
     read = []
 
     def validation():

@@ -1,4 +1,4 @@
-"""What the labels of the first batch tell: reports that do not fit, and teachers whose inference mode knows nothing. And: what reports weigh."""
+"""Checks with the labels of the first batch: reports that do not fit, and teachers at chance in inference mode. And: how reports weigh samples."""
 
 import keras
 import numpy as np
@@ -90,7 +90,7 @@ def test_a_report_that_does_not_fit_is_refused_with_one_that_does(case):
             logs = fit(loss, term, report, head, y)
             break
         except ConfigurationError:
-            # The other side's outputs are in another space, too: said next.
+            # The other side's outputs are in another space, too: that is reported next.
             continue
     assert all(np.isfinite(values).all() for values in logs.values())
     if y is not None:
@@ -174,7 +174,7 @@ TEACHERS = {
 
 @pytest.mark.parametrize("kind", TEACHERS)
 def test_a_teacher_at_chance_in_inference_mode_is_said(kind):
-    make, said = TEACHERS[kind]
+    make, warned = TEACHERS[kind]
     teacher = make()
     x, y = data(256, seed=3)
     before = [np.asarray(w) for w in teacher.weights]
@@ -184,7 +184,7 @@ def test_a_teacher_at_chance_in_inference_mode_is_said(kind):
     def run(size):
         model.fit(x, y, batch_size=size, verbose=0, epochs=1, steps_per_epoch=1)
 
-    if said:
+    if warned:
         with pytest.warns(
             UserWarning, match=r"'teacher' is right in \d+% .* inference mode, no better than chance.*BatchNormalization\(momentum=0.9\)"
         ):

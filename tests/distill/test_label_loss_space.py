@@ -1,4 +1,4 @@
-"""Losses on labels that are told the wrong space of the student's outputs: warned of at the first batch, with the line to write."""
+"""Losses on labels whose `from_logits` does not fit the student's outputs: a warning at the first batch, with the line to write."""
 
 import ast
 import functools
@@ -114,9 +114,9 @@ def test_fit_says_it_once(loss, softmax, words):
         warnings.simplefilter("always")
         model = fit(loss, softmax)
         model.fit(*data(32), verbose=0)
-    said = [str(w.message) for w in caught if "The student's loss" in str(w.message)]
-    assert len(said) == 1
-    assert words in said[0]
+    messages = [str(w.message) for w in caught if "The student's loss" in str(w.message)]
+    assert len(messages) == 1
+    assert words in messages[0]
 
 
 @pytest.mark.parametrize(

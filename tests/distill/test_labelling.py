@@ -15,8 +15,8 @@ from test_soft_targets_safety import contents
 from tfdistill.cli import app
 from tfdistill.distill.cache import manifest
 from tfdistill.distill.cache.build import soft_targets
-from tfdistill.distill.cache.query import CacheOptions
-from tfdistill.distill.cache.ray_workers import Worker, label
+from tfdistill.distill.cache.options import CacheOptions
+from tfdistill.distill.cache.ray_workers import Worker, label_with_ray
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.distill.cache.writer import ShardWriter
 from tfdistill.errors import ConfigurationError, DataError, ModelError
@@ -26,7 +26,9 @@ from tfdistill.errors import ConfigurationError, DataError, ModelError
 def alone(tmp_path):
     """A teacher's file, and the folder that a single writer wrote."""
     path = labelling_job.save_teacher(tmp_path / "teacher.keras")
-    soft_targets(keras.saving.load_model(path), labelling_job.arrays(), tmp_path / "alone", batch_size=8, shard_elements=24)
+    soft_targets(
+        keras.saving.load_model(path), labelling_job.arrays(), tmp_path / "alone", options=CacheOptions(batch_size=8, shard_elements=24)
+    )
     return path, tmp_path / "alone"
 
 
@@ -37,7 +39,7 @@ def test_workers_write_the_same_files(alone, tmp_path):
     (tmp_path / "many").mkdir()
     workers = [Worker(path, "labelling_job:arrays", tmp_path / "many", settings, CacheOptions(), None) for _ in range(2)]
     shards = {
-        index: manifest.Shard.from_dict(worker.fill(index)) for index, worker in zip((3, 0, 2, 1), itertools.cycle(workers), strict=False)
+        index: manifest.Shard.from_dict(worker.write(index)) for index, worker in zip((3, 0, 2, 1), itertools.cycle(workers), strict=False)
     }
     ShardWriter(tmp_path / "many", settings).finish([shards[i] for i in range(4)])
     assert contents(tmp_path / "many") == contents(folder)
@@ -62,7 +64,9 @@ def test_a_worker_with_another_teacher_is_refused(alone, tmp_path):
 )
 def test_impossible_numbers_are_refused(alone, tmp_path, arguments, kind, words):
     with pytest.raises(kind, match=words):
-        label(**{"teacher_path": alone[0], "make_dataset": labelling_job.arrays, "directory": tmp_path / "c", "num_shards": 2, **arguments})
+        label_with_ray(
+            **{"teacher_path": alone[0], "make_dataset": labelling_job.arrays, "directory": tmp_path / "c", "num_shards": 2, **arguments}
+        )
 
 
 @pytest.mark.slow
@@ -74,18 +78,18 @@ def test_impossible_numbers_are_refused(alone, tmp_path, arguments, kind, words)
         ("labelling_job:nothing", DataError, "above 0"),
     ],
 )
-def test_a_dataset_that_cannot_be_made_is_said(alone, tmp_path, make_dataset, kind, words):
+def test_a_dataset_that_cannot_be_made_is_refused(alone, tmp_path, make_dataset, kind, words):
     with pytest.raises(kind, match=words):
-        label(alone[0], make_dataset, tmp_path / "c", 2)
+        label_with_ray(alone[0], make_dataset, tmp_path / "c", 2)
     with pytest.raises(ModelError, match="no such file"):
-        label(tmp_path / "none.tflite", labelling_job.arrays, tmp_path / "c", 2)
+        label_with_ray(tmp_path / "none.tflite", labelling_job.arrays, tmp_path / "c", 2)
 
 
 @pytest.mark.slow
 def test_many_processes_write_the_same_files(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]))
     path, folder = alone
-    label(path, "labelling_job:arrays", tmp_path / "many", 4, workers=2, batch_size=8)
+    label_with_ray(path, "labelling_job:arrays", tmp_path / "many", 4, options=CacheOptions(batch_size=8), workers=2)
     assert contents(tmp_path / "many") == contents(folder)
 
 
@@ -93,16 +97,24 @@ def test_many_processes_write_the_same_files(alone, tmp_path, monkeypatch):
 def test_a_killed_worker_loses_nothing(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]))
     path, folder = alone
-    hired = []
+    started = []
 
     def kill_the_first_in_the_middle(pid):
-        hired.append(pid)
-        if len(hired) == 1:
+        started.append(pid)
+        if len(started) == 1:
             # A shard takes 0.6 seconds.
             threading.Thread(target=lambda: (time.sleep(0.9), os.kill(pid, signal.SIGKILL)), daemon=True).start()
 
-    label(path, "labelling_job:slow_batches", tmp_path / "many", 4, workers=1, batch_size=8, pids=kill_the_first_in_the_middle)
-    assert len(hired) == 2
+    label_with_ray(
+        path,
+        "labelling_job:slow_batches",
+        tmp_path / "many",
+        4,
+        options=CacheOptions(batch_size=8),
+        workers=1,
+        on_worker_start=kill_the_first_in_the_middle,
+    )
+    assert len(started) == 2
     assert contents(tmp_path / "many") == contents(folder)
 
 
@@ -114,14 +126,14 @@ def test_a_second_run_does_only_what_is_missing(alone, tmp_path, monkeypatch):
     many = tmp_path / "many"
     many.mkdir()
     manifest.save_signed(settings, many / "plan.json")
-    Worker(path, labelling_job.arrays, many, settings, CacheOptions(), None).fill(2)
+    Worker(path, labelling_job.arrays, many, settings, CacheOptions(), None).write(2)
     written = (many / "shard-00002.tfrecord").stat().st_mtime_ns
-    label(path, "labelling_job:arrays", many, 4, workers=1)
+    label_with_ray(path, "labelling_job:arrays", many, 4, workers=1)
     assert contents(many) == contents(folder)
     assert (many / "shard-00002.tfrecord").stat().st_mtime_ns == written
-    hired = []
-    label(path, "labelling_job:arrays", many, 4, workers=1, pids=hired.append)
-    assert hired == []
+    started = []
+    label_with_ray(path, "labelling_job:arrays", many, 4, workers=1, on_worker_start=started.append)
+    assert started == []
 
 
 @pytest.mark.slow

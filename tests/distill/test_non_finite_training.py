@@ -1,4 +1,4 @@
-"""NaN and infinity after the first batch: said within the epoch, with whose they are, and the student stays usable."""
+"""NaN and infinity after the first batch: reported within the epoch, with the model they come from, and the student stays usable."""
 
 import keras
 import numpy as np
@@ -121,7 +121,7 @@ def test_no_callback_sees_the_end_of_a_spoilt_epoch():
 
 
 def test_a_long_epoch_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(finite, "LOOK_EVERY", 2)
+    monkeypatch.setattr(finite, "CHECK_EVERY", 2)
     steps = []
     watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(batch))
     x, y = feed()
@@ -219,12 +219,12 @@ def test_logs_have_no_new_name_and_finite_training_says_nothing():
 def test_replicas_are_counted_as_one():
     metric = finite.FirstNonFinite()
     good, bad = tf.zeros((2, 3)), tf.constant([[np.nan, 0.0]])
-    assert bool(metric.note(good, good, 1.0, [good, None]))
-    assert not bool(metric.note(bad, good, np.inf, [good]))
-    assert not bool(metric.note(good, bad, 1.0, [good]))
+    assert bool(metric.record(good, good, 1.0, [good, None]))
+    assert not bool(metric.record(bad, good, np.inf, [good]))
+    assert not bool(metric.record(good, bad, 1.0, [good]))
     assert metric.found() == (2, {"teacher", "loss"})
-    metric.notes.assign(metric.notes * 2)
+    metric.counts.assign(metric.counts * 2)
     assert metric.found() == (2, {"teacher", "loss"})
     metric.reset_state()
     assert metric.found() is None
-    assert bool(metric.note(None, {"a": good, "b": tf.constant([1, 2])}, 0.0, [good]))
+    assert bool(metric.record(None, {"a": good, "b": tf.constant([1, 2])}, 0.0, [good]))

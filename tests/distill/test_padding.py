@@ -8,7 +8,8 @@ from keras import ops
 from small import CLASSES
 
 from tfdistill import Distiller, losses
-from tfdistill.distill.chains.sequential import ChainSettings, mutual
+from tfdistill.distill.chains.mutual import mutual
+from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.objective.taps import ATTENTION_SCORES, Tap, Taps
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.errors import ModelError
@@ -236,12 +237,12 @@ def kl(teacher, student, temperature):
 def test_a_distillers_loss_is_the_mean_over_what_counts(feed):
     x, y = tokens(), np.random.default_rng(5).integers(0, CLASSES, MASK.shape)
     teacher, student = recurrent(8, "teacher"), recurrent(5, "student")
-    told, said = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
+    teacher_outputs, student_outputs = teacher.predict(x, verbose=0), student.predict(x, verbose=0)
     model = distil(teacher, student, SoftTargets(2.0))
     data = dict(x=x, y=y, batch_size=ROWS) if feed == "arrays" else dict(x=tf.data.Dataset.from_tensor_slices((x, y)).batch(ROWS))
     logs = model.evaluate(**data, verbose=0, return_dict=True)
-    np.testing.assert_allclose(logs["distillation_loss"], kl(told, said, 2.0)[MASK].mean(), rtol=1e-3)
-    labelled = -np.log(softmax(said.astype("float64")))[np.arange(ROWS)[:, None], np.arange(LENGTH)[None], y][MASK].mean()
+    np.testing.assert_allclose(logs["distillation_loss"], kl(teacher_outputs, student_outputs, 2.0)[MASK].mean(), rtol=1e-3)
+    labelled = -np.log(softmax(student_outputs.astype("float64")))[np.arange(ROWS)[:, None], np.arange(LENGTH)[None], y][MASK].mean()
     np.testing.assert_allclose(logs["student_loss"], labelled, rtol=1e-4)
 
 
@@ -293,7 +294,7 @@ def test_an_ensembles_answer_is_masked_where_a_members_is():
 def test_peers_leave_padding_out_too():
     x, y = tokens(), np.zeros(MASK.shape, "int32")
     peers = [recurrent(4, "a"), recurrent(5, "b")]
-    said = [p.predict(x, verbose=0) for p in peers]
+    student_outputs = [p.predict(x, verbose=0) for p in peers]
     settings = ChainSettings(
         losses=SoftTargets(2.0),
         student_loss_weight=0.0,
@@ -302,14 +303,16 @@ def test_peers_leave_padding_out_too():
         fit=dict(batch_size=ROWS),
     )
     metrics = mutual(peers, settings, x, y).generations[0].metrics
-    np.testing.assert_allclose(metrics["loss"], kl(said[1], said[0], 2.0)[MASK].mean(), rtol=1e-3)
+    np.testing.assert_allclose(metrics["loss"], kl(student_outputs[1], student_outputs[0], 2.0)[MASK].mean(), rtol=1e-3)
 
 
 def test_keras_own_distiller_leaves_padding_out_with_our_losses():
     teacher, student = recurrent(8, "teacher"), recurrent(5, "student")
-    told, said = teacher(tokens()), student(tokens())
-    found = SoftTargets(2.0).compute_loss(told, said)
-    np.testing.assert_allclose(float(found), kl(ops.convert_to_numpy(told), ops.convert_to_numpy(said), 2.0)[MASK].mean(), rtol=1e-3)
+    teacher_outputs, student_outputs = teacher(tokens()), student(tokens())
+    found = SoftTargets(2.0).compute_loss(teacher_outputs, student_outputs)
+    np.testing.assert_allclose(
+        float(found), kl(ops.convert_to_numpy(teacher_outputs), ops.convert_to_numpy(student_outputs), 2.0)[MASK].mean(), rtol=1e-3
+    )
 
 
 def test_a_keras_loss_that_cannot_leave_padding_out_is_said_once():

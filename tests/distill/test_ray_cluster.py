@@ -26,12 +26,12 @@ from tfdistill.distill.cache.ray_cluster import local_cluster
 
 @ray.remote
 class Actor:
-    def answer(self):
+    def one(self):
         return 1
 
 with local_cluster(ray, 1):
     actor = Actor.remote()
-    assert ray.get(actor.answer.remote()) == 1
+    assert ray.get(actor.one.remote()) == 1
     print("up", flush=True)
     sys.stdin.read(1)
     if sys.argv[1] == "raise":

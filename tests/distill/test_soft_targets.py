@@ -1,4 +1,4 @@
-"""Training from kept answers: equality with the live teacher, and every kind of data."""
+"""Training from stored outputs: equality with the live teacher, and every kind of data."""
 
 import keras
 import numpy as np
@@ -8,6 +8,7 @@ from small import data, mlp, pair, weights_of
 
 from tfdistill.distill import Distiller
 from tfdistill.distill.cache.build import plan_soft_targets, soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses import Hint, SoftTargets
@@ -53,18 +54,20 @@ def trained(teacher, dataset, losses=None, epochs=2):
     return distiller
 
 
-def without_answers(joined):
+def without_outputs(joined):
     return joined.map(lambda x, y: (x.inputs, y))
 
 
 @pytest.fixture
 def labelled(tmp_path):
-    """A teacher, its data, and a function that keeps its answers."""
+    """A teacher, its data, and a function that stores its outputs."""
     x, y = data(N)
     teacher, _ = pair()
 
     def make(dataset=None, name="cache", **settings):
-        return soft_targets(teacher, (x, y) if dataset is None else dataset, tmp_path / name, say=lambda text: None, **settings)
+        return soft_targets(
+            teacher, (x, y) if dataset is None else dataset, tmp_path / name, options=CacheOptions(**settings), log_fn=lambda text: None
+        )
 
     return teacher, x, y, make
 
@@ -74,7 +77,7 @@ def test_training_equals_the_live_teacher_to_the_bit(labelled):
     losses = [SoftTargets(4.0), Hint("hidden_0", "hidden_1")]
     cache = make(dtype="float32", batch_size=BATCH, shard_elements=BATCH, layers=["hidden_0"])
     joined = cache.join((x, y), batch_size=BATCH, shuffle=False)
-    live, cached = (weights_of(trained(t, d, losses).student) for t, d in ((teacher, without_answers(joined)), (cache, joined)))
+    live, cached = (weights_of(trained(t, d, losses).student) for t, d in ((teacher, without_outputs(joined)), (cache, joined)))
     for a, b in zip(live, cached, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -84,7 +87,7 @@ def test_training_shuffled_equals_the_live_teacher_within_rounding(labelled, dty
     teacher, x, y, make = labelled
     cache = make(dtype=dtype)
     # Joined anew: a data set that is gone through again comes in another order, as every epoch does.
-    live = weights_of(trained(teacher, without_answers(cache.join((x, y), batch_size=BATCH, seed=4))).student)
+    live = weights_of(trained(teacher, without_outputs(cache.join((x, y), batch_size=BATCH, seed=4))).student)
     cached = weights_of(trained(cache, cache.join((x, y), batch_size=BATCH, seed=4)).student)
     for a, b in zip(live, cached, strict=True):
         np.testing.assert_allclose(a, b, atol=tolerance)
@@ -93,10 +96,10 @@ def test_training_shuffled_equals_the_live_teacher_within_rounding(labelled, dty
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("shard_elements", [1, 64, 1000])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_element_meets_its_own_answer(labelled, kind, shuffle, shard_elements):
+def test_every_element_meets_its_own_outputs(labelled, kind, shuffle, shard_elements):
     teacher, x, y, make = labelled
     cache = make(KINDS[kind](x, y), dtype="float32", batch_size=16, shard_elements=shard_elements)
-    answers = teacher.predict(x, verbose=0)
+    expected = teacher.predict(x, verbose=0)
     if kind == "PyDataset":
         joined = cache.join(Batches(x, y))
         batches = [joined[i] for i in range(joined.num_batches)]
@@ -109,7 +112,7 @@ def test_every_element_meets_its_own_answer(labelled, kind, shuffle, shard_eleme
     assert sorted(order) == list(range(N))
     if kind != "PyDataset":
         assert (order != list(range(N))) == shuffle
-    np.testing.assert_allclose(np.concatenate([b[0].told[0] for b in batches]), answers[order], atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([b[0].teacher_outputs[0] for b in batches]), expected[order], atol=1e-6)
     np.testing.assert_array_equal(np.concatenate([b[1] for b in batches]), y[order])
 
 
@@ -139,7 +142,7 @@ def test_a_pydataset_trains_and_hears_of_epochs(labelled):
     assert batches.ends >= 2
 
 
-def test_answers_come_as_the_model_gives_them(tmp_path):
+def test_outputs_have_the_structure_of_the_model(tmp_path):
     """Dict inputs, several outputs by name, sample weights."""
     rng = np.random.default_rng(0)
     x = {"a": rng.normal(size=(40, 4)).astype("float32"), "b": rng.normal(size=(40, 3)).astype("float32")}
@@ -152,17 +155,17 @@ def test_answers_come_as_the_model_gives_them(tmp_path):
         return keras.Model(inputs, outputs, name=name)
 
     teacher, student = net("teacher"), net("student")
-    cache = soft_targets(teacher, (x, y, np.ones(40, "float32")), tmp_path, dtype="float32")
+    cache = soft_targets(teacher, (x, y, np.ones(40, "float32")), tmp_path, options=CacheOptions(dtype="float32"))
     distiller = Distiller(cache, student, {"kind": SoftTargets(2.0)})
     distiller.compile("adam", loss={"kind": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "size": "mse"})
     joined = cache.join((x, y, np.ones(40, "float32")), batch_size=10, shuffle=False)
     distiller.fit(joined, verbose=0, shuffle=False)
     batch = next(joined.as_numpy_iterator())[0]
     expected = teacher.predict({k: v[:10] for k, v in x.items()}, verbose=0)
-    told = cache(tf.nest.map_structure(tf.constant, batch))
-    assert sorted(told) == ["kind", "size"]
-    for name in told:
-        np.testing.assert_allclose(told[name], expected[name], atol=1e-6)
+    outputs = cache(tf.nest.map_structure(tf.constant, batch))
+    assert sorted(outputs) == ["kind", "size"]
+    for name in outputs:
+        np.testing.assert_allclose(outputs[name], expected[name], atol=1e-6)
 
 
 def test_a_distiller_is_saved_with_its_cache(labelled, tmp_path):
@@ -185,14 +188,14 @@ def test_sixty_thousand_rows_are_small(tmp_path):
     assert cache.elements == 60_000
 
 
-def test_what_will_be_written_is_said_before(labelled, tmp_path):
+def test_the_plan_is_logged_before_anything_is_written(labelled, tmp_path):
     teacher, x, _, _ = labelled
-    told = []
-    cache = soft_targets(teacher, x, tmp_path / "c", layers=["hidden_0"], say=told.append)
-    plan = plan_soft_targets(teacher, x, layers=["hidden_0"])
+    logged = []
+    cache = soft_targets(teacher, x, tmp_path / "c", options=CacheOptions(layers=["hidden_0"]), log_fn=logged.append)
+    plan = plan_soft_targets(teacher, x, options=CacheOptions(layers=["hidden_0"]))
     assert plan.size_bytes == cache.size_bytes == sum(p.stat().st_size for p in (tmp_path / "c").glob("*.tfrecord"))
-    assert told == [str(plan)]
-    assert "layer hidden_0: float16 (32,), 64 bytes" in told[0]
+    assert logged == [str(plan)]
+    assert "layer hidden_0: float16 (32,), 64 bytes" in logged[0]
 
 
 def test_a_finished_folder_is_not_written_again(labelled):
@@ -204,18 +207,18 @@ def test_a_finished_folder_is_not_written_again(labelled):
     assert again.manifest == cache.manifest
 
 
-def test_a_teacher_is_known_whatever_its_layers_are_called(labelled):
+def test_a_teacher_is_recognized_whatever_its_layers_are_called(labelled):
     teacher, _, _, make = labelled
     make()
     keras.models.clone_model(teacher)  # counts names up
     other = keras.Model.from_config(teacher.get_config())
     other.set_weights(teacher.get_weights())
     other.trainable = False
-    from tfdistill.distill.cache.fingerprint import teacher_print
+    from tfdistill.distill.cache.fingerprint import fingerprint_teacher
 
-    assert teacher_print(other) == teacher_print(teacher)
+    assert fingerprint_teacher(other) == fingerprint_teacher(teacher)
     other.set_weights([w + 1e-7 for w in teacher.get_weights()])
-    assert teacher_print(other) != teacher_print(teacher)
+    assert fingerprint_teacher(other) != fingerprint_teacher(teacher)
 
 
 def other_teacher(teacher, x, y, make, cache):
@@ -251,9 +254,9 @@ BAD = {
     "a batch of nothing": (ConfigurationError, "batch_size", lambda t, x, y, make, c: c.join((x, y), batch_size=0)),
     "a strange shuffle": (ConfigurationError, "shuffle", lambda t, x, y, make, c: c.join((x, y), shuffle="yes")),
     "a strange check": (ConfigurationError, "quick", lambda t, x, y, make, c: c.join((x, y), check="some")),
-    "data without answers": (ModelError, "cache.join", lambda t, x, y, make, c: trained(c, stream(x, y))),
+    "data without outputs": (ModelError, "cache.join", lambda t, x, y, make, c: trained(c, stream(x, y))),
     "a callable": (ConfigurationError, "RemoteTeacher", lambda t, x, y, make, c: soft_targets(np.tanh, x, c.directory.parent / "new")),
-    "a layer that was not kept": (
+    "a layer that was not stored": (
         ModelError,
         "no layer 'hidden_1'",
         lambda t, x, y, make, c: trained(c, c.join((x, y)), [Hint("hidden_1", "hidden_1")]),
@@ -266,7 +269,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_does_not_fit_is_said(labelled, case):
+def test_what_does_not_fit_is_refused(labelled, case):
     teacher, x, y, make = labelled
     cache = make()
     kind, words, act = BAD[case]

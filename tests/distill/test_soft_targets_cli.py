@@ -1,4 +1,4 @@
-"""The commands about kept answers."""
+"""The commands about stored teacher outputs."""
 
 import sys
 
@@ -8,14 +8,14 @@ from small import mlp
 
 from tfdistill.cli import app
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 
 
 @pytest.fixture
 def folder(tmp_path):
     x = np.random.default_rng(0).normal(size=(100, 8)).astype("float32")
-    soft_targets(
-        mlp(8, name="teacher"), x, tmp_path / "c", batch_size=16, shard_elements=32, top_k=2, layers=["hidden_0"], say=lambda text: None
-    )
+    options = CacheOptions(batch_size=16, shard_elements=32, top_k=2, layers=["hidden_0"])
+    soft_targets(mlp(8, name="teacher"), x, tmp_path / "c", options, log_fn=lambda text: None)
     return tmp_path / "c"
 
 
@@ -28,7 +28,7 @@ def run(monkeypatch, capsys, *words):
     return end.value.code, printed.out + printed.err
 
 
-def test_info_says_what_is_kept(monkeypatch, capsys, folder):
+def test_info_shows_what_is_stored(monkeypatch, capsys, folder):
     code, printed = run(monkeypatch, capsys, "cache", "info", folder)
     assert code == 0
     for words in ("100", "in 4 shards", "values 0: float16 (2,)", "layer hidden_0: float16 (8,)", "Functional", "2 of (5,)"):
@@ -45,7 +45,7 @@ def test_verify_finds_a_flipped_byte(monkeypatch, capsys, folder):
     assert "shard-00003.tfrecord' is damaged" in printed
 
 
-def test_no_cache_is_said(monkeypatch, capsys, tmp_path):
+def test_a_missing_cache_is_an_error(monkeypatch, capsys, tmp_path):
     code, printed = run(monkeypatch, capsys, "cache", "info", tmp_path)
     assert code == 1
     assert "manifest.json' cannot be read" in printed

@@ -1,4 +1,4 @@
-"""Kept in other ways: largest logits only, augmented views; and asked of black boxes."""
+"""Other kinds of caches: largest logits only, augmented views, remote teachers."""
 
 import keras
 import numpy as np
@@ -9,6 +9,7 @@ from small import data, mlp, weights_of
 
 from tfdistill.distill import Distiller, RemoteTeacher, RetryPolicy
 from tfdistill.distill.cache.build import soft_targets
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.errors import BudgetExceededError, ConfigurationError, DataError, ModelError
 from tfdistill.losses import DIST, LinearSchedule, LogitMatching, SoftTargets
@@ -18,7 +19,7 @@ CLASSES, K = 9, 3
 TEMPERATURES = (1.0, 2.5)
 
 
-def kept(logits):
+def largest_logits(logits):
     """The k largest of NumPy logits, and the log-sums of the rest."""
     order = np.argsort(-logits, axis=-1, kind="stable")
     ordered = np.take_along_axis(logits, order, -1)
@@ -48,11 +49,11 @@ def reference(teacher, student, temperature, divergence):
 def test_the_largest_logits_teach_exactly(rng, divergence, temperature, shape):
     teacher, student = (3 * rng.normal(size=shape) for _ in range(2))
     loss = SoftTargets(temperature, divergence)
-    value = loss.compute_loss(_tensors(kept(teacher)), tf.constant(student, tf.float32))
+    value = loss.compute_loss(_tensors(largest_logits(teacher)), tf.constant(student, tf.float32))
     np.testing.assert_allclose(value, reference(teacher, student, temperature, divergence), rtol=2e-5)
     with tf.GradientTape() as tape:
         variable = tf.Variable(student, dtype=tf.float32)
-        value = loss.compute_loss(_tensors(kept(teacher)), variable)
+        value = loss.compute_loss(_tensors(largest_logits(teacher)), variable)
     gradient = tape.gradient(value, variable).numpy()
     direction = rng.normal(size=shape)
     ahead, behind = (reference(teacher, student + s * 1e-5 * direction, temperature, divergence) for s in (1, -1))
@@ -69,7 +70,7 @@ def test_all_but_one_kept_is_the_whole_divergence(rng):
     """With a single class outside, nothing is added up."""
     teacher, student = (rng.normal(size=(5, K + 1)) for _ in range(2))
     whole = SoftTargets(2.5).compute_loss(tf.constant(teacher, tf.float32), tf.constant(student, tf.float32))
-    part = SoftTargets(2.5).compute_loss(_tensors(kept(teacher)), tf.constant(student, tf.float32))
+    part = SoftTargets(2.5).compute_loss(_tensors(largest_logits(teacher)), tf.constant(student, tf.float32))
     np.testing.assert_allclose(part, whole, rtol=1e-5)
 
 
@@ -77,7 +78,7 @@ def nets():
     return mlp(16, classes=CLASSES, name="teacher"), mlp(8, classes=CLASSES, name="student")
 
 
-def taught(teacher, dataset, loss, student):
+def train(teacher, dataset, loss, student):
     distiller = Distiller(teacher, student, loss)
     distiller.compile("adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     distiller.fit(dataset, verbose=0, shuffle=False)
@@ -87,19 +88,19 @@ def taught(teacher, dataset, loss, student):
 def largest(tmp_path):
     x, y = data(70)
     teacher, student = nets()
-    cache = soft_targets(teacher, x, tmp_path / "k", dtype="float32", top_k=K, temperatures=TEMPERATURES)
+    cache = soft_targets(teacher, x, tmp_path / "k", options=CacheOptions(dtype="float32", top_k=K, temperatures=TEMPERATURES))
     return teacher, student, x, y, cache
 
 
 def test_the_largest_logits_are_kept(largest):
     teacher, student, x, y, cache = largest
-    expected = kept(teacher.predict(x, verbose=0).astype("float64"))
+    expected = largest_logits(teacher.predict(x, verbose=0).astype("float64"))
     batch = next(cache.join(x, batch_size=70, shuffle=False).as_numpy_iterator())[0]
-    told = cache(tf.nest.map_structure(tf.constant, batch))
-    np.testing.assert_allclose(told.values, expected.values, atol=1e-5)
-    np.testing.assert_array_equal(told.indices, expected.indices)
-    np.testing.assert_allclose(told.rest, expected.rest, atol=1e-5)
-    taught(cache, cache.join((x, y)), SoftTargets(2.5), student)
+    outputs = cache(tf.nest.map_structure(tf.constant, batch))
+    np.testing.assert_allclose(outputs.values, expected.values, atol=1e-5)
+    np.testing.assert_array_equal(outputs.indices, expected.indices)
+    np.testing.assert_allclose(outputs.rest, expected.rest, atol=1e-5)
+    train(cache, cache.join((x, y)), SoftTargets(2.5), student)
 
 
 @pytest.mark.parametrize(
@@ -113,10 +114,10 @@ def test_the_largest_logits_are_kept(largest):
         (LogitMatching(), "whole outputs"),
     ],
 )
-def test_what_the_largest_logits_do_not_tell_is_refused(largest, loss, words):
+def test_losses_that_need_all_logits_are_refused(largest, loss, words):
     _, student, x, y, cache = largest
     with pytest.raises(ConfigurationError, match=words):
-        taught(cache, cache.join((x, y)), loss, student)
+        train(cache, cache.join((x, y)), loss, student)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +131,14 @@ def test_what_the_largest_logits_do_not_tell_is_refused(largest, loss, words):
 )
 def test_impossible_numbers_of_logits_are_refused(tmp_path, settings, words):
     with pytest.raises(ConfigurationError, match=words):
-        soft_targets(nets()[0], data(20)[0], tmp_path, **settings)
+        soft_targets(nets()[0], data(20)[0], tmp_path, options=CacheOptions(**settings))
 
 
 def test_probabilities_have_no_log_sum(tmp_path):
     teacher = nets()[0]
     soft = keras.Model(teacher.input, keras.layers.Softmax()(teacher.output))
     with pytest.raises(ConfigurationError, match="look like probabilities"):
-        soft_targets(soft, data(20)[0], tmp_path, top_k=2)
+        soft_targets(soft, data(20)[0], tmp_path, options=CacheOptions(top_k=2))
 
 
 def noisy(x, seed):
@@ -155,11 +156,13 @@ def test_training_draws_the_views_that_the_teacher_saw(tmp_path, kind):
     x, y = data(50)
     teacher = nets()[0]
     dataset = {"arrays": (x, y), "stream": tf.data.Dataset.from_tensor_slices((x, y)).batch(8), "PyDataset": Batches(x, y, 8)}[kind]
-    cache = soft_targets(teacher, dataset, tmp_path, dtype="float32", views=3, augment=noisy, batch_size=16, shard_elements=32)
+    cache = soft_targets(
+        teacher, dataset, tmp_path, options=CacheOptions(dtype="float32", views=3, augment=noisy, batch_size=16, shard_elements=32)
+    )
     joined = cache.join(dataset)
     batches = [joined[i] for i in range(7)] if kind == "PyDataset" else list(joined.as_numpy_iterator())
-    inputs, told = (np.concatenate([get(b[0]) for b in batches]) for get in (lambda j: j.inputs, lambda j: j.told[0]))
-    np.testing.assert_allclose(told, teacher.predict(inputs, verbose=0), atol=1e-5)
+    inputs, outputs = (np.concatenate([get(b[0]) for b in batches]) for get in (lambda j: j.inputs, lambda j: j.teacher_outputs[0]))
+    np.testing.assert_allclose(outputs, teacher.predict(inputs, verbose=0), atol=1e-5)
     views = {noisy(x[i], [i, v]).numpy().tobytes(): (i, v) for i in range(50) for v in range(3)}
     drawn = [views[row.tobytes()] for row in inputs]
     assert sorted(i for i, _ in drawn) == list(range(50))
@@ -169,29 +172,29 @@ def test_training_draws_the_views_that_the_teacher_saw(tmp_path, kind):
 def test_views_need_their_own_augmentation(tmp_path):
     x, _ = data(20)
     teacher = nets()[0]
-    soft_targets(teacher, x, tmp_path / "c", augment=noisy)
+    soft_targets(teacher, x, tmp_path / "c", options=CacheOptions(augment=noisy))
     with pytest.raises(ConfigurationError, match="augment=the_function"):
         SoftTargetCache(tmp_path / "c").join(x)
     with pytest.raises(DataError, match="not the one"):
         SoftTargetCache(tmp_path / "c", augment=louder).join(x)
     with pytest.raises(DataError, match="another augmentation"):
-        soft_targets(teacher, x, tmp_path / "c", augment=louder)
+        soft_targets(teacher, x, tmp_path / "c", options=CacheOptions(augment=louder))
     with pytest.raises(DataError, match="stateless"):
-        soft_targets(teacher, x, tmp_path / "d", augment=lambda a, seed: a + tf.random.normal(tf.shape(a)))
+        soft_targets(teacher, x, tmp_path / "d", options=CacheOptions(augment=lambda a, seed: a + tf.random.normal(tf.shape(a))))
 
 
 class Wire:
-    """A function that fails as often as it is told, a clock that only sleeping moves, and a diary of both."""
+    """A function that fails as often as given, a clock that only sleeping moves, and a diary of both."""
 
-    def __init__(self, failures=(), answer=None):
+    def __init__(self, failures=(), function=None):
         self.failures, self.now, self.calls, self.slept = list(failures), 0.0, [], []
-        self.answer = answer or (lambda x: x[:, :4] * 2)
+        self.function = function or (lambda x: x[:, :4] * 2)
 
     def __call__(self, x):
         self.calls.append(self.now)
         if self.failures and self.failures.pop(0):
             raise ConnectionError("gone")
-        return self.answer(x)
+        return self.function(x)
 
     def teacher(self, identity="wire-1", **policy):
         return RemoteTeacher(self, identity, RetryPolicy(**policy), clock=lambda: self.now, sleep=self.sleep)
@@ -201,27 +204,27 @@ class Wire:
         self.now += seconds
 
 
-def test_a_black_box_is_asked_again_with_patience(tmp_path):
+def test_a_remote_teacher_is_called_again_after_errors(tmp_path):
     x, _ = data(20)
     wire = Wire(failures=[True, True, True, False])
-    cache = soft_targets(wire.teacher(longest_wait_seconds=3.0), x, tmp_path, dtype="float32", batch_size=10)
+    cache = soft_targets(wire.teacher(longest_wait_seconds=3.0), x, tmp_path, options=CacheOptions(dtype="float32", batch_size=10))
     assert wire.slept == [1.0, 2.0, 3.0]
     assert len(wire.calls) == 5
     batch = next(cache.join(x, batch_size=20, shuffle=False).as_numpy_iterator())[0]
-    np.testing.assert_array_equal(batch.told[0], x[:, :4] * 2)
+    np.testing.assert_array_equal(batch.teacher_outputs[0], x[:, :4] * 2)
 
 
-def test_a_black_box_is_not_hurried(tmp_path):
+def test_the_rate_limit_of_a_remote_teacher_is_kept(tmp_path):
     wire = Wire()
-    soft_targets(wire.teacher(calls_per_second=4.0), data(50)[0], tmp_path, batch_size=10)
+    soft_targets(wire.teacher(calls_per_second=4.0), data(50)[0], tmp_path, options=CacheOptions(batch_size=10))
     np.testing.assert_allclose(np.diff(wire.calls), 0.25)
 
 
-def test_a_spent_budget_loses_no_answer(tmp_path):
+def test_a_used_up_budget_loses_no_outputs(tmp_path):
     x, _ = data(100)
     wire = Wire()
     with pytest.raises(BudgetExceededError, match="whole budget"):
-        soft_targets(wire.teacher(budget=4), x, tmp_path, batch_size=10)
+        soft_targets(wire.teacher(budget=4), x, tmp_path, options=CacheOptions(batch_size=10))
     for left in (4, 2):
         try:
             soft_targets(wire.teacher(budget=4), x, tmp_path)
@@ -233,18 +236,18 @@ def test_a_spent_budget_loses_no_answer(tmp_path):
     assert len(wire.calls) == 10
 
 
-BAD_ANSWERS = {
+BAD_OUTPUTS = {
     "too few rows": (lambda x: x[1:], DataError, "a batch of 20 with the shape"),
     "words": (lambda x: ["yes"] * len(x), DataError, "numbers"),
     "NaN": (lambda x: x * np.nan, DataError, "nan at"),
 }
 
 
-@pytest.mark.parametrize("case", BAD_ANSWERS)
+@pytest.mark.parametrize("case", BAD_OUTPUTS)
 def test_a_bad_answer_is_said(tmp_path, case):
-    answer, kind, words = BAD_ANSWERS[case]
+    function, kind, words = BAD_OUTPUTS[case]
     with pytest.raises(kind, match=words):
-        soft_targets(Wire(answer=answer).teacher(), data(20)[0], tmp_path)
+        soft_targets(Wire(function=function).teacher(), data(20)[0], tmp_path)
 
 
 def test_a_black_box_that_keeps_failing_is_given_up(tmp_path):
@@ -273,14 +276,14 @@ def test_impossible_policies_are_refused(make, kind):
 
 def test_layers_of_a_black_box_are_refused(tmp_path):
     with pytest.raises(ModelError, match="black box"):
-        soft_targets(Wire().teacher(), data(20)[0], tmp_path, layers=["hidden_0"])
+        soft_targets(Wire().teacher(), data(20)[0], tmp_path, options=CacheOptions(layers=["hidden_0"]))
 
 
 def test_a_black_box_teaches(tmp_path):
     x, y = data(40)
     teacher, student = nets()
     remote = RemoteTeacher(lambda a: teacher.predict(a, verbose=0), "net-1")
-    cache = soft_targets(remote, x, tmp_path, top_k=K)
+    cache = soft_targets(remote, x, tmp_path, options=CacheOptions(top_k=K))
     before = weights_of(student)
-    taught(cache, cache.join((x, y)), SoftTargets(4.0), student)
+    train(cache, cache.join((x, y)), SoftTargets(4.0), student)
     assert any((a != b).any() for a, b in zip(before, weights_of(student), strict=True))

@@ -13,6 +13,7 @@ from test_soft_targets import Batches
 from tfdistill.distill.cache import manifest
 from tfdistill.distill.cache.build import soft_targets
 from tfdistill.distill.cache.format import Layout, Leaf, from_scales, with_scales
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.distill.cache.writer import ShardWriter
 from tfdistill.distill.teachers.remote import RemoteTeacher
@@ -39,7 +40,7 @@ def softmax(logits):
 
 
 def remote(values):
-    """A teacher whose answer to element i is row i of an array."""
+    """A teacher whose output for element i is row i of an array."""
     return RemoteTeacher(lambda x: values[(x[:, 0] / 2).astype(int)], "an array")
 
 
@@ -55,7 +56,7 @@ def read(cache, x=X, kind="arrays"):
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *found)
 
 
-def kept(values, dtype):
+def stored(values, dtype):
     """Values as they come back from a row of bytes."""
     leaf = Leaf("output", "0", values.shape[1:], dtype)
     layout = Layout(with_scales([leaf]), 1)
@@ -82,11 +83,11 @@ def test_kept_numbers_have_the_promised_precision(rng, dtype, shape, scale):
     largest = np.abs(values).reshape(ROWS, -1).max(axis=1)
     if dtype == "float16" and largest.max() > 65504:
         with pytest.raises(DataError, match="which float16 cannot hold") as error:
-            kept(values, dtype)
-        assert error.value.fix == "keep the answers with dtype='bfloat16' or 'float32'"
-        assert np.isfinite([kept(values, other) for other in ("bfloat16", "float32")]).all()
+            stored(values, dtype)
+        assert error.value.fix == "store the outputs with dtype='bfloat16' or 'float32'"
+        assert np.isfinite([stored(values, other) for other in ("bfloat16", "float32")]).all()
         return
-    found = kept(values, dtype)
+    found = stored(values, dtype)
     # float32 has no numbers between 0 and 2**-149.
     allowed = np.maximum(relative * np.abs(values), 2.0**-150)
     if dtype == "float16":
@@ -100,13 +101,13 @@ def test_kept_numbers_have_the_promised_precision(rng, dtype, shape, scale):
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
 def test_a_teacher_may_answer_in_any_type(rng, dtype):
     values = (rng.normal(size=(ROWS, 4)) * 100).astype(dtype)
-    np.testing.assert_allclose(kept(values, "float16"), values.astype("float64"), rtol=2.0**-11)
+    np.testing.assert_allclose(stored(values, "float16"), values.astype("float64"), rtol=2.0**-11)
 
 
 @pytest.mark.parametrize("kind", ["arrays", "stream", "PyDataset"])
 def test_every_way_of_reading_undoes_the_scale(tmp_path, rng, kind):
     values = rng.normal(size=(ROWS, 3)) * 10.0 ** rng.uniform(-9, 2, (ROWS, 1))
-    found = read(soft_targets(remote(values), X, tmp_path, batch_size=16, shard_elements=16), kind=kind)
+    found = read(soft_targets(remote(values), X, tmp_path, options=CacheOptions(batch_size=16, shard_elements=16)), kind=kind)
     np.testing.assert_allclose(found, values, rtol=2.0**-11)
 
 
@@ -118,18 +119,22 @@ def test_layers_largest_logits_and_views_keep_it_too(tmp_path, top_k, views):
     teacher.get_layer("hidden_0").set_weights([w * 1e-6 for w in teacher.get_layer("hidden_0").get_weights()])
     x = np.random.default_rng(0).normal(size=(ROWS, 8)).astype("float32")
     cache = soft_targets(
-        teacher, x, tmp_path, layers=["hidden_0"], top_k=top_k, views=views, augment=lambda a, seed: a, say=lambda text: None
+        teacher,
+        x,
+        tmp_path,
+        options=CacheOptions(layers=["hidden_0"], top_k=top_k, views=views, augment=lambda a, seed: a),
+        log_fn=lambda text: None,
     )
     expected = keras.Model(teacher.input, [teacher.output, teacher.get_layer("hidden_0").output]).predict(x, verbose=0)
-    kept = []
-    cache.recorded[0].call = lambda value: kept.append(value) or value
+    recorded = []
+    cache.recorded[0].call = lambda value: recorded.append(value) or value
     batch = next(iter(cache.join(x, batch_size=ROWS, shuffle=False)))[0]
     outputs = cache(batch)
     if top_k:
         outputs = outputs.values
         expected[0] = -np.sort(-expected[0], axis=-1)[:, :2]
     np.testing.assert_allclose(outputs, expected[0], rtol=2.0**-10)
-    np.testing.assert_allclose(kept[0], expected[1], rtol=2.0**-10)
+    np.testing.assert_allclose(recorded[0], expected[1], rtol=2.0**-10)
 
 
 def test_a_scale_is_the_exponent_of_a_float32():
@@ -147,7 +152,7 @@ def first_format(monkeypatch):
 
 def test_an_old_cache_is_read(tmp_path, rng, first_format):
     values = rng.normal(size=(ROWS, 3))
-    cache = soft_targets(remote(values), X, tmp_path, batch_size=8, shard_elements=16)
+    cache = soft_targets(remote(values), X, tmp_path, options=CacheOptions(batch_size=8, shard_elements=16))
     first_format.undo()
     assert cache.manifest.settings.format == 1
     # Records of 8 rows of 6 bytes, and nothing else.
@@ -166,17 +171,17 @@ def test_an_unfinished_old_cache_is_finished_as_it_was_begun(tmp_path, first_for
     x = np.random.default_rng(0).normal(size=(ROWS, 8)).astype("float32")
     net = mlp(4)
     made = RemoteTeacher(lambda a: net.predict(a, verbose=0), "net") if teacher == "remote" else net
-    whole = soft_targets(made, x, tmp_path / "whole", batch_size=8, shard_elements=16)
-    fill = ShardWriter.fill
+    whole = soft_targets(made, x, tmp_path / "whole", options=CacheOptions(batch_size=8, shard_elements=16))
+    write = ShardWriter.write
 
     def stopped(self, index, *args, **kwargs):
         if index == 1:
             raise KeyboardInterrupt
-        return fill(self, index, *args, **kwargs)
+        return write(self, index, *args, **kwargs)
 
-    first_format.setattr(ShardWriter, "fill", stopped)
+    first_format.setattr(ShardWriter, "write", stopped)
     with pytest.raises(KeyboardInterrupt):
-        soft_targets(made, x, tmp_path / "begun", batch_size=8, shard_elements=16)
+        soft_targets(made, x, tmp_path / "begun", options=CacheOptions(batch_size=8, shard_elements=16))
     first_format.undo()
     assert soft_targets(made, x, tmp_path / "begun").manifest == whole.manifest
 
@@ -280,9 +285,9 @@ def test_a_saved_model_with_a_weight_that_is_no_number_is_refused(tmp_path):
         soft_targets(str(tmp_path / "saved"), ones(8), tmp_path / "c")
 
 
-ANSWERS = {
+NON_FINITE = {
     "hidden by a fused ReLU": (hidden, with_one(3, 2, -1.0), dict(), "output 'output' is nan at \\[0\\] of element 3, when"),
-    "a layer that is kept": (hidden, with_one(3, 2, -1.0), dict(layers=["hiding"]), "is nan at \\[0\\] of element 3"),
+    "a layer that is stored": (hidden, with_one(3, 2, -1.0), dict(layers=["hiding"]), "is nan at \\[0\\] of element 3"),
     "only in the second output": (two_outputs, with_one(5, 0, -9.0), dict(), "output 'logarithm' is nan at \\[0\\] of element 5"),
     "only in a later batch": (
         two_outputs,
@@ -302,11 +307,11 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("case", ANSWERS)
-def test_nan_is_said_with_its_place_and_never_written(tmp_path, case):
-    make, x, settings, words = ANSWERS[case]
+@pytest.mark.parametrize("case", NON_FINITE)
+def test_nan_is_reported_with_its_place_and_never_written(tmp_path, case):
+    make, x, settings, words = NON_FINITE[case]
     with pytest.raises(DataError, match=words) as error:
-        soft_targets(make(), x, tmp_path, batch_size=8, shard_elements=8, say=lambda text: None, **settings)
+        soft_targets(make(), x, tmp_path, options=CacheOptions(batch_size=8, shard_elements=8, **settings), log_fn=lambda text: None)
     assert not (tmp_path / "manifest.json").exists()
     # Shards of 8 elements; those before the one that is said are there, it and later ones are not.
     number = int(re.search(r"element (\d+)", str(error.value))[1])
@@ -315,21 +320,21 @@ def test_nan_is_said_with_its_place_and_never_written(tmp_path, case):
 
 @pytest.mark.parametrize("place", [(4, 0), (4, 2)])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_among_the_logits_is_said_whatever_is_kept_of_them(tmp_path, place, value):
+def test_nan_among_the_logits_is_reported_whatever_is_stored_of_them(tmp_path, place, value):
     logits = np.tile(np.array([3.0, 2.0, 1.0], "float32"), (ROWS, 1))
     logits[place] = value
     with pytest.raises(DataError, match="of element 4"):
-        soft_targets(remote(logits), X, tmp_path, top_k=1)
+        soft_targets(remote(logits), X, tmp_path, options=CacheOptions(top_k=1))
     assert list(tmp_path.glob("*.tfrecord")) == []
 
 
 @pytest.mark.parametrize("dtype", RELATIVE)
-def test_a_teacher_that_is_mended_goes_on_from_the_shards_before(tmp_path, dtype):
-    """The advice of the error: the answers from before the bad one are kept."""
+def test_a_repaired_teacher_continues_after_the_finished_shards(tmp_path, dtype):
+    """As the error advises: the shards before the bad output stay."""
     values = np.ones((ROWS, 3))
     values[33] = np.nan
     with pytest.raises(DataError, match=r"is nan at \[0\] of element 33; 1 of 8 elements"):
-        soft_targets(remote(values), X, tmp_path, dtype=dtype, batch_size=8, shard_elements=8)
+        soft_targets(remote(values), X, tmp_path, options=CacheOptions(dtype=dtype, batch_size=8, shard_elements=8))
     assert len(list(tmp_path.glob("shard-*.tfrecord"))) == 4
     values[33] = 5
-    np.testing.assert_array_equal(read(soft_targets(remote(values), X, tmp_path, dtype=dtype)), values)
+    np.testing.assert_array_equal(read(soft_targets(remote(values), X, tmp_path, options=CacheOptions(dtype=dtype))), values)

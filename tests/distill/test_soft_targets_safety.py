@@ -14,6 +14,7 @@ from tfdistill.distill.cache import manifest as cache_manifest
 from tfdistill.distill.cache import writer
 from tfdistill.distill.cache.build import soft_targets
 from tfdistill.distill.cache.lock import only_writer
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.errors import ConfigurationError, DataError
 
@@ -24,7 +25,7 @@ HERE = pathlib.Path(__file__).parent
 def made(tmp_path):
     x = np.random.default_rng(0).normal(size=(200, 8)).astype("float32")
     teacher = mlp(8, name="teacher")
-    return teacher, x, soft_targets(teacher, x, tmp_path / "cache", batch_size=16, shard_elements=32)
+    return teacher, x, soft_targets(teacher, x, tmp_path / "cache", options=CacheOptions(batch_size=16, shard_elements=32))
 
 
 def contents(directory):
@@ -115,14 +116,14 @@ class Stopped(Exception):
 
 def stop_after(monkeypatch, shards):
     """Makes writers stop once so many shards are written."""
-    fill = writer.ShardWriter.fill
+    write = writer.ShardWriter.write
 
     def counted(self, index, *args, **kwargs):
         if index >= shards:
             raise Stopped
-        return fill(self, index, *args, **kwargs)
+        return write(self, index, *args, **kwargs)
 
-    monkeypatch.setattr(writer.ShardWriter, "fill", counted)
+    monkeypatch.setattr(writer.ShardWriter, "write", counted)
 
 
 def test_a_stopped_run_goes_on(made, tmp_path, monkeypatch):
@@ -131,14 +132,14 @@ def test_a_stopped_run_goes_on(made, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         with pytest.raises(Stopped):
-            soft_targets(teacher, x, tmp_path / "stopped", **settings)
+            soft_targets(teacher, x, tmp_path / "stopped", options=CacheOptions(**settings))
     with pytest.raises(DataError, match="unfinished: 3 shards"):
         SoftTargetCache(tmp_path / "stopped")
     written = (tmp_path / "stopped" / "shard-00001.tfrecord").stat().st_mtime_ns
     other = x.copy()
     other[20, 0] += 1
     with pytest.raises(DataError, match="Another dataset"):
-        soft_targets(teacher, other, tmp_path / "stopped", **settings)
+        soft_targets(teacher, other, tmp_path / "stopped", options=CacheOptions(**settings))
     (tmp_path / "stopped" / ".shard-00004.abc.tfrecord").write_bytes(b"part")
     soft_targets(teacher, x, tmp_path / "stopped")  # batch and shard sizes are those it began with
     assert contents(tmp_path / "stopped") == contents(cache.directory)
@@ -150,7 +151,7 @@ def test_a_shorter_dataset_does_not_finish_a_longer_one(made, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         with pytest.raises(Stopped):
-            soft_targets(teacher, x, tmp_path / "stopped", batch_size=16, shard_elements=32)
+            soft_targets(teacher, x, tmp_path / "stopped", options=CacheOptions(batch_size=16, shard_elements=32))
     with pytest.raises(DataError, match="another dataset"):
         soft_targets(teacher, x[:64], tmp_path / "stopped")
 

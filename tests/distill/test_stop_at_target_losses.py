@@ -87,6 +87,15 @@ def test_without_a_loss_on_the_labels_it_is_refused_and_the_remedy_works(metric,
     assert "kept_accuracy" in trained(student_loss_weight=0.0).fit(x, y, validation_data=(x, y), verbose=0, callbacks=[stop]).history
 
 
+def test_the_teacher_is_evaluated_where_nothing_was_compiled_as_the_loss_on_labels():
+    x, y = data(32)
+    model = Distiller(mlp(16, name="teacher"), mlp(8, name="student"), SoftTargets(2.0), student_loss_weight=0.0)
+    model.compile("sgd", metrics=["accuracy"])
+    stop = StopAtTarget(0.9, "val_accuracy", validation_data=(x, y))
+    logs = model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[stop]).history
+    np.testing.assert_allclose(logs["teacher_accuracy"][0], (model.teacher.predict(x, verbose=0).argmax(-1) == y).mean(), rtol=1e-6)
+
+
 def test_a_plain_model_is_compared_by_its_own_loss():
     x, y = data(32)
     model = mlp(8)

@@ -1,11 +1,11 @@
-"""Everything that can teach: it answers what it should, trains a student, is saved and loaded."""
+"""Every kind of teacher: its outputs are right, it trains a student, is saved and loaded."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from small import CLASSES, data, mlp, weights_of
-from teachers_of_one_net import CROSS_ENTROPY, Answers, keras_file, knows, make, softmax, write_files
+from teachers_of_one_net import CROSS_ENTROPY, NumpyNet, keras_file, make, make_net, softmax, write_files
 
 from tfdistill import Distiller, adopt, export_tflite, to_tf_keras
 from tfdistill.distill.teachers.callable import CallableTeacher
@@ -29,9 +29,9 @@ KINDS = {
     ".tflite": (lambda f: str(f / "one.tflite"), "logits"),
     "SavedModel": (lambda f: f / "saved", "logits"),
     "SavedModel, one of its signatures": (lambda f: CallableTeacher(_first_output(SavedModelTeacher(f / "two", "second"))), "logits"),
-    "callable": (lambda f: Answers.of(keras_file(f)), "logits"),
-    "callable of probabilities": (lambda f: Answers.of(keras_file(f), probabilities=True), "probabilities"),
-    "ensemble": (lambda f: Ensemble([keras_file(f), f / "one.tflite", Answers.of(keras_file(f))], [1, 2, 0.5]), "log_probabilities"),
+    "callable": (lambda f: NumpyNet.of(keras_file(f)), "logits"),
+    "callable of probabilities": (lambda f: NumpyNet.of(keras_file(f), probabilities=True), "probabilities"),
+    "ensemble": (lambda f: Ensemble([keras_file(f), f / "one.tflite", NumpyNet.of(keras_file(f))], [1, 2, 0.5]), "log_probabilities"),
     "ensemble of logits": (lambda f: Ensemble([f / "saved", to_tf_keras(keras_file(f))], average="logits"), "logits"),
 }
 # Functions made in place cannot be found again.
@@ -83,7 +83,7 @@ def test_every_kind_teaches_as_the_model_that_it_is_made_from(kind, folder, taug
 FEATURED = {
     "keras": (keras_file, "hidden_0"),
     "tf_keras": (lambda f: to_tf_keras(keras_file(f)), "hidden_0"),
-    "member of an ensemble": (lambda f: Ensemble([keras_file(f), f / "one.tflite"]), "knows/hidden_0"),
+    "member of an ensemble": (lambda f: Ensemble([keras_file(f), f / "one.tflite"]), "net/hidden_0"),
     "member by its number": (lambda f: Ensemble([keras_file(f), keras_file(f)]), "members/1/hidden_0"),
 }
 
@@ -100,7 +100,7 @@ def test_layers_of_keras_and_tf_keras_teachers_are_tapped(kind, folder):
 
 def test_flags_inside_a_tf_keras_teacher_come_back():
     x, y = data(32)
-    teacher = to_tf_keras(knows())
+    teacher = to_tf_keras(make_net())
     teacher.layers[1].trainable = False
     flags = [layer.trainable for layer in teacher._flatten_layers()]
     distiller = make(teacher)
@@ -176,12 +176,12 @@ def test_a_tflite_teacher_takes_batches_of_any_size_in_any_order(folder):
 
 
 def test_a_compressed_tflite_teacher_is_quantized_in_and_dequantized_out(tmp_path):
-    model, (x, y) = knows(), data(64)
+    model, (x, y) = make_net(), data(64)
     export_tflite(model, tmp_path / "small.tflite", variant="int8", calibration=x)
     teacher = TFLiteTeacher(tmp_path / "small.tflite")
-    said, expected = teacher(x).numpy(), model.predict(x, verbose=0)
-    assert said.dtype == np.float32
-    assert 0 < np.abs(said - expected).max() < 0.05 * np.abs(expected).max()
+    outputs, expected = teacher(x).numpy(), model.predict(x, verbose=0)
+    assert outputs.dtype == np.float32
+    assert 0 < np.abs(outputs - expected).max() < 0.05 * np.abs(expected).max()
     make(teacher).fit(x, y, verbose=0)
 
 
@@ -236,7 +236,7 @@ def test_a_registered_function_is_saved_and_found_again(tmp_path):
     distiller.save(tmp_path / "distiller.keras")
     loaded = keras.saving.load_model(tmp_path / "distiller.keras")
     assert loaded.teacher.function is registered_teacher
-    # The shape of its answers is known from before.
+    # The shape of its outputs is known from before.
     assert loaded.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(distiller.evaluate(x, y, verbose=0, return_dict=True))
 
 
@@ -259,21 +259,21 @@ def test_a_file_that_keeps_its_batch_runs_in_parts(tmp_path):
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_black_box_is_asked_once_a_batch(eager):
     x, y = data(32)
-    asked = []
-    answers = Answers.of(knows())
+    sizes = []
+    function = NumpyNet.of(make_net())
 
     def teacher(batch):
-        asked.append(len(batch))
-        return answers(batch)
+        sizes.append(len(batch))
+        return function(batch)
 
     distiller = make(teacher)
     distiller.compile("sgd", loss=CROSS_ENTROPY, run_eagerly=eager)
     distiller.fit(x, y, batch_size=12, epochs=2, verbose=0)
-    assert asked == [12, *[12, 12, 8] * 2]
+    assert sizes == [12, *[12, 12, 8] * 2]
 
 
 def test_black_boxes_have_no_weights_and_leave_xla_to_others():
-    distiller = make(Answers.of(knows()))
+    distiller = make(NumpyNet.of(make_net()))
     assert distiller.teacher.weights == []
     assert not distiller.supports_jit
-    assert make(knows()).supports_jit
+    assert make(make_net()).supports_jit

@@ -1,11 +1,11 @@
-"""What is wrong with a teacher is said, with its name: before any training, or with the number of the batch that it answered badly."""
+"""Faults of a teacher are reported with its name: before any training, or with the number of the batch."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from small import CLASSES, data, mlp
-from teachers_of_one_net import CROSS_ENTROPY, Answers, knows, make, write_files
+from teachers_of_one_net import CROSS_ENTROPY, NumpyNet, make, make_net, write_files
 
 from tfdistill import Distiller
 from tfdistill.distill.teachers.callable import CallableTeacher
@@ -21,13 +21,13 @@ def folder(tmp_path_factory):
     return write_files(tmp_path_factory.mktemp("teachers"))
 
 
-def counted(answers, wrong_at, wrong):
-    """A teacher that goes wrong at one batch; the first call is the look at the first batch before training."""
+def counted(outputs_for, wrong_at, wrong):
+    """A teacher with wrong outputs for one batch; the first call is the check of the first batch before training."""
     calls = []
 
     def teacher(x):
         calls.append(len(x))
-        return wrong(answers(x)) if len(calls) - 2 == wrong_at else answers(x)
+        return wrong(outputs_for(x)) if len(calls) - 2 == wrong_at else outputs_for(x)
 
     return teacher
 
@@ -43,8 +43,8 @@ def broken(_):
 
 
 # Before batch 0 of training; batch 5 is one of validation.
-FIRST_LOOK = -1
-WRONG_ANSWERS = {
+FIRST_CHECK = -1
+WRONG_OUTPUTS = {
     "NaN": (with_nan, DataError, ["NaN", "[2, 1]", "1 of 40"]),
     "infinity": (lambda z: z * np.inf, DataError, ["infinity"]),
     "other classes": (lambda z: z[:, :3], DataError, ["(8, 3)", f"(8, {CLASSES})"]),
@@ -58,12 +58,12 @@ WRONG_ANSWERS = {
 
 
 @pytest.mark.parametrize(
-    ("wrong", "batch"), [*((wrong, 2) for wrong in WRONG_ANSWERS), ("NaN", FIRST_LOOK), ("NaN", 5), ("its own failure", 5)]
+    ("wrong", "batch"), [*((wrong, 2) for wrong in WRONG_OUTPUTS), ("NaN", FIRST_CHECK), ("NaN", 5), ("its own failure", 5)]
 )
-def test_a_wrong_answer_is_named_with_its_batch(wrong, batch):
-    spoil, kind, words = WRONG_ANSWERS[wrong]
+def test_wrong_outputs_are_reported_with_their_batch(wrong, batch):
+    spoil, kind, words = WRONG_OUTPUTS[wrong]
     x, y = data(32)
-    teacher = counted(Answers.of(knows()), batch, spoil)
+    teacher = counted(NumpyNet.of(make_net()), batch, spoil)
     distiller = make(teacher)
     with pytest.raises(kind) as caught:
         distiller.fit(x, y, batch_size=8, verbose=0, validation_data=(x[:16], y[:16]))
@@ -71,7 +71,7 @@ def test_a_wrong_answer_is_named_with_its_batch(wrong, batch):
         assert word in str(caught.value)
     if batch > 0:
         assert isinstance(caught.value.__cause__, (tf.errors.OpError, ConnectionError))
-    # The teacher is well again: so is the training, counted anew.
+    # The teacher is right again: so is the training, and batches are counted from 0.
     distiller.fit(x, y, batch_size=8, verbose=0)
 
 
@@ -104,7 +104,7 @@ def gone(folder):
     keras.saving.load_model(folder / "gone.keras")
 
 
-def ask(teacher, x):
+def outputs_of(teacher, x):
     return as_teacher(teacher)(x)
 
 
@@ -113,8 +113,8 @@ def fit_compiled(teacher, **kwargs):
     distiller.compile("sgd", loss=CROSS_ENTROPY, **kwargs)
 
 
-def evaluate_unasked():
-    make(CallableTeacher(Answers.of(knows()))).evaluate(*data(8), verbose=0)
+def evaluate_unseen():
+    make(CallableTeacher(NumpyNet.of(make_net()))).evaluate(*data(8), verbose=0)
 
 
 def part_of_the_teacher():
@@ -135,10 +135,10 @@ MISTAKES = {
     "signature misspelt": (lambda f: SavedModelTeacher(f / "two", "secnd"), ConfigurationError, ["'secnd'", "Nearest: 'second'"]),
     "file changed after saving": (other_file, ModelError, ["other.tflite", "SHA-256"]),
     "file gone after saving": (gone, ModelError, ["gone.tflite", "not there"]),
-    "inputs of other shape, .tflite": (lambda f: ask(f / "one.tflite", ZEROS[:, :3]), DataError, ["(2, 3)", "one.tflite"]),
-    "inputs of other shape, SavedModel": (lambda f: ask(f / "saved", ZEROS[:, :3]), ModelError, ["(2, 3)", "(None, 8)"]),
-    "inputs of other names": (lambda f: ask(f / "one.tflite", {"image": ZEROS}), ModelError, ["'image'"]),
-    "inputs without names": (lambda f: ask(f / "saved", [ZEROS, ZEROS]), ModelError, ["fed 2"]),
+    "inputs of other shape, .tflite": (lambda f: outputs_of(f / "one.tflite", ZEROS[:, :3]), DataError, ["(2, 3)", "one.tflite"]),
+    "inputs of other shape, SavedModel": (lambda f: outputs_of(f / "saved", ZEROS[:, :3]), ModelError, ["(2, 3)", "(None, 8)"]),
+    "inputs of other names": (lambda f: outputs_of(f / "one.tflite", {"image": ZEROS}), ModelError, ["'image'"]),
+    "inputs without names": (lambda f: outputs_of(f / "saved", [ZEROS, ZEROS]), ModelError, ["fed 2"]),
     "other classes than the student": (
         lambda f: Distiller(f / "one.tflite", mlp(8, classes=3), SoftTargets(2.0)),
         ModelError,
@@ -153,12 +153,12 @@ MISTAKES = {
     "tap in a callable": (lambda f: make(lambda x: x, losses=Hint("hidden_0", "hidden_0")), ModelError, ["'hidden_0'", "callable"]),
     "XLA": (lambda f: fit_compiled(f / "one.tflite", jit_compile=True), ConfigurationError, ["jit_compile", "'one'"]),
     "XLA, in an ensemble": (lambda f: fit_compiled(Ensemble([mlp(8), f / "saved"]), jit_compile=True), ConfigurationError, ["'saved'"]),
-    "callable never asked": (lambda f: evaluate_unasked(), ModelError, ["output_shape"]),
+    "callable of unknown shape": (lambda f: evaluate_unseen(), ModelError, ["output_shape"]),
     "no function": (lambda f: CallableTeacher("f"), ConfigurationError, ["'f'"]),
     "output_shape no shape": (lambda f: CallableTeacher(len, output_shape=10), ConfigurationError, ["10"]),
     "ensemble of none": (lambda f: Ensemble([]), ConfigurationError, ["at least one"]),
     "ensemble of one without a list": (lambda f: Ensemble(mlp(8)), ConfigurationError, ["list"]),
-    "ensemble with a member that cannot teach": (lambda f: Ensemble([mlp(8), 3]), ModelError, ["Teacher must be", "int"]),
+    "ensemble with a member that is no teacher": (lambda f: Ensemble([mlp(8), 3]), ModelError, ["Teacher must be", "int"]),
     "ensemble with an unbuilt member": (lambda f: Ensemble([mlp(8), keras.Sequential([keras.layers.Dense(3)])]), ModelError, ["not built"]),
     "ensemble of other outputs": (
         lambda f: Ensemble([mlp(8, name="a"), mlp(8, classes=3, name="b")]),
@@ -180,7 +180,7 @@ MISTAKES = {
     "spaces of other length": (lambda f: Ensemble([mlp(8)], outputs=["logits", "logits"]), ConfigurationError, ["1 members"]),
     "student in the ensemble": (lambda f: part_of_the_teacher(), ModelError, ["part of the teacher"]),
     "probabilities taken for logits": (
-        lambda f: make(Answers.of(knows(), probabilities=True)).fit(*data(8), verbose=0),
+        lambda f: make(NumpyNet.of(make_net(), probabilities=True)).fit(*data(8), verbose=0),
         ConfigurationError,
         ["teacher", "probabilities"],
     ),

@@ -18,7 +18,7 @@ ALTERNATE = {
     "functional, one block": (flat_transformer, 4, 1, {"block_0_attention/query": "block_0_attention/query", "first_norm": "first_norm"}),
     "nested": (nested_blocks, 4, 2, {"block_1/body/b": "block_2/body/b", "head": "head"}),
     "subclassed": (of_blocks, 4, 2, {"block_1/up": "block_2/up", "block_1/norm": "block_2/norm", "embed": "embed"}),
-    "halves told by names": (named_halves, 4, 2, {"block_1_a": "block_2_a", "block_1_b": "block_2_b"}),
+    "halves distinguished by names": (named_halves, 4, 2, {"block_1_a": "block_2_a", "block_1_b": "block_2_b"}),
     "two stages": (
         stages,
         4,
@@ -155,7 +155,7 @@ REFUSED = {
     "other kind": (
         lambda: warm_start(mlp(4), convolutional(4, "teacher"), {"hidden_0": "norm"}),
         ModelError,
-        "Dense.*cannot take after.*BatchNormalization",
+        "Dense.*cannot get the weights of.*BatchNormalization",
     ),
     "wider only": (lambda: warm_start(mlp(9), mlp(4), {"hidden_0": "hidden_0"}), ModelError, "the student's is wider"),
     "nothing alike": (lambda: warm_start(mlp(5), mlp(4, 7)), ModelError, "Neither repeated blocks nor equal layers"),

@@ -77,10 +77,13 @@ def test_each_output_is_weighed_by_its_own(given, kind, rng):
     a, b = (rng.uniform(0, 2, 32).astype("float32") for _ in range(2))
     weight, *pair = GIVEN[given](kind, a, b)
     labels = [y, y % 3]
-    told, said = outputs_of(model.teacher, x), outputs_of(model.student, x)
+    teacher_outputs, student_outputs = outputs_of(model.teacher, x), outputs_of(model.student, x)
     logs = model.fit(x, put(kind, labels), sample_weight=weight, batch_size=32, verbose=0).history
-    distilled = sum((w * soft(t, s, temperature)).mean() for w, t, s, temperature in zip(pair, told, said, (2.0, 3.0), strict=True))
-    labelled = sum((w * hard(true, s)).mean() for w, true, s in zip(pair, labels, said, strict=True))
+    distilled = sum(
+        (w * soft(t, s, temperature)).mean()
+        for w, t, s, temperature in zip(pair, teacher_outputs, student_outputs, (2.0, 3.0), strict=True)
+    )
+    labelled = sum((w * hard(true, s)).mean() for w, true, s in zip(pair, labels, student_outputs, strict=True))
     np.testing.assert_allclose(logs["distillation_loss"][0], distilled, rtol=1e-4)
     np.testing.assert_allclose(logs["student_loss"][0], labelled, rtol=1e-4)
     np.testing.assert_allclose(logs["loss"][0], 0.25 * labelled + 0.75 * distilled, rtol=1e-4)
@@ -134,8 +137,8 @@ def test_a_hidden_layer_has_the_mean_of_the_outputs_weights(given, kind, loss, r
     model = distiller(kind, loss)
     logs = model.evaluate(x, put(kind, [y, y % 3]), sample_weight=weight, batch_size=32, verbose=0, return_dict=True)
     _, features = model._student_feature_extractor(x)
-    told = model._teacher_feature_extractor(x)[1]
-    pair = model.projections.apply(0, next(iter(told.values())), next(iter(features.values())))
+    teacher_features = model._teacher_feature_extractor(x)[1]
+    pair = model.projections.apply(0, next(iter(teacher_features.values())), next(iter(features.values())))
     np.testing.assert_allclose(logs["distillation_loss"], float(loss.compute_loss(*pair, sample_weight=expected)), rtol=1e-5)
 
 
@@ -160,8 +163,8 @@ def test_a_report_on_one_output_has_that_outputs_labels_and_weights(kind):
     model.compile("sgd", loss=put(kind, [CROSS_ENTROPY] * 2), metrics=[TeacherReport(output="size")], run_eagerly=True)
     labels = put(kind, [y, y % 3])
     logs = model.evaluate(x, labels, sample_weight=put(kind, [np.ones(32), np.ones(32)]), verbose=0, return_dict=True)
-    told = outputs_of(model.teacher, x)[1]
-    np.testing.assert_allclose(logs["teacher_accuracy"], (told.argmax(-1) == y % 3).mean(), atol=1e-6)
+    teacher_outputs = outputs_of(model.teacher, x)[1]
+    np.testing.assert_allclose(logs["teacher_accuracy"], (teacher_outputs.argmax(-1) == y % 3).mean(), atol=1e-6)
     model.compile("sgd", loss=put(kind, [CROSS_ENTROPY] * 2), metrics=[TeacherReport()], run_eagerly=True)
     with pytest.raises(ModelError, match=r"names none.*\['kind', 'size'\]"):
         model.evaluate(x, labels, verbose=0)

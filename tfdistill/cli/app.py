@@ -1,4 +1,4 @@
-"""The command `tfdistill`: arguments and what is shown, nothing else."""
+"""The command `tfdistill`: its arguments and what it prints."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-# TensorFlow's greetings are no news to the user of a command.
+# Keeps TensorFlow's start-up messages out of the output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tfdistill.cli import cache
@@ -22,8 +22,8 @@ app.add_typer(cache.cache, name="cache")
 app.command()(cache.label)
 
 
-def _version(wanted):
-    if wanted:
+def _version(requested):
+    if requested:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -53,7 +53,7 @@ def demo(
 
 
 def main():
-    """Runs the command; an error of ours is a message, not a traceback."""
+    """Runs the command. A `TfdistillError` is printed as a message, without a traceback."""
     try:
         app()
     except TfdistillError as error:

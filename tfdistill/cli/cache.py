@@ -1,13 +1,13 @@
-"""The commands about kept answers: `tfdistill cache info`, `tfdistill cache verify`, `tfdistill label`."""
+"""The commands about stored teacher outputs: `tfdistill cache info`, `tfdistill cache verify`, `tfdistill label`."""
 
 import os
 import pathlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
-cache = typer.Typer(no_args_is_help=True, help="Look at a folder of kept answers (soft targets).")
+cache = typer.Typer(no_args_is_help=True, help="Inspect a folder of stored teacher outputs (soft targets).")
 
 
 def _open(directory):
@@ -33,13 +33,13 @@ def info(directory: Annotated[pathlib.Path, typer.Argument(help="Folder of the c
         "bytes for each element": str(settings.layout.row_bytes),
         "teacher": f"{settings.teacher.kind}, architecture {settings.teacher.architecture[:12]}, weights {settings.teacher.weights[:12] or '-'}",
         "inputs": inputs_text(settings.inputs),
-        "kept": "\n".join(f"{leaf.role} {leaf.name}: {leaf.dtype} {leaf.shape}" for leaf in settings.layout.leaves),
+        "stored": "\n".join(f"{leaf.role} {leaf.name}: {leaf.dtype} {leaf.shape}" for leaf in settings.layout.leaves),
         "views": str(settings.layout.views),
-        "asked in batches of": str(settings.block),
+        "teacher's batch size": str(settings.block),
         "written by": f"tfdistill {settings.library_version}",
     }
     if settings.top_k:
-        rows["largest logits"] = f"{settings.top_k} of {settings.classes}, the rest at temperatures {settings.temperatures}"
+        rows["largest logits"] = f"{settings.top_k} of {settings.classes}, the others at temperatures {settings.temperatures}"
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
@@ -65,26 +65,16 @@ def label(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 1,
     address: Annotated[str | None, typer.Option(help="Ray cluster; started on this machine if not given.")] = None,
     dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
-    layer: Annotated[list[str] | None, typer.Option(help="A layer whose output is kept as well; may be given several times.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Number of largest logits kept; all if not given.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Elements that the teacher is asked about at once.")] = None,
+    layer: Annotated[list[str] | None, typer.Option(help="A layer whose output is stored as well; may be given several times.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Number of largest logits stored; all if not given.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Number of elements in a batch of the teacher.")] = None,
 ):
-    """Let a teacher answer for a whole data set, on many processes or machines."""
-    from tfdistill.distill.cache.ray_workers import label as run
+    """Run a teacher on a whole data set and store its outputs, on many processes or machines."""
+    from tfdistill.distill.cache.options import CacheOptions
+    from tfdistill.distill.cache.ray_workers import label_with_ray
 
-    # As for `python -m`: the user's module lies where the command is given.
+    # The user's module is found in the working folder, as with `python -m`.
     sys.path.insert(0, os.getcwd())
-    done = run(
-        teacher,
-        dataset,
-        directory,
-        shards,
-        address,
-        workers=workers,
-        threads=threads,
-        layers=layer,
-        dtype=dtype,
-        top_k=top_k,
-        batch_size=batch_size,
-    )
+    options = CacheOptions(layers=layer or (), dtype=cast(Any, dtype), top_k=top_k, batch_size=batch_size)
+    done = label_with_ray(teacher, dataset, directory, shards, address, options=options, workers=workers, threads=threads)
     typer.echo(f"{done.elements:,} elements, {done.size_bytes / 1e6:.2f} MB in {len(done.manifest.shards)} shards: {directory}")

@@ -3,6 +3,7 @@
 import fnmatch
 
 from tfdistill.errors import ConfigurationError, ModelError, nearest
+from tfdistill.graph.names import resolve_path
 
 
 class Layers(dict):
@@ -150,16 +151,29 @@ def select_values(layers, value, include=None, exclude=None):
 def _matched(layers, given):
     found, named = set(), set()
     paths = {**{path: path for path in layers}, **getattr(layers, "aliases", {})}
+    selected = _selected_by_path(paths)
     for selector in given:
         if callable(selector):
             found |= {path for path, layer in layers.items() if selector(layer)}
-        elif selector in paths:
-            found.add(paths[selector])
-            named.add(paths[selector])
-        else:
-            # The name of a nested model means all that is in it.
-            hits = {paths[path] for path in paths if fnmatch.fnmatchcase(path, selector) or path.startswith(selector + "/")}
+        elif selector not in selected and any(mark in selector for mark in "*?["):
+            hits = {paths[path] for path in paths if fnmatch.fnmatchcase(path, selector)}
             if not hits:
                 raise ModelError(f"No layer is called '{selector}', or matches it as a pattern.", fix=nearest(selector, paths))
             found |= hits
+        else:
+            path = resolve_path(selector, selected, "The model")
+            found |= selected[path]
+            named |= {paths[path]} if path in paths else set()
     return found, named
+
+
+def _selected_by_path(paths):
+    """Returns a dict of every path that a selector may name to the set of layers that it selects: one layer, or all in a nested model."""
+    selected = {path: frozenset([shortest]) for path, shortest in paths.items()}
+    for path, shortest in paths.items():
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            outer = "/".join(parts[:depth])
+            if outer not in paths:
+                selected[outer] = selected.get(outer, frozenset()) | {shortest}
+    return selected

@@ -15,6 +15,7 @@ from tfdistill.demo import datasets, models
 from tfdistill.distill import Distiller
 from tfdistill.distill.cache.build import soft_targets
 from tfdistill.distill.cache.folder import remove_cache
+from tfdistill.distill.cache.options import CacheOptions
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
 from tfdistill.losses import SoftTargets
@@ -153,7 +154,7 @@ class Demo:
         if (folder / "manifest.json").exists():
             remove_cache(folder)  # of an earlier run, whose teacher was another
         began = time.monotonic()
-        self.cache = soft_targets(self.teacher, self.train, folder, batch_size=BATCH)
+        self.cache = soft_targets(self.teacher, self.train, folder, options=CacheOptions(batch_size=BATCH))
         asking = time.monotonic() - began
         epochs = self.plan.student_epochs + self.plan.pruning_epochs + self.plan.quantizing_epochs
         saved = epochs * self._seconds_of_one_pass() - asking

@@ -1,61 +1,79 @@
 """Callbacks for distillation."""
 
+import typing
+from typing import Literal
+
 import keras
 
 from tfdistill.distill.distiller import Distiller
 from tfdistill.distill.evaluation import CompiledCopy
 from tfdistill.errors import ConfigurationError, DataError, nearest
+from tfdistill.graph.training import loss_on_labels
+from tfdistill.utils.types import Data
 
 DIRECTIONS = ("auto", "max", "min")
 _LOWER_IS_BETTER = ("loss", "error", "mse", "mae", "rmse", "mape", "msle", "divergence", "crossentropy", "perplexity")
 _HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "fbeta", "iou", "dice", "r2", "similarity", "agreement")
-
-
 # The names under which a Distiller logs losses that a teacher can be compared by.
 _LOSSES = ("loss", "student_loss", "total_loss")
 
 
-class OnLabels(CompiledCopy):
-    """A model whose loss is that on the labels, as a Distiller's `student_loss` is: without the model's own penalties."""
+class EvaluatedOnLabels(CompiledCopy):
+    """A model whose loss is that on the labels, without the model's own penalties, as a Distiller's `student_loss` is."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return self._compile_loss(y, y_pred, sample_weight)
+        loss = loss_on_labels(self, y, y_pred, sample_weight)
+        # A Distiller that is trained by its teacher alone may have no loss on labels; metrics are evaluated all the same.
+        return keras.ops.zeros(()) if loss is None else loss
 
 
 class StopAtTarget(keras.callbacks.Callback):
-    """Stops training when the student keeps a given share of the teacher's metric.
+    """Stops training when the student reaches a given share of the teacher's metric.
 
-    Where higher is better, the student's value must be at least `share * teacher's`; where lower is better, at most `teacher's / share`. The weights stay
-    as they are at that moment: nothing is restored. After each epoch the logs (and the history) hold `teacher_<metric>`, the value that is compared with, and
-    `kept_<metric>`, the share that the student keeps (above 1 where it is better than the teacher).
+    Where higher is better, the student's value must be at least `share * teacher's`; where lower is better, at most `teacher's / share`.
+    The weights stay as they are at that moment. After each epoch the logs (and the history) hold `teacher_<metric>`, the teacher's value,
+    and `kept_<metric>`, the share of it that the student has (above 1 where it is better than the teacher).
 
     Args:
         share: Share of the teacher's metric to keep, in (0, 1].
-        metric: Name of the student's metric in the logs, for example "val_accuracy" or "val_loss". While a `Distiller` trains, "loss" and "total_loss" stand for
-            "student_loss", the student's loss on the labels: a teacher has no other, and the student's whole loss holds distillation losses and penalties, too.
-        teacher_value: The teacher's value of that metric, if it is known. Positive (or 0 where lower is better). For a loss, that on the labels alone.
-        validation_data: Data on which the teacher is evaluated, once, when training begins: (x, y), (x, y, sample_weight), a `tf.data.Dataset` or a `PyDataset`. It
-            should be what `fit` gets as such. Give either this or `teacher_value`. Only for a `Distiller` with a teacher that is a model.
-        teacher_metric: Keras metric, or its name, to evaluate the teacher with. Defaults to `metric` without "val_"; for a loss to the loss on the labels that the
-            model is compiled with, without the teacher's penalties.
+        metric: Name of the student's metric in the logs, for example "val_accuracy" or "val_loss". While a `Distiller` trains, "loss" and
+            "total_loss" stand for "student_loss", the student's loss on the labels, as the student's whole loss has distillation losses and
+            penalties that the teacher's has not.
+        teacher_value: The teacher's value of that metric, if it is known. Positive (or 0 where lower is better). For a loss, that on the
+            labels alone.
+        validation_data: Data on which the teacher is evaluated, once, when training begins: (x, y), (x, y, sample_weight), a
+            `tf.data.Dataset` or a `PyDataset`. It should be the `validation_data` of `fit`. Give either this or `teacher_value`. Only for a
+            `Distiller` whose teacher is a model.
+        teacher_metric: Keras metric, or its name, to evaluate the teacher with. Defaults to `metric` without "val_"; for a loss to the loss
+            on the labels that the model is compiled with, without the teacher's penalties.
         direction: "max" where higher is better, "min" where lower is, or "auto": by the metric's name.
         batch_size: Batch size of that evaluation.
 
-    Example:
-
-    ```python
-    stop = StopAtTarget(0.98, "val_accuracy", validation_data=(x_val, y_val))
-    distiller.fit(x, y, validation_data=(x_val, y_val), epochs=100, callbacks=[stop])
-    ```
-
     Raises:
-        ConfigurationError: if a setting is out of range, or the direction cannot be told from the metric's name; while training, if the logs hold no such metric
-            (with the nearest names), or a loss is compared and the student has none on the labels (`student_loss_weight=0`).
-        DataError: if the teacher's value is such that no share of it can be kept.
+        ConfigurationError: if a setting is out of range, or the metric's name does not show the direction; while training, if the logs hold
+            no such metric (with the nearest names), or a loss is compared and the student has none on the labels (`student_loss_weight=0`).
+        DataError: if the teacher's value is negative, or 0 where higher is better.
+
+    Example:
+        >>> distiller = tfdistill.Distiller(teacher, student, tfdistill.losses.SoftTargets(4.0))
+        >>> distiller.compile("adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        >>> stop = tfdistill.StopAtTarget(0.01, "val_accuracy", teacher_value=0.9)
+        >>> stop.target
+        0.009000000000000001
+        >>> history = distiller.fit(x, y, epochs=3, validation_data=(x, y), callbacks=[stop], verbose=0).history
+        >>> history["teacher_accuracy"][0]
+        0.9
     """
 
     def __init__(
-        self, share, metric="val_accuracy", teacher_value=None, validation_data=None, teacher_metric=None, direction="auto", batch_size=None
+        self,
+        share: float,
+        metric: str = "val_accuracy",
+        teacher_value: float | None = None,
+        validation_data: Data = None,
+        teacher_metric: str | keras.metrics.Metric | None = None,
+        direction: Literal["auto", "max", "min"] = "auto",
+        batch_size: int | None = None,
     ):
         super().__init__()
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share <= 1.0:
@@ -73,38 +91,50 @@ class StopAtTarget(keras.callbacks.Callback):
         self.direction = _direction(metric) if direction == "auto" else direction
         self.validation_data, self.teacher_metric, self.batch_size = validation_data, teacher_metric, batch_size
         self.teacher_value = None if teacher_value is None else self._usable(float(teacher_value))
-        self.stopped_epoch = None
+        self.stopped_epoch: int | None = None
 
     @property
-    def target(self):
+    def target(self) -> float | None:
         """The value at which training stops; None until the teacher's is known."""
         if self.teacher_value is None:
             return None
         return self.share * self.teacher_value if self.direction == "max" else self.teacher_value / self.share
 
-    def on_train_begin(self, logs=None):
-        self.stopped_epoch = None
-        self._compared = self._of_the_student()
-        if self.teacher_value is None:
-            self.teacher_value = self._usable(self._ask_teacher())
+    def on_train_begin(self, logs: dict[str, typing.Any] | None = None) -> None:
+        """Evaluates the teacher where its value is not known; Keras calls it.
 
-    def on_epoch_end(self, epoch, logs=None):
-        if logs is None or self._compared not in logs:
+        Args:
+            logs: Without effect.
+        """
+        self.stopped_epoch = None
+        self._log_name = self._student_log_name()
+        if self.teacher_value is None:
+            self.teacher_value = self._usable(self._evaluate_teacher())
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, typing.Any] | None = None) -> None:
+        """Compares the student with the target, adds to the logs, and stops training; Keras calls it.
+
+        Args:
+            epoch: Number of the epoch.
+            logs: Dict of metric name to value.
+        """
+        if logs is None or self._log_name not in logs:
             raise ConfigurationError(
-                f"The logs hold no '{self._compared}'.",
+                f"The logs hold no '{self._log_name}'.",
                 "a metric of the student",
-                f"give validation_data to fit, and the metric to compile. {nearest(self._compared, logs or {})}",
+                f"give validation_data to fit, and the metric to compile. {nearest(self._log_name, logs or {})}",
             )
-        value = float(logs[self._compared])
+        value = float(logs[self._log_name])
         name = self.metric.removeprefix("val_")
         logs[f"teacher_{name}"] = self.teacher_value
         logs[f"kept_{name}"] = self._kept(value)
-        if value >= self.target if self.direction == "max" else value <= self.target:
+        target = self.target
+        if target is not None and (value >= target if self.direction == "max" else value <= target):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
-    def _of_the_student(self):
-        """Name in the logs of what is compared: a Distiller logs the student's loss on the labels under a name of its own."""
+    def _student_log_name(self):
+        """Returns the name in the logs of the value to compare: a Distiller logs the loss on the labels as `student_loss`."""
         prefix, name = ("val_", self.metric[4:]) if self.metric.startswith("val_") else ("", self.metric)
         if name not in _LOSSES or not isinstance(self.model, Distiller):
             return self.metric
@@ -125,26 +155,27 @@ class StopAtTarget(keras.callbacks.Callback):
             return value
         raise DataError(
             f"The teacher's {self.metric} is {value}.",
-            "a positive number: a share of anything else says nothing",
+            "a positive number, as a share of anything else has no meaning",
             "choose a metric of another scale, or look at the teacher",
         )
 
-    def _ask_teacher(self):
+    def _evaluate_teacher(self):
         teacher = getattr(self.model, "teacher", None)
         if not isinstance(teacher, keras.Model):
             raise ConfigurationError(
-                f"The model that is trained ({type(self.model).__name__}) has no teacher to evaluate.", fix="give teacher_value"
+                f"The model that is trained ({type(self.model).__name__}) has no teacher to evaluate.",
+                fix="give teacher_value instead of validation_data",
             )
         name = self.metric.removeprefix("val_")
         of_loss = self.teacher_metric is None and name in _LOSSES
         metric = None if of_loss else self.teacher_metric or name
-        # A model of its own: the teacher keeps how it was compiled.
-        alone = OnLabels(teacher)
+        # A copy, so that the teacher stays compiled as it is.
+        copy = EvaluatedOnLabels(teacher)
         try:
-            alone.compile(optimizer="sgd", loss=self.model.loss, metrics=[] if metric is None else [metric], jit_compile=False)
+            copy.compile(optimizer="sgd", loss=self.model.loss, metrics=[] if metric is None else [metric], jit_compile=False)
             data = self.validation_data
             x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(data)) if isinstance(data, (tuple, list)) else (data, None, None)
-            found = alone.evaluate(x, y, sample_weight=weight, batch_size=self.batch_size, verbose=0, return_dict=True)
+            found = copy.evaluate(x, y, sample_weight=weight, batch_size=self.batch_size, verbose=0, return_dict=True)
         except ValueError as error:
             raise ConfigurationError(
                 f"The teacher '{teacher.name}' cannot be evaluated for '{self.metric}': {error}",

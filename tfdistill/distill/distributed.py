@@ -1,4 +1,4 @@
-"""What a Keras model with its own `train_step` needs in order to train on several workers."""
+"""Training of a Keras model with its own `train_step` on several devices and workers."""
 
 import functools
 
@@ -6,31 +6,45 @@ import keras
 import tensorflow as tf
 
 
-class ManyDevices:
+class DistributedTraining:
     """Mixin of a `keras.Model`: trains under `tf.distribute.MirroredStrategy` and `MultiWorkerMirroredStrategy`.
 
-    Models, Distiller and optimizer are made inside `strategy.scope()`, as for any Keras model. Two things that Keras does with a batch and with
-    logs fail on several workers; these two overrides do them otherwise.
+    Models, Distiller and optimizer are made inside `strategy.scope()`, as for any Keras model. Keras builds a model from a distributed
+    batch and averages its logs in two private methods that fail on several workers; they are overridden here. A Keras that renames them
+    trains on one process as before, and fails on several workers (see tests/distill/test_distributed.py).
+
+    Attributes:
+        made_for_strategy: Whether the model was made inside a strategy's scope, so that Keras distributes its data.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.made_for_strategy = tf.distribute.has_strategy()
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras averages a distributed batch to learn its shapes, which several workers cannot; one replica's part has the same shapes.
-        if iterator is not None and self._distribute_strategy is not None:
+        if iterator is not None and self.made_for_strategy:
             data_batch = next((local_part(next(it), self.distribute_strategy) for _, _, it in iterator), None)
             iterator = None
         super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
 
     def _make_function(self, step_function):
-        return super()._make_function(_in_rows(step_function) if spans_workers(self.distribute_strategy) else step_function)
+        return super()._make_function(_with_log_axis(step_function) if spans_workers(self.distribute_strategy) else step_function)
 
 
 def spans_workers(strategy):
-    """Whether a strategy has replicas in other processes."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
+    """Tells whether a strategy has replicas in other processes."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or strategy.cluster_resolver is None:
+        return False
+    resolver = strategy.cluster_resolver
+    cluster = tf.train.ClusterSpec(resolver.cluster_spec() or {}).as_dict()
+    # An evaluator is a cluster of its own, of which training is no part.
+    jobs = ("evaluator",) if resolver.task_type == "evaluator" else ("chief", "worker")
+    return sum(len(cluster.get(job, ())) for job in jobs) > 1
 
 
 def local_part(batch, strategy):
-    """The part of a distributed batch that belongs to this process's first replica.
+    """Returns the part of a distributed batch that belongs to this process's first replica.
 
     Args:
         batch: Structure of `tf.distribute.DistributedValues`, tensors or absent values.
@@ -47,7 +61,7 @@ def local_part(batch, strategy):
     return keras.tree.map_structure(part, batch)
 
 
-def _in_rows(step_function):
+def _with_log_axis(step_function):
     """Gives every log the shape (1,): between workers Keras averages logs along their first axis, and a scalar has none."""
 
     @functools.wraps(step_function)

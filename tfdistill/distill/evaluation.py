@@ -4,7 +4,7 @@ import keras
 
 
 class CompiledCopy(keras.Model):
-    """A model behind a compile state of its own: trained and evaluated on labels, while the caller's model keeps how it was compiled.
+    """Wraps a model with a compile state of its own: it is trained and evaluated on labels, and the model stays compiled as it is.
 
     Args:
         model: A `keras.Model`.

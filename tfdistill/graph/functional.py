@@ -178,3 +178,19 @@ def _activation_of(tensor):
             return None
         tensor = inputs[0]
     return None
+
+
+def is_reused(operation):
+    """Tells whether a layer or operation is called more than once.
+
+    Reads `Operation._inbound_nodes`. If Keras renames it, this fails with an AttributeError.
+    """
+    return len(operation._inbound_nodes) > 1
+
+
+def merges(operation):
+    """Tells whether a call of a layer or operation has several input tensors.
+
+    Reads `Operation._inbound_nodes` and the `input_tensors` of its nodes. If Keras renames them, this fails with an AttributeError.
+    """
+    return any(len(node.input_tensors) > 1 for node in operation._inbound_nodes)

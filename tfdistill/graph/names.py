@@ -1,28 +1,35 @@
 """Names and paths of layers, nested ones included."""
 
 import collections
+import typing
 
 import keras
 
 from tfdistill.errors import ModelError, nearest
+from tfdistill.graph.layers import child_layers
 
 
-def named_layers(model):
-    """Lists the layers of a model, nested ones too, under every path that a user may call them by.
+def named_layers(model: keras.Model) -> dict[str, typing.Any]:
+    """Lists the layers of a model, nested ones included, under every path by which losses and compression steps find them.
 
-    A path joins layer names with "/", from the outermost layer in; in a subclassed model or layer the attribute's name (`"block"`, or `"blocks/0"`
-    for an element of a list) works as well as the layer's own.
+    A path joins layer names with "/", from the outermost layer in. In a subclassed model or layer the attribute's name (`"block"`, or
+    `"blocks/0"` for an element of a list) works as well as the layer's own, so a layer may have several paths. Where a path is asked for,
+    the end of one is enough if only one layer has it: `"attention"` for `"encoder/attention"`.
 
     Args:
         model: A `keras.Model`, or a model with a `named_layers()` method of its own (an adopted tf_keras model).
 
     Returns:
-        Dict of path to layer, outermost layers first.
+        Dict of path to layer (or `keras.ops` operation of a functional model), outermost layers first.
+
+    Example:
+        >>> list(tfdistill.named_layers(student))
+        ['image', 'conv', 'norm', 'relu', 'pool', 'logits']
     """
     own = getattr(model, "named_layers", None)
     if callable(own):
         return own()
-    found = {}
+    found: dict[str, typing.Any] = {}
     queue = collections.deque([("", model, frozenset([id(model)]))])
     while queue:
         prefix, parent, above = queue.popleft()
@@ -34,10 +41,10 @@ def named_layers(model):
 
 
 def _children(parent):
-    # keras.ops nodes of a functional model are operations, not layers; they can be tapped just as well.
+    # The keras.ops calls of a functional model are operations, not layers; they can be tapped as well.
     operations = getattr(parent, "operations", None) or getattr(parent, "layers", None)
     if operations is None or not isinstance(parent, (keras.Model, keras.Sequential)):
-        operations = parent._flatten_layers(include_self=False, recursive=False) if isinstance(parent, keras.Layer) else []
+        operations = child_layers(parent) if isinstance(parent, keras.Layer) else []
     children = [(child.name, child) for child in operations if child is not parent]
     known = {id(child) for _, child in children}
     for attribute, value in vars(parent).items():
@@ -50,30 +57,44 @@ def _children(parent):
     return children
 
 
+def resolve_path(name, named, owner):
+    """Finds the path that a user means by a name: one way for taps, warm starts and the selection of layers to compress.
+
+    Args:
+        name: A full path (`"encoder/block_2/attention"`), or the end of one that only one layer has (`"attention"`).
+        named: Dict of every path to what it names. Paths with equal values name the same layer.
+        owner: What has the layers, as the subject of an error: `"The teacher 'resnet'"`.
+
+    Returns:
+        The key of `named`: `name` itself where it is one, else the path that ends in it.
+
+    Raises:
+        ModelError: if no path ends in the name (with the nearest paths), or paths of several layers do (with all of them).
+    """
+    if name in named:
+        return name
+    ends = [path for path in named if path.endswith("/" + name)]
+    distinct = {named[path] for path in ends}
+    if len(distinct) == 1:
+        return ends[0]
+    if ends:
+        raise ModelError(
+            f"{owner} has {len(distinct)} layers called '{name}': {', '.join(sorted(ends))}.",
+            fix="give the full path of the one you mean",
+        )
+    raise ModelError(f"{owner} has no layer '{name}'.", fix=f"use the name of a layer as `summary()` prints it. {nearest(name, named)}")
+
+
 def find_layer(model, path, role="model"):
     """Finds the layer that a user means by `path`.
 
     Args:
         model: See `named_layers`.
-        path: A full path (`"encoder/block_2/attention"`), or the end of one where that is unambiguous (`"attention"`).
+        path: See `resolve_path`.
         role: What the model is to the caller, for the error: "teacher" or "student".
 
     Raises:
-        ModelError: if there is no such layer (with the nearest names) or several.
+        ModelError: as `resolve_path`.
     """
     layers = named_layers(model)
-    if path in layers:
-        return layers[path]
-    matches = {p: layer for p, layer in layers.items() if p.endswith("/" + path)}
-    distinct = {id(layer) for layer in matches.values()}
-    if len(distinct) == 1:
-        return next(iter(matches.values()))
-    if matches:
-        raise ModelError(
-            f"The {role} '{model.name}' has {len(distinct)} layers called '{path}': {', '.join(sorted(matches))}.",
-            fix="give the full path of the one you mean",
-        )
-    raise ModelError(
-        f"The {role} '{model.name}' has no layer '{path}'.",
-        fix=f"use the name of a layer as `summary()` prints it. {nearest(path, layers)}",
-    )
+    return layers[resolve_path(path, {p: id(layer) for p, layer in layers.items()}, f"The {role} '{model.name}'")]

@@ -1,1 +1,1 @@
-"""Interrupted trainings that go on as if they had not been interrupted."""
+"""Backups of a training, from which an interrupted one is resumed exactly."""

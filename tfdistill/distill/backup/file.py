@@ -25,7 +25,7 @@ def write(path, state):
     """
     arrays = []
     tree = {"format": FORMAT, "state": _encoded(state, arrays)}
-    with write_whole(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_STORED) as archive:
+    with write_whole(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_TREE, json.dumps(tree))
         for number, array in enumerate(arrays):
             with archive.open(str(number), "w", force_zip64=True) as member:
@@ -51,7 +51,7 @@ def read(path):
             if tree["format"] != FORMAT:
                 raise ValueError(f"its format is {tree['format']!r}, not {FORMAT!r}")
             return _decoded(tree["state"], archive)
-    # Whatever a damaged archive makes zipfile and json raise.
+    # zipfile and json raise many classes of errors on a damaged archive.
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise DataError(
@@ -62,7 +62,7 @@ def read(path):
 
 
 def encodable(value):
-    """Whether a value can be part of a state."""
+    """Tells whether a value can be part of a state."""
     try:
         _encoded(value, [])
     except TypeError:
@@ -79,7 +79,7 @@ def _encoded(value, arrays):
             raise TypeError(f"an array of {array.dtype} cannot be part of a training state")
         arrays.append(array)
         return {"array": len(arrays) - 1, "dtype": array.dtype.name, "shape": array.shape}
-    # Not their subclasses, which would come back as something else.
+    # Subclasses are refused: they would be read as another class.
     if type(value) in (list, tuple):
         return {type(value).__name__: [_encoded(v, arrays) for v in value]}
     if type(value) is dict:

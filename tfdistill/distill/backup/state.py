@@ -1,25 +1,42 @@
-"""What a training consists of besides its data: variables, random states, and the counters of callbacks."""
+"""The state of a training besides its data: variables, random states, and the counters of callbacks."""
 
 import random
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 
 from tfdistill.distill.backup.file import encodable
 from tfdistill.errors import DataError
+from tfdistill.graph.epochs import keras_random_state, set_keras_random_state
+from tfdistill.graph.layers import all_layers
 
-# Set by Keras itself on every callback.
+# Field of a state -> its types.
+_FIELDS = {
+    "epoch": int,
+    "batch": int,
+    "first_epoch": int,
+    "steps": (int, type(None)),
+    "since_saving": int,
+    "stopped": bool,
+    "made_folder": bool,
+    "logs": dict,
+    "variables": list,
+    "metrics": list,
+    "random": dict,
+    "random_at_epoch": dict,
+    "callbacks": dict,
+    "library_version": str,
+}
+# Attributes that Keras sets on every callback.
 _OF_KERAS = ("params", "model", "_model")
-# Read from the logs of the epochs of one `fit`: Keras's own BackupAndRestore leaves them as they are, too.
-_LEFT_OUT = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
+# They record one `fit`. Keras's own BackupAndRestore does not restore them either.
+_NOT_RESTORED = (keras.callbacks.History, keras.callbacks.ProgbarLogger)
 
 
 def variables_of(model):
     """Lists the variables of a training: weights, states of layers, random states, and the variables of every optimizer."""
     metrics = {id(v) for v in model.metrics_variables}
-    optimizers = [model.optimizer, *(value for layer in model._flatten_layers() for value in vars(layer).values())]
+    optimizers = [model.optimizer, *(value for layer in all_layers(model) for value in vars(layer).values())]
     found = [v for v in model.variables if id(v) not in metrics]
     for optimizer in optimizers:
         if isinstance(optimizer, keras.optimizers.Optimizer):
@@ -28,15 +45,15 @@ def variables_of(model):
 
 
 def values_of(variables):
-    """Reads variables: a list of NumPy arrays."""
+    """Returns the values of variables as a list of NumPy arrays."""
     return [np.asarray(v.numpy()) for v in variables]
 
 
 def assign(variables, values, path, what):
-    """Gives variables their values, all of them or none.
+    """Assigns values to variables, all of them or none.
 
     Raises:
-        DataError: if the values are not of these variables' number, shapes and types; names the file `path` that they come from.
+        DataError: if number, shapes or types differ from those of the variables; it names `path`, the file of the values.
     """
     wrong = [
         f"{v.path} is {tuple(v.shape)} {v.dtype}, in the file {value.shape} {value.dtype.name}"
@@ -55,25 +72,23 @@ def assign(variables, values, path, what):
 
 
 def random_states():
-    """Reads the states of the random generators of Python, NumPy and Keras that belong to the process."""
-    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    """Returns the states of the process's random generators: those of Python, NumPy and Keras."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=False),
-        "keras": None if generator is None else np.asarray(generator.state.numpy()),
+        "keras": keras_random_state(),
     }
 
 
 def set_random_states(states):
-    """Sets what `random_states` has read."""
+    """Sets the states that `random_states` returned."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
-    if states["keras"] is not None:
-        global_seed_generator().state.assign(states["keras"])
+    set_keras_random_state(states["keras"])
 
 
 def are_random_states(states):
-    """Whether `set_random_states` can set them."""
+    """Tells whether `set_random_states` can set them."""
     try:
         random.Random().setstate(states["python"])
         np.random.RandomState(np.random.MT19937()).set_state(states["numpy"])
@@ -82,10 +97,28 @@ def are_random_states(states):
         return False
 
 
-class Counters:
-    """What callbacks count: their attributes that are numbers, arrays, None, or lists, tuples and dicts of these.
+def checked(path, state):
+    """Returns the state that was read from `path` if it is whole; raises a `DataError` otherwise."""
+    wrong = [n for n, kinds in _FIELDS.items() if not isinstance(state, dict) or n not in state or not isinstance(state[n], kinds)]
+    if not wrong:
+        wrong += [n for n in ("epoch", "batch", "first_epoch", "since_saving") if isinstance(state[n], bool) or state[n] < 0]
+        wrong += [n for n in ("variables", "metrics") if not all(isinstance(value, np.ndarray) for value in state[n])]
+        wrong += [n for n in ("random", "random_at_epoch") if not are_random_states(state[n])]
+        wrong += [n for n in ("callbacks",) if not all(isinstance(values, dict) for values in state[n].values())]
+        wrong += [n for n in ("logs",) if not all(isinstance(value, float) for value in state[n].values())]
+    if wrong:
+        raise DataError(
+            f"'{path}' is no training state: its {', '.join(wrong[:4])} is missing or of another type.",
+            "a file that tfdistill.BackupAndRestore wrote",
+            "move it away to begin the training anew, or give another backup_dir",
+        )
+    return state
 
-    Only what differs from the moment at which the training began is kept, so that a run that goes on has the settings that it was given.
+
+class Counters:
+    """The counters of callbacks: attributes that are numbers, arrays, None, or lists, tuples and dicts of these.
+
+    Only attributes that changed since the training began are saved, so that a resumed training uses the settings that it is given.
 
     Args:
         callbacks: The callbacks, all of whose `on_train_begin` has run.
@@ -94,7 +127,7 @@ class Counters:
     def __init__(self, callbacks):
         self._callbacks, numbers = {}, {}
         for callback in callbacks:
-            if not isinstance(callback, _LEFT_OUT):
+            if not isinstance(callback, _NOT_RESTORED):
                 kind = type(callback).__name__
                 numbers[kind] = numbers.get(kind, -1) + 1
                 self._callbacks[f"{kind} {numbers[kind]}"] = callback
@@ -109,20 +142,20 @@ class Counters:
         return changed
 
     def restore(self, changed):
-        """Puts the attributes back. Those of callbacks that are not there now are left out."""
+        """Restores the attributes. Those of callbacks that are missing now are ignored."""
         for name, callback in self._callbacks.items():
             values = {**self._beginning[name], **changed.get(name, {})}
             for attribute, value in _copied(values).items():
-                # A file does not replace a method, nor anything that holds a name or a path.
-                if attribute not in _OF_KERAS and _counts(getattr(callback, attribute, None)) and _counts(value):
+                # A state never replaces a method, nor an attribute with text, such as a name or a path.
+                if attribute not in _OF_KERAS and _is_counter(getattr(callback, attribute, None)) and _is_counter(value):
                     setattr(callback, attribute, value)
 
 
 def _attributes(callback):
-    return {name: value for name, value in vars(callback).items() if name not in _OF_KERAS and _counts(value)}
+    return {name: value for name, value in vars(callback).items() if name not in _OF_KERAS and _is_counter(value)}
 
 
-def _counts(value):
+def _is_counter(value):
     return not _has_text(value) and encodable(value)
 
 

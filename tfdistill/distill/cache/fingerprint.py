@@ -1,4 +1,4 @@
-"""Fingerprints: of a teacher, and of the data that it was asked about."""
+"""Fingerprints of a teacher and of the data that it ran on."""
 
 import hashlib
 import json
@@ -11,13 +11,14 @@ from tfdistill.distill.teachers.black_box import BlackBox
 from tfdistill.distill.teachers.callable import CallableTeacher
 from tfdistill.distill.teachers.remote import RemoteTeacher
 from tfdistill.errors import ConfigurationError
+from tfdistill.graph.layers import all_layers
 
-# Of a layer's configuration: names are counted up anew in every process, and a frozen teacher says the same.
-_NO_MATTER = ("name", "trainable")
+# Left out of a layer's configuration: names are numbered anew in every process, and freezing a teacher does not change its outputs.
+_IGNORED = ("name", "trainable")
 
 
-def teacher_print(teacher):
-    """Finds what a teacher is known by.
+def fingerprint_teacher(teacher):
+    """Computes what identifies a teacher: its class, its architecture and its weights.
 
     Args:
         teacher: A `keras.Model`, or a `RemoteTeacher`.
@@ -26,15 +27,15 @@ def teacher_print(teacher):
         `TeacherFingerprint`.
 
     Raises:
-        ConfigurationError: if it is a plain callable, about which nothing can be known.
+        ConfigurationError: if it is a plain callable, which has nothing that identifies it.
     """
     kind = type(teacher).__name__
     if isinstance(teacher, RemoteTeacher):
         return TeacherFingerprint(kind, hashlib.sha256(teacher.identity.encode()).hexdigest(), "")
     if isinstance(teacher, CallableTeacher):
         raise ConfigurationError(
-            f"Nothing is known of the callable '{teacher.name}' by which it could be told from another teacher.",
-            "a name that changes whenever its answers would",
+            f"Nothing identifies the callable '{teacher.name}': another function could not be distinguished from it.",
+            "an identity that changes whenever its outputs would",
             f"tfdistill.RemoteTeacher({teacher.name}, identity='its name and version')",
         )
     if isinstance(teacher, BlackBox):
@@ -46,13 +47,14 @@ def _architecture(teacher):
     try:
         config = keras.saving.serialize_keras_object(teacher)["config"]
     except (NotImplementedError, TypeError):
-        # A subclassed model need not have a configuration: then its layers are what is known of its architecture.
-        layers = list(teacher._flatten_layers())
+        # A subclassed model need not have a configuration: then its layers stand for its architecture.
+        layers = all_layers(teacher)
         config = [[type(layer).__name__, [[list(w.shape), str(w.dtype)] for w in layer.weights]] for layer in layers]
     return json.dumps(_without_names(config, _numbers(config)), sort_keys=True, default=str)
 
 
 def _numbers(config, found=None):
+    """Numbers the names in a configuration in their order."""
     found = {} if found is None else found
     if isinstance(config, dict):
         if isinstance(config.get("name"), str):
@@ -66,8 +68,9 @@ def _numbers(config, found=None):
 
 
 def _without_names(config, numbers):
+    """Replaces names in a configuration by their numbers, so that equal models with other names have equal fingerprints."""
     if isinstance(config, dict):
-        return {k: _without_names(v, numbers) for k, v in config.items() if k not in _NO_MATTER}
+        return {k: _without_names(v, numbers) for k, v in config.items() if k not in _IGNORED}
     if isinstance(config, (list, tuple)):
         return [_without_names(value, numbers) for value in config]
     return numbers.get(config, config) if isinstance(config, str) else config
@@ -98,7 +101,7 @@ def _type_name(value):
 
 
 def inputs_digest(inputs):
-    """Digest of a batch of inputs, whatever the sizes of the batches that it came in.
+    """Computes the digest of a batch of inputs, as values: how the data set was batched does not matter.
 
     Args:
         inputs: Structure of arrays `(rows, ...)`.

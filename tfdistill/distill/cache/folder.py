@@ -1,4 +1,4 @@
-"""The folder of a cache: which files in it are the cache's own. No other file is written, read or removed."""
+"""The folder of a cache, and which files in it belong to the cache. No other file is written, read or removed."""
 
 import contextlib
 import os
@@ -7,17 +7,17 @@ import re
 import stat
 
 from tfdistill.distill.cache.lock import LOCK, is_lock, only_writer
-from tfdistill.distill.cache.manifest import MANIFEST, PLAN, Settings, Shard, load_manifest, load_signed, note_name
+from tfdistill.distill.cache.manifest import MANIFEST, PLAN, Settings, Shard, load_manifest, load_signed, shard_record_name
 from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.utils.files import clear_leftovers, is_temporary, writable_folder
 
-# Names under which earlier versions of the library wrote what was not finished.
+# Names that earlier versions of the library gave to unfinished files.
 _EARLIER = re.compile(r"\.(shard-\d{5,}|manifest|plan)\.[a-z0-9_]+\.(tfrecord|json)")
 
 
 @contextlib.contextmanager
 def folder_to_write(directory):
-    """Holds a folder for a writer of a cache while the block runs. The folder is made if it is missing.
+    """Locks a folder for a writer of a cache while the block runs. The folder is made if it is missing.
 
     Args:
         directory: The folder.
@@ -36,11 +36,11 @@ def folder_to_write(directory):
 
 
 def check_folder(directory):
-    """Refuses a folder that is neither empty nor a cache: its files would be in the way of a cache's, or be taken for them.
+    """Refuses a folder that is neither empty nor a cache: its files could be overwritten, or taken for those of a cache.
 
     Raises:
         ConfigurationError: naming files that are in the folder.
-        DataError: if a manifest or a plan is there that is not a cache's, or damaged.
+        DataError: if its manifest or plan is damaged, or was not written by `soft_targets`.
     """
     directory = pathlib.Path(directory)
     names = sorted(os.listdir(directory))
@@ -60,13 +60,13 @@ def check_folder(directory):
 
 
 def tidy(directory):
-    """Removes what a finished cache does not need, and what killed writers left behind. Only for who holds the folder's lock."""
+    """Removes what a finished cache does not need, and what killed writers left behind. The caller holds the folder's lock."""
     directory = pathlib.Path(directory)
     if os.path.lexists(directory / MANIFEST):
         shards = load_manifest(directory)[0].shards
         _remove_signed(Settings, directory / PLAN)
         for index in range(len(shards)):
-            _remove_signed(Shard, directory / note_name(index))
+            _remove_signed(Shard, directory / shard_record_name(index))
     clear_leftovers(directory)
     for name in os.listdir(directory):
         if _EARLIER.fullmatch(name) and _is_regular(directory / name):
@@ -85,7 +85,7 @@ def remove_cache(directory):
     with only_writer(directory):
         manifest, _ = load_manifest(directory)
         tidy(directory)
-        # The manifest goes last: what is left by a process that is killed here can still be removed.
+        # The manifest goes last: if this process is killed here, the rest can still be removed.
         for shard in manifest.shards:
             if _is_regular(directory / shard.file):
                 (directory / shard.file).unlink()

@@ -1,10 +1,12 @@
-"""How a teacher's answers lie in a file: rows of fixed size, many rows to a record, many records to a shard.
+"""The file format of stored teacher outputs: rows of fixed size, many rows to a record, many records to a shard.
 
-A shard is a TFRecord file. Each record is one batch of elements; each element is one row of bytes; in a row the views of the element follow one
-another, and in a view the leaves (outputs, layers) do, little-endian, without padding. So a row's place in its file is known without reading it.
+A shard is a TFRecord file. Each record is one batch of elements; each element is one row of bytes; in a row the views of the element follow
+one another, and in a view the leaves (outputs, layers) do, little-endian, without padding. So the position of a row in its file is known
+without reading the file.
 
-float16 has few exponents: 1e-6 keeps three of its eleven bits, 1e-8 none. So each float16 tensor of each element is followed by a scale of one byte, by
-which it was divided: a power of two in the form E8M0 of the OCP Microscaling Formats (MX) specification, v1.0 (2023).
+float16 has a small range: 1e-6 keeps three of its eleven significant bits, 1e-8 none. So each float16 tensor of each element is followed by
+a scale of one byte, by which it was divided: a power of two in the form E8M0 of the OCP Microscaling Formats (MX) specification, v1.0
+(2023).
 """
 
 import dataclasses
@@ -14,26 +16,26 @@ import os
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.lib.io.tf_record import tf_record_random_reader
 
 from tfdistill.errors import DataError
+from tfdistill.graph.datasets import record_reader
 from tfdistill.records import Record
 from tfdistill.utils.files import open_regular
 
 FLOATS = ("float16", "bfloat16", "float32")
-# What TFRecord puts before and after a record's bytes: length and its checksum, and the checksum of the bytes.
+# Bytes that TFRecord puts before and after the content of a record: length and its checksum, and the checksum of the content.
 BEFORE, AFTER = 12, 4
 _LABEL_AGAIN = "delete the folder and label again, or bring a copy back"
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaf(Record):
-    """One tensor of a teacher's answer.
+    """One tensor of a teacher's outputs.
 
     Attributes:
-        role: "output", "layer", or for a final output of which only the largest logits are kept "values", "indices" and "rest"; "scale" for the scale
-            of the leaf before it.
-        name: Number of the output, counted from 0 as text; or the layer's name or path; of a scale, role and name of what it belongs to with a slash
+        role: "output", "layer", or for a final output of which only the largest logits are stored "values", "indices" and "rest"; "scale"
+            for the scale of the leaf before it.
+        name: Number of the output, counted from 0 as text; or the layer's name or path; of a scale, role and name of its leaf with a slash
             between them.
         shape: Shape without the batch axis.
         dtype: Name of the type in the file.
@@ -46,10 +48,12 @@ class Leaf(Record):
 
     @property
     def numpy_dtype(self):
+        """The type as a `numpy.dtype`."""
         return np.dtype(tf.as_dtype(self.dtype).as_numpy_dtype)
 
     @property
     def size_bytes(self):
+        """Bytes of the tensor for one element."""
         return self.numpy_dtype.itemsize * math.prod(self.shape)
 
 
@@ -67,17 +71,19 @@ class Layout(Record):
 
     @functools.cached_property
     def view_bytes(self):
+        """Bytes of one view of an element."""
         return sum(leaf.size_bytes for leaf in self.leaves)
 
     @functools.cached_property
     def row_bytes(self):
+        """Bytes of one element."""
         return self.views * self.view_bytes
 
     def pack(self, views, first=0, output_names=()):
-        """Puts the answers for a batch into rows.
+        """Packs the teacher's outputs for a batch into rows.
 
         Args:
-            views: For each view a list of arrays `(rows, *shape)`, one for each leaf that is no scale.
+            views: For each view a list of arrays `(rows, *shape)`, one for each leaf that is not a scale.
             first: Number of the first row's element, for errors.
             output_names: Names of the final outputs, for errors.
 
@@ -90,13 +96,13 @@ class Layout(Record):
         rows = len(views[0][0])
         parts = []
         scaled = {leaf.name for leaf in self.leaves if leaf.role == "scale"}
-        kept = [leaf for leaf in self.leaves if leaf.role != "scale"]
-        for view, answers in enumerate(views):
-            for leaf, values in zip(kept, answers, strict=True):
+        stored_leaves = [leaf for leaf in self.leaves if leaf.role != "scale"]
+        for view, outputs in enumerate(views):
+            for leaf, values in zip(stored_leaves, outputs, strict=True):
                 values = np.asarray(values)
                 if values.shape != (rows, *leaf.shape):
                     raise DataError(
-                        f"The teacher's {_called(leaf, output_names)} has the shape {values.shape} for a batch of {rows}.",
+                        f"The teacher's {_described(leaf, output_names)} has the shape {values.shape} for a batch of {rows}.",
                         f"{(rows, *leaf.shape)}, as for the batches before",
                     )
                 divided, scales = _scale(values) if f"{leaf.role}/{leaf.name}" in scaled else (values, None)
@@ -104,18 +110,18 @@ class Layout(Record):
                     stored = np.ascontiguousarray(divided, leaf.numpy_dtype)
                 if leaf.role != "indices":
                     where = f" in view {view}" if self.views > 1 else ""
-                    _refuse_nonfinite(leaf, values, stored, first, _called(leaf, output_names), where)
+                    _refuse_nonfinite(leaf, values, stored, first, _described(leaf, output_names), where)
                 parts.append(stored.reshape(rows, -1).view(np.uint8))
                 if scales is not None:
                     parts.append(scales[:, None])
         return np.concatenate(parts, axis=1)
 
     def unpack(self, rows, view=None):
-        """Takes rows apart.
+        """Unpacks rows into tensors.
 
         Args:
             rows: uint8 tensor of shape (n, row_bytes).
-            view: int tensor of shape (n,), the view that is wanted of each element; None for the only one.
+            view: int tensor of shape (n,), the view to take of each element; None where there is only one.
 
         Returns:
             Tuple of tensors `(n, *shape)`, one for each leaf, in the types of the file.
@@ -129,7 +135,7 @@ class Layout(Record):
         return tuple(found)
 
     def unpack_arrays(self, rows, view=None):
-        """`unpack` for NumPy arrays, where TensorFlow must not be touched: in worker processes."""
+        """`unpack` in NumPy, for worker processes, which must not use TensorFlow."""
         if self.views > 1:
             rows = rows.reshape(-1, self.views, self.view_bytes)[np.arange(len(rows)), view]
         return tuple(np.ascontiguousarray(rows[:, place]).view(leaf.numpy_dtype).reshape(-1, *leaf.shape) for leaf, place in self._places())
@@ -162,7 +168,7 @@ class Layout(Record):
         # A plain file reader in C++: unlike tf.data it may be used in worker processes.
         try:
             os.close(open_regular(path))
-            reader = tf_record_random_reader(os.fsencode(path))
+            reader = record_reader(os.fsencode(path))
         except (FileNotFoundError, tf.errors.NotFoundError) as error:
             raise DataError(f"'{path}' is gone.", "the shard that was there when the cache was joined", _LABEL_AGAIN) from error
         parts = []
@@ -188,14 +194,14 @@ class Layout(Record):
 
 
 def write_shard(path, batches):
-    """Writes one record for each array of rows; returns nothing. The caller gives a path that nobody reads yet."""
+    """Writes one record for each array of rows. The path is one that no other process reads yet."""
     with tf.io.TFRecordWriter(os.fsencode(path)) as writer:
         for rows in batches:
             writer.write(rows.tobytes())
 
 
 def with_scales(leaves):
-    """Puts its scale behind every leaf of float16; returns a tuple."""
+    """Inserts a scale after every leaf of float16; returns a tuple."""
     found = []
     for leaf in leaves:
         found += [leaf, Leaf("scale", f"{leaf.role}/{leaf.name}", (), "uint8")] if leaf.dtype == "float16" else [leaf]
@@ -222,20 +228,20 @@ def _scale(values):
     return np.ldexp(values, -exponents.reshape(-1, *[1] * (values.ndim - 1))), (exponents + 127).astype("uint8")
 
 
-def _called(leaf, output_names):
+def _described(leaf, output_names):
     number = int(leaf.name) if leaf.role != "layer" and leaf.name.isdigit() else None
     return f"{leaf.role} '{leaf.name if number is None or number >= len(output_names) else output_names[number]}'"
 
 
-def _refuse_nonfinite(leaf, values, stored, first, called, view):
+def _refuse_nonfinite(leaf, values, stored, first, described, view):
     finite = np.isfinite(stored.astype("float32"))
     if finite.all():
         return
     row, *place = (int(i) for i in np.argwhere(~finite)[0])
     value = float(values[(row, *place)])
-    where = f"The teacher's {called} is {value:g} at {place} of element {first + row}{view}"
+    where = f"The teacher's {described} is {value:g} at {place} of element {first + row}{view}"
     if math.isfinite(value):
-        raise DataError(f"{where}, which {leaf.dtype} cannot hold.", fix="keep the answers with dtype='bfloat16' or 'float32'")
+        raise DataError(f"{where}, which {leaf.dtype} cannot hold.", fix="store the outputs with dtype='bfloat16' or 'float32'")
     count = int((~finite).reshape(len(finite), -1).any(axis=1).sum())
     raise DataError(
         f"{where}; {count} of {len(finite)} elements in this batch have such values.",

@@ -1,4 +1,4 @@
-"""Data and kept answers, read side by side and shuffled together."""
+"""Joins data with the teacher outputs in a cache: both are read side by side and shuffled together."""
 
 import dataclasses
 import math
@@ -7,26 +7,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdistill.distill.cache import augmentation, sources
 from tfdistill.distill.cache import position as cache_position
-from tfdistill.distill.cache import query, sources
 from tfdistill.distill.cache.manifest import Manifest
 from tfdistill.distill.objective.batch import BatchWithTargets
 from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.utils.arrays import rows_of
 
-# Answers that are mixed with one another: as many readers as there are shards in this much, each with one shard in memory.
+# Teacher outputs that are shuffled with one another: the shards in this many bytes are read at once.
 POOL_BYTES = 16 << 20
-# Inputs of a tf.data.Dataset that are mixed with one another, unless the caller says how many elements.
+# Inputs of a tf.data.Dataset that are shuffled with one another, unless the caller gives a number of elements.
 STREAM_POOL_BYTES, STREAM_POOL_ELEMENTS = 64 << 20, 8192
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """In which batches and order a joined data set comes.
+    """The batches and the order of a joined data set.
 
     Attributes:
-        batch_size: Elements in a batch, or None for what the data says (32 for arrays).
-        shuffle: True, False, or the number of elements of a `tf.data.Dataset` that are mixed with one another.
-        seed: Whole number; the orders of all epochs follow from it. None draws one (from Python's generator, which
+        batch_size: Elements in a batch, or None for the data's own (32 for arrays).
+        shuffle: True, False, or the number of elements of a `tf.data.Dataset` that are shuffled with one another.
+        seed: Whole number that determines the order of every epoch. None draws one (from Python's generator, which
             `keras.utils.set_random_seed` sets).
 
     Raises:
@@ -38,11 +39,11 @@ class Order:
     seed: int | None = None
 
     def __post_init__(self):
-        size, mixed = self.batch_size, self.shuffle
+        size, shuffle = self.batch_size, self.shuffle
         if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
             raise ConfigurationError(f"batch_size is {size!r}.", "a whole number of at least 1")
-        if not isinstance(mixed, bool) and (not isinstance(mixed, int) or mixed < 2):
-            raise ConfigurationError(f"shuffle is {mixed!r}.", "True, False, or a number of elements above 1")
+        if not isinstance(shuffle, bool) and (not isinstance(shuffle, int) or shuffle < 2):
+            raise ConfigurationError(f"shuffle is {shuffle!r}.", "True, False, or a number of elements above 1")
         if self.seed is None:
             object.__setattr__(self, "seed", int(keras.random.SeedGenerator().state.numpy()[0]))
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or not 0 <= self.seed < 2**63:
@@ -51,13 +52,13 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class Joining:
-    """What is needed to join a cache with data.
+    """Joins one cache with data.
 
     Attributes:
         directory: Folder of the cache.
         manifest: `Manifest`.
         order: `Order`.
-        augment: The function that the views were made with, or None.
+        augment: The function that made the views, or None.
     """
 
     directory: object
@@ -77,7 +78,8 @@ class Joining:
         """Joins the cache with a source.
 
         Returns:
-            A `tf.data.Dataset`, or for a PyDataset a `keras.utils.PyDataset`, of `(Joined, y)` or the like.
+            A `tf.data.Dataset`, or for a PyDataset a `keras.utils.PyDataset`, of `(BatchWithTargets,)`, `(BatchWithTargets, y)` or
+            `(BatchWithTargets, y, sample_weight)`.
         """
         if isinstance(source, sources.Arrays):
             return self._arrays(source)
@@ -85,7 +87,8 @@ class Joining:
             return self._stream(source)
         if self.order.batch_size is not None or self.order.shuffle is not True:
             raise ConfigurationError(
-                "A PyDataset has batches of its own, and fit(shuffle=...) says whether they are shuffled.", "neither batch_size nor shuffle"
+                "A PyDataset has batches of its own, and fit(shuffle=...) decides whether they are shuffled.",
+                "neither batch_size nor shuffle",
             )
         return JoinedPyDataset(source, self)
 
@@ -108,11 +111,11 @@ class Joining:
         def read(group, seed):
             records = tf.data.TFRecordDataset(tf.gather(paths, group)).batch(self.manifest.elements).get_single_element()
             elements = tf.ragged.range(tf.gather(starts, group), tf.gather(ends, group)).values
-            return self._mixed((elements, self.layout.from_records(records)), seed)
+            return self._shuffled((elements, self.layout.from_records(records)), seed)
 
         def batch(numbered, data):
             elements, rows, views = numbered
-            return self._told(tf.nest.map_structure(lambda a: tf.gather(a, elements), data), elements, rows, views)
+            return self._with_targets(tf.nest.map_structure(lambda a: tf.gather(a, elements), data), elements, rows, views)
 
         position = cache_position.Position()
         joined = self._seeds(position).flat_map(pools).prefetch(1).rebatch(size)
@@ -124,15 +127,15 @@ class Joining:
         return cache_position.register(self._of_known_length(joined, size).with_options(options), position)
 
     def _stream(self, source):
-        size = self.order.batch_size or sources.rows_of(next(source.blocks_as_they_come()))
+        size = self.order.batch_size or rows_of(next(source.blocks_as_they_come()))
         pool = self._stream_pool(source, size)
-        answers = tf.data.TFRecordDataset(self.paths).map(lambda record: self.layout.from_records(record[None])).rebatch(pool)
+        stored = tf.data.TFRecordDataset(self.paths).map(lambda record: self.layout.from_records(record[None])).rebatch(pool)
 
         def pools(seed):
-            both = tf.data.Dataset.zip(source.dataset.map(_as_tuple).rebatch(pool), answers).enumerate()
-            return both.map(lambda number, pair: mixed(number, *pair, seed + number + 1))
+            pairs = tf.data.Dataset.zip(source.dataset.map(_as_tuple).rebatch(pool), stored).enumerate()
+            return pairs.map(lambda number, pair: shuffled(number, *pair, seed + number + 1))
 
-        def mixed(number, data, rows, seed):
+        def shuffled(number, data, rows, seed):
             count = tf.shape(tf.nest.flatten(data)[0], out_type=tf.int64)[0]
             same = tf.debugging.Assert(
                 tf.equal(count, tf.shape(rows, out_type=tf.int64)[0]),
@@ -140,10 +143,10 @@ class Joining:
             )
             with tf.control_dependencies([same] if same is not None else []):
                 elements = number * pool + tf.range(count)
-            return (*self._mixed((elements, rows, data), seed),)
+            return (*self._shuffled((elements, rows, data), seed),)
 
         def batch(elements, rows, data, views):
-            return self._told(data, elements, rows, views)
+            return self._with_targets(data, elements, rows, views)
 
         position = cache_position.Position()
         joined = self._seeds(position).flat_map(pools)
@@ -162,16 +165,16 @@ class Joining:
         return max(size, min(STREAM_POOL_ELEMENTS, STREAM_POOL_BYTES // max(1, per_element)))
 
     def _seeds(self, position):
-        """One seed, int64 of shape (2,), for each time that the data set is gone through: it follows from the order's seed and the epoch."""
+        """A dataset of one seed, int64 of shape (2,), which follows from the order's seed and from the epoch that the pass belongs to."""
 
-        # Not tf.data's own random numbers, which follow from the process's global seed as well.
+        # tf.data's own random numbers would depend on the process's global seed as well.
         def numbers():
             yield (np.random.SeedSequence([self.order.seed, position.next_pass()]).generate_state(2, "uint64") >> 2).astype("int64")
 
         return tf.data.Dataset.from_generator(numbers, output_signature=tf.TensorSpec((2,), tf.int64))
 
-    def _mixed(self, columns, seed):
-        """Shuffles columns of equal length alike, if they are to be, and adds the view that is drawn for each row."""
+    def _shuffled(self, columns, seed):
+        """Applies one permutation to columns of equal length, if the order is shuffled, and adds the view that is drawn for each row."""
         elements = columns[0]
         count = tf.shape(elements)[0]
         if self.order.shuffle:
@@ -182,10 +185,10 @@ class Joining:
             views = tf.random.stateless_uniform([count], seed + 1, maxval=self.layout.views, dtype=tf.int64)
         return (*columns, views)
 
-    def _told(self, data, elements, rows, views):
+    def _with_targets(self, data, elements, rows, views):
         x, *labels = data
         if self.augment is not None:
-            x = query.augmented_by(self.augment)(x, query.seeds(elements, views))
+            x = augmentation.on_batches(self.augment)(x, augmentation.element_seeds(elements, views))
         return (BatchWithTargets(x, self.layout.unpack(rows, views)), *labels)
 
     def _of_known_length(self, dataset, size):
@@ -194,17 +197,17 @@ class Joining:
 
 
 class JoinedPyDataset(keras.utils.PyDataset):
-    """A PyDataset whose batches bring the teacher's answers along.
+    """A PyDataset whose batches come with the teacher's outputs.
 
     Args:
-        source: `cache_sources.Indexed`.
+        source: `sources.Indexed`.
         joining: `Joining`.
 
     Attributes:
         position: `Position`: the epoch that the views are drawn for.
     """
 
-    # A cache belongs to data that gives the same batch for the same index whenever it is asked, so looking at one takes nothing away.
+    # A cache requires data that gives the same batch for an index every time, so a batch can be read ahead of training.
     rereadable = True
 
     def __init__(self, source, joining):
@@ -212,7 +215,7 @@ class JoinedPyDataset(keras.utils.PyDataset):
         super().__init__(workers=inner.workers, use_multiprocessing=inner.use_multiprocessing, max_queue_size=inner.max_queue_size)
         self._source, self._joining = source, joining
         self.position = cache_position.Position()
-        self._augmented = query.augmented_by(joining.augment) if joining.augment else None
+        self._augmented = augmentation.on_batches(joining.augment) if joining.augment else None
 
     @property
     def num_batches(self):
@@ -221,14 +224,14 @@ class JoinedPyDataset(keras.utils.PyDataset):
     def __getitem__(self, index):
         x, *labels = _as_tuple(*_packed(self._source.dataset[index]))
         first, layout = index * self._source.batch_size, self._joining.layout
-        count = len(keras.tree.flatten(x)[0])
+        count = rows_of(x)
         if first + count > self._joining.manifest.elements:
             raise DataError(
                 f"Batch {index} of the {type(self._source.dataset).__name__} reaches beyond the {first} elements before it and the cache."
             )
         views = np.random.default_rng([self._joining.order.seed, self.position.current, index]).integers(layout.views, size=count)
         if self._augmented:
-            x = self._augmented(x, query.seeds(tf.range(first, first + count, dtype=tf.int64), views))
+            x = self._augmented(x, augmentation.element_seeds(tf.range(first, first + count, dtype=tf.int64), views))
             x = keras.tree.map_structure(lambda t: t.numpy(), x)
         return (BatchWithTargets(x, layout.unpack_arrays(self._rows(first, count), views)), *labels)
 
@@ -259,5 +262,5 @@ def _as_tuple(*element):
 
 
 def _as_tensor(array):
-    # Keras turns numbers with a point into its own float type before training.
+    # As Keras does before training.
     return tf.convert_to_tensor(array.astype(keras.config.floatx()) if array.dtype.kind == "f" else array)

@@ -1,4 +1,4 @@
-"""One writer to a folder."""
+"""A lock that lets one process at a time write a folder."""
 
 import contextlib
 import os
@@ -16,17 +16,17 @@ _LONGEST = 512
 
 @contextlib.contextmanager
 def only_writer(directory):
-    """Holds a folder for this process while the block runs. The operating system lets go of it when the process ends, however it ends.
+    """Locks a folder for this process while the block runs. The operating system releases the lock when the process ends, however it ends.
 
-    The lock is a file `.lock` that names its holder. A file of that name which is none of ours, a link say, is never written.
+    The lock is a file `.lock` that names its holder. Any other file of that name, such as a link, is never written.
 
     Args:
         directory: An existing folder.
 
     Raises:
-        ConfigurationError: if another writer holds the folder, naming its process; or the lock cannot be used.
+        ConfigurationError: if another writer holds the folder, naming its process; or the file cannot serve as a lock.
     """
-    import fcntl  # not on Windows, where reading works all the same
+    import fcntl  # Windows has none: there caches can only be read
 
     path = pathlib.Path(directory) / LOCK
     # filelock's locks truncate the file that they open, and do not name their holder.

@@ -1,4 +1,4 @@
-"""The manifest of a cache: what was asked of whom about what, and the checksum of every file."""
+"""The manifest of a soft-target cache: teacher, data set, settings, and the checksum of every file."""
 
 import dataclasses
 import hashlib
@@ -10,20 +10,22 @@ from tfdistill.distill.cache.format import Layout
 from tfdistill.errors import DataError
 from tfdistill.records import Record
 from tfdistill.utils.files import open_regular, write_whole
+from tfdistill.utils.hashing import sha256_of
 from tfdistill.version import __version__
 
-# Of format 1 the rows have no scales (see `tfdistill.distill.cache.format`): it is read, and an unfinished cache of it is gone on with.
+# Rows of format 1 have no scales (see `tfdistill.distill.cache.format`). Such caches are read, and unfinished ones are completed.
 FORMAT, READABLE = 2, (1, 2)
 MANIFEST, PLAN = "manifest.json", "plan.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class TeacherFingerprint(Record):
-    """What a teacher is known by.
+    """What identifies a teacher.
 
     Attributes:
         kind: Name of its class.
-        architecture: SHA-256 of its configuration, layer names and `trainable` flags left out; of the identity that was given for a black box.
+        architecture: SHA-256 of its configuration, layer names and `trainable` flags left out; for a black box of the identity that the
+            user gave.
         weights: SHA-256 over the values, shapes and types of its weights; empty for a black box.
     """
 
@@ -43,20 +45,20 @@ class InputPart(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Record):
-    """Everything about a cache that is known before the first answer.
+    """What is known of a cache before the first shard is written.
 
     Attributes:
         teacher: `TeacherFingerprint`.
         inputs: The inputs' parts.
         layout: `Layout` of the rows.
-        structure: How the final outputs come: "single", "list" or "dict".
+        structure: Structure of the final outputs: "single", "list" or "dict".
         output_names: Names of the final outputs, in the order of a flattened structure.
         classes: Size of the last axis of each final output, or None where only whole outputs are kept.
-        dtype: Type of kept numbers.
+        dtype: Type of the stored numbers.
         top_k: Number of largest logits kept, or None for whole outputs.
-        temperatures: Those for which the log-sum of the rest is kept.
+        temperatures: Those for which the log-sum-exp of the other logits is stored; empty without `top_k`.
         augmented: Digest of the first batch of augmented inputs, or None without augmentation.
-        block: Elements in a record, and in a batch that the teacher is asked about.
+        block: Elements in a record, and in a batch of the teacher.
         shard_elements: Elements in each shard but the last; a multiple of `block`.
         format: Version of the format.
         library_version: Version of the library that wrote it.
@@ -79,12 +81,13 @@ class Settings(Record):
 
     @property
     def layers(self):
+        """Paths of the layers whose outputs are stored."""
         return tuple(leaf.name for leaf in self.layout.leaves if leaf.role == "layer")
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard(Record):
-    """One file of answers.
+    """One file of teacher outputs.
 
     Attributes:
         file: Its name.
@@ -111,6 +114,7 @@ class Manifest(Record):
 
     @property
     def size_bytes(self):
+        """Size of all shards."""
         return sum(shard.size_bytes for shard in self.shards)
 
 
@@ -119,8 +123,8 @@ def shard_name(index):
     return f"shard-{index:05d}.tfrecord"
 
 
-def note_name(index):
-    """Name of the file in which a finished shard is noted until all are finished."""
+def shard_record_name(index):
+    """Name of the file that holds the `Shard` of a finished shard until all are finished."""
     return f"shard-{index:05d}.json"
 
 
@@ -132,8 +136,8 @@ def save_signed(record, path):
     """Writes a record as JSON together with its own checksum, whole or not at all; returns the checksum."""
     values = record.to_dict()
     checksum = _checksum(values)
-    with write_whole(path, follow_links=False) as beside:
-        beside.write_text(json.dumps({"sha256": checksum, "content": values}, separators=(",", ":")) + "\n", encoding="utf-8")
+    with write_whole(path, follow_links=False) as temporary:
+        temporary.write_text(json.dumps({"sha256": checksum, "content": values}, separators=(",", ":")) + "\n", encoding="utf-8")
     return checksum
 
 
@@ -144,27 +148,27 @@ def load_signed(kind, path):
         The record and its checksum.
 
     Raises:
-        DataError: naming the file, if it is not there, not JSON, or any byte that means something was changed.
+        DataError: naming the file, if it is missing, is not JSON, or its content was changed.
     """
     path = pathlib.Path(path)
     try:
         with open(open_regular(path), "rb") as file:
-            whole = json.loads(file.read().decode("utf-8"))
+            document = json.loads(file.read().decode("utf-8"))
     except OSError as error:
         raise DataError(
             f"'{path}' cannot be read: {error.strerror}.", "the folder of a finished cache, with its files and no links in it"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"'{path}' is damaged: it is no JSON ({error}).", fix=_AGAIN) from error
-    if not isinstance(whole, dict) or set(whole) != {"sha256", "content"} or not isinstance(whole["content"], dict):
-        raise DataError(f"'{path}' is damaged, or none of a cache's files.", "a file that soft_targets wrote", _AGAIN)
-    if _checksum(whole["content"]) != whole["sha256"]:
-        raise DataError(f"'{path}' is damaged: its content does not have the checksum that it carries.", fix=_AGAIN)
-    settings = whole["content"].get("settings", whole["content"])
+        raise DataError(f"'{path}' is damaged: it is not JSON ({error}).", fix=_LABEL_AGAIN) from error
+    if not isinstance(document, dict) or set(document) != {"sha256", "content"} or not isinstance(document["content"], dict):
+        raise DataError(f"'{path}' is damaged, or is not a file of a cache.", "a file that soft_targets wrote", _LABEL_AGAIN)
+    if _checksum(document["content"]) != document["sha256"]:
+        raise DataError(f"'{path}' is damaged: its content does not have the checksum that it carries.", fix=_LABEL_AGAIN)
+    settings = document["content"].get("settings", document["content"])
     found = settings.get("format", FORMAT) if isinstance(settings, dict) else FORMAT
     if found not in READABLE:
         raise DataError(f"'{path}' has the format {found}.", f"format {FORMAT}", "label again with this version of the library")
-    return kind.from_dict(whole["content"], path), whole["sha256"]
+    return kind.from_dict(document["content"], path), document["sha256"]
 
 
 def load_manifest(directory):
@@ -174,7 +178,7 @@ def load_manifest(directory):
         `Manifest` and its checksum.
 
     Raises:
-        DataError: as `load_signed` does; or if it names a file as a shard that is not called as a shard is.
+        DataError: as `load_signed` does; or if a shard in it has a file name that shards do not have.
     """
     path = pathlib.Path(directory) / MANIFEST
     manifest, checksum = load_signed(Manifest, path)
@@ -184,25 +188,16 @@ def load_manifest(directory):
 
 
 def check_shard_name(path, shard, index):
-    """Raises `DataError` if a file says of a shard that it is called otherwise than a shard is; a path out of the folder, say."""
+    """Raises `DataError` if a record names another file than its shard has: a path that leads out of the folder, for example."""
     if shard.file != shard_name(index):
-        raise DataError(f"'{path}' says that shard {index} is the file {shard.file!r}.", repr(shard_name(index)), _AGAIN)
+        raise DataError(f"'{path}' says that shard {index} is the file {shard.file!r}.", repr(shard_name(index)), _LABEL_AGAIN)
 
 
-_AGAIN = "label again into another folder, or bring a copy of the file back"
-
-
-def sha256_of(path):
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(open_regular(path), "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+_LABEL_AGAIN = "label again into another folder, or bring a copy of the file back"
 
 
 def verify_shard(directory, shard):
-    """Compares a file with what is known of it.
+    """Compares the file of a shard with its size and checksum.
 
     Raises:
         DataError: naming the file and what is wrong with it.
@@ -213,24 +208,21 @@ def verify_shard(directory, shard):
             f"The shard '{path}' is a symbolic link.", "a file in the folder of its cache", "put the file itself in the place of the link"
         )
     if not path.is_file():
-        raise DataError(f"The shard '{path}' is missing.", f"a file of {shard.size_bytes} bytes", _AGAIN)
+        raise DataError(f"The shard '{path}' is missing.", f"a file of {shard.size_bytes} bytes", _LABEL_AGAIN)
     size = path.stat().st_size
     if size != shard.size_bytes:
-        raise DataError(f"The shard '{path}' has {size} bytes.", f"{shard.size_bytes} bytes", _AGAIN)
+        raise DataError(f"The shard '{path}' has {size} bytes.", f"{shard.size_bytes} bytes", _LABEL_AGAIN)
     if sha256_of(path) != shard.sha256:
-        raise DataError(f"The shard '{path}' is damaged: its checksum is another one.", f"SHA-256 {shard.sha256}", _AGAIN)
+        raise DataError(f"The shard '{path}' is damaged: its checksum differs.", f"SHA-256 {shard.sha256}", _LABEL_AGAIN)
 
 
 def differences(old, new):
-    """Says in words how the settings of a cache differ from those now asked for; an empty list if they do not.
-
-    The version of the library is no difference.
-    """
+    """Lists in words how the settings of a cache differ from new ones; the version of the library does not count."""
     found = []
     if old.teacher != new.teacher:
-        both = zip(("class", "architecture", "weights"), dataclasses.astuple(old.teacher), dataclasses.astuple(new.teacher), strict=True)
+        fields = zip(("class", "architecture", "weights"), dataclasses.astuple(old.teacher), dataclasses.astuple(new.teacher), strict=True)
         found.append(
-            "another teacher: " + ", ".join(f"its {what} differ{'' if what == 'weights' else 's'}" for what, a, b in both if a != b)
+            "another teacher: " + ", ".join(f"its {what} differ{'' if what == 'weights' else 's'}" for what, a, b in fields if a != b)
         )
     if old.inputs != new.inputs:
         found.append(f"another dataset: its inputs are {inputs_text(new.inputs)}, those of the cache {inputs_text(old.inputs)}")
@@ -241,14 +233,14 @@ def differences(old, new):
         if field.name == "augmented":
             found.append("another augmentation, or another dataset: the augmented first batch differs")
         elif field.name == "layout":
-            found.append(f"other answers are kept: {_layout(b)}, in the cache {_layout(a)}")
+            found.append(f"other outputs are stored: {_layout(b)}, in the cache {_layout(a)}")
         else:
             found.append(f"{field.name} is {b!r}, in the cache {a!r}")
     return found
 
 
 def inputs_text(parts):
-    """Says what `InputPart`s there are, for people."""
+    """Describes `InputPart`s in one line of text."""
     return ", ".join(f"{part.path or 'x'} {part.dtype} {part.shape}" for part in parts)
 
 

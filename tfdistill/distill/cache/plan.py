@@ -1,11 +1,9 @@
-"""What a cache will be, before the teacher is asked about more than one batch."""
+"""The plan of a cache: its settings and its size, known after the teacher ran on one batch."""
 
 import dataclasses
 import shutil
 
-import numpy as np
-
-from tfdistill.distill.cache import fingerprint, manifest, query, sources
+from tfdistill.distill.cache import augmentation, fingerprint, manifest, sources
 from tfdistill.distill.cache.format import AFTER, BEFORE
 from tfdistill.distill.cache.manifest import Settings
 from tfdistill.distill.cache.query import TeacherQuery
@@ -16,7 +14,7 @@ from tfdistill.distill.teachers.remote import RemoteTeacher
 from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.records import Record
 
-# A shard is what a killed run may lose: at most so many elements, and bytes. Answers of a black box cost money: there it is one call.
+# A killed run repeats at most one shard, of so many elements and bytes. Calls of a remote teacher cost money: there a shard is one call.
 SHARD_ELEMENTS, SHARD_BYTES = 8192, 4 << 20
 BATCH, REMOTE_BATCH = 256, 32
 
@@ -27,7 +25,7 @@ class CachePlan(Record):
 
     Attributes:
         settings: `Settings`.
-        elements: Number of elements, or None where only reading the whole data set would tell.
+        elements: Number of elements, or None where only a pass over the whole data set could count them.
         size_bytes: Size of all shards, or None.
     """
 
@@ -45,55 +43,55 @@ class CachePlan(Record):
 
 
 class CachePlanner:
-    """A teacher, a data set and what is wanted, brought together.
+    """Plans the cache of a teacher's outputs on a data set.
 
     Args:
         teacher: Whatever `as_teacher` takes, or a `RemoteTeacher`.
-        source: From `cache_sources.as_source`.
-        wanted: `CacheOptions`.
-        batch_size: Elements in a batch; None for 256, for a `RemoteTeacher` 32.
-        shard_elements: Elements in a shard; None for what fits. Rounded up to whole batches.
+        source: From `sources.as_source`.
+        options: `CacheOptions`.
         old: `Settings` of the cache that is in the folder already, or None.
 
+    Attributes:
+        settings: `Settings` of the cache.
+        query: `TeacherQuery`.
+        first_outputs: The teacher's outputs for the first block, or None if they were not computed.
+
     Raises:
-        ConfigurationError: if a number is out of its range.
         DataError: if the data set comes in another order each time.
     """
 
-    def __init__(self, teacher, source, wanted, batch_size=None, shard_elements=None, old=None):
-        for name, value in (("batch_size", batch_size), ("shard_elements", shard_elements)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
-                raise ConfigurationError(f"{name} is {value!r}.", "a whole number of at least 1")
+    def __init__(self, teacher, source, options, old=None):
         remote = isinstance(teacher, RemoteTeacher)
         self.teacher = teacher if remote else as_teacher(teacher)
         if not remote:
             check_teacher_built(self.teacher)
             check_finite_weights(self.teacher)
-        self.source, self.wanted = source, wanted
-        known_by = fingerprint.teacher_print(self.teacher)
-        self.asker = TeacherQuery(self.teacher, wanted)
-        block = batch_size or (old.block if old else REMOTE_BATCH if remote else BATCH)
-        self.known = None
+        self.source = source
+        teacher_fingerprint = fingerprint.fingerprint_teacher(self.teacher)
+        self.query = TeacherQuery(self.teacher, options)
+        block = options.batch_size or (old.block if old else REMOTE_BATCH if remote else BATCH)
+        self.first_outputs = None
         inputs = self._first_block(block)
-        if wanted.augment:
-            query.refuse_shaky_augmentation(self.asker, inputs)
-        # A finished answer of a black box tells its shape; asking again would cost a call.
-        form = old.format if old else manifest.FORMAT
-        described = self._as_before(old) if old and remote else self._described(inputs, scaled=form > 1)
+        if options.augment:
+            augmentation.check_repeatable(lambda batch: self.query.view(batch, 0, 0), inputs)
+        format_version = old.format if old else manifest.FORMAT
+        # Of a remote teacher the outputs are not computed again where the cache describes them already: a call costs money.
+        described = _description(old) if old and remote else self._describe(inputs, scaled=format_version > 1)
+        shard_elements = options.shard_elements
         if shard_elements is None:
             row_bytes = described["layout"].row_bytes
             fitting = 1 if remote else min(SHARD_ELEMENTS, SHARD_BYTES // row_bytes)
             shard_elements = old.shard_elements if old else fitting
         self.settings = Settings(
-            teacher=known_by,
+            teacher=teacher_fingerprint,
             inputs=fingerprint.input_parts(inputs),
-            dtype=wanted.dtype,
-            top_k=wanted.top_k,
-            temperatures=wanted.temperatures,
-            augmented=fingerprint.inputs_digest(self.asker.view(inputs, 0, 0)) if wanted.augment else None,
+            dtype=options.dtype,
+            top_k=options.top_k,
+            temperatures=options.temperatures if options.top_k else (),
+            augmented=fingerprint.inputs_digest(self.query.view(inputs, 0, 0)) if options.augment else None,
             block=block,
             shard_elements=-(-shard_elements // block) * block,
-            format=form,
+            format=format_version,
             **described,
         )
 
@@ -104,18 +102,15 @@ class CachePlanner:
         if fingerprint.inputs_digest(first) != fingerprint.inputs_digest(again):
             raise DataError(
                 "The dataset does not come in the same order every time: its first batch differs between two passes.",
-                "a dataset of fixed order, as answers are kept by the elements' numbers",
+                "a dataset of fixed order: outputs are stored by the elements' numbers",
                 "take shuffle() and random augmentation out of it: shuffle after joining, and augment with augment=",
             )
         return first
 
-    def _described(self, inputs, scaled):
-        self.known = self.asker.ask(inputs, 0)
-        self.asker.refuse_hidden_nan(inputs)
-        return self.asker.describe(self.known, scaled)
-
-    def _as_before(self, old):
-        return {name: getattr(old, name) for name in ("layout", "structure", "output_names", "classes")}
+    def _describe(self, inputs, scaled):
+        self.first_outputs = self.query.outputs(inputs, 0)
+        self.query.refuse_hidden_nan(inputs)
+        return self.query.describe(self.first_outputs, scaled)
 
     def plan(self):
         """Returns the `CachePlan`."""
@@ -125,8 +120,8 @@ class CachePlanner:
             size = elements * self.settings.layout.row_bytes + -(-elements // self.settings.block) * (BEFORE + AFTER)
         return CachePlan(self.settings, elements, size)
 
-    def check_room(self, directory):
-        """Raises `ConfigurationError` if the disk has no room for the cache."""
+    def check_disk_space(self, directory):
+        """Raises `ConfigurationError` if the disk is too small for the cache."""
         size, free = self.plan().size_bytes, shutil.disk_usage(directory).free
         if size is not None and size > free:
             raise ConfigurationError(
@@ -143,3 +138,8 @@ class CachePlanner:
                 "the teacher, dataset and settings that it was begun with",
                 "choose another folder",
             )
+
+
+def _description(settings):
+    """What `TeacherQuery.describe` returned when the settings were made."""
+    return {name: getattr(settings, name) for name in ("layout", "structure", "output_names", "classes")}

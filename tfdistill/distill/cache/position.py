@@ -1,4 +1,4 @@
-"""Which epoch a joined dataset is read for: its order and its views follow from `(seed, epoch)` alone."""
+"""The epoch that a joined dataset is read for: its order and its views follow from `(seed, epoch)` alone."""
 
 import contextlib
 import inspect
@@ -7,8 +7,10 @@ import weakref
 import keras
 import tensorflow as tf
 
+from tfdistill.graph.datasets import source_datasets
+
 # Joined tf.data.Dataset -> its Position. A dataset that is derived from it (map, prefetch, take) keeps it alive.
-_POSITIONS = weakref.WeakKeyDictionary()
+_POSITIONS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 class Position:
@@ -27,13 +29,13 @@ class Position:
         return self._passes if self.epoch is None else self.epoch
 
     def next_pass(self):
-        """Returns the number of the pass that begins, and counts it if no `fit` says which epoch it is."""
+        """Returns the number of the pass that begins, and counts it outside of `fit`, where no epoch is given."""
         number = self.current
         self.finish_pass()
         return number
 
     def finish_pass(self):
-        """Counts a pass if no `fit` says which epoch it is."""
+        """Counts a pass outside of `fit`, where no epoch is given."""
         if self.epoch is None:
             self._passes += 1
 
@@ -54,7 +56,7 @@ def positions_of(data):
         if dataset in _POSITIONS:
             found.append(_POSITIONS[dataset])
         else:
-            waiting.extend(dataset._inputs())
+            waiting.extend(source_datasets(dataset))
     return found
 
 

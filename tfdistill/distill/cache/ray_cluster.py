@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine that nobody else can reach, and that ends with the process that started it."""
+"""A Ray cluster on this machine that other machines cannot reach, and that ends with the process that started it."""
 
 import contextlib
 import ipaddress
@@ -20,20 +20,20 @@ _END_SECONDS = 60
 def local_cluster(ray, cpus=None):
     """Runs a Ray cluster of one node for the length of a block.
 
-    All its processes listen on the loopback interface alone. On Linux they end with this process however it ends, `kill -9` included: a small watcher
-    process ends what is left of exactly this cluster. Elsewhere Ray's own means apply.
+    All its processes listen on the loopback interface alone. On Linux they end with this process however it ends, `kill -9` included: a
+    small watcher process kills what is left of exactly this cluster. On other systems Ray itself ends them.
 
     Args:
         ray: The module.
         cpus: Number of CPUs that the cluster has; None for all.
 
     Raises:
-        RuntimeUnavailableError: if Ray does not keep to the loopback interface.
+        RuntimeUnavailableError: if Ray listens on another interface.
     """
     with _watched_folder() as folder:
         try:
             with _loopback():
-                # "local", as otherwise Ray joins a cluster that RAY_ADDRESS names, or that runs on this machine.
+                # Without "local" Ray joins a cluster that RAY_ADDRESS names, or that runs on this machine.
                 ray.init(
                     address="local",
                     num_cpus=cpus,
@@ -57,7 +57,7 @@ def local_cluster(ray, cpus=None):
 
 @contextlib.contextmanager
 def _loopback():
-    """Lets Ray take the loopback address for the node's, as it does on macOS and Windows."""
+    """Makes Ray use the loopback address for its node, as it does on macOS and Windows."""
     from ray._private import ray_constants
 
     before = ray_constants.ENABLE_RAY_CLUSTER
@@ -70,8 +70,8 @@ def _loopback():
 
 @contextlib.contextmanager
 def _watched_folder():
-    """A folder for the cluster's logs and sockets. When the block, or this process, has ended, the watcher ends Ray's processes and removes it."""
-    # Not TMPDIR: the sockets' paths may have 107 bytes, and macOS's TMPDIR leaves too few.
+    """A folder for the cluster's logs and sockets. When the block or process ends, the watcher kills Ray's processes and removes it."""
+    # Not TMPDIR: paths of sockets are limited to 107 bytes, of which macOS's TMPDIR takes too many.
     place = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.path.isdir("/tmp") else None)
     folder = os.path.realpath(tempfile.mkdtemp(prefix="tfdistill-cluster-", dir=place))
     try:

@@ -1,8 +1,9 @@
 """Ends the processes of a local Ray cluster when the process that started it has ended: `python ray_watcher.py FOLDER PID`.
 
-It waits until its standard input is closed or PID is no longer its parent. Then it kills Ray's processes that have a file open in FOLDER, the cluster's own
-temporary folder, until none is left, and removes the folder. A mark in the environment would not do: Ray's processes overwrite theirs with their titles.
-Ray's own agents notice the end of their parent only after a minute. Only the standard library is imported, and Linux's /proc is needed.
+It waits until its standard input is closed or PID is no longer its parent. Then it kills Ray's processes that have a file open in FOLDER,
+the cluster's own temporary folder, until none is left, and removes the folder. A mark in the environment does not work: Ray's processes
+overwrite theirs with their titles. Ray's own agents notice the end of their parent only after a minute. Only the standard library is
+imported, and Linux's /proc is needed.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ POLL_SECONDS, PAUSE_SECONDS, LONGEST_SECONDS = 1.0, 0.1, 30.0
 
 
 def members(folder, parent):
-    """Numbers of Ray's processes that have a file open in a folder: all have, their output goes to files there from their start.
+    """Numbers of Ray's processes that have a file open in a folder: all of the cluster do, as their output goes to files there.
 
     Args:
         folder: The cluster's temporary folder, as an absolute path without links.
@@ -25,14 +26,14 @@ def members(folder, parent):
     """
     found = []
     for name in os.listdir("/proc"):
-        # Others may read the cluster's logs.
+        # Processes that are not Ray's may read the cluster's logs.
         if name.isdigit() and int(name) != parent and any(path.startswith(folder + "/") for path in _open_files(name)) and _is_of_ray(name):
             found.append(int(name))
     return found
 
 
 def _open_files(pid):
-    # Processes of other users, and those that end meanwhile, cannot be read.
+    # Processes of other users, and those that have just ended, cannot be read.
     with contextlib.suppress(OSError):
         for number in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
@@ -48,7 +49,7 @@ def _is_of_ray(pid):
 
 
 def end(folder, parent):
-    """Kills the members, and looks again: one may just have started another. Then removes the folder."""
+    """Kills the members until none is found three times in a row, as one may have just started another. Then removes the folder."""
     deadline, quiet = time.monotonic() + LONGEST_SECONDS, 0
     while quiet < 3 and time.monotonic() < deadline:
         found = members(folder, parent)
@@ -63,7 +64,7 @@ def end(folder, parent):
 def main():
     """Waits until the parent is gone or closes standard input, then ends the cluster."""
     folder, parent = sys.argv[1], int(sys.argv[2])
-    # Nothing is ever written to it: it becomes readable when it is closed. A fork of the parent may hold it open.
+    # Standard input becomes readable when it is closed: nothing is written to it. A fork of the parent may hold it open: the parent counts, too.
     while os.getppid() == parent and not select.select([sys.stdin], [], [], POLL_SECONDS)[0]:
         pass
     end(folder, parent)

@@ -1,12 +1,12 @@
-"""The data that a teacher is asked about, read in the one order in which its elements are counted.
+"""Reads the data that a teacher runs on, in the order that numbers its elements.
 
-| data | elements are counted | and must |
+| data | elements are numbered | requirements |
 |---|---|---|
 | arrays | along their first axis | - |
-| `tf.data.Dataset` of batches | as they come | come in the same order every time: shuffle after joining, not before |
-| `keras.utils.PyDataset` | batch after batch by index | have batches of one size (the last may be smaller) that stay what they are from epoch to epoch |
+| `tf.data.Dataset` of batches | as they come | the same order every time: shuffle after joining, not before |
+| `keras.utils.PyDataset` | batch after batch by index | batches of one size (the last may be smaller) that do not change from epoch to epoch |
 
-Each is `x`, `(x, y)` or `(x, y, sample_weight)`, as for `keras.Model.fit`. A generator has no order that could be repeated, and is refused.
+Each is `x`, `(x, y)` or `(x, y, sample_weight)`, as for `keras.Model.fit`. A generator cannot be read twice, and is refused.
 """
 
 import keras
@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.utils.arrays import inputs_of, rechunked, rows_of, slices
 
 
 def as_source(dataset):
@@ -23,8 +24,8 @@ def as_source(dataset):
         dataset: One of the kinds in the table above.
 
     Returns:
-        An object with `count()`, and `blocks(size, first=0)`: an iterator over inputs in batches of `size` elements (the last may be smaller), from block
-        number `first` on.
+        An object with `count()`, and `blocks(size, first=0)`: an iterator over inputs in batches of `size` elements (the last may be
+        smaller), from block number `first` on.
 
     Raises:
         ConfigurationError: for another kind of data.
@@ -48,7 +49,7 @@ def as_source(dataset):
 
 
 class Arrays:
-    """Arrays that are all there."""
+    """Arrays in memory."""
 
     def __init__(self, x, y=None, sample_weight=None):
         self.x, self.y, self.sample_weight = keras.tree.map_structure(np.asarray, (x, y, sample_weight), none_is_leaf=False)
@@ -61,11 +62,10 @@ class Arrays:
         return self._count
 
     def blocks(self, size, first=0):
-        for start in range(first * size, self._count, size):
-            yield keras.tree.map_structure(lambda a, start=start: a[start : start + size], self.x)
+        return slices(self.x, size, first)
 
     def samples(self, blocks):
-        """Numbers of the blocks by which the data set is recognized: all, as reading them costs little."""
+        """Numbers of the blocks that are compared to recognize the data set: all, as reading them costs little."""
         return range(blocks)
 
 
@@ -84,7 +84,7 @@ class Indexed:
         self._count = (batches - 1) * self.batch_size + rows_of(self.inputs(batches - 1))
 
     def inputs(self, index):
-        return keras.tree.map_structure(np.asarray, keras.utils.unpack_x_y_sample_weight(self.dataset[index])[0])
+        return keras.tree.map_structure(np.asarray, inputs_of(self.dataset[index]))
 
     def count(self):
         return self._count
@@ -106,7 +106,7 @@ class Indexed:
             skip = 0
 
     def samples(self, blocks):
-        """Numbers of the blocks by which the data set is recognized: the first, some in between, and the last."""
+        """Numbers of the blocks that are compared to recognize the data set: the first, two in between, and the last."""
         return sorted({round(i * (blocks - 1) / 3) for i in range(4)})
 
 
@@ -120,10 +120,10 @@ class Stream:
             raise DataError("The tf.data.Dataset never ends.", "every element once", "take repeat() away; fit repeats it for every epoch")
         if self.cardinality == 0:
             raise DataError("The tf.data.Dataset is empty.", "at least one batch")
-        self.inputs = dataset.map(_inputs_alone)
+        self.inputs = dataset.map(lambda *element: inputs_of(element))
 
     def count(self):
-        """Counts by reading everything once."""
+        """Counts the elements in one pass over the data."""
         rows = self.inputs.map(lambda x: tf.shape(tf.nest.flatten(x)[0], out_type=tf.int64)[0])
         return int(rows.reduce(np.int64(0), lambda a, b: a + b))
 
@@ -135,30 +135,25 @@ class Stream:
         return self.inputs.as_numpy_iterator()
 
     def samples(self, blocks):
-        """Numbers of the blocks by which the data set is recognized: the first four; later ones are as far away as they are late."""
-        # Without a known number of batches, only reading all of them tells whether it is as long as it was.
+        """Numbers of the blocks that are compared to recognize the data set: the first four, as reading later ones means reading all before."""
+        # Where the number of batches is unknown, only reading all of them shows whether it changed.
         return range(min(blocks, 4)) if self.cardinality >= 0 else range(blocks)
 
 
-def _inputs_alone(*element):
-    return keras.utils.unpack_x_y_sample_weight(element)[0]
+def numbered_blocks(source, size, numbers, whole):
+    """Yields (number, inputs) of blocks of a source.
 
-
-def rows_of(structure):
-    """Number of elements in a batch: the length of its first array."""
-    return len(keras.tree.flatten(structure)[0])
-
-
-def rechunked(batches, size):
-    """Cuts batches of any sizes into batches of `size`; the last may be smaller."""
-    held, rows = [], 0
-    for batch in batches:
-        held.append(batch)
-        rows += rows_of(batch)
-        while rows >= size:
-            whole = held[0] if len(held) == 1 else keras.tree.map_structure(lambda *parts: np.concatenate(parts), *held)
-            yield keras.tree.map_structure(lambda a: a[:size], whole)
-            rows -= size
-            held = [keras.tree.map_structure(lambda a: a[size:], whole)] if rows else []
-    if rows:
-        yield held[0] if len(held) == 1 else keras.tree.map_structure(lambda *parts: np.concatenate(parts), *held)
+    Args:
+        source: From `as_source`.
+        size: Number of elements in a block.
+        numbers: Numbers of the blocks, in rising order.
+        whole: Whether these are all blocks that are expected: then unexpected further ones are yielded, too.
+    """
+    if whole or isinstance(source, Stream):
+        for number, inputs in enumerate(source.blocks(size)):
+            if not whole and number >= len(numbers):
+                return
+            yield number, inputs
+    else:
+        for number in numbers:
+            yield number, next(iter(source.blocks(size, number)))

@@ -1,1 +1,1 @@
-"""ChainRunner of several generations or peers."""
+"""Several trainings that build on one another: assistants, generations, blocks, peers."""

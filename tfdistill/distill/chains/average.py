@@ -1,74 +1,101 @@
 """Several students averaged into one."""
 
 import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from tfdistill.distill.chains.record import ChainRecord
 from tfdistill.distill.chains.runner import ChainRunner, check_students
+from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.evaluation import CompiledCopy
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.errors import ConfigurationError, DataError, ModelError
+from tfdistill.graph.layers import all_layers
+from tfdistill.utils.arrays import input_batches
+from tfdistill.utils.types import Data, Tensors
 
 HOW = ("distill", "average")
 
 
-def many_to_one(students, student, settings, x, y=None, validation_data=None, how="distill", combine=Ensemble):
-    """Makes one student of several trained ones, each from another initialization or another share of the data.
+def many_to_one(
+    students: Sequence[keras.Model],
+    student: keras.Model,
+    settings: ChainSettings,
+    x: Data,
+    y: Tensors = None,
+    validation_data: Data = None,
+    how: Literal["distill", "average"] = "distill",
+    combine: Callable[[list[keras.Model]], Any] = Ensemble,
+) -> ChainRecord:
+    """Makes one student of several trained ones, which differ in their initialization or their share of the data.
 
-    "distill" teaches the student with what they say together (Hinton et al. 2015, arXiv 1503.02531, section 5); its architecture is free. "average"
-    gives it the mean of their weights (Wortsman et al. 2022, "Model soups", arXiv 2203.05482): one architecture for all, no training, and the statistics of
-    BatchNormalization computed anew on `x`, as those of an averaged network are not the averages. Averaging works for models that were trained on from
-    common weights. Models from different initializations have their units in different orders (a permutation that changes no
-    output), and the mean of such weights is usually no better than chance: distil those.
+    "distill" trains the student on their combined outputs (Hinton et al. 2015, arXiv 1503.02531, section 5); its architecture is free.
+    "average" gives it the mean of their weights (Wortsman et al. 2022, "Model soups", arXiv 2203.05482): one architecture for all, no
+    training, and the statistics of BatchNormalization computed anew on `x`, as those of an averaged network are not the averages. Averaging
+    works for models that were fine-tuned from common weights. Models from different initializations have their units in different orders,
+    and the mean of such weights is usually no better than chance: use "distill" for those.
 
     Args:
         students: List of at least two trained `keras.Model`s; they are only read.
-        student: The `keras.Model` that is changed.
+        student: The built `keras.Model` that is changed.
         settings: `ChainSettings`; averaging uses its loss and metrics to evaluate, and its batch size.
         x: Training inputs, as `fit` takes them.
         y: Labels, or None.
         validation_data: As in `fit`; the metrics in the record are then of these data.
         how: "distill" or "average".
-        combine: For "distill", the function that makes one teacher of the list. The default, `Ensemble`, averages the probabilities of students that answer logits
-            and gives log-probabilities, which losses of logits take; for others: `lambda members: Ensemble(members, average=..., outputs=...)`.
+        combine: For "distill", the function that makes one teacher of the list. The default, `Ensemble`, averages the probabilities of
+            students with logits and returns log-probabilities, which losses of logits take; for others: `lambda members: Ensemble(members,
+            average=..., outputs=...)`.
 
     Returns:
         `ChainRecord`; its notes say what was recomputed.
 
     Raises:
         ConfigurationError: if `how` is neither.
-        ModelError: if models to be averaged differ, with the first difference, or one stands twice.
+        ModelError: if models to be averaged differ, with the first difference, or one is given twice.
+
+    Example:
+        >>> runs = [keras.models.clone_model(student) for _ in range(2)]
+        >>> settings = tfdistill.distill.ChainSettings(
+        ...     tfdistill.losses.SoftTargets(4.0), loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+        ... )
+        >>> record = tfdistill.many_to_one(runs, student, settings, x, y, how="average")
+        >>> print(record.notes[1])
+        The statistics of 1 BatchNormalization layers were computed anew on 2 batches.
+        >>> record.generations[0].teachers == tuple(run.name for run in runs)
+        True
     """
     check_students([*students, student], 3)
     if how not in HOW:
         raise ConfigurationError(f"how is {how!r}.", f"one of {HOW}")
     names = [model.name for model in students]
-    with ChainRunner("many_to_one", settings, (x, y, validation_data), int(how == "distill")) as trainings:
+    with ChainRunner("many_to_one", settings, (x, y, validation_data), int(how == "distill")) as runner:
         if how == "distill":
-            trainings.distil(combine(list(students)), student, "student", names)
+            runner.distil(combine(list(students)), student, "student", names)
         else:
             _average(students, student)
-            trainings.notes.append(
-                "The weights are means; this holds for models trained on from common weights, others have their units in different orders."
+            runner.notes.append(
+                "The weights are means; this holds for models fine-tuned from common weights, others have their units in different orders."
             )
-            norms = [layer for layer in student._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+            norms = [layer for layer in all_layers(student) if isinstance(layer, keras.layers.BatchNormalization)]
             if norms:
                 batches = _recompute_statistics(student, norms, x, settings.fit.get("batch_size") or 32)
-                trainings.notes.append(f"The statistics of {len(norms)} BatchNormalization layers were computed anew on {batches} batches.")
+                runner.notes.append(f"The statistics of {len(norms)} BatchNormalization layers were computed anew on {batches} batches.")
             if settings.loss is not None:
-                _note_alone(trainings, student, "average", names)
-    return trainings.record()
+                record_without_training(runner, student, "average", names)
+    return runner.record()
 
 
-def _note_alone(trainings, model, role, teachers):
-    """Evaluates a model that needs no training and records it."""
+def record_without_training(runner, model, role, teachers):
+    """Evaluates a model that needs no training, and records it."""
     began = time.perf_counter()
-    alone = CompiledCopy(model)
-    alone.compile(**trainings.settings.compile_arguments())
-    metrics = trainings.evaluate(alone)
-    trainings.note(model, role, teachers, 0, time.perf_counter() - began, metrics)
+    compiled = CompiledCopy(model)
+    compiled.compile(**runner.settings.compile_arguments())
+    metrics = runner.evaluate(compiled)
+    runner.record_generation(model, role, teachers, 0, time.perf_counter() - began, metrics)
 
 
 def _average(students, student):
@@ -87,7 +114,7 @@ def _average(students, student):
                 "models of one architecture",
                 'distil them: how="distill"',
             )
-        if _makeup(model) != _makeup(student):
+        if _operations(model) != _operations(student):
             raise ModelError(
                 f"'{student.name}' and '{model.name}' have equal weights in different layers, so their means compute something else.",
                 "models of one architecture",
@@ -105,10 +132,10 @@ def _average(students, student):
         own.assign(value)
 
 
-def _makeup(model):
-    """What the layers of a model are, without their names and what initialized them."""
+def _operations(model):
+    """Lists the classes of a model's layers and the settings that change what they compute; names and initializers are left out."""
     kinds = []
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model)[1:]:
         own = {
             k: v
             for k, v in layer.get_config().items()
@@ -126,7 +153,7 @@ def _recompute_statistics(model, norms, x, batch_size):
     """
     before, count = [layer.momentum for layer in norms], 0
     try:
-        for count, batch in enumerate(_batches(x, batch_size), start=1):
+        for count, batch in enumerate(input_batches(x, batch_size), start=1):
             for layer in norms:
                 layer.momentum = (count - 1) / count
             model(batch, training=True)
@@ -136,14 +163,3 @@ def _recompute_statistics(model, norms, x, batch_size):
     if not count:
         raise DataError("The training data is empty.", "at least one batch to compute the statistics of BatchNormalization on")
     return count
-
-
-def _batches(x, batch_size):
-    if isinstance(x, tf.data.Dataset):
-        yield from (keras.utils.unpack_x_y_sample_weight(batch)[0] for batch in x)
-    elif isinstance(x, keras.utils.PyDataset):
-        yield from (keras.utils.unpack_x_y_sample_weight(x[i])[0] for i in range(len(x)))
-    else:
-        rows = keras.tree.flatten(x)[0].shape[0]
-        for start in range(0, rows, batch_size):
-            yield keras.tree.map_structure(lambda a, start=start: a[start : start + batch_size], x)

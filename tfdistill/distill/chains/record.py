@@ -1,4 +1,4 @@
-"""Records of a chain of trainings."""
+"""Records of the trainings of a chain."""
 
 import dataclasses
 
@@ -11,12 +11,12 @@ class Generation(Record):
 
     Attributes:
         name: Name of the model that was trained.
-        teachers: Names of what taught it; empty if it had labels alone.
-        role: "assistant", "student", "block", "generation", "peer" or "average".
+        teachers: Names of its teachers; empty if it was trained on labels alone.
+        role: "assistant", "student", "block: <layer>", "generation", "ensemble", "peer" or "average".
         parameters: Number of the trained model's weights.
-        epochs: Number of epochs that it was trained.
+        epochs: Number of epochs that were trained.
         seconds: Time of training and evaluation.
-        metrics: What `evaluate` says after the training, on the validation data, or without such on the training data.
+        metrics: What `evaluate` returns after the training, on the validation data, or on the training data if there are none.
     """
 
     name: str
@@ -30,14 +30,14 @@ class Generation(Record):
 
 @dataclasses.dataclass(frozen=True)
 class ChainRecord(Record):
-    """What came of a chain.
+    """The result of a chain.
 
     Attributes:
         kind: "assistants", "blockwise", "born_again", "mutual" or "many_to_one".
         evaluated_on: "validation data" or "training data".
         generations: One for each training, in order.
         seconds: Time of the whole chain.
-        notes: What a reader of the numbers should know.
+        notes: Remarks on how to read the numbers.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""What all chains share: the settings of a training, the record of what came of it, and one training."""
+"""Runs and records the trainings of a chain."""
 
 import collections.abc
 import dataclasses
@@ -14,7 +14,7 @@ from tfdistill.utils.progress import progress
 
 
 class ChainRunner:
-    """Runs the trainings of one chain on the same data, and keeps their records.
+    """Runs the trainings of one chain on the same data, and collects their records.
 
     Args:
         kind: The chain's name.
@@ -23,8 +23,8 @@ class ChainRunner:
         count: Number of trainings, for the progress bar.
 
     Raises:
-        DataError: if the data can be read once only.
-        ConfigurationError: if the settings are none.
+        DataError: if the data is an iterator, which can be read only once.
+        ConfigurationError: if `settings` is not a `ChainSettings`.
     """
 
     def __init__(self, kind, settings, data, count):
@@ -32,10 +32,10 @@ class ChainRunner:
             raise ConfigurationError(f"settings is a {type(settings).__name__}.", "ChainSettings")
         self.kind, self.settings, self.notes = kind, settings, []
         self.x, self.y, self.validation = data
-        for what, source in (("training", self.x), ("validation", self.validation)):
+        for role, source in (("training", self.x), ("validation", self.validation)):
             if isinstance(source, collections.abc.Iterator):
                 raise DataError(
-                    f"The {what} data is an iterator, which can be read once; a chain trains several times.",
+                    f"The {role} data is an iterator, which can be read once; a chain trains several times.",
                     "arrays, a tf.data.Dataset or a PyDataset",
                 )
         self.generations, self._began = [], time.perf_counter()
@@ -62,10 +62,10 @@ class ChainRunner:
         began = time.perf_counter()
         trainer.compile(**settings.compile_arguments())
         history = trainer.fit(self.x, self.y, validation_data=self.validation, **settings.fit_arguments(self.advance, self.x))
-        self.note(model, role, teachers, len(history.epoch), time.perf_counter() - began, self.evaluate(trainer))
+        self.record_generation(model, role, teachers, len(history.epoch), time.perf_counter() - began, self.evaluate(trainer))
 
     def evaluate(self, trainer):
-        """What `evaluate` says of a compiled model on the validation data, or without such on the training data."""
+        """Evaluates a compiled model on the validation data, or on the training data if there are none; returns a dict."""
         arguments = self.settings.evaluate_arguments()
         if self.validation is None:
             weights = {k: v for k, v in self.settings.fit.items() if k == "sample_weight"}
@@ -75,19 +75,19 @@ class ChainRunner:
             return trainer.evaluate(x, y, sample_weight=sample_weight, **arguments)
         return trainer.evaluate(self.validation, **arguments)
 
-    def note(self, model, role, teachers, epochs, seconds, metrics):
+    def record_generation(self, model, role, teachers, epochs, seconds, metrics):
         """Adds a `Generation`."""
         metrics = {name: float(value) for name, value in metrics.items()}
         self.generations.append(Generation(model.name, tuple(teachers), role, int(model.count_params()), epochs, seconds, metrics))
 
     def record(self):
-        """The `ChainRecord` of what was done so far."""
+        """Returns the `ChainRecord` of the trainings so far."""
         on = "training data" if self.validation is None else "validation data"
         return ChainRecord(self.kind, on, tuple(self.generations), time.perf_counter() - self._began, tuple(self.notes))
 
 
 def check_students(students, at_least, what="students"):
-    """Refuses a list of students that is too short or has one model twice."""
+    """Refuses a list of students that is too short, or has one model twice."""
     if not isinstance(students, (list, tuple)) or len(students) < at_least:
         raise ConfigurationError(f"{what} is {students!r}.", f"a list of at least {at_least} models")
     for model in students:

@@ -1,1 +1,1 @@
-"""A student that starts from its teacher's weights."""
+"""Initializes a student from its teacher's weights."""

@@ -1,4 +1,4 @@
-"""Which layer of a student takes after which layer of a teacher: repeated blocks, found by structure, and their pairing by order."""
+"""Pairs the layers of a student with those of a teacher: finds repeated blocks by structure, and pairs them by order."""
 
 import collections
 import re
@@ -6,7 +6,7 @@ import re
 from tfdistill.errors import ModelError
 from tfdistill.graph.traversal import kind, own_weights, sublayers, units
 
-# One layer of the student with weights of its own, and the teacher's that it takes after; `teacher` is None where there is none, and `reason` says why.
+# A layer of the student that has weights of its own, and the teacher's layer whose weights it gets, or None with the reason.
 Pairing = collections.namedtuple("Pairing", ["student", "teacher", "reason"], defaults=[None])
 
 
@@ -15,7 +15,7 @@ def _shapes(layer):
 
 
 def pair_composites(student, teacher):
-    """Pairs the layers inside two layers (or the layers themselves) of the same make.
+    """Pairs the layers inside two layers of the same structure (or the layers themselves).
 
     Returns:
         List of `Pairing`s, or None if the two are built differently.
@@ -81,7 +81,7 @@ def _pair_level(student, teacher, found):
 
 
 def _pair_uneven(student, teacher, found):
-    """Pairs two lists of sibling layers of different lengths: equal layers in their order, and what stands between two of them if it is as long on both sides."""
+    """Pairs two lists of sibling layers of different lengths: equal layers in their order, and between them runs of equal length."""
     ours, theirs = ([(kind(layer), _shapes(layer)) for layer in side] for side in (student, teacher))
     equal = _common_subsequence(ours, theirs)
     pairings, s, t = [], 0, 0
@@ -99,7 +99,7 @@ def _pair_uneven(student, teacher, found):
 
 
 def _common_subsequence(ours, theirs):
-    """Places of a longest common subsequence of two lists, as pairs; of several, the one that begins first."""
+    """Index pairs of a longest common subsequence of two lists; of several, the one that begins first."""
     lengths = [[0] * (len(theirs) + 1) for _ in range(len(ours) + 1)]
     for i in reversed(range(len(ours))):
         for j in reversed(range(len(theirs))):
@@ -117,7 +117,7 @@ def _common_subsequence(ours, theirs):
 
 
 def _repeats_more(student, teacher):
-    """Whether a block that repeats in the teacher, at any level, comes more often in a row in the student than there."""
+    """Whether a block that repeats in the teacher, at any level, has more repetitions in a row in the student."""
     ours, theirs = ([(kind(layer), _shapes(layer)) for layer in side] for side in (student, teacher))
     if any(_longest_run(ours, theirs[start : start + period]) > blocks for start, period, blocks in _runs(theirs)):
         return True
@@ -136,7 +136,7 @@ def _best_run(student, teacher):
     best, best_score = None, None
     for start, period, blocks in _runs(whole):
         if _longest_run(ours, whole[start : start + period]) > blocks:
-            continue  # the student is the deeper one here
+            continue  # here the student has more blocks than the teacher
         for s in range(len(student) - period + 1):
             if kinds[s : s + period] != theirs[start : start + period]:
                 continue
@@ -146,11 +146,11 @@ def _best_run(student, teacher):
             names = [[layer.name for layer in teacher[b : b + period]] for b in range(start, start + blocks * period, period)]
             ends = (kinds[:s] == theirs[:start]) + (kinds[s + count * period :] == theirs[start + blocks * period :])
             score = (
-                ends,  # what stands before and behind the blocks is alike in both models
-                count * period + blocks * period,  # as much as possible belongs to the blocks
+                ends,  # the layers before and after the blocks are of equal kinds in both models
+                count * period + blocks * period,  # as many layers as possible belong to the blocks
                 all(len({re.sub(r"_?\d+", "", name) for name in column}) == 1 for column in zip(*names, strict=True)),
                 -period,
-                sum(_common_beginning(block) for block in names),  # names tell where a block begins
+                sum(_common_prefix(block) for block in names),  # names show where a block begins
                 own[s : s + period] == [_shapes(layer) for layer in teacher[start : start + period]],
                 -start,
                 -s,
@@ -161,7 +161,7 @@ def _best_run(student, teacher):
 
 
 def _runs(signatures):
-    """Every (start, period, number of blocks) where a pattern comes at least twice in a row."""
+    """Yields every (start, period, number of blocks) where a pattern repeats at least twice in a row."""
     for period in range(1, len(signatures) // 2 + 1):
         for start in range(len(signatures) - 2 * period + 1):
             blocks = _repeats(signatures, start, period)
@@ -170,6 +170,7 @@ def _runs(signatures):
 
 
 def _repeats(signatures, start, period):
+    """Counts the repetitions in a row of the pattern that begins at `start`."""
     pattern, count = signatures[start : start + period], 1
     while signatures[start + count * period : start + (count + 1) * period] == pattern:
         count += 1
@@ -177,13 +178,13 @@ def _repeats(signatures, start, period):
 
 
 def _longest_run(signatures, pattern):
-    """How often a pattern comes in a row, at most."""
+    """Returns the largest number of repetitions of a pattern in a row."""
     period = len(pattern)
     places = [s for s in range(len(signatures) - period + 1) if signatures[s : s + period] == pattern]
     return max((_repeats(signatures, s, period) for s in places), default=0)
 
 
-def _common_beginning(names):
+def _common_prefix(names):
     """Number of characters with which all the names begin."""
     alike = [len(set(column)) == 1 for column in zip(*names, strict=False)]
     return alike.index(False) if False in alike else len(alike)

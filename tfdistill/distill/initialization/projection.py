@@ -1,20 +1,20 @@
-"""Narrower copies of layers: weights of a wide layer, seen in a basis of fewer channels."""
+"""Narrower copies of layers: the weights of a wide layer, projected onto a basis of fewer channels."""
 
 import keras
 import numpy as np
 
 from tfdistill.graph.axes import axes_of
+from tfdistill.graph.functional import is_reused, merges
 from tfdistill.graph.traversal import own_weights, sublayers
 
 
 def is_a_chain(model):
-    """Whether a model is known to hand each layer's output on to the next alone: Sequential, or functional with one output and nothing merged or reused."""
+    """Whether each layer's output goes to the next layer alone: Sequential, or functional with one output and no layer merged or reused."""
     if isinstance(model, keras.Sequential):
         parts = model.layers
     elif isinstance(model, keras.Model) and hasattr(model, "operations"):
         parts = model.operations
-        reused = any(len(op._inbound_nodes) > 1 for op in parts)
-        if reused or len(model.outputs) > 1 or any(len(node.input_tensors) > 1 for op in parts for node in op._inbound_nodes):
+        if len(model.outputs) > 1 or any(is_reused(op) or merges(op) for op in parts):
             return False
     else:
         return False
@@ -22,16 +22,16 @@ def is_a_chain(model):
 
 
 class Narrower:
-    """Makes a student's weights out of a teacher's, layer by layer in the student's order.
+    """Computes a student's weights from a teacher's, layer by layer in the student's order.
 
-    Between two layers lies a space of channels. Going from n channels to m, it is given an orthonormal basis P of shape (n, m): the m leading right singular
-    vectors of the matrix W that writes into it. The writing layer becomes W P, a truncated SVD, and the layer that reads becomes transpose(P) W, so that both
-    together compute W1 P transpose(P) W2, of all rank-m projections of W1 the closest to it.
+    Between two layers lies a space of channels. Going from n channels to m, it gets an orthonormal basis P of shape (n, m): the m leading
+    right singular vectors of the matrix W that writes into it. The writing layer becomes W P, a truncated SVD, and the layer that reads
+    becomes transpose(P) W, so that both together compute W1 P transpose(P) W2, of all rank-m projections of W1 the closest to it.
 
     Args:
-        shared: False for a chain of layers: then each space has its own basis, and a layer's is found after its input was narrowed. True for models
-            with branches: all spaces of the same two widths share one basis, from all matrices that write into them, because a residual stream is
-            one space.
+        shared: False for a chain of layers: then each space has its own basis, and a layer's is found after its input was narrowed. True
+            for models with branches: all spaces of the same two widths share one basis, from all matrices that write into them, because a
+            residual stream is one space.
         pairs: List of (student layer, teacher layer), for the shared bases.
     """
 
@@ -51,14 +51,15 @@ class Narrower:
         return {(n, m): leading(gram, m) for (n, m), gram in grams.items()}
 
     def forget(self):
-        """Says that a layer stands in between whose output is not known from the teacher."""
+        """Forgets the last basis: the next layer reads a layer that was not made from the teacher's."""
         self._last = None
 
     def narrow(self, student, teacher):
-        """Makes the new weights of one layer.
+        """Computes the new weights of one layer.
 
         Returns:
-            Dict of weight name to array, and the share of the squares of the teacher's largest weight that was kept; or a string that says why not.
+            Dict of weight name to array, and the share of the squares of the teacher's largest weight that was kept; or a string with the
+            reason why the layer cannot be narrowed.
         """
         rows = _weights(student, teacher)
         for name, axes, ours, theirs in rows:
@@ -119,7 +120,8 @@ class Narrower:
 def leading(gram, count):
     """The `count` leading eigenvectors of a Gram matrix, as columns: the right singular vectors of the matrix that it is the Gram of.
 
-    Their signs are free; each is turned so that its entries sum to no less than 0, because a ReLU behind it keeps the positive half.
+    Their signs are arbitrary; each is chosen so that the sum of the entries is not negative, because a ReLU after the layer keeps positive
+    values.
     """
     vectors = np.linalg.eigh(gram)[1][:, ::-1][:, :count]
     return vectors * np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
@@ -142,7 +144,7 @@ def _weights(student, teacher):
 
 
 def _obstacle(layer, name, axes, ours, theirs):
-    """Why a weight cannot be narrowed, or None."""
+    """Returns the reason why a weight cannot be narrowed, or None."""
     ours, theirs = tuple(ours), tuple(theirs)
     if ours == theirs:
         return None

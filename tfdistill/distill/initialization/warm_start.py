@@ -1,7 +1,9 @@
-"""A student that begins with what its teacher's weights already hold."""
+"""Warm start: a student's weights are initialized from its teacher's."""
 
 import collections.abc
 import dataclasses
+from collections.abc import Mapping
+from typing import Literal
 
 import keras
 import numpy as np
@@ -18,13 +20,13 @@ COPIED, NARROWED, LEFT = "copied", "narrowed", "left"
 
 @dataclasses.dataclass(frozen=True)
 class LayerStart(Record):
-    """How one layer of a student began.
+    """How one layer of a student was initialized.
 
     Attributes:
         student: Path of the student's layer.
         teacher: Path of the teacher's layer, or None.
-        how: "copied", "narrowed", or "left" as it was.
-        reason: Why it was left as it was, or None.
+        how: "copied", "narrowed", or "left" unchanged.
+        reason: Why it was left unchanged, or None.
         parameters: Number of the student's weights in this layer.
         kept_energy: Of a narrowed layer, the share (0 to 1) of the sum of squares of the teacher's largest weight that the student's holds.
     """
@@ -39,7 +41,7 @@ class LayerStart(Record):
 
 @dataclasses.dataclass(frozen=True)
 class WarmStartRecord(Record):
-    """What a warm start did, layer by layer in the student's order.
+    """The result of a warm start, layer by layer in the student's order.
 
     Attributes:
         student: Name of the student.
@@ -52,21 +54,21 @@ class WarmStartRecord(Record):
     layers: tuple[LayerStart, ...]
 
     @property
-    def copied(self):
-        """The layers that are equal to the teacher's now."""
+    def copied(self) -> tuple[LayerStart, ...]:
+        """The layers that now equal the teacher's."""
         return tuple(layer for layer in self.layers if layer.how == COPIED)
 
     @property
-    def narrowed(self):
+    def narrowed(self) -> tuple[LayerStart, ...]:
         """The layers that were made from the teacher's wider ones."""
         return tuple(layer for layer in self.layers if layer.how == NARROWED)
 
     @property
-    def left(self):
-        """The layers that were left as they were, each with its reason."""
+    def left(self) -> tuple[LayerStart, ...]:
+        """The layers that were left unchanged, each with its reason."""
         return tuple(layer for layer in self.layers if layer.how == LEFT)
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"Warm start of '{self.student}' from '{self.teacher}':"]
         for layer in self.layers:
             source = f" from {layer.teacher}" if layer.teacher else ""
@@ -75,42 +77,58 @@ class WarmStartRecord(Record):
         return "\n".join(lines)
 
 
-def warm_start(student, teacher, layers="alternate"):
-    """Starts a student from its teacher's weights: layers of equal shapes are copied, narrower ones get the teacher's weights in fewer channels.
+def warm_start(
+    student: keras.Model, teacher: keras.Model, layers: Literal["alternate"] | Mapping[str, str] = "alternate"
+) -> WarmStartRecord:
+    """Initializes a student from its teacher's weights: equal layers are copied, narrower ones get the weights in fewer channels.
 
-    Sanh et al. 2019, "DistilBERT", arXiv 1910.01108, for the copying of every other block.
+    Copying every other block is from Sanh et al. 2019, "DistilBERT", arXiv 1910.01108.
 
-    **"alternate"** finds the blocks that repeat in the teacher: the longest run of neighbouring layers (layers with weights; what stands beside each other in a
-    functional or Sequential model, in a nested model, or in a layer or model of a class of its own, in the order in which it was made) that comes at least
-    twice in a row with the same layers and shapes. Layers that hold other layers (a nested model, a block's class) are never cut. The student must have
-    blocks of the same layers, of any width, at most as many: its block i of n takes after the teacher's block floor(i * N / n) of N, so a student of
-    half the depth gets blocks 0, 2, 4, ... What stands before and behind the blocks is treated alike (it may hold further runs, as the stages of a
-    convolutional net do). Where there is no repetition layers are paired by order if both models have as many there; else the longest sequence of layers of
-    equal kinds and shapes that both have is, and the layers between two of its pairs where these are as many on both sides. So two equal models become equal,
-    and a student with one layer more keeps that one as it was. Where the only blocks that repeat are more in the student than in the teacher, pairs must be
-    named. Names only decide between readings that are equally good: where a run may begin, for example.
+    **"alternate"** finds the blocks that repeat in the teacher. A block is a sequence of neighbouring layers with weights that occurs at
+    least twice in a row, with the same layers and shapes; the longest run of blocks is used. Neighbours are the layers of a functional or
+    Sequential model, of a nested model, or of a custom layer or model, in the order in which they were made. Layers that contain other
+    layers (a nested model, a block's class) are never split. The student must have blocks of the same layers, of any width, and at most as
+    many: block i of its n blocks gets the weights of the teacher's block floor(i * N / n) of N, so a student of half the depth gets blocks
+    0, 2, 4, ... The layers before and after the blocks are paired in the same way (they may contain further runs, as the stages of a
+    convolutional net do). Where nothing repeats, layers are paired by order if both models have equally many. Otherwise the longest common
+    subsequence of layers of equal kinds and shapes is paired, and between two of its pairs the layers that are equally many in both models.
+    So models of equal layers become equal, and a student with one more layer keeps that layer unchanged. If the only blocks that repeat are
+    more in the student than in the teacher, `layers` must name the pairs. Names of layers only decide between pairings that are equally
+    good: where a run begins, for example.
 
-    **Narrower layers** (dense, convolutions, transposed, depthwise and separable ones, EinsumDense, Embedding, batch, layer and RMS normalization) get the
-    teacher's weights in a basis of fewer channels. A space of n channels that has m in the student gets the m leading right singular vectors P
-    of the matrix W that writes into it; that layer becomes W P (its truncated SVD; biases b P), and the layer that reads the space becomes transpose(P) W. Two
-    linear layers so composed are the best approximation that any projection between them gives of the first. In models with branches all spaces of the same
-    two widths share one P, from all that write into them, as a residual stream demands. Weights with one number per channel (depthwise kernels, gamma,
-    variances) become the diagonal of their form in that basis. An activation function between two layers makes it a good start, not an equal model: train afterwards.
-    Axes of attention heads are not narrowed (a softmax stands between); an attention layer whose heads are equal is narrowed in the width that it
-    reads and writes. Recurrent layers are copied only.
+    **Narrower layers** (dense, convolutions, transposed, depthwise and separable ones, EinsumDense, Embedding, batch, layer and RMS
+    normalization) get the teacher's weights projected onto a basis of fewer channels. For a space of n channels in the teacher and m in the
+    student, P are the m leading right singular vectors of the matrix W of the layer that writes it. That layer becomes W P (its truncated
+    SVD; biases b P), and the layer that reads the space becomes transpose(P) W. Of all projections onto m channels this one approximates W
+    best. In models with branches all spaces of the same two widths share one P, computed from all layers that write into them, as a
+    residual stream requires. Weights with one number per channel (depthwise kernels, gamma, variances) become the diagonal of their form in
+    that basis. With an activation function between two layers the result is only an initialization: train afterwards. Axes of attention
+    heads are not narrowed, as a softmax follows them; an attention layer whose heads are equal is narrowed in the width that it reads and
+    writes. Recurrent layers are only copied.
 
     Args:
         student: A built Keras 3 model. Its weights are changed, all at once at the end; after an error they are as they were.
         teacher: A built Keras 3 model. It is only read.
-        layers: "alternate", or a dict of student's layer to teacher's layer, by names or paths. Layers that hold others are paired with all that is inside.
+        layers: "alternate", or a dict of student's layer to teacher's layer, by names or paths. Layers that contain others are paired with
+            all layers inside.
 
     Returns:
         `WarmStartRecord`.
 
     Raises:
         ModelError: if a model is not built, a layer does not exist (with the nearest names), two layers are not of the same kind, or
-            nothing could be taken over.
+            no layer of the student could be initialized.
         ConfigurationError: if `layers` is neither.
+
+    Example:
+        >>> record = tfdistill.warm_start(student, teacher)
+        >>> print(record)
+        Warm start of 'student' from 'teacher':
+          conv: narrowed from conv (...% kept)
+          norm: narrowed from norm (...% kept)
+          logits: narrowed from logits (...% kept)
+        >>> record.left
+        ()
     """
     for role, model in (("student", student), ("teacher", teacher)):
         _check_model(model, role)
@@ -154,25 +172,30 @@ def _paths(model):
 
 
 def _pair_by_name(student, teacher, layers):
-    taken = {}
-    for ours, theirs in layers.items():
-        mine, other = find_layer(student, ours, "student"), find_layer(teacher, theirs, "teacher")
-        pairs = pair_composites(mine, other) if isinstance(mine, keras.Layer) and isinstance(other, keras.Layer) else None
+    paired = {}
+    for student_path, teacher_path in layers.items():
+        student_layer, teacher_layer = find_layer(student, student_path, "student"), find_layer(teacher, teacher_path, "teacher")
+        pairs = (
+            pair_composites(student_layer, teacher_layer)
+            if isinstance(student_layer, keras.Layer) and isinstance(teacher_layer, keras.Layer)
+            else None
+        )
         if pairs is None:
             raise ModelError(
-                f"The student's layer '{ours}' ({_makeup(mine)}) cannot take after the teacher's '{theirs}' ({_makeup(other)}).",
+                f"The student's layer '{student_path}' ({_structure(student_layer)}) cannot get the weights of the teacher's '{teacher_path}' "
+                f"({_structure(teacher_layer)}).",
                 "layers of the same kind, with the same layers inside",
             )
         for pair in pairs:
-            if id(pair.student) in taken:
+            if id(pair.student) in paired:
                 raise ConfigurationError(
-                    f"The student's layer '{pair.student.name}' is given twice, the second time in '{ours}'.", "each layer once"
+                    f"The student's layer '{pair.student.name}' is given twice, the second time in '{student_path}'.", "each layer once"
                 )
-            taken[id(pair.student)] = pair
-    return [taken.get(id(unit), Pairing(unit, None, "not asked for")) for unit in units(student)]
+            paired[id(pair.student)] = pair
+    return [paired.get(id(unit), Pairing(unit, None, "not asked for")) for unit in units(student)]
 
 
-def _makeup(layer):
+def _structure(layer):
     inside = [type(unit).__name__ for unit in units(layer)] if isinstance(layer, keras.Layer) else []
     return (
         f"{type(layer).__name__} of {', '.join(inside[:6])}{', ...' if len(inside) > 6 else ''}"
@@ -182,19 +205,19 @@ def _makeup(layer):
 
 
 def _decide(pairings, chain, student_paths, teacher_paths):
-    """Computes everything that will be assigned, and what there is to say about it."""
+    """Computes the values to assign, and the `LayerStart` of each layer."""
     narrower = Narrower(not chain, [(p.student, p.teacher) for p in pairings if p.teacher is not None])
     rows, values = [], []
-    for ours, theirs, reason in pairings:
-        weights = own_weights(ours)
+    for student_layer, teacher_layer, reason in pairings:
+        weights = own_weights(student_layer)
         how, kept = LEFT, None
-        if theirs is not None:
-            sources = own_weights(theirs)
+        if teacher_layer is not None:
+            sources = own_weights(teacher_layer)
             if [tuple(w.shape) for w in weights] == [tuple(w.shape) for w in sources]:
                 how, found = COPIED, [np.asarray(w) for w in sources]
                 narrower.forget()
             else:
-                made = narrower.narrow(ours, theirs)
+                made = narrower.narrow(student_layer, teacher_layer)
                 if isinstance(made, str):
                     reason = made
                 else:
@@ -205,8 +228,8 @@ def _decide(pairings, chain, student_paths, teacher_paths):
             narrower.forget()
         rows.append(
             LayerStart(
-                student=student_paths[id(ours)],
-                teacher=None if theirs is None else teacher_paths[id(theirs)],
+                student=student_paths[id(student_layer)],
+                teacher=None if teacher_layer is None else teacher_paths[id(teacher_layer)],
                 how=how,
                 reason=reason,
                 parameters=int(sum(np.prod(w.shape) for w in weights)),
@@ -220,13 +243,13 @@ def _assign(values):
     before = [(weight, np.array(weight)) for weight, _ in values]
     try:
         for weight, value in values:
-            weight.assign(value.astype(_handed_over_as(weight)))
+            weight.assign(value.astype(_assignable_type(weight)))
     except BaseException:
         for weight, value in before:
             weight.assign(value)
         raise
 
 
-def _handed_over_as(weight):
-    """The NumPy type in which a value is handed to a weight; bfloat16, which NumPy lacks, is made from float32 by the weight itself."""
+def _assignable_type(weight):
+    """The NumPy type of a value that is assigned to a weight: float32 for bfloat16, which NumPy lacks; the weight converts it."""
     return "float32" if weight.dtype == "bfloat16" else weight.dtype

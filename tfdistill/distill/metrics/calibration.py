@@ -1,4 +1,4 @@
-"""Calibration: whether a model is as sure as it is right."""
+"""Calibration: the difference between a model's confidence and its accuracy."""
 
 import keras
 from keras import ops
@@ -13,8 +13,9 @@ from tfdistill.saveable import checks_config
 class CalibrationError(keras.metrics.Metric):
     """Expected calibration error: how far confidence and accuracy lie apart.
 
-    Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599. The predictions are sorted by confidence (the largest probability) into
-    `bins` bins of equal width, (0, 1/bins], ..., (1 - 1/bins, 1]; the error is the mean over samples of |accuracy of the bin - mean confidence of the bin|.
+    Guo et al. 2017, "On calibration of modern neural networks", arXiv 1706.04599. The predictions are sorted by confidence (the largest
+    probability) into `bins` bins of equal width, (0, 1/bins], ..., (1 - 1/bins, 1]; the error is the mean over samples of |accuracy of the
+    bin - mean confidence of the bin|.
 
     Args:
         outputs: The space of the predictions: "logits", "log_probabilities" or "probabilities".
@@ -40,7 +41,7 @@ class CalibrationError(keras.metrics.Metric):
 
         Args:
             y_true: Class indices `(batch, ...)` or `(batch, ..., 1)`, or one-hot (or soft) labels `(batch, ..., classes)`.
-            y_pred: `(batch, ..., classes)`, or `(batch, ..., 1)` for one yes-no answer.
+            y_pred: `(batch, ..., classes)`, or `(batch, ..., 1)` for one yes-no output.
             sample_weight: None or `(batch,)`.
         """
         p = probabilities(y_pred, self.outputs)
@@ -66,7 +67,7 @@ class CalibrationError(keras.metrics.Metric):
 
 
 def probabilities(values, space):
-    """Probabilities of classes out of a model's outputs; one yes-no answer becomes the two classes "no" and "yes".
+    """Converts a model's outputs to class probabilities; one yes-no output becomes the two classes "no" and "yes".
 
     Args:
         values: `(batch, ..., classes)`, or `(batch, ..., 1)`.
@@ -85,7 +86,7 @@ def probabilities(values, space):
 
 
 def class_indices(y, outputs):
-    """Class indices out of labels, which may be indices (with or without a last axis of 1) or one-hot.
+    """Converts labels to class indices; they may be indices (with or without a last axis of 1) or one-hot.
 
     Args:
         y: Labels.
@@ -101,7 +102,7 @@ def class_indices(y, outputs):
 
 
 def spread(sample_weight, p):
-    """One weight for each position of each sample, flat."""
+    """Returns one weight for each position of each sample, flat."""
     ones = ops.ones(ops.shape(p)[:-1], dtype="float32")
     if sample_weight is not None:
         weight = ops.cast(ops.convert_to_tensor(sample_weight), "float32")

@@ -1,4 +1,10 @@
-"""Metrics that need the teacher's answers: how good it is itself, how often the student agrees with it, and whether both know what they know."""
+"""Metrics of a Distiller that need the teacher's outputs: its own scores, the student's agreement with it, and both calibrations."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from typing import Literal
 
 import keras
 from keras import ops
@@ -8,13 +14,17 @@ from tfdistill.distill.metrics.calibration import CalibrationError, class_indice
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses import spaces
 from tfdistill.saveable import checks_config
+from tfdistill.utils.types import Config, Tensor, Tensors
 
 OUTPUTS = (*spaces.SPACES, "numbers")
+OutputSpace = Literal["logits", "log_probabilities", "probabilities", "numbers"]
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
 class TeacherReport(keras.metrics.Metric):
-    """What the teacher itself scores, how far the student follows it, and how well both are calibrated, in the logs of `fit` and `evaluate`.
+    """Logs the teacher's own scores, how often the student agrees with it, and how well both are calibrated, in `fit` and `evaluate`.
+
+    It is one of the `metrics` of `Distiller.compile`.
 
     For classes the logs get
 
@@ -22,23 +32,40 @@ class TeacherReport(keras.metrics.Metric):
     - `agreement`: share of samples for which student and teacher choose the same class;
     - `student_calibration_error`, `teacher_calibration_error`: see `CalibrationError`;
 
-    and for each metric in `metrics` the teacher's value of it as `teacher_<name>`. Batches without labels count for the agreement only. As with Keras's own metrics, a
-    report in `compile(metrics=...)` does not weigh samples, and one in `compile(weighted_metrics=...)` does, by `sample_weight` and `class_weight`.
+    and for each metric in `metrics` the teacher's value of it as `teacher_<name>`. Batches without labels count for the agreement only. As
+    with Keras's own metrics, a report in `compile(metrics=...)` does not weigh samples, and one in `compile(weighted_metrics=...)` weighs
+    them by `sample_weight` and `class_weight`.
 
     Args:
-        metrics: Further Keras metric objects or names, evaluated on the teacher's outputs. Required for "numbers", where nothing else is reported.
+        metrics: Further Keras metric objects or names, evaluated on the teacher's outputs. Required for "numbers", where nothing else is
+            reported.
         outputs: The space of the student's outputs: "logits", "log_probabilities", "probabilities", or "numbers" for regression.
-        teacher_outputs: The same of the teacher's; None where it is that of the student's.
-        bins: Bins of the calibration error.
+        teacher_outputs: The space of the teacher's outputs; None where it is the student's.
+        bins: Number of bins of the calibration error.
         output: Name of the model output to report on; None for the only one.
         name: Name of the metric.
 
     Raises:
-        ConfigurationError: if a setting is out of range; at the first batch of `fit`, if the outputs are in another space than `outputs` says, or the task (read from the
-            loss and the labels) is not one of classes that exclude one another.
+        ConfigurationError: if a setting is out of range; at the first batch of `fit`, if the outputs are in another space than `outputs`,
+            or the task (read from the loss and the labels) is not one of classes that exclude one another.
+
+    Example:
+        >>> distiller = tfdistill.Distiller(teacher, student, tfdistill.losses.SoftTargets(4.0))
+        >>> distiller.compile("adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=[tfdistill.TeacherReport()])
+        >>> logs = distiller.evaluate(x, y, verbose=0, return_dict=True)
+        >>> sorted(name for name in logs if "loss" not in name)
+        ['agreement', 'student_calibration_error', 'teacher_accuracy', 'teacher_calibration_error']
     """
 
-    def __init__(self, metrics=(), outputs="logits", teacher_outputs=None, bins=15, output=None, name="teacher_report"):
+    def __init__(
+        self,
+        metrics: Sequence[str | keras.metrics.Metric] = (),
+        outputs: OutputSpace = "logits",
+        teacher_outputs: OutputSpace | None = None,
+        bins: int = 15,
+        output: str | None = None,
+        name: str = "teacher_report",
+    ):
         super().__init__(name=name)
         teacher_outputs = outputs if teacher_outputs is None else teacher_outputs
         for value in (outputs, teacher_outputs):
@@ -56,9 +83,10 @@ class TeacherReport(keras.metrics.Metric):
             )
         self.outputs, self.teacher_outputs, self.bins, self.output = outputs, teacher_outputs, bins, output
         self.teacher_metrics = [_metric(m) for m in metrics]
-        # Set by the Distiller: whether it stands among the `weighted_metrics`.
+        # Set by the Distiller: whether the report is one of the `weighted_metrics`.
         self.weighted = False
-        self.accuracy = self.agreement = None
+        self.accuracy: typing.Any = None
+        self.agreement: typing.Any = None
         if outputs != "numbers":
             self.accuracy, self.agreement = keras.metrics.Mean(name="teacher_accuracy"), keras.metrics.Mean(name="agreement")
             self.calibration = {
@@ -67,34 +95,34 @@ class TeacherReport(keras.metrics.Metric):
             }
 
     def _parts(self):
-        """Every metric that is kept, by its name in the logs."""
+        """Returns every metric of the report by its name in the logs."""
         parts = {f"teacher_{metric.name}": metric for metric in self.teacher_metrics}
         if self.agreement is not None:
             parts.update((m.name, m) for m in (self.accuracy, self.agreement, *self.calibration.values()))
         return parts
 
-    def update_teacher_state(self, y, teacher_outputs, student_outputs, sample_weight=None):
+    def update_teacher_state(self, y: Tensors, teacher_outputs: Tensors, student_outputs: Tensors, sample_weight: Tensors = None) -> None:
         """Adds a batch.
 
         Args:
             y: Labels, `(batch, ...)` indices or `(batch, ..., classes)`; or None.
             teacher_outputs: `(batch, ..., classes)`, or `(batch, outputs)` of numbers.
-            student_outputs: The same of the student.
+            student_outputs: The student's outputs, likewise.
             sample_weight: None or `(batch,)`.
 
         Each of the first three may be a dict of output name to these.
 
         Raises:
-            ModelError: if an output is to be chosen by name and there is none of that name, or there are several and none was named.
+            ModelError: if there is no output of the report's name, or there are several outputs and the report has no name.
         """
         y, teacher_outputs, student_outputs, sample_weight = (
             _output(value, self.output) for value in (y, teacher_outputs, student_outputs, sample_weight)
         )
         if self.agreement is not None:
-            theirs, ours = probabilities(teacher_outputs, self.teacher_outputs), probabilities(student_outputs, self.outputs)
-            weight = spread(sample_weight, theirs)
-            chosen = ops.argmax(theirs, axis=-1)
-            same = ops.cast(ops.equal(chosen, ops.argmax(ours, axis=-1)), "float32")
+            p, q = probabilities(teacher_outputs, self.teacher_outputs), probabilities(student_outputs, self.outputs)
+            weight = spread(sample_weight, p)
+            chosen = ops.argmax(p, axis=-1)
+            same = ops.cast(ops.equal(chosen, ops.argmax(q, axis=-1)), "float32")
             self.agreement.update_state(ops.reshape(same, (-1,)), sample_weight=weight)
         if y is None:
             return
@@ -106,8 +134,8 @@ class TeacherReport(keras.metrics.Metric):
         for metric in self.teacher_metrics:
             metric.update_state(y, teacher_outputs, sample_weight)
 
-    def check_first_batch(self, y, teacher_outputs, student_outputs, loss=None):
-        """Checks that the report fits the outputs and their task.
+    def check_first_batch(self, y: Tensors, teacher_outputs: Tensors, student_outputs: Tensors, loss: typing.Any = None) -> None:
+        """Checks that the report fits the outputs and the task.
 
         Args:
             y: Labels, or None.
@@ -116,7 +144,8 @@ class TeacherReport(keras.metrics.Metric):
             loss: The student's loss on this output, from which the task is read, or None.
 
         Raises:
-            ConfigurationError: if classes are reported of numbers or of yes-no decisions, or a side answers in another space than was said.
+            ConfigurationError: if the report is one of classes and the task is not, or a model's outputs are in another space than the one
+                given.
         """
         if self.outputs == "numbers":
             return
@@ -136,23 +165,27 @@ class TeacherReport(keras.metrics.Metric):
                 "metrics that fit the task",
                 f"TeacherReport(metrics=[keras.metrics.{metric}], outputs='numbers'{named})",
             )
-        for side, values, said in zip(("teacher", "student"), sides, (self.teacher_outputs, self.outputs), strict=True):
+        for side, values, given in zip(("teacher", "student"), sides, (self.teacher_outputs, self.outputs), strict=True):
             values = ops.convert_to_numpy(values)
             if values.ndim < 2 or values.shape[-1] < 2:
                 continue
             found = spaces.class_space(values)
             # Log-probabilities are logits as well.
-            if found != said and not (said == "logits" and found == "log_probabilities"):
+            if found != given and not (given == "logits" and found == "log_probabilities"):
                 fixed = {"teacher": self.teacher_outputs, "student": self.outputs, side: found}
                 raise ConfigurationError(
-                    f"The TeacherReport takes the {side}'s outputs for {said.replace('_', '-')}, but in the first batch they are {found.replace('_', '-')}: calibration "
+                    f"The TeacherReport takes the {side}'s outputs for {given.replace('_', '-')}, but in the first batch they are {found.replace('_', '-')}: calibration "
                     "errors would be wrong.",
                     "the space of each side's outputs",
                     f"TeacherReport(outputs={fixed['student']!r}, teacher_outputs={fixed['teacher']!r}{named})",
                 )
 
-    def update_state(self, *args, **kwargs):
-        """Raises: labels and predictions alone say nothing of the teacher.
+    def update_state(self, *args: typing.Any, **kwargs: typing.Any) -> None:
+        """Fails, as labels and predictions alone have no teacher's outputs.
+
+        Args:
+            *args: Without effect.
+            **kwargs: Without effect.
 
         Raises:
             ConfigurationError: always.
@@ -161,19 +194,22 @@ class TeacherReport(keras.metrics.Metric):
             "A TeacherReport needs the teacher's outputs.", "tfdistill.Distiller.compile(metrics=[TeacherReport(), ...])"
         )
 
-    def result(self):
+    def result(self) -> dict[str, Tensor]:
         """Returns a dict of name to value."""
         return {name: metric.result() for name, metric in self._parts().items()}
 
-    def reset_state(self):
+    def reset_state(self) -> None:
+        """Sets all metrics of the report to their initial state."""
         for metric in self._parts().values():
             metric.reset_state()
 
     @property
-    def variables(self):
+    def variables(self) -> list:
+        """The variables of all metrics of the report."""
         return [v for metric in self._parts().values() for v in metric.variables]
 
-    def get_config(self):
+    def get_config(self) -> Config:
+        """Returns what `from_config` takes."""
         return {
             "metrics": [keras.metrics.serialize(m) for m in self.teacher_metrics],
             "outputs": self.outputs,
@@ -185,18 +221,24 @@ class TeacherReport(keras.metrics.Metric):
 
     @classmethod
     @checks_config
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> TeacherReport:
+        """Makes the report of what `get_config` returned.
+
+        Args:
+            config: The dict.
+        """
         return cls(**{**config, "metrics": [keras.metrics.deserialize(m) for m in config["metrics"]]})
 
 
 def take_reports(arguments):
-    """Parts the metrics that are fed with the teacher's outputs from the others.
+    """Separates the `TeacherReport`s from the other metrics.
 
     Args:
         arguments: Dict of arguments of `compile`.
 
     Returns:
-        List of `TeacherReport`s, and the arguments without them. Those of `weighted_metrics` weigh samples, those of `metrics` do not, as Keras has it.
+        List of `TeacherReport`s, and the arguments without them. Those of `weighted_metrics` weigh samples, those of `metrics` do not, as
+        in Keras.
     """
     reports, rest = [], dict(arguments)
     for kind in ("metrics", "weighted_metrics"):
@@ -211,7 +253,7 @@ def take_reports(arguments):
 
 
 def with_reports(config, reports):
-    """Puts reports back among the serialized arguments of `compile` that they were taken from."""
+    """Adds reports to the serialized arguments of `compile` from which `take_reports` took them."""
     config = dict(config)
     for kind, weighted in (("metrics", False), ("weighted_metrics", True)):
         own = [report for report in reports if report.weighted == weighted]
@@ -221,7 +263,7 @@ def with_reports(config, reports):
 
 
 def _output(values, name):
-    """The one output that a report is about."""
+    """Returns the output called `name` from a dict of outputs."""
     if not isinstance(values, dict):
         return values
     if name is None and len(values) == 1:
@@ -230,7 +272,7 @@ def _output(values, name):
         what = "names none" if name is None else f"names '{name}'"
         raise ModelError(
             f"The TeacherReport {what}, and there are the outputs {sorted(values)}.",
-            fix="give one TeacherReport(output=...) for each that counts",
+            fix="give one TeacherReport(output=...) for each output to report on",
         )
     return values[name]
 

@@ -3,31 +3,31 @@
 import keras
 
 
-class SameAs(keras.metrics.Metric):
-    """Another metric under a second name, without counting twice.
+class MetricAlias(keras.metrics.Metric):
+    """Shows another metric under a second name, without counting twice.
 
     Args:
-        of: Function that returns the other metric.
+        source: Function that returns the other metric.
         name: The second name.
     """
 
-    def __init__(self, of, name):
+    def __init__(self, source, name):
         super().__init__(name=name)
-        self._of = of
+        self._source = source
 
     def update_state(self, *args, **kwargs):
-        """Nothing: the other metric is updated where it belongs."""
+        """Does nothing: the other metric is updated by its owner."""
 
     def result(self):
-        return self._of().result()
+        return self._source().result()
 
 
 class LastValue(keras.metrics.Metric):
-    """The value of the last step: for schedules, whose mean over an epoch says little."""
+    """The value of the last step, for schedules, whose mean over an epoch says little."""
 
     def __init__(self, name):
         super().__init__(name=name)
-        # Replicas have the same value: their sum, Keras's default, would be none.
+        # All replicas have the same value; their sum, Keras's default, would be another.
         self.last = self.add_variable(shape=(), initializer="zeros", aggregation="mean", name="last")
 
     def update_state(self, value, sample_weight=None):

@@ -1,25 +1,25 @@
-"""A batch together with what the teacher said about it."""
+"""A batch with its precomputed teacher outputs."""
 
 import collections
 
 from tfdistill.distill.objective.taps import Taps
 
-BatchWithTargets = collections.namedtuple("BatchWithTargets", ["inputs", "told"])
-BatchWithTargets.__doc__ = """The inputs of a batch, and the teacher's kept answers.
+BatchWithTargets = collections.namedtuple("BatchWithTargets", ["inputs", "teacher_outputs"])
+BatchWithTargets.__doc__ = """The inputs of a batch, and the teacher's stored outputs for them.
 
 Attributes:
-    inputs: What the student is given.
-    told: Tuple of tensors `(batch, ...)`, in the order of the cache's layout.
+    inputs: Inputs of the student.
+    teacher_outputs: Tuple of tensors `(batch, ...)`, in the order of the cache's layout.
 """
 
 
 def inputs_of(x):
-    """The inputs of a batch, whether answers come with them or not."""
+    """Returns the inputs of a batch, with or without stored teacher outputs."""
     return x.inputs if isinstance(x, BatchWithTargets) else x
 
 
 class StudentTaps(Taps):
-    """The student's side of a step: of a batch that brings the teacher's answers along, it is given the inputs alone."""
+    """Taps of a student, which of a batch with stored teacher outputs is given the inputs alone."""
 
     def __call__(self, inputs, training=False):
         return super().__call__(inputs_of(inputs), training=training)

@@ -1,9 +1,10 @@
-"""Do a teacher and a student fit together? What can be known before there is data."""
+"""Shape compatibility of teacher and student: what can be checked before there is data."""
 
 import keras
 import tensorflow as tf
 
 from tfdistill.errors import ModelError
+from tfdistill.graph.layers import all_layers
 
 
 def check_models(teacher, student, compare_outputs):
@@ -22,32 +23,34 @@ def check_models(teacher, student, compare_outputs):
             raise ModelError(f"{role} must be a keras.Model, got {type(model)}.", fix="a tf_keras model is taken as tfdistill.adopt(model)")
     if teacher is student:
         raise ModelError("Teacher and student are one and the same model.", "two models", "keras.models.clone_model makes a second one")
-    if any(layer is student for layer in teacher._flatten_layers()):
+    if any(layer is student for layer in all_layers(teacher)):
         raise ModelError(f"The student '{student.name}' is a part of the teacher '{teacher.name}', which is frozen.", "two models")
-    for what, theirs, ours in (
+    for what, teacher_specs, student_specs in (
         ("input", _specs(teacher, "inputs"), _specs(student, "inputs")),
         ("output", _specs(teacher, "outputs"), _specs(student, "outputs")),
     ):
-        if theirs is None or ours is None or (what == "output" and not compare_outputs):
+        if teacher_specs is None or student_specs is None or (what == "output" and not compare_outputs):
             continue
-        if len(theirs) != len(ours) or not all(_compatible(a.shape, b.shape) for a, b in zip(theirs, ours, strict=True)):
+        if len(teacher_specs) != len(student_specs) or not all(
+            _compatible(a.shape, b.shape) for a, b in zip(teacher_specs, student_specs, strict=True)
+        ):
             fix = (
                 "give both models the same number of classes"
                 if what == "output"
                 else "put the resizing that one of them needs inside that model"
             )
             raise ModelError(
-                f"Teacher and student {what} shapes do not match. Teacher '{teacher.name}': {_shapes(theirs)}. Student '{student.name}': {_shapes(ours)}.",
+                f"Teacher and student {what} shapes do not match. Teacher '{teacher.name}': {_shapes(teacher_specs)}. Student '{student.name}': {_shapes(student_specs)}.",
                 "equal shapes",
                 fix,
             )
 
 
 def check_teacher_built(teacher):
-    """Refuses a teacher that was never built: it has no weights, so nobody can have trained it."""
+    """Refuses a teacher that was never built: it has no weights, so it cannot be trained."""
     if not teacher.built:
         raise ModelError(
-            f"The teacher '{teacher.name}' is not built: it has no weights yet, so it knows nothing.",
+            f"The teacher '{teacher.name}' is not built: it has no weights yet.",
             "a trained teacher",
             "train it or load its weights first",
         )

@@ -1,4 +1,4 @@
-"""NaN and infinity while a student is trained: noted on the device, looked at now and then, and kept out of the student."""
+"""NaN and infinity during training: recorded on the device, read every few steps, and kept out of the student's weights."""
 
 import itertools
 import warnings
@@ -9,14 +9,14 @@ from keras import ops
 
 from tfdistill.errors import DataError
 
-# What is looked at in a step, in the order of causes.
+# What is checked in a step, in the order of causes.
 PARTS = ("teacher", "student", "loss", "gradients")
-# Steps between two looks at the notes: each waits for the device.
-LOOK_EVERY = 50
+# Steps between two readings of the record: each waits for the device.
+CHECK_EVERY = 50
 
 
 class FirstNonFinite(keras.metrics.Metric):
-    """The first step of an epoch in which something was NaN or infinite. It has no part in the logs.
+    """Records the first step of an epoch in which something was NaN or infinite. It adds nothing to the logs.
 
     Args:
         name: Name of the metric.
@@ -24,11 +24,11 @@ class FirstNonFinite(keras.metrics.Metric):
 
     def __init__(self, name="first_non_finite"):
         super().__init__(name=name)
-        # Steps so far; then of the first bad one: its number, 1, and a 1 for each part that was bad. Replicas are summed.
-        self.notes = self.add_variable(shape=(3 + len(PARTS),), initializer="zeros", name="notes")
+        # Number of steps; then of the first bad one: its number, 1, and a 1 for each part that was bad. Replicas are summed.
+        self.counts = self.add_variable(shape=(3 + len(PARTS),), initializer="zeros", name="counts")
 
-    def note(self, teacher_outputs, student_outputs, loss, gradients):
-        """Notes one step.
+    def record(self, teacher_outputs, student_outputs, loss, gradients):
+        """Records one step.
 
         Args:
             teacher_outputs: Structure of tensors, or None.
@@ -37,30 +37,30 @@ class FirstNonFinite(keras.metrics.Metric):
             gradients: List of the student's gradients, None where there is none.
 
         Returns:
-            Boolean scalar: whether all is finite.
+            Boolean scalar, True if all is finite.
         """
         gradients = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]
         bad = [ops.logical_not(_all_finite(part)) for part in (teacher_outputs, student_outputs, ops.convert_to_tensor(loss), gradients)]
         any_bad = ops.any(ops.stack(bad))
-        notes = ops.convert_to_tensor(self.notes)
-        fresh = ops.cast(ops.logical_and(any_bad, notes[2] == 0), notes.dtype)
-        rows = [1.0, fresh * (notes[0] + 1.0), fresh, *(fresh * ops.cast(part, notes.dtype) for part in bad)]
-        self.notes.assign_add(ops.stack([ops.cast(row, notes.dtype) for row in rows]))
+        counts = ops.convert_to_tensor(self.counts)
+        fresh = ops.cast(ops.logical_and(any_bad, counts[2] == 0), counts.dtype)
+        rows = [1.0, fresh * (counts[0] + 1.0), fresh, *(fresh * ops.cast(part, counts.dtype) for part in bad)]
+        self.counts.assign_add(ops.stack([ops.cast(row, counts.dtype) for row in rows]))
         return ops.logical_not(any_bad)
 
     def update_state(self, *args, **kwargs):
-        """Nothing: see `note`."""
+        """Does nothing: see `record`."""
 
     def result(self):
         return {}
 
     def found(self):
-        """Reads the notes, which waits for the device.
+        """Reads the record, which waits for the device.
 
         Returns:
             None, or the number of the first bad step of the epoch (from 1) and the set of parts that were bad in it.
         """
-        _, step, count, *parts = ops.convert_to_numpy(self.notes)
+        _, step, count, *parts = ops.convert_to_numpy(self.counts)
         return (round(float(step / count)), {name for name, bad in zip(PARTS, parts, strict=True) if bad}) if count else None
 
 
@@ -70,21 +70,21 @@ def _all_finite(structure):
     return ops.all(ops.stack([ops.all(ops.isfinite(leaf)) for leaf in leaves])) if leaves else ops.convert_to_tensor(True)
 
 
-def kept_where(finite, gradients):
-    """Gradients where `finite` is true, else zeros, so that a step that is not finite leaves no NaN in the weights."""
-    return [_kept(finite, gradient) for gradient in gradients]
+def zeros_unless(finite, gradients):
+    """Returns the gradients where `finite` is true, else zeros, so that a step that is not finite leaves no NaN in the weights."""
+    return [_zero_unless(finite, gradient) for gradient in gradients]
 
 
-def _kept(finite, gradient):
+def _zero_unless(finite, gradient):
     if gradient is None:
         return None
     if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(_kept(finite, gradient.values), gradient.indices, gradient.dense_shape)
+        return tf.IndexedSlices(_zero_unless(finite, gradient.values), gradient.indices, gradient.dense_shape)
     return tf.where(finite, gradient, tf.zeros_like(gradient))
 
 
 def message(found, teacher, student, losses):
-    """What to say about a step that was not finite.
+    """Words the error or warning about a step that was not finite.
 
     Args:
         found: What `FirstNonFinite.found` returned.
@@ -93,7 +93,7 @@ def message(found, teacher, student, losses):
         losses: Dict of a loss's name to its mean over the epoch.
 
     Returns:
-        What happened, what was expected, and what to do.
+        What happened, what was expected, and the fix.
     """
     step, parts = found
     where = f"in step {step} of this epoch"
@@ -124,42 +124,42 @@ def message(found, teacher, student, losses):
     )
 
 
-class LooksForNonFinite:
-    """Mixin of a `keras.Model` that notes each step in `self.first_non_finite` and has `teacher`, `student` and their loss trackers."""
+class NonFiniteChecks:
+    """Mixin of a `keras.Model` that records each step in `self.first_non_finite` and has `teacher`, `student` and their loss trackers."""
 
-    _last_said = None
+    _last_reported = None
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
             super().make_train_function(force)
-            self.train_function = self._looking_now_and_then(self.train_function)
+            self.train_function = self._with_checks(self.train_function)
         return self.train_function
 
-    def _looking_now_and_then(self, step):
+    def _with_checks(self, step):
         calls = itertools.count(1)
 
-        def looking_step(iterator):
+        def checked_step(iterator):
             logs = step(iterator)
-            if next(calls) % LOOK_EVERY == 0:
-                self._say_what_is_not_finite()
+            if next(calls) % CHECK_EVERY == 0:
+                self._report_non_finite()
             return logs
 
-        return looking_step
+        return checked_step
 
     def get_metrics_result(self):
-        # Keras asks for the logs inside each step, and once more when an epoch ends, before validation and callbacks.
+        # Keras calls this inside each step while it is traced, and once more when an epoch ends, before validation and callbacks.
         if tf.executing_eagerly():
-            self._say_what_is_not_finite()
+            self._report_non_finite()
         return super().get_metrics_result()
 
-    def _say_what_is_not_finite(self):
-        """Raises a `DataError` if the teacher was not finite in this epoch; warns if the student or the loss was not, from which Keras goes on."""
+    def _report_non_finite(self):
+        """Raises a `DataError` if the teacher was not finite in this epoch; warns if the student or the loss was not."""
         found = self.first_non_finite.found()
-        if found is None or found == self._last_said:
+        if found is None or found == self._last_reported:
             return
         losses = {m.name: m.result() for m in (self.student_loss_tracker, self.distillation_loss_tracker)}
         happened, expected, fix = message(found, self.teacher.name, self.student.name, losses)
         if "teacher" in found[1]:
             raise DataError(happened, expected, fix)
-        self._last_said = found
+        self._last_reported = found
         warnings.warn(f"{happened} Fix: {fix}.", stacklevel=2)

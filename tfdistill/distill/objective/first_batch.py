@@ -1,4 +1,4 @@
-"""A look at the first batch before any training: an error now is cheaper than a ruined student later."""
+"""Reads and checks the first batch before any training: an error now is cheaper than a useless student later."""
 
 import collections.abc
 
@@ -11,22 +11,23 @@ from tfdistill.errors import DataError
 
 
 def peek(x, y=None, sample_weight=None, batch_size=None, put_back=True):
-    """Reads one batch of what a user gave to `fit`, and takes nothing away from the training.
+    """Reads one batch of the data of a `fit`, which training still sees.
 
-    Arrays are only indexed. Of a generator, a `keras.utils.PyDataset`, and a `tf.data.Dataset` that Python feeds, the first batch is taken and put back; of any other
-    `tf.data.Dataset` a second iterator reads one element. Other kinds of data (a distributed dataset, a DataFrame) are left alone.
+    Arrays are indexed. The first batch of a generator, a `keras.utils.PyDataset`, or a `tf.data.Dataset` that Python feeds is taken and put
+    back; of any other `tf.data.Dataset` a second iterator reads one element. Other kinds of data (a distributed dataset, a DataFrame) are
+    not read.
 
     Args:
         x: As in `keras.Model.fit`.
         y: As in `keras.Model.fit`.
         sample_weight: As in `keras.Model.fit`.
         batch_size: Number of rows to read of arrays. Defaults to Keras's 32.
-        put_back: Whether what is read is to be put back. Not possible for datasets that a distribution strategy divides: there a `tf.data.Dataset` must be one that can be
-            read again.
+        put_back: Whether the batch is put back. A dataset that a distribution strategy divides allows no replacement: it must be one that
+            can be read again.
 
     Returns:
-        `x` to go on with (what was read once is replaced by something that gives the same elements), and the batch as `(x, y, sample_weight)`, or None where it
-        cannot be read.
+        `x` to train on (data that can be read once is replaced by an object that gives the same elements), and the batch as `(x, y,
+        sample_weight)`, or None where it cannot be read.
 
     Raises:
         DataError: if there is no first batch.
@@ -70,7 +71,7 @@ def _rows(x):
 
 
 def check_finite(batch):
-    """Refuses a batch that holds NaN or infinity, and says where.
+    """Refuses a batch that holds NaN or infinity.
 
     Args:
         batch: `(x, y, sample_weight)`, each a structure of arrays or None.
@@ -84,13 +85,13 @@ def check_finite(batch):
 
 
 def refuse_nonfinite_inputs(structure, where, fix, what="input"):
-    """Raises a `DataError` if an array of a structure holds NaN or infinity; names the array, `what` it is and `where` it was found."""
+    """Raises a `DataError` if an array of a structure holds NaN or infinity, with its name, `what` it is and `where` it was found."""
     for path, value in _named(structure):
         refuse_nonfinite(value, f"The {what}{path} has %s {where}.", fix)
 
 
 def refuse_nonfinite(value, sentence, fix):
-    """Raises a `DataError` if `value` holds NaN or infinity; `sentence` has a %s for which and how many."""
+    """Raises a `DataError` if `value` holds NaN or infinity; `sentence` has a %s for which of them."""
     value = np.asarray(value)
     if value.dtype.kind not in "fc" and "float" not in value.dtype.name:
         return

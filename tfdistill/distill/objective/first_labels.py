@@ -1,4 +1,4 @@
-"""A look at the labels of the first batch: does the loss fit the student's outputs, do the reports fit the task, does the teacher know more than chance?"""
+"""Checks with the labels of the first batch: the loss fits the outputs, the reports the task, and the teacher is better than chance."""
 
 import math
 import warnings
@@ -8,18 +8,19 @@ import numpy as np
 
 from tfdistill.distill.objective.label_loss import losses_by_output, warn_of_wrong_space
 from tfdistill.distill.objective.terms import by_name
+from tfdistill.graph.layers import all_layers
 
-# How improbable it must be that a teacher is better in training mode by chance, before that is said.
+# The warning about a teacher that is better in training mode comes below this probability that it is so by chance.
 IMPROBABLE = 1e-3
 
 
-def check_labels(distiller, batch, both):
-    """Looks at a first batch with the answers of both models.
+def check_labels(distiller, batch, outputs):
+    """Checks a first batch with the outputs of both models.
 
     Args:
         distiller: A compiled `Distiller`.
         batch: `(x, y, sample_weight)`.
-        both: `ForwardOutputs`: what the models answered in inference mode.
+        outputs: `ForwardOutputs` of the models in inference mode.
 
     Raises:
         ConfigurationError: if a `TeacherReport` does not fit the outputs or the task.
@@ -27,37 +28,40 @@ def check_labels(distiller, batch, both):
     x, y, _ = batch
     student, loss = distiller.student, distiller.loss
     if y is not None and distiller.student_loss_weight > 0:
-        warn_of_wrong_space(loss, both.y_pred, student)
-    y, told, said = (by_name(part, student) for part in (y, both.teacher_outputs, both.y_pred))
-    losses = {name: one for name, one, _ in losses_by_output(loss, both.y_pred, student)}
+        warn_of_wrong_space(loss, outputs.y_pred, student)
+    y, teacher_outputs, student_outputs = (by_name(part, student) for part in (y, outputs.teacher_outputs, outputs.y_pred))
+    losses = {name: one for name, one, _ in losses_by_output(loss, outputs.y_pred, student)}
     for report in distiller.reports:
-        report.check_first_batch(y, told, said, losses.get(report.output, losses.get(None)))
+        report.check_first_batch(y, teacher_outputs, student_outputs, losses.get(report.output, losses.get(None)))
     if y is not None and distiller.student_loss_weight < 1:
-        _warn_of_unsettled_teacher(distiller.teacher, x, y, told)
+        _warn_of_unsettled_teacher(distiller.teacher, x, y, teacher_outputs)
 
 
-def _warn_of_unsettled_teacher(teacher, x, y, told):
-    """Warns if a teacher is at chance in inference mode and right in training mode: then the moving statistics of its BatchNormalization are not its data's.
+def _warn_of_unsettled_teacher(teacher, x, y, teacher_outputs):
+    """Warns if a teacher is at chance in inference mode and right in training mode.
 
-    A single batch tells this without the accuracy that the teacher should have: the same samples are answered twice, and those that only one mode has right are
-    a fair coin if the modes are equally good (McNemar's exact test).
+    Then the moving statistics of its BatchNormalization are not those of its data.
+
+    A single batch shows this without knowing the accuracy that the teacher should have: the same samples are predicted in both modes, and
+    if the modes are equally good, a sample that only one mode has right is as likely right in the one as in the other (McNemar's exact
+    test).
     """
-    norms = [layer for layer in teacher._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in all_layers(teacher) if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
         return
-    quiet = _right(y, told)
-    if quiet is None or quiet.mean() > _chance(y, told) + 2.0 * math.sqrt(0.25 / quiet.size):
+    inferred = _right(y, teacher_outputs)
+    if inferred is None or inferred.mean() > _chance(y, teacher_outputs) + 2.0 * math.sqrt(0.25 / inferred.size):
         return
     before = [(v, keras.ops.convert_to_numpy(v)) for v in teacher.variables if not v.trainable]
     try:
-        loud = _right(y, teacher(x, training=True))
+        trained = _right(y, teacher(x, training=True))
     finally:
         for variable, value in before:
             variable.assign(value)
-    gained, lost = int((loud & ~quiet).sum()), int((quiet & ~loud).sum())
+    gained, lost = int((trained & ~inferred).sum()), int((inferred & ~trained).sum())
     if _at_least(gained, gained + lost) < IMPROBABLE:
         warnings.warn(
-            f"The teacher '{teacher.name}' is right in {quiet.mean():.0%} of the first batch in inference mode, no better than chance, and in {loud.mean():.0%} in "
+            f"The teacher '{teacher.name}' is right in {inferred.mean():.0%} of the first batch in inference mode, no better than chance, and in {trained.mean():.0%} in "
             f"training mode. It teaches in inference mode, where its {len(norms)} BatchNormalization layers use moving statistics that are not those of its data yet. "
             f"Train it for longer, or with BatchNormalization(momentum=0.9) instead of {norms[0].momentum}, before it teaches.",
             stacklevel=4,
@@ -65,7 +69,7 @@ def _warn_of_unsettled_teacher(teacher, x, y, told):
 
 
 def _right(y, outputs):
-    """Which samples (and positions) have the right class, flat; None where labels and outputs are not one pair of classes."""
+    """Returns which samples (and positions) have the right class, flat; None unless there is one array of labels and one of outputs."""
     pair = [keras.tree.flatten(part) for part in (y, outputs)]
     if any(len(leaves) != 1 for leaves in pair):
         return None
@@ -85,7 +89,7 @@ def _indices(labels, scores):
 
 
 def _chance(y, outputs):
-    """Share of the commonest class: what one constant answer has right."""
+    """Share of the commonest class: the accuracy of a constant prediction."""
     scores = np.asarray(keras.ops.convert_to_numpy(keras.tree.flatten(outputs)[0]))
     labels = _indices(np.asarray(keras.ops.convert_to_numpy(keras.tree.flatten(y)[0])), scores)
     return np.unique(labels, return_counts=True)[1].max() / labels.size

@@ -1,4 +1,4 @@
-"""Does the student's loss on the labels take what the student answers: logits or probabilities?"""
+"""Checks whether the student's loss on the labels takes what the student's outputs are: logits or probabilities."""
 
 import collections.abc
 import functools
@@ -9,7 +9,8 @@ import numpy as np
 
 from tfdistill.losses import spaces
 
-# Functions of Keras's losses that take probabilities unless they are told from_logits=True -> the class to write, and whether the classes exclude one another.
+# Functions of Keras's losses that take probabilities unless from_logits=True -> the class to write, and whether the classes exclude one
+# another.
 _LOSSES = {
     "categorical_crossentropy": ("CategoricalCrossentropy", True),
     "sparse_categorical_crossentropy": ("SparseCategoricalCrossentropy", True),
@@ -21,11 +22,11 @@ _CLASSES = {name: (name, exclusive) for name, exclusive in _LOSSES.values()}
 
 
 def warn_of_wrong_space(loss, outputs, student):
-    """Warns where a loss is told the wrong space of the student's outputs, with the line to write.
+    """Warns where `from_logits` of a loss does not fit the student's outputs, with the line to write.
 
-    Keras trains on either way, and wrongly: probabilities are clipped out of logits, or a second softmax flattens probabilities. That the outputs are logits is
-    certain where one is negative or above 1. That they are probabilities is said where all rows sum to one, or where at least 16 different yes-no outputs lie
-    between 0 and 1.
+    Keras trains either way, and wrongly: logits are clipped as if they were probabilities, or a second softmax flattens probabilities.
+    Outputs are logits for certain where one is negative or above 1. They are taken for probabilities where all rows sum to one, or where at
+    least 16 different yes-no outputs lie between 0 and 1.
 
     Args:
         loss: The loss as `compile` takes it: a name, a function, a `keras.losses.Loss`, or a list or dict of these.
@@ -41,11 +42,11 @@ def warn_of_wrong_space(loss, outputs, student):
         if found is None or (found == "logits") == from_logits:
             continue
         where = f"output '{name}' of the student '{student.name}'" if name else f"the student '{student.name}'"
-        told = f"from_logits={from_logits}" + ("" if from_logits else ", the default")
+        setting = f"from_logits={from_logits}" + ("" if from_logits else ", the default")
         last = "softmax" if exclusive else "sigmoid"
         other = f"end the student without its {last}" if from_logits else f"end the student with a {last}"
         warnings.warn(
-            f"The student's loss {cls} ({told}) takes {'logits' if from_logits else 'probabilities'}, but {where} answers {found}: from {values.min():.4g} to "
+            f"The student's loss {cls} ({setting}) takes {'logits' if from_logits else 'probabilities'}, but {where} answers {found}: from {values.min():.4g} to "
             f"{values.max():.4g} in the first batch. It would learn little or nothing from the labels. Write loss=keras.losses.{cls}(from_logits={not from_logits}), or "
             f"{other}.",
             stacklevel=4,
@@ -73,7 +74,7 @@ def losses_by_output(loss, outputs, student):
 
 
 def _known(loss):
-    """The class and kind of a loss of Keras that can be told `from_logits`, and what it is told; None of any other loss."""
+    """The row of `_LOSSES` for a loss of Keras that has `from_logits`, and that setting; None for any other loss."""
     if isinstance(loss, str):
         try:
             loss = keras.losses.get(loss)
@@ -94,7 +95,7 @@ def _of_keras(thing):
 
 
 def _space(values, exclusive):
-    """ "logits", "probabilities", or None where it cannot be told."""
+    """Returns "logits", "probabilities", or None where the values could be either."""
     if exclusive and values.shape[-1] == 1:
         return None
     if (values < 0).any() or (values > 1 + spaces.SUM_TOLERANCE).any():

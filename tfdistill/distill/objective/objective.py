@@ -1,4 +1,4 @@
-"""What a teacher tells a student in one step: both forward passes, what each loss compares, and the sum of the losses."""
+"""The distillation loss of one step: forward passes of both models, what each loss compares, and the weighted sum of the losses."""
 
 import collections
 
@@ -14,16 +14,23 @@ from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.losses import masking
 from tfdistill.losses.schedules import is_schedule
 
-# What one pass of both models gave: (y_pred, dict of tap to feature) of the student, and the same of the teacher.
 ForwardOutputs = collections.namedtuple("ForwardOutputs", ["y_pred", "student_features", "teacher_outputs", "teacher_features"])
+ForwardOutputs.__doc__ = """The outputs of one forward pass of both models.
+
+Attributes:
+    y_pred: The student's final outputs.
+    student_features: Dict of `Tap` to the output of the student's tapped layer.
+    teacher_outputs: The teacher's final outputs.
+    teacher_features: Dict of `Tap` to the output of the teacher's tapped layer.
+"""
 
 
 class DistillationObjective:
-    """The terms of a distiller's loss, with the taps and projections that they need.
+    """The terms of a distillation loss, with the taps and projections that they need.
 
     Args:
-        teacher: The teacher.
-        student: The student.
+        teacher: A `keras.Model`.
+        student: A `keras.Model`.
         terms: List of `Term`s.
 
     Raises:
@@ -32,80 +39,81 @@ class DistillationObjective:
 
     def __init__(self, teacher, student, terms):
         self.teacher, self.student, self.terms = teacher, student, terms
-        self.ask_teacher = Taps(teacher, [t.teacher_tap for t in terms if t.teacher_tap], "teacher")
-        self.ask_student = StudentTaps(student, [t.student_tap for t in terms if t.student_tap], "student")
+        self.teacher_taps = Taps(teacher, [t.teacher_tap for t in terms if t.teacher_tap], "teacher")
+        self.student_taps = StudentTaps(student, [t.student_tap for t in terms if t.student_tap], "student")
         self.projections = Projections()
         self.shapes_known = self._make_projections_early()
 
     def _make_projections_early(self):
-        """Checks features against each other and makes the projections if the shapes are known without data, as they are of symbolic models.
+        """Compares features and makes the projections if shapes are known without data, as those of functional models are.
 
         Returns:
-            Whether that is done, or there is nothing to do.
+            True if that is done, or there is nothing to do.
         """
-        if all(t.wants_final_outputs for t in self.terms):
+        if all(t.compares_final_outputs for t in self.terms):
             return True
         specs = [compatibility.input_spec(m) for m in (self.teacher, self.student)]
         if None in specs:
             return False
-        told, said = (
-            compatibility.output_specs(taps, spec) for taps, spec in zip((self.ask_teacher, self.ask_student), specs, strict=True)
+        teacher, student = (
+            compatibility.output_specs(taps, spec) for taps, spec in zip((self.teacher_taps, self.student_taps), specs, strict=True)
         )
-        self._check_pairs(ForwardOutputs(*said, *told))
+        self._check_pairs(ForwardOutputs(*student, *teacher))
         return True
 
-    def _check_pairs(self, both):
+    def _check_pairs(self, outputs):
         for index, term in enumerate(self.terms):
-            teacher, student = self._pair(term, both)
+            teacher, student = self._pair(term, outputs)
             if hasattr(teacher, "shape") and hasattr(student, "shape"):
                 teacher, student = self.projections.make(index, term, teacher, student)
             term.loss.validate_outputs(teacher, student)
 
-    def _pair(self, term, both):
-        """What a term compares: tapped features, or final outputs."""
+    def _pair(self, term, outputs):
+        """Returns what a term compares, of the teacher and of the student: tapped features, or final outputs."""
         if term.teacher_tap:
-            teacher = both.teacher_features[term.teacher_tap]
+            teacher = outputs.teacher_features[term.teacher_tap]
         else:
-            teacher = select_output(both.teacher_outputs, term.output, self.teacher, "teacher")
+            teacher = select_output(outputs.teacher_outputs, term.output, self.teacher, "teacher")
         if term.student_tap:
-            return teacher, both.student_features[term.student_tap]
-        return teacher, select_output(both.y_pred, term.output, self.student, "student")
+            return teacher, outputs.student_features[term.student_tap]
+        return teacher, select_output(outputs.y_pred, term.output, self.student, "student")
 
     def check_first_batch(self, x):
-        """Runs both models on a first batch, without training anything, and raises what is wrong with them or with what is compared.
+        """Runs both models on a first batch, without training anything, and checks their outputs and features.
 
         Args:
             x: Inputs.
 
         Returns:
-            `ForwardOutputs`: what both models answered.
+            `ForwardOutputs`, in inference mode.
 
         Raises:
-            DataError: if the teacher answers NaN.
+            DataError: if the teacher's outputs hold NaN or infinity.
             ModelError: if outputs or features cannot be compared.
-            ConfigurationError: if they are not what a loss was told, for example probabilities instead of logits.
+            ConfigurationError: if they are not what a loss takes, for example probabilities instead of logits.
         """
         if not self.student.built:
-            self.student(inputs_of(x), training=False)  # building runs the layers once more: not while they are listened to
-        both = ForwardOutputs(*self.ask_student(x, training=False), *self.ask_teacher(x, training=False))
+            # Building runs the layers once more, which must not happen while they are tapped.
+            self.student(inputs_of(x), training=False)
+        outputs = ForwardOutputs(*self.student_taps(x, training=False), *self.teacher_taps(x, training=False))
         if isinstance(self.teacher, Ensemble):
-            self.teacher.check_answers(inputs_of(x))
-        for value in keras.tree.flatten(both.teacher_outputs):
+            self.teacher.check_members(inputs_of(x))
+        for value in keras.tree.flatten(outputs.teacher_outputs):
             first_batch.refuse_nonfinite(
                 value, f"The teacher '{self.teacher.name}' answers %s to the first batch.", "look at its weights and its inputs"
             )
-        self._check_pairs(both)
+        self._check_pairs(outputs)
         for term in self.terms:
-            pair = self._pair(term, both)
+            pair = self._pair(term, outputs)
             if all(hasattr(side, "dtype") for side in pair):
                 term.loss.check_first_batch(*(np.asarray(keras.ops.convert_to_numpy(side)) for side in pair))
-        return both
+        return outputs
 
-    def loss(self, both, y, sample_weight, step):
-        """Weighted sum of all terms.
+    def loss(self, outputs, y, sample_weight, step):
+        """Computes the weighted sum of all terms.
 
         Args:
-            both: `ForwardOutputs`.
+            outputs: `ForwardOutputs`.
             y: Labels, for the losses that need them.
             sample_weight: `(batch,)`, a structure of them for the outputs, or None.
             step: Training step, for schedules.
@@ -115,9 +123,9 @@ class DistillationObjective:
         """
         total = 0.0
         for index, term in enumerate(self.terms):
-            pair = self._pair(term, both)
+            pair = self._pair(term, outputs)
             projected = self.projections.apply(index, *pair)
-            # A projection maps each position by itself, so the positions that count stay the same.
+            # A projection maps each position by itself, so the mask stays the same.
             teacher, student = (
                 x if x is own else masking.with_mask(x, masking.mask_of(own)) for x, own in zip(projected, pair, strict=True)
             )
@@ -127,7 +135,7 @@ class DistillationObjective:
         return total
 
     def scheduled(self, step):
-        """Present values of all schedules, for the logs; numbered where there are several losses."""
+        """Returns the values of all schedules at a step, for the logs; their names are numbered where there are several losses."""
         values = {}
         for index, term in enumerate(self.terms):
             own = dict(term.loss.scheduled(step))

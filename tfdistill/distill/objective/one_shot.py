@@ -4,15 +4,17 @@ import keras
 import tensorflow as tf
 
 from tfdistill.distill.objective.batch import BatchWithTargets
+from tfdistill.graph.datasets import function_operations, source_datasets
 
 # Operations of a dataset's functions whose next result depends on what was read before.
 _READ_ONCE = ("GeneratorDataset", "PyFunc", "EagerPyFunc", "IteratorGetNext", "IteratorGetNextSync", "IteratorGetNextAsOptional")
 
 
 def reads_once(dataset):
-    """Whether a second pass over a `tf.data.Dataset` may take elements away from the first: it calls Python, or reads a queue or an iterator.
+    """Tells whether a second pass over a `tf.data.Dataset` may take elements away from the first.
 
-    Data that is joined with a cache of soft targets is not such: a cache belongs to data that can be read again.
+    True if it calls Python, or reads a queue or an iterator. False for data that is joined with a cache of soft targets, as a cache belongs
+    to data that can be read again.
     """
     operations = set()
     queue = [dataset]
@@ -20,16 +22,13 @@ def reads_once(dataset):
         stage = queue.pop()
         if any(isinstance(part, BatchWithTargets) for part in _parts(stage.element_spec)):
             return False
-        queue += stage._inputs()
-        for function in stage._functions():
-            graph = function.function.graph.as_graph_def()
-            operations |= {node.op for node in graph.node}
-            operations |= {node.op for inner in graph.library.function for node in inner.node_def}
+        queue += source_datasets(stage)
+        operations |= function_operations(stage)
     return any(op in _READ_ONCE or "Dequeue" in op for op in operations)
 
 
 def _parts(spec):
-    """The inputs, labels and weights of a dataset's element, or the one thing that it is."""
+    """The inputs, labels and weights in an element of a dataset, or the element itself where it is no tuple."""
     return spec if type(spec) is tuple else (spec,)
 
 
@@ -40,8 +39,8 @@ def read_ahead(dataset):
         dataset: A dataset for which `reads_once` holds.
 
     Returns:
-        The element, or None where there is none; and a dataset whose first pass gives that element and then the rest of the same pass. Every later pass is one over
-        `dataset` itself.
+        The element, or None where there is none; and a dataset whose first pass gives that element and then the rest of the same pass.
+        Every later pass is one over `dataset` itself.
     """
     rest = iter(dataset)
     first = next(rest, None)
@@ -64,11 +63,11 @@ def read_ahead(dataset):
 
 
 class FirstBatchKept(keras.utils.PyDataset):
-    """A PyDataset whose first batch was read already: it is given once more, in the first epoch, and not read again.
+    """A PyDataset whose first batch was read already: the first epoch gets that batch, and does not read it again.
 
     Args:
         dataset: A `keras.utils.PyDataset`.
-        first: What `dataset[0]` gave.
+        first: `dataset[0]`.
     """
 
     def __init__(self, dataset, first):

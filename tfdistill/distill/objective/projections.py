@@ -7,7 +7,7 @@ import tensorflow as tf
 class Projections(keras.layers.Layer):
     """Holds the projections of all terms of a distiller.
 
-    The exported student carries none of them: they live here.
+    They are no part of the student, so an exported student has none of them.
     """
 
     def __init__(self, **kwargs):
@@ -17,12 +17,12 @@ class Projections(keras.layers.Layer):
         self.built = True
 
     def make(self, index, term, teacher, student):
-        """Makes the projections that a term needs, once, and returns how the two features look after them.
+        """Makes the projections that a term needs, once, and returns the specs of the two features after them.
 
         Args:
             index: Number of the term.
             term: `Term`.
-            teacher: The teacher's feature, or its spec; its shape counts.
+            teacher: The teacher's feature, or its spec; only the shape is used.
             student: The same of the student.
 
         Raises:
@@ -54,21 +54,21 @@ class Projections(keras.layers.Layer):
             if side == "teacher":
                 teacher = layer(keras.ops.stop_gradient(teacher))
             else:
-                # A copy: layers that know no masks say so when they are given a tensor that has one.
+                # A copy without the mask: Keras warns where a masked tensor goes into a layer that supports no masks.
                 student = layer(tf.identity(student))
         return teacher, student
 
     def shapes(self):
-        """Shapes of the features of each term, from which `restore` makes the same projections again."""
+        """Returns the shapes of the features of each term, from which `restore` makes the same projections."""
         return {index: [list(shape) for shape in pair] for index, pair in self._shapes.items()}
 
     def restore(self, terms, shapes):
-        """Makes the projections for shapes that `shapes()` gave, where they are not there yet."""
+        """Makes the projections for shapes that `shapes()` returned, where they do not exist yet."""
         for index, (teacher_shape, student_shape) in shapes.items():
             if index not in self._shapes:
                 self._add(int(index), terms[int(index)], tuple(teacher_shape), tuple(student_shape))
 
 
 def _shape(feature):
-    # The batch's size is no part of a projection.
+    # A projection does not depend on the size of the batch.
     return (None, *tuple(feature.shape)[1:])

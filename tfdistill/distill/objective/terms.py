@@ -1,4 +1,4 @@
-"""The teacher's part of a distiller's loss, as a list of terms: one loss, its weight, and what it compares."""
+"""The distillation losses of a Distiller as a list of terms: one loss, its weight, and what it compares."""
 
 import collections.abc
 import dataclasses
@@ -20,7 +20,7 @@ class Term:
     """One distillation loss with its weight.
 
     Attributes:
-        loss: A `KnowledgeLoss`, or a `KerasLossAdapter` that makes any other Keras loss look like one.
+        loss: A `KnowledgeLoss`, or a `KerasLossAdapter` around any other Keras loss.
         weight: Number or schedule.
         output: Name of the model output that the loss compares, or None for the only one.
         teacher_tap: The teacher's layer that is compared, or None for its final output.
@@ -34,7 +34,7 @@ class Term:
     student_tap: Tap | None
 
     @property
-    def wants_final_outputs(self):
+    def compares_final_outputs(self):
         return self.teacher_tap is None and self.student_tap is None
 
     def weight_at(self, step):
@@ -42,9 +42,9 @@ class Term:
 
 
 class KerasLossAdapter:
-    """Any other `keras.distillation.DistillationLoss` behind the methods of a `KnowledgeLoss`.
+    """Gives any other `keras.distillation.DistillationLoss` the methods of a `KnowledgeLoss`.
 
-    Such a loss gives one scalar for the batch, so it cannot weigh samples: that is said once, not passed over.
+    Such a loss returns one scalar for the batch, so it cannot weigh samples or leave out padding: it warns of that once.
     """
 
     needs_labels = False
@@ -54,7 +54,7 @@ class KerasLossAdapter:
         self.loss = loss
         self.teacher_layer_name = getattr(loss, "teacher_layer_name", None)
         self.student_layer_name = getattr(loss, "student_layer_name", None)
-        self._said = self._said_masks = False
+        self._warned_of_weights = self._warned_of_masks = False
 
     def projections(self, teacher_shape, student_shape):
         return {}
@@ -70,15 +70,15 @@ class KerasLossAdapter:
 
     def compute_loss(self, teacher_outputs, student_outputs, sample_weight=None, step=None, labels=None):
         name = type(self.loss).__name__
-        if sample_weight is not None and not self._said:
-            self._said = True
+        if sample_weight is not None and not self._warned_of_weights:
+            self._warned_of_weights = True
             warnings.warn(
                 f"{name} gives one figure for the whole batch, so sample_weight and class_weight do not reach it; they weigh the student's own "
                 "loss only. The losses of tfdistill.losses weigh every sample.",
                 stacklevel=2,
             )
-        if not self._said_masks and any(masking.mask_of(x) is not None for x in (teacher_outputs, student_outputs)):
-            self._said_masks = True
+        if not self._warned_of_masks and any(masking.mask_of(x) is not None for x in (teacher_outputs, student_outputs)):
+            self._warned_of_masks = True
             warnings.warn(
                 f"{name} gives one figure for the whole batch, so the padding mask of the outputs does not reach it: padded positions are distilled like the "
                 "others. The losses of tfdistill.losses leave them out.",
@@ -91,7 +91,7 @@ class KerasLossAdapter:
 
 
 def make_terms(losses, weights):
-    """Puts what a user gave to `Distiller` into one list of `Term`s.
+    """Converts the losses and weights of a `Distiller` to one list of `Term`s.
 
     Args:
         losses: A distillation loss, a list of them, or a dict of output name to a loss or a list of losses.
@@ -165,7 +165,7 @@ def _term(output, loss, weight):
 
 
 def _warn_of_raw_logits(losses):
-    """Says it when Keras's LogitsDistillation will apply a loss of probabilities to raw logits."""
+    """Warns where Keras's LogitsDistillation will apply a loss of probabilities to raw logits."""
     for loss in losses:
         if isinstance(loss, LogitsDistillation) and keras.losses.kl_divergence in keras.tree.flatten(loss.loss):
             warnings.warn(
@@ -182,7 +182,7 @@ def select_output(outputs, name, model, role):
 
     Args:
         outputs: Tensor, list or dict of tensors.
-        name: Output name, or None for all that there is.
+        name: Output name, or None for all outputs.
         model: The model, for its `output_names`.
         role: "teacher" or "student", for the error.
 
@@ -204,7 +204,7 @@ def select_output(outputs, name, model, role):
 
 
 def by_name(values, model):
-    """A list of values for a model's several outputs as a dict of output name to value; anything else as it is."""
+    """Returns a list of values for a model's several outputs as a dict of output name to value; anything else as it is."""
     names = getattr(model, "output_names", None) or []
     if isinstance(values, (list, tuple)) and len(values) == len(names) > 1:
         return dict(zip(names, values, strict=True))
@@ -212,13 +212,14 @@ def by_name(values, model):
 
 
 def select_weight(sample_weight, term, model):
-    """The sample weights of what a term compares.
+    """Chooses the sample weights of what a term compares.
 
-    A term that belongs to one output has that output's weights. One that belongs to none of several (a hidden layer) has for each sample the mean of the
-    weights that the sample has for the outputs: Keras hands one array for all outputs on as equal arrays for each, and their mean is that array.
+    A term of one output has that output's weights. A term of a hidden layer has for each sample the mean of the sample's weights for the
+    outputs: Keras turns one array for all outputs into equal arrays for each, and their mean is that array.
 
     Args:
-        sample_weight: None, one tensor for all outputs, or a list or dict of them (or None) for each output, as `keras.Model.fit` takes them.
+        sample_weight: None, one tensor for all outputs, or a list or dict of them (or None) for each output, as `keras.Model.fit` takes
+            them.
         term: `Term`.
         model: The student, for its `output_names`.
 

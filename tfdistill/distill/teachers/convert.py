@@ -1,6 +1,7 @@
-"""Teachers: what may teach, and several as one."""
+"""Conversion of anything that can be a teacher to a `keras.Model`."""
 
 import os
+import typing
 
 import keras
 
@@ -10,12 +11,12 @@ from tfdistill.distill.teachers.callable import CallableTeacher
 from tfdistill.errors import ModelError
 
 
-def as_teacher(teacher):
-    """Makes a `keras.Model` of anything that can teach.
+def as_teacher(teacher: typing.Any) -> keras.Model:
+    """Converts a teacher of any kind to a `keras.Model`. `Distiller` and `soft_targets` do so with what they are given.
 
     Args:
         teacher: One of
-            - a `keras.Model` (an `Ensemble` and an adopted tf_keras model are such): returned as it is;
+            - a `keras.Model`, an `Ensemble` or an adopted tf_keras model: returned as it is;
             - a built tf_keras model: adopted;
             - a path of a .tflite file or a SavedModel folder: `TFLiteTeacher`, `SavedModelTeacher`;
             - a callable `f(x) -> array` of NumPy arrays: `CallableTeacher`.
@@ -25,10 +26,16 @@ def as_teacher(teacher):
 
     Raises:
         ModelError: if it is none of these, or cannot be read.
+
+    Example:
+        >>> tfdistill.distill.as_teacher("student.tflite").name
+        'student'
+        >>> tfdistill.distill.as_teacher(teacher) is teacher
+        True
     """
     if isinstance(teacher, keras.Model):
         return teacher
-    # Told by name: asking tf_keras itself would import it.
+    # By the name of its module, as an isinstance check would import tf_keras.
     if any(cls.__module__.partition(".")[0] == "tf_keras" for cls in type(teacher).__mro__):
         return adopt(teacher)
     if isinstance(teacher, (str, os.PathLike)):

@@ -1,9 +1,12 @@
-"""Teachers that are files: a .tflite file, so that a compressed model can teach, and a SavedModel folder."""
+"""Teachers that are files: a .tflite file, for example a compressed model, and a SavedModel folder."""
+
+from __future__ import annotations
 
 import collections.abc
 import hashlib
 import pathlib
 import re
+import typing
 
 import keras
 import tensorflow as tf
@@ -13,13 +16,15 @@ from tfdistill.distill.teachers.black_box import BlackBox
 from tfdistill.errors import ConfigurationError, ModelError, RuntimeUnavailableError, nearest
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.saveable import checks_config
+from tfdistill.utils.hashing import update_from
+from tfdistill.utils.types import Config, PathLike, Tensors
 
-# Interpreters kept open: one for each size of batch. Training, its last batch, validation and its last batch make four.
+# Interpreters kept open: one for each batch size. Training, its last batch, validation and its last batch have four.
 _OPEN = 4
 
 
 def from_path(path):
-    """Makes a teacher of a path: a .tflite file or a SavedModel folder.
+    """Opens a path, a .tflite file or a SavedModel folder, as a teacher.
 
     Args:
         path: The file or folder.
@@ -34,15 +39,17 @@ def from_path(path):
         return SavedModelTeacher(path)
     if path.is_file():
         fix = f"keras.saving.load_model('{path}') gives a model" if path.suffix in (".keras", ".h5") else None
-        raise ModelError(f"The teacher file '{path}' is none that can teach by its path.", "a .tflite file or a SavedModel folder", fix)
+        raise ModelError(
+            f"The teacher file '{path}' is of no kind that can be given by its path.", "a .tflite file or a SavedModel folder", fix
+        )
     raise ModelError(
         f"Teacher must be a keras.Model or something that becomes one; '{path}' was given, but there is no such file or folder.",
-        "a .tflite file or a SavedModel folder that is there",
+        "an existing .tflite file or SavedModel folder",
     )
 
 
 def _found(path, kind, sha256):
-    """The absolute path and its hash, after comparing it with the one that it must have."""
+    """Returns the absolute path and its hash, after comparing that with the one expected."""
     path = _there(pathlib.Path(path).absolute(), kind)
     found = _hash(path)
     _require_hash(path, kind, found, sha256)
@@ -51,7 +58,7 @@ def _found(path, kind, sha256):
 
 def _there(path, kind):
     if not path.exists():
-        raise ModelError(f"The teacher '{path}' ({kind}) is not there.", "the file that teaches", "put it back, or give its new path")
+        raise ModelError(f"The teacher '{path}' ({kind}) is not there.", "an existing file", "put it back, or give its new path")
     return path
 
 
@@ -70,8 +77,7 @@ def _hash(path):
         if file != path:
             digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\0".encode())
         with open(file, "rb") as opened:
-            for block in iter(lambda: opened.read(1 << 20), b""):
-                digest.update(block)
+            update_from(digest, opened)
     return digest.hexdigest()
 
 
@@ -80,7 +86,7 @@ def _model_name(path):
 
 
 def _named_inputs(inputs, names, teacher):
-    """Puts inputs under the names that a file has for them; several are never matched by their order, which a file need not keep."""
+    """Returns a dict of the input names of a file to the inputs; several are never matched by their order, which a file need not keep."""
     names = list(names)
     if isinstance(inputs, collections.abc.Mapping):
         if set(inputs) == set(names):
@@ -100,26 +106,33 @@ def _named_inputs(inputs, names, teacher):
 
 @keras.saving.register_keras_serializable(package="tfdistill")
 class TFLiteTeacher(BlackBox):
-    """A .tflite file as a teacher: inputs are quantized as the file wants them, outputs dequantized to float32.
+    """A .tflite file as a teacher. Inputs are quantized as the file requires, outputs dequantized to float32.
 
-    The file is read once, when the teacher is made, and kept in memory: one that is replaced, cut or removed later changes no answer. It is resized to the batch that it is asked for where it can be; a file that cannot runs as many samples at a time as it was made for, with the
-    same answers. A file with several outputs answers a dict under the names of its signature. It is saved as path and SHA-256, both of which must
-    be right when it is loaded.
+    The file is read once and kept in memory: replacing or removing it later changes nothing. The model is resized to the size of each
+    batch; one that cannot be resized runs as many samples at a time as it was made for, with the same outputs. Several outputs come as a
+    dict under the names of the signature. The teacher is saved as path and SHA-256, both of which must be right when it is loaded.
 
     Args:
         path: The file.
         threads: CPU threads of the interpreter, at least 1.
-        sha256: What the file must hash to (hexadecimal), or None for whatever it is.
+        sha256: SHA-256 that the file must have, hexadecimal; None for any.
         name: Name of the model. Defaults to the file's.
 
     Raises:
         ModelError: if there is no such file, it has another hash, or no inputs or outputs.
-        RuntimeUnavailableError: if the interpreter cannot open the file; another process tries it first, so a damaged file ends no training.
+        RuntimeUnavailableError: if the interpreter cannot open the file; another process tries first, so a damaged file cannot end this
+            one.
+
+    Example:
+        >>> quantized = tfdistill.distill.TFLiteTeacher("student.tflite")
+        >>> quantized(x).shape
+        TensorShape([64, 10])
+        >>> distiller = tfdistill.Distiller(quantized, student, tfdistill.losses.SoftTargets(2.0))
     """
 
-    def __init__(self, path, threads=1, sha256=None, name=None):
+    def __init__(self, path: PathLike, threads: int = 1, sha256: str | None = None, name: str | None = None):
         path = pathlib.Path(path).absolute()
-        # Read once: whatever becomes of the file later, all batches are answered by one model.
+        # Read once, so that all batches run through one model, whatever happens to the file.
         if _there(path, ".tflite file").is_dir():
             raise ModelError(f"The teacher '{path}' is a folder.", "a .tflite file")
         content = read_file(path)
@@ -135,7 +148,15 @@ class TFLiteTeacher(BlackBox):
         self.file, self.sha256, self.threads = path, content.sha256, threads
         self._box.content, self._box.own, self._box.open = content, own, {}
 
-    def answer(self, inputs):
+    def run(self, inputs: typing.Any) -> typing.Any:
+        """Runs the interpreter on one batch.
+
+        Args:
+            inputs: Array `(batch, ...)`, or a dict of input name to array.
+
+        Returns:
+            float32 array `(batch, ...)`, or a dict of output name to array.
+        """
         named = _named_inputs(inputs, self._box.own.inputs, self)
         outputs = self._opened(len(next(iter(named.values())))).run(named)
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
@@ -155,16 +176,25 @@ class TFLiteTeacher(BlackBox):
         try:
             resized = open_file(self._box.content, self.threads, batch_size=rows)
         except RuntimeUnavailableError:
-            return None  # made for one size of batch; that size always runs
-        wanted = {name: (rows, *info.shape[1:]) for name, info in self._box.own.outputs.items()}
-        return resized if {name: info.shape for name, info in resized.outputs.items()} == wanted else None
+            return None  # the file has a fixed batch size
+        expected = {name: (rows, *info.shape[1:]) for name, info in self._box.own.outputs.items()}
+        return resized if {name: info.shape for name, info in resized.outputs.items()} == expected else None
 
-    def get_config(self):
+    def get_config(self) -> Config:
+        """Returns what `from_config` takes: the path, its SHA-256 and the settings."""
         return {"name": self.name, "path": str(self.file), "threads": self.threads, "sha256": self.sha256}
 
     @classmethod
     @checks_config
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> TFLiteTeacher:
+        """Opens the file that the config names.
+
+        Args:
+            config: What `get_config` returned.
+
+        Raises:
+            ModelError: as the constructor.
+        """
         return cls(**config)
 
 
@@ -172,42 +202,57 @@ class TFLiteTeacher(BlackBox):
 class SavedModelTeacher(BlackBox):
     """A SavedModel folder as a teacher, through one of its signatures.
 
-    It runs as the TensorFlow graph that it is, in inference mode. A signature with several outputs answers a dict. It is saved as path and SHA-256 of all
-    its files, both of which must be right when it is loaded, which takes `keras.saving.load_model(path, safe_mode=False)`.
+    The graph runs in TensorFlow, in inference mode. Several outputs come as a dict. The teacher is saved as path and SHA-256 of all its
+    files, both of which must be right when it is loaded with `keras.saving.load_model(path, safe_mode=False)`.
 
     Args:
         path: The folder with `saved_model.pb`.
         signature: Name of the signature. None takes "serving_default", or the only one there is.
-        sha256: What the folder must hash to (hexadecimal), or None for whatever it is.
+        sha256: SHA-256 that the folder must have, hexadecimal; None for any.
         name: Name of the model. Defaults to the folder's.
 
     Raises:
         ModelError: if the folder is no SavedModel, cannot be read, or has another hash.
         ConfigurationError: if there is no such signature, or several and none was named.
+
+    Example:
+        >>> teacher.export("teacher_folder", verbose=False)
+        >>> exported = tfdistill.distill.SavedModelTeacher("teacher_folder")
+        >>> bool(np.allclose(exported(x), teacher(x), atol=1e-4))
+        True
     """
 
-    def __init__(self, path, signature=None, sha256=None, name=None):
-        path, found = _found(path, "SavedModel", sha256)
-        if not (path / "saved_model.pb").is_file():
+    def __init__(self, path: PathLike, signature: str | None = None, sha256: str | None = None, name: str | None = None):
+        folder, found = _found(path, "SavedModel", sha256)
+        if not (folder / "saved_model.pb").is_file():
             raise ModelError(
-                f"The folder '{path}' is no SavedModel: it has no saved_model.pb.",
+                f"The folder '{folder}' is no SavedModel: it has no saved_model.pb.",
                 "a folder that Model.export or tf.saved_model.save wrote",
             )
         try:
-            loaded = tf.saved_model.load(str(path))
+            loaded = tf.saved_model.load(str(folder))
         except (OSError, ValueError, KeyError, RuntimeError, tf.errors.OpError) as error:
             raise ModelError(
-                f"The SavedModel '{path}' cannot be read: {error}", "a whole SavedModel, of this version of TensorFlow or older"
+                f"The SavedModel '{folder}' cannot be read: {error}", "a whole SavedModel, of this version of TensorFlow or older"
             ) from error
-        function = loaded.signatures[_signature(path, loaded, signature)]
+        function = loaded.signatures[_signature(folder, loaded, signature)]
         specs = function.structured_outputs
         shapes = {name: tuple(spec.shape[1:]) for name, spec in sorted(specs.items())}
-        super().__init__("SavedModel", name or _model_name(path), shapes if len(shapes) > 1 else next(iter(shapes.values())))
-        self.folder, self.sha256, self.signature = path, found, signature
-        # The variables live as long as what was loaded; they are none of Keras's.
+        super().__init__("SavedModel", name or _model_name(folder), shapes if len(shapes) > 1 else next(iter(shapes.values())))
+        self.folder, self.sha256, self.signature = folder, found, signature
+        # Keeps the variables alive; they are not tracked by Keras.
         self._box.loaded, self._box.function = loaded, function
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensors, training: bool | None = None) -> Tensors:
+        """Runs the signature on one batch.
+
+        Args:
+            inputs: Tensor `(batch, ...)`, or a dict of input name to tensor.
+            training: Without effect.
+
+        Returns:
+            float32 tensor `(batch, ...)`, or a dict of output name to tensor.
+        """
         specs = self._box.function.structured_input_signature[1]
         named = _named_inputs(inputs, specs, self)
         tensors = {}
@@ -221,34 +266,42 @@ class SavedModelTeacher(BlackBox):
         outputs = self._box.function(**tensors)
         return self._packed([outputs[name] for name in sorted(outputs)])
 
-    def get_config(self):
+    def get_config(self) -> Config:
+        """Returns what `from_config` takes: the path, its SHA-256 and the settings."""
         return {"name": self.name, "path": str(self.folder), "signature": self.signature, "sha256": self.sha256}
 
     @classmethod
     @checks_config
-    def from_config(cls, config, custom_objects=None, safe_mode=None):
-        """Opens the folder that the config names, in unsafe mode only: a graph can read, write and run what it likes. Keras's `TFSMLayer` has this rule.
+    def from_config(cls, config: Config, custom_objects: dict | None = None, safe_mode: bool | None = None) -> SavedModelTeacher:
+        """Opens the folder that the config names, in unsafe mode only, as a graph can read and write files.
+
+        Keras's `TFSMLayer` has the same rule.
+
+        Args:
+            config: What `get_config` returned.
+            custom_objects: Without effect.
+            safe_mode: Whether safe mode is on; None for that of `keras.saving.load_model`.
 
         Raises:
-            ModelError: in safe mode.
+            ModelError: in safe mode, or as the constructor.
         """
         if in_safe_mode(safe_mode):
             raise ModelError(
-                f"The file that is loaded wants the SavedModel '{config.get('path')}' as a teacher, whose graph could run any program.",
+                f"The file that is loaded has the SavedModel '{config.get('path')}' as a teacher, whose graph could run any program.",
                 "a teacher that is safe to load",
                 "if you trust both, keras.saving.load_model(path, safe_mode=False)",
             )
         return cls(**config)
 
 
-def _signature(path, loaded, wanted):
+def _signature(path, loaded, name):
     names = list(loaded.signatures)
-    if wanted is None and ("serving_default" in names or len(names) == 1):
+    if name is None and ("serving_default" in names or len(names) == 1):
         return "serving_default" if "serving_default" in names else names[0]
-    if wanted not in names:
+    if name not in names:
         raise ConfigurationError(
-            f"The SavedModel '{path}' has {'no signature' if not names else f'the signatures {names}'}, and signature={wanted!r} was asked for.",
+            f"The SavedModel '{path}' has {'no signature' if not names else f'the signatures {names}'}, and signature={name!r} was given.",
             "the name of a signature",
-            f"SavedModelTeacher(path, signature=...). {nearest(wanted or 'serving_default', names)}",
+            f"SavedModelTeacher(path, signature=...). {nearest(name or 'serving_default', names)}",
         )
-    return wanted
+    return name

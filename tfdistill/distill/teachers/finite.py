@@ -1,6 +1,7 @@
-"""Whether a teacher computes numbers: its weights, and what its outputs do not show.
+"""Checks that a teacher is finite: its weights, and NaN that its outputs do not show.
 
-A compiled graph may fuse an activation into the operation before it; ReLU then makes zero of NaN, and the outputs of a broken teacher look whole.
+A compiled graph may fuse an activation into the operation before it; ReLU then turns NaN into zero, and the outputs of a broken teacher
+look right.
 """
 
 import keras
@@ -14,10 +15,10 @@ ROWS = 32
 
 
 def check_finite_weights(teacher):
-    """Refuses a teacher one of whose weights holds NaN or infinity.
+    """Refuses a teacher with NaN or infinity in its weights.
 
     Args:
-        teacher: A `keras.Model`. Of a SavedModel the variables are looked at; other black boxes show none.
+        teacher: A `keras.Model`. Of a SavedModel the variables are checked; other black boxes have none.
 
     Raises:
         DataError: naming the weight, and the place of the first such value in it.
@@ -25,7 +26,7 @@ def check_finite_weights(teacher):
     function = getattr(getattr(teacher, "_box", None), "function", None)
     for weight in (*teacher.weights, *getattr(function, "variables", ())):
         name = getattr(weight, "path", None) or weight.name
-        fix = "load weights from before they were ruined; if this is a mask, write it with a large finite number such as -1e9"
+        fix = "load earlier weights; if this is a mask, write it with a large finite number such as -1e9"
         if keras.backend.is_float_dtype(keras.backend.standardize_dtype(weight.dtype)):
             refuse_nonfinite(keras.ops.convert_to_numpy(weight), f"The weight '{name}' of the teacher '{teacher.name}' has %s:", fix)
 
@@ -41,8 +42,8 @@ def refuse_hidden_nan(compute, inputs, names):
     Raises:
         DataError: naming the output and the element.
     """
-    answers = compute(keras.tree.map_structure(lambda a: a[:ROWS], inputs))
-    for name, value in zip(names, answers, strict=True):
+    outputs = compute(keras.tree.map_structure(lambda a: a[:ROWS], inputs))
+    for name, value in zip(names, outputs, strict=True):
         value = keras.ops.convert_to_numpy(value)
         bad = np.isnan(value.astype("float32")) if value.dtype.kind in "fV" or "float" in value.dtype.name else np.zeros(1, bool)
         if bad.any():

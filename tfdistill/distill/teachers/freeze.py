@@ -1,22 +1,23 @@
-"""Freezes a teacher while a student is trained, and gives its `trainable` flags back."""
+"""Freezes a teacher while a student is trained, and restores its `trainable` flags."""
 
 import threading
 
 import keras
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.graph.layers import all_layers, child_layers
 
-# One entry for each layer or variable that is frozen at the moment: id -> [number of holders, its own flag, the object itself].
-# It is shared by all `Freeze` objects, because two of them may hold one teacher, or two teachers that share a layer.
-_held = {}
+# One entry for each layer or variable that is frozen: id -> [number of open blocks, its own flag, the object itself].
+# All `Freeze` objects share it, as two of them may freeze one teacher, or two teachers that share a layer.
+_held: dict[int, list] = {}
 _lock = threading.RLock()
 
 
 class Freeze:
-    """Holds a model's `trainable` flags at False inside a `with` block, and gives them back as they were.
+    """Sets a model's `trainable` flags to False inside a `with` block, and restores them.
 
-    Blocks may be nested and may run in several threads, also for models that share layers: a flag comes back when the last block that holds
-    it ends, whatever ends it.
+    Blocks may be nested and may run in several threads, also for models that share layers: a flag is restored when the last block that
+    holds it ends, normally or by an exception.
 
     Args:
         model: A `keras.Model`. Nothing happens to it outside the block.
@@ -24,7 +25,7 @@ class Freeze:
 
     def __init__(self, model):
         self._model = model
-        # One list of held objects for each block that is open.
+        # One list of frozen objects for each open block.
         self._open = []
 
     def __enter__(self):
@@ -54,11 +55,11 @@ class Freeze:
             entry[0] -= 1
             if entry[0] == 0:
                 free.append((thing, _held.pop(id(thing))[1]))
-        # Outermost first: a layer hands its flag down to what is inside it, which gets its own back afterwards.
+        # Outermost first: a layer passes its flag on to the layers inside it, whose own are restored afterwards.
         for thing, flag in free:
             if thing.trainable != flag:
                 thing.trainable = flag
-        # What another block still holds was perhaps handed a flag, too.
+        # That may have reached objects which another block still holds.
         for thing in things:
             if id(thing) in _held and thing.trainable:
                 thing.trainable = False
@@ -72,8 +73,8 @@ def _flagged(model):
         if id(layer) not in seen and isinstance(layer, keras.Layer):
             seen.add(id(layer))
             layers.append(layer)
-            queue += list(layer._flatten_layers(include_self=False, recursive=False))
+            queue += child_layers(layer)
     # The layers of an adopted model have flags of their own.
-    legacy = [inner for layer in layers if isinstance(layer, AdoptedModel) for inner in layer.legacy._flatten_layers()]
+    legacy = [inner for layer in layers if isinstance(layer, AdoptedModel) for inner in all_layers(layer.legacy)]
     variables = [v for layer in layers for v in layer.weights]
     return list({id(thing): thing for thing in [*layers, *legacy, *variables]}.values())

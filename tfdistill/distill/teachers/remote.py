@@ -1,8 +1,10 @@
-"""Teachers that are asked over a wire: they fail now and then, want no haste, and cost money."""
+"""Remote teachers, such as an API: retries, rate limit and call budget."""
 
 import dataclasses
 import math
 import time
+import typing
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,18 +13,23 @@ from tfdistill.errors import BudgetExceededError, ConfigurationError, DataError
 
 @dataclasses.dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how fast a teacher may be asked.
+    """How often and how fast a `RemoteTeacher` is called.
 
     Attributes:
-        retries: How often a call that failed is made again, at least 0.
-        wait_seconds: Pause before the first retry; it doubles with each further one.
+        retries: How often a failed call is repeated, at least 0.
+        wait_seconds: Pause before the first retry, in seconds; it doubles with each further one.
         longest_wait_seconds: Longest such pause.
         calls_per_second: Highest rate of calls, retries counted; None for no limit.
         budget: Largest number of calls that one `RemoteTeacher` object makes, retries counted; None for no limit.
-        retry_on: Tuple of the exceptions after which another try makes sense.
+        retry_on: Exceptions after which a call is repeated; others are raised at once.
 
     Raises:
         ConfigurationError: if a value is out of its range.
+
+    Example:
+        >>> policy = tfdistill.RetryPolicy(retries=2, calls_per_second=5.0, budget=1000, retry_on=(ConnectionError, TimeoutError))
+        >>> policy.budget
+        1000
     """
 
     retries: int = 4
@@ -30,7 +37,7 @@ class RetryPolicy:
     longest_wait_seconds: float = 60.0
     calls_per_second: float | None = None
     budget: int | None = None
-    retry_on: tuple = (Exception,)
+    retry_on: tuple[type[Exception], ...] | type[Exception] = (Exception,)
 
     def __post_init__(self):
         for name, least in (("retries", 0), ("budget", 1)):
@@ -55,21 +62,36 @@ class RetryPolicy:
 
 
 class RemoteTeacher:
-    """A function that answers for a teacher nobody here can look into: an API, another program.
+    """A teacher behind a function that may fail, such as an API or another program. `soft_targets` stores its outputs.
 
     Args:
-        function: Takes a batch of inputs as NumPy arrays `(batch, ...)`, in the structure of the data set; returns an array `(batch, ...)`, or a list or
-            dict of them. Raises when it fails.
-        identity: What it is, in words that change whenever its answers would ("large-model, 2025-03, prompt 2"): a cache is known by them.
-        policy: `RetryPolicy`.
-        clock: Function that returns the time in seconds.
-        sleep: Function that waits for a number of seconds.
+        function: Takes a batch of inputs as NumPy arrays `(batch, ...)`, in the structure of the data set; returns an array `(batch, ...)`,
+            or a list or dict of them. Raises when it fails.
+        identity: Text that names the teacher and changes whenever its outputs do ("large-model, 2025-03, prompt 2"). A cache of its outputs
+            is recognized by it.
+        policy: `RetryPolicy`; None for the default one.
+        clock: Function that returns the time in seconds, for tests.
+        sleep: Function that waits for a number of seconds, for tests.
 
     Raises:
-        ConfigurationError: if `function` cannot be called, or `identity` is empty.
+        ConfigurationError: if `function` is not callable, or `identity` is empty.
+
+    Example:
+        >>> def request(images):  # in real use, a call of an API
+        ...     return np.tile(images.mean((1, 2, 3))[:, None], (1, 10))
+        >>> remote = tfdistill.RemoteTeacher(request, "large-model, 2025-03", tfdistill.RetryPolicy(retries=2))
+        >>> remote(x).shape, remote.calls
+        ((64, 10), 1)
     """
 
-    def __init__(self, function, identity, policy=None, clock=time.monotonic, sleep=time.sleep):
+    def __init__(
+        self,
+        function: Callable[[typing.Any], typing.Any],
+        identity: str,
+        policy: RetryPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], typing.Any] = time.sleep,
+    ):
         if not callable(function):
             raise ConfigurationError(f"RemoteTeacher: function is {function!r}.", "a function of a batch")
         if not isinstance(identity, str) or not identity.strip():
@@ -78,18 +100,25 @@ class RemoteTeacher:
         self.policy = policy or RetryPolicy()
         self.calls = 0
         self._clock, self._sleep = clock, sleep
-        self._earliest = None
+        self._earliest: float | None = None
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """The identity, under the name that models have for it."""
         return self.identity
 
-    def __call__(self, inputs):
-        """Asks about one batch, as often as it takes.
+    def __call__(self, inputs: typing.Any) -> typing.Any:
+        """Calls the function on one batch, with retries.
+
+        Args:
+            inputs: Batch of arrays, in the structure that `function` takes.
+
+        Returns:
+            What `function` returns.
 
         Raises:
             BudgetExceededError: if no call is left.
-            DataError: if every try failed, with the last failure as its cause.
+            DataError: if every call failed, with the last failure as its cause.
         """
         policy = self.policy
         attempt = 0
@@ -99,7 +128,7 @@ class RemoteTeacher:
                     f"The teacher '{self.identity}' was called {self.calls} times, which is its whole budget.",
                     fix="run again with another RemoteTeacher of this identity to go on from here: finished shards are kept",
                 )
-            self._keep_to_the_rate()
+            self._wait_for_rate()
             self.calls += 1
             try:
                 return self.function(inputs)
@@ -113,7 +142,7 @@ class RemoteTeacher:
             self._sleep(min(policy.longest_wait_seconds, policy.wait_seconds * 2.0 ** min(attempt, 60)))
             attempt += 1
 
-    def _keep_to_the_rate(self):
+    def _wait_for_rate(self):
         if self.policy.calls_per_second is None:
             return
         now = self._clock()
@@ -123,8 +152,8 @@ class RemoteTeacher:
         self._earliest = now + 1.0 / self.policy.calls_per_second
 
 
-def checked_answer(answer, rows, teacher):
-    """The answer of a black box as a structure of arrays.
+def checked_outputs(outputs, rows, teacher):
+    """Returns the outputs of a remote teacher as a structure of arrays.
 
     Raises:
         DataError: if it is no array, or has another number of rows than the batch.
@@ -132,7 +161,7 @@ def checked_answer(answer, rows, teacher):
     import keras
 
     try:
-        arrays = keras.tree.map_structure(np.asarray, answer)
+        arrays = keras.tree.map_structure(np.asarray, outputs)
     except ValueError as error:
         raise DataError(f"The teacher '{teacher}' answered something that is no array: {error}", "an array (batch, ...)") from error
     for value in keras.tree.flatten(arrays):

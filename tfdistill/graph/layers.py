@@ -1,0 +1,41 @@
+"""The layers inside a layer or model, as Keras keeps them: Keras's private list of them is read here."""
+
+
+def all_layers(model):
+    """Lists a layer or model and everything inside it, at any depth.
+
+    Reads `Layer._flatten_layers`: Keras has no public way to the layers inside a layer that is no model. If Keras renames it, this fails
+    with an AttributeError at the first call.
+
+    Args:
+        model: A Keras 3 or tf_keras layer or model.
+
+    Returns:
+        List of layers, the model itself first.
+    """
+    return list(model._flatten_layers())
+
+
+def child_layers(layer):
+    """Lists the layers directly inside a layer or model.
+
+    Reads `Layer._flatten_layers`, like `all_layers`.
+
+    Args:
+        layer: A Keras 3 or tf_keras layer or model.
+
+    Returns:
+        List of layers: of a functional model from input to output, else in the order in which they were made.
+    """
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def has_attention_scores(layer):
+    """Tells whether a layer is multi-head attention.
+
+    Such a layer returns scores of shape (batch, heads, queries, keys) if it is called with `return_attention_scores=True`.
+
+    Looks for `_compute_attention`, which MultiHeadAttention and GroupQueryAttention of both Keras have and `keras.layers.Attention`, whose
+    scores have no axis of heads, has not. If Keras renames it, the taps refuse the scores of every layer with a ModelError.
+    """
+    return hasattr(layer, "_compute_attention")
