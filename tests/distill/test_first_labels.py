@@ -58,6 +58,22 @@ UNFIT = {
         DECISIONS,
         "BinaryAccuracy(threshold=0.5)",
     ),
+    "multi-label, by the last layer": (
+        lambda y, p: keras.ops.mean(keras.ops.square(y - p), axis=-1),
+        BinarySoftTargets(1.0, "probabilities", "probabilities"),
+        TeacherReport(outputs="probabilities"),
+        SIGMOID,
+        DECISIONS,
+        "BinaryAccuracy(threshold=0.5)",
+    ),
+    "regression, by the last layer": (
+        lambda y, p: keras.ops.mean(keras.ops.square(y - p), axis=-1),
+        OutputMatching(),
+        TeacherReport(),
+        lambda: keras.layers.ReLU(),
+        np.round(4 * NUMBERS),
+        "MeanAbsoluteError()",
+    ),
     "softmax as logits": (
         "sparse_categorical_crossentropy",
         PROBABILITIES,
@@ -109,6 +125,22 @@ FIT = {
         None,
         np.eye(CLASSES, dtype="float32")[data(64)[1]],
     ),
+    "soft labels of a softmax": (
+        "mse",
+        PROBABILITIES,
+        TeacherReport(outputs="probabilities"),
+        SOFTMAX,
+        np.exp(NUMBERS) / np.exp(NUMBERS).sum(-1, keepdims=True),
+    ),
+    "a task that is given": ("mse", OutputMatching(), TeacherReport(task="multiclass"), None, NUMBERS),
+    "one yes-no output": (
+        "binary_crossentropy",
+        BinarySoftTargets(1.0, "probabilities", "probabilities"),
+        TeacherReport(outputs="probabilities", task="binary"),
+        lambda: keras.layers.Dense(1, activation="sigmoid"),
+        DECISIONS[:, :1],
+    ),
+    "numbers of a task": ("mse", OutputMatching(), TeacherReport(metrics=["mae"], outputs="numbers", task="regression"), None, NUMBERS),
     "numbers": ("mse", OutputMatching(), TeacherReport(metrics=["mae"], outputs="numbers"), None, NUMBERS),
 }
 
@@ -117,6 +149,29 @@ FIT = {
 def test_a_report_that_fits_is_left_alone(case):
     loss, term, report, head, y = case
     assert fit(loss, term, report, head and head(), y)
+
+
+WRONG_TASKS = {
+    "unknown": (dict(task="classes"), "one of"),
+    "regression of classes": (dict(task="regression"), "MeanAbsoluteError"),
+    "multilabel of logits": (dict(task="multilabel"), r"BinaryAccuracy\(threshold=0.0\)"),
+    "multilabel of probabilities": (dict(task="multilabel", outputs="probabilities"), r"BinaryAccuracy\(threshold=0.5\)"),
+    "classes of numbers": (dict(task="multiclass", outputs="numbers", metrics=["mae"]), "numbers"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TASKS)
+def test_a_task_that_does_not_fit_the_settings(case):
+    settings, words = WRONG_TASKS[case]
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        TeacherReport(**settings)
+    if "TeacherReport(" in (caught.value.fix or ""):
+        assert eval(caught.value.fix, {"TeacherReport": TeacherReport, "keras": keras})
+
+
+def test_a_task_that_does_not_fit_the_output():
+    with pytest.raises(ConfigurationError, match="one score on the last axis"):
+        fit(CROSS_ENTROPY, SoftTargets(2.0), TeacherReport(task="binary"))
 
 
 # Weights

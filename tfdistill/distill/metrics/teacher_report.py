@@ -11,13 +11,16 @@ from keras import ops
 
 from tfdistill import tasks
 from tfdistill.distill.metrics.calibration import CalibrationError, class_indices, probabilities, spread
-from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.losses import spaces
 from tfdistill.saveable import checks_config
 from tfdistill.utils.types import Config, Tensor, Tensors
 
 OUTPUTS = (*spaces.SPACES, "numbers")
+# Tasks whose outputs do not hold one probability for each of several classes.
+WITHOUT_CLASSES = ("multilabel", "regression")
 OutputSpace = Literal["logits", "log_probabilities", "probabilities", "numbers"]
+Task = Literal["multiclass", "binary", "multilabel", "regression", "segmentation"]
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -43,11 +46,14 @@ class TeacherReport(keras.metrics.Metric):
         teacher_outputs: The space of the teacher's outputs; None where it is the student's.
         bins: Number of bins of the calibration error.
         output: Name of the model output to report on; None for the only one.
+        task: What the output is for: "multiclass" or "segmentation" (classes that exclude one another), "binary" (one yes-no output), or
+            "multilabel" or "regression", which are reported with `outputs="numbers"`. None reads it from the first batch: from the labels,
+            the loss and the student's last activation.
         name: Name of the metric.
 
     Raises:
-        ConfigurationError: if a setting is out of range; at the first batch of `fit`, if the outputs are in another space than `outputs`,
-            or the task (read from the loss and the labels) is not one of classes that exclude one another.
+        ConfigurationError: if a setting is out of range, or `outputs` does not fit the task; at the first batch of `fit`, if the outputs are
+            in another space than `outputs`, or the task that was read is not one of classes that exclude one another.
 
     Example:
         >>> distiller = tfdistill.Distiller(teacher, student, tfdistill.losses.SoftTargets(4.0))
@@ -64,6 +70,7 @@ class TeacherReport(keras.metrics.Metric):
         teacher_outputs: OutputSpace | None = None,
         bins: int = 15,
         output: str | None = None,
+        task: Task | None = None,
         name: str = "teacher_report",
     ):
         super().__init__(name=name)
@@ -77,11 +84,21 @@ class TeacherReport(keras.metrics.Metric):
             )
         if not isinstance(metrics, (list, tuple)):
             raise ConfigurationError(f"TeacherReport: metrics is {metrics!r}.", "a list of metrics")
+        if task is not None and task not in tasks.TASKS:
+            raise ConfigurationError(f"TeacherReport: task is {task!r}.", f"one of {tasks.TASKS}", nearest(str(task), tasks.TASKS))
+        if task is not None and outputs != "numbers" and task in WITHOUT_CLASSES:
+            raise _unfit(f"task={task!r}", task, outputs, output)
+        if task in tasks.CLASS_TASKS and outputs == "numbers":
+            raise ConfigurationError(
+                f"TeacherReport: task is {task!r}, and outputs 'numbers'.",
+                f"one of {spaces.SPACES} for classes that exclude one another",
+                f"TeacherReport(task={task!r})",
+            )
         if outputs == "numbers" and not metrics:
             raise ConfigurationError(
                 "TeacherReport of numbers has nothing to report.", "metrics, for example [keras.metrics.MeanAbsoluteError()]"
             )
-        self.outputs, self.teacher_outputs, self.bins, self.output = outputs, teacher_outputs, bins, output
+        self.outputs, self.teacher_outputs, self.bins, self.output, self.task = outputs, teacher_outputs, bins, output, task
         self.teacher_metrics = [_metric(m) for m in metrics]
         # Set by the Distiller: whether the report is one of the `weighted_metrics`.
         self.weighted = False
@@ -134,14 +151,22 @@ class TeacherReport(keras.metrics.Metric):
         for metric in self.teacher_metrics:
             metric.update_state(y, teacher_outputs, sample_weight)
 
-    def check_first_batch(self, y: Tensors, teacher_outputs: Tensors, student_outputs: Tensors, loss: typing.Any = None) -> None:
+    def check_first_batch(
+        self,
+        y: Tensors,
+        teacher_outputs: Tensors,
+        student_outputs: Tensors,
+        loss: typing.Any = None,
+        last_activation: str | None = None,
+    ) -> None:
         """Checks that the report fits the outputs and the task.
 
         Args:
             y: Labels, or None.
             teacher_outputs: As in `update_teacher_state`.
             student_outputs: As in `update_teacher_state`.
-            loss: The student's loss on this output, from which the task is read, or None.
+            loss: The student's loss on this output, or None.
+            last_activation: Name of the activation that makes the student's output, such as "softmax"; None where it is unknown.
 
         Raises:
             ConfigurationError: if the report is one of classes and the task is not, or a model's outputs are in another space than the one
@@ -150,21 +175,15 @@ class TeacherReport(keras.metrics.Metric):
         if self.outputs == "numbers":
             return
         y, *sides = (_output(value, self.output) for value in (y, teacher_outputs, student_outputs))
-        named = f", output={self.output!r}" if self.output else ""
+        named = _rest(self.output, self.task)
         shape = tuple(sides[1].shape)
-        task = tasks.infer_task(shape, None if y is None else ops.convert_to_numpy(y), loss)
-        if task in ("regression", "multilabel"):
-            metric = (
-                "MeanAbsoluteError()"
-                if task == "regression"
-                else f"BinaryAccuracy(threshold={0.0 if self.teacher_outputs == 'logits' else 0.5})"
-            )
-            raise ConfigurationError(
-                f"The TeacherReport scores classes that exclude one another, but the task is {task}: the loss is {tasks.loss_name(loss)}, the outputs have the shape "
-                f"{shape}.",
-                "metrics that fit the task",
-                f"TeacherReport(metrics=[keras.metrics.{metric}], outputs='numbers'{named})",
-            )
+        labels = None if y is None else ops.convert_to_numpy(y)
+        task = self.task or tasks.infer_task(shape, labels, loss, last_activation)
+        if task is not None:
+            tasks.check_task(task, shape, self.output or "output")
+            if task in WITHOUT_CLASSES:
+                signs = f"the loss is {tasks.loss_name(loss)}, the last activation {last_activation}, the outputs have the shape {shape}"
+                raise _unfit(f"the task is {task}: {signs}", task, self.teacher_outputs, self.output)
         for side, values, given in zip(("teacher", "student"), sides, (self.teacher_outputs, self.outputs), strict=True):
             values = ops.convert_to_numpy(values)
             if values.ndim < 2 or values.shape[-1] < 2:
@@ -216,6 +235,7 @@ class TeacherReport(keras.metrics.Metric):
             "teacher_outputs": self.teacher_outputs,
             "bins": self.bins,
             "output": self.output,
+            "task": self.task,
             "name": self.name,
         }
 
@@ -260,6 +280,21 @@ def with_reports(config, reports):
         if own:
             config[kind] = [*(config.get(kind) or []), *keras.saving.serialize_keras_object(own)]
     return config
+
+
+def _unfit(signs, task, space, output):
+    """Returns the error for a report of classes on an output that is not for classes, with a report that fits."""
+    metric = "MeanAbsoluteError()" if task == "regression" else f"BinaryAccuracy(threshold={0.5 if space == 'probabilities' else 0.0})"
+    return ConfigurationError(
+        f"The TeacherReport scores classes that exclude one another, but {signs}.",
+        "metrics that fit the task",
+        f"TeacherReport(metrics=[keras.metrics.{metric}], outputs='numbers'{_rest(output, None)})",
+    )
+
+
+def _rest(output, task):
+    """Returns the arguments that a corrected report keeps, as text."""
+    return "".join(f", {name}={value!r}" for name, value in (("output", output), ("task", task)) if value)
 
 
 def _output(values, name):
