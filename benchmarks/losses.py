@@ -23,8 +23,8 @@ from tfdistill.records import Record
 from tfdistill.utils.progress import progress
 
 SOFT = losses.SoftTargets(4.0)
-LAST = {"teacher_layer": "block_4", "student_layer": "block_2"}  # (4, 4, 128) and (4, 4, 32) on digits
-HIDDEN = {"teacher_layer": "hidden", "student_layer": "hidden"}  # 128 and 64 wide
+LAST = {"teacher_layer_name": "block_4", "student_layer_name": "block_2"}  # (4, 4, 128) and (4, 4, 32) on digits
+HIDDEN = {"teacher_layer_name": "hidden", "student_layer_name": "hidden"}  # 128 and 64 wide
 
 # Name -> losses and their weights: round numbers, of the papers' order of magnitude where they give one. Nothing was tuned.
 ROWS = {

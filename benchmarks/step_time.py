@@ -112,9 +112,9 @@ class Field:
 
 
 def fields():
-    last = {"teacher_layer": "block_4", "student_layer": "block_2"}
-    hidden = {"teacher_layer": "hidden", "student_layer": "hidden"}
-    attention, states = ({"teacher_layer": f"{kind}_4", "student_layer": f"{kind}_2"} for kind in ("attention", "block"))
+    last = {"teacher_layer_name": "block_4", "student_layer_name": "block_2"}
+    hidden = {"teacher_layer_name": "hidden", "student_layer_name": "hidden"}
+    attention, states = ({"teacher_layer_name": f"{kind}_4", "student_layer_name": f"{kind}_2"} for kind in ("attention", "block"))
     soft = SoftTargets(TEMPERATURE)
     return {
         "SoftTargets alone": Field(

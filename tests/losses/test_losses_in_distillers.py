@@ -42,7 +42,7 @@ def trained(case, distiller, steps=1):
 def tapped(case):
     if isinstance(case.loss, (losses.TeacherBounded, losses.DecoupledKD)):
         return case.loss
-    return type(case.loss).from_config({**case.loss.get_config(), "teacher_layer": "tap", "student_layer": "tap"})
+    return type(case.loss).from_config({**case.loss.get_config(), "teacher_layer_name": "tap", "student_layer_name": "tap"})
 
 
 # The student's last layer comes after the layer that is compared, and its own loss is left out.

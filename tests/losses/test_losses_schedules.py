@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfdistill import losses
 from tfdistill.losses import CosineSchedule, LinearSchedule, PiecewiseSchedule
-from tfdistill.losses.schedules import checked, extremes, is_schedule, value_at
+from tfdistill.losses.schedules import extremes, is_schedule, number_or_schedule, value_at
 
 schedules = keras.optimizers.schedules
 
@@ -59,7 +59,7 @@ def test_a_schedule_that_says_nan_is_refused():
             return {}
 
     with pytest.raises(ValueError, match="nan"):
-        checked("Loss", "temperature", Broken())
+        number_or_schedule("temperature", Broken(), "Loss")
 
 
 def test_what_is_a_schedule():
