@@ -179,7 +179,9 @@ def test_serialization(case):
 @every_loss
 def test_a_configuration_with_the_former_names_of_the_layers_still_loads(case):
     config = {**case.loss.get_config(), "teacher_layer_name": "a/b", "student_layer_name": "c"}
-    former = {{"teacher_layer_name": "teacher_layer", "student_layer_name": "student_layer"}.get(name, name): v for name, v in config.items()}
+    former = {
+        {"teacher_layer_name": "teacher_layer", "student_layer_name": "student_layer"}.get(name, name): v for name, v in config.items()
+    }
     loaded = keras.saving.deserialize_keras_object({**keras.saving.serialize_keras_object(case.loss), "config": former})
     assert loaded == type(case.loss).from_config(config)
     assert loaded.get_config() == config
