@@ -1,9 +1,9 @@
-"""Cost of the bridge: seconds to rebuild a model in tf_keras and to make it quantization-aware, and the peak of the memory while a model is rebuilt.
+"""Cost of the bridge: seconds to rebuild a model in tf_keras and to make it quantization-aware, and the peak of memory.
 
     python benchmarks/bridge.py [--rounds 5] [--out runs/bridge.json]
 
-Times are medians in one process, after one round that is not counted; memory is the growth of the largest resident set in a process of its own, which has
-built the model before, beside the bytes of its weights.
+Times are medians in one process, after one round that is not counted; memory is the growth of the largest resident set in a process of its
+own, which has built the model before, beside the bytes of its weights.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def peak_bytes():
 
 
 def grown():
-    """Runs in a process of its own: rebuilds the large model, and prints the growth of the largest resident set and the bytes of the weights."""
+    """In a process of its own, rebuilds the large model; prints the growth of the largest resident set and the bytes of the weights."""
     to_tf_keras(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))  # loads tf_keras
     model = large()
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak

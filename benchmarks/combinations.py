@@ -3,9 +3,10 @@
     python benchmarks/combinations.py [--samples 10000] [--seeds 3] [--out runs/combinations.json]
     python benchmarks/combinations.py --table runs/combinations.json    # only prints the table of a record
 
-On Fashion-MNIST. Per seed one student is distilled and then compressed in four ways: QAT, prune then QAT (PQAT), cluster then QAT (CQAT), and prune, cluster,
-then QAT (PCQAT). A step has the same number of epochs in all of them. Each is trained twice: with the cached outputs of the teacher, and on the labels alone.
-The zeros and clusters of every earlier step are checked on the quantized model and on the int8 file. Sizes are those of the file, and of the file after gzip.
+On Fashion-MNIST. Per seed one student is distilled and then compressed in four ways: QAT, prune then QAT (PQAT), cluster then QAT (CQAT),
+and prune, cluster, then QAT (PCQAT). A step has the same number of epochs in all of them. Each is trained twice: with the cached outputs of
+the teacher, and on the labels alone. The zeros and clusters of every earlier step are checked on the quantized model and on the int8 file.
+Sizes are those of the file, and of the file after gzip.
 """
 
 import argparse
@@ -134,7 +135,7 @@ class Compression:
 
 
 def exported(model, data, variant, preserved):
-    """Exports; if `preserved`, checks that the file has the model's zeros and clusters. Returns (accuracy of the file, bytes, bytes after gzip)."""
+    """Exports and, if `preserved`, checks the file's zeros and clusters; returns (accuracy of the file, bytes, bytes after gzip)."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.tflite"
         record = export_tflite(model, path, variant, calibration=data.x_train[:256], verify_on=(data.x_test, data.y_test))

@@ -1,4 +1,4 @@
-"""Compares the demo's student from scratch with students distilled by tfdistill's Distiller and by Keras's, with the same seeds, steps and optimizer.
+"""Compares the demo's student from scratch with those of tfdistill's and Keras's Distiller: same seeds, steps and optimizer.
 
     python benchmarks/distill_vs_scratch.py [--dataset digits] [--samples N] [--seeds 5] [--out runs/distill_vs_scratch.json]
 

@@ -1,7 +1,8 @@
 """Kills trainings with `kill -9` and starts them again: `python benchmarks/kills.py [--kills 20] [--seed 1] [--folder F] [KIND ...]`.
 
-For each kind of training, one run is not disturbed. Another is killed at random moments, half of them while it writes a state, and started again until it
-ends; then all variables of both are compared. Each run is a fork of a process that has imported everything and computed nothing. Prints a line of JSON per kind.
+For each kind of training, one run is not disturbed. Another is killed at random moments, half of them while it writes a state, and started
+again until it ends; then all variables of both are compared. Each run is a fork of a process that has imported everything and computed
+nothing. Prints a line of JSON per kind.
 """
 
 import argparse
@@ -117,7 +118,7 @@ def train(kind, folder, epochs, end, pipe=None):
 
 
 def forked(*args):
-    """Runs `train` in a fork of this process, which has computed nothing; returns its process id and the pipe on which it reports its progress."""
+    """Runs `train` in a fork of this process, which has computed nothing; returns its process id and the pipe of its reports."""
     reads, writes = os.pipe()
     sys.stdout.flush()
     child = os.fork()

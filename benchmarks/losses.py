@@ -4,8 +4,8 @@
     python benchmarks/losses.py --dataset fashion-mnist --samples 10000 --seeds 3
     python benchmarks/losses.py --tables runs/losses_*.json > docs/losses.md   # the tables, from the records
 
-Losses of features and relations are added to soft targets, which are the baseline. A row's share of the gap is (mean - scratch) / (teacher - scratch).
-Results are written to the record one by one, and an interrupted run continues after the last one.
+Losses of features and relations are added to soft targets, which are the baseline. A row's share of the gap is (mean - scratch) / (teacher
+- scratch). Results are written to the record one by one, and an interrupted run continues after the last one.
 """
 
 import argparse

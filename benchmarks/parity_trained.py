@@ -1,9 +1,9 @@
-"""The bridge's parity check on trained networks of real size: refusals of correct copies, by checkpoint, and the largest difference that it accepts.
+"""The bridge's parity check on trained networks of real size: refused correct copies, and the largest difference that it accepts.
 
     python benchmarks/parity_trained.py [--only MobileNetV2 ...] [--checkpoints 20] [--learning-rate 0.2] [--out runs/parity_trained.json]
 
-Nets of keras.applications at 32x32 are trained on scikit-learn's digits at a learning rate that is too high, so that the statistics of their normalizations are
-extreme, and compared with their tf_keras copies after every epoch.
+Nets of keras.applications at 32x32 are trained on scikit-learn's digits at a learning rate that is too high, so that the statistics of
+their normalizations are extreme, and compared with their tf_keras copies after every epoch.
 """
 
 import argparse
@@ -37,7 +37,8 @@ class TrainedParity(Record):
         family: Name of the family.
         checkpoints: Number of checkpoints that were compared.
         refusals: The messages of those that the check refused.
-        beyond_tolerance: Number of checkpoints whose outputs differed by more than the tolerance, which the check explained by amplified rounding.
+        beyond_tolerance: Number of checkpoints whose outputs differed by more than the tolerance, which the check explained by amplified
+            rounding.
         max_abs_error: Largest difference of the outputs that passed.
     """
 

@@ -2,8 +2,8 @@
 
     python benchmarks/sequences.py [--seeds 3] [--out runs/sequences.json]
 
-The student, half as wide, is trained from scratch, on soft targets, and on soft targets with the attention maps and hidden states of every other block of
-the teacher: same seeds, steps and optimizer.
+The student, half as wide, is trained from scratch, on soft targets, and on soft targets with the attention maps and hidden states of every
+other block of the teacher: same seeds, steps and optimizer.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/soft_targets.py [--rounds 9] [--out runs/soft_targets.json] [--ray]
 
-All figures are medians over rounds in one process. Epochs are those of `student.fit` on arrays, of a Distiller with the cache, and of a Distiller with the
-teacher, each after two warm-up epochs; ratios are taken within a round. Memory is the largest resident set of a separate process that reads one epoch. `--ray`
-adds labelling with one and with two workers of one thread each.
+All figures are medians over rounds in one process. Epochs are those of `student.fit` on arrays, of a Distiller with the cache, and of a
+Distiller with the teacher, each after two warm-up epochs; ratios are taken within a round. Memory is the largest resident set of a separate
+process that reads one epoch. `--ray` adds labelling with one and with two workers of one thread each.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def labelling_data():
 
 
 def labelling(folder):
-    """Returns the shards per second of two workers divided by those of one, from each worker's first shard on: without starting Ray and loading teachers."""
+    """Returns the shards per second of two workers divided by those of one, without starting Ray and loading teachers."""
     from tfdistill.distill.cache.ray_workers import label
 
     path = folder / "heavy.keras"

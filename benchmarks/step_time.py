@@ -2,12 +2,12 @@
 
     python benchmarks/step_time.py [--rounds 15] [--out runs/step_time.json]
 
-Then every loss is added to soft targets (those for regression to output matching), and its overhead is printed in the same way. Batches are of 256:
-relational losses are quadratic in the batch size, RelationalKD's angles cubic.
+Then every loss is added to soft targets (those for regression to output matching), and its overhead is printed in the same way. Batches are
+of 256: relational losses are quadratic in the batch size, RelationalKD's angles cubic.
 
-Each round runs eight epochs of every contestant, in an order that changes from round to round, after eight warm-up epochs. Printed are the median epoch
-times, and the median over the rounds of tfdistill's time divided by Keras's of the same round, which the drift of a machine's speed affects less.
-Keras's logits loss is given `KLDivergence()`, so that both compute the same.
+Each round runs eight epochs of every contestant, in an order that changes from round to round, after eight warm-up epochs. Printed are the
+median epoch times, and the median over the rounds of tfdistill's time divided by Keras's of the same round, which the drift of a machine's
+speed affects less. Keras's logits loss is given `KLDivergence()`, so that both compute the same.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     pip install "tfdistill[ray,demo]"
     python examples/ray_train.py [--epochs 3]
 
-Ray Train starts the workers and gives each its rank. They run `train_student` of two_workers.py. On a cluster, the teacher's file must be where every worker
-can read it.
+Ray Train starts the workers and gives each its rank. They run `train_student` of two_workers.py. On a cluster, the teacher's file must be
+where every worker can read it.
 """
 
 import argparse

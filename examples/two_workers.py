@@ -2,8 +2,8 @@
 
     python examples/two_workers.py [--epochs 3]
 
-The script trains a teacher and starts itself twice; each copy reads its rank from TF_CONFIG. To use two machines, start it on each of them with
-`--teacher FILE` and a TF_CONFIG that names both. It needs scikit-learn for the digits: pip install "tfdistill[demo]".
+The script trains a teacher and starts itself twice; each copy reads its rank from TF_CONFIG. To use two machines, start it on each of them
+with `--teacher FILE` and a TF_CONFIG that names both. It needs scikit-learn for the digits: pip install "tfdistill[demo]".
 """
 
 import argparse

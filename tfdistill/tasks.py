@@ -50,13 +50,15 @@ _NUMBER_ACTIVATIONS = {"relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "si
 def infer_task(output_shape, labels=None, loss=None, last_activation=None):
     """Infers the task of an output.
 
-    The most certain evidence comes first: labels that are class indices, then a softmax, the loss, a sigmoid, and last the values of the labels. Shapes and types
-    suffice, so it can be called with symbolic tensors inside a metric. The values are used only of labels that are NumPy arrays.
+    The most certain evidence comes first: labels that are class indices, then a softmax, the loss, a sigmoid, and last the values of the
+    labels. Shapes and types suffice, so it can be called with symbolic tensors inside a metric. The values are used only of labels that are
+    NumPy arrays.
 
     Args:
         output_shape: Shape of the output with its batch axis, for example `(None, 10)`.
         labels: Anything with `shape` and `dtype`, or None.
-        loss: The loss of this output as `compile` takes it (a name, a function, a `keras.losses.Loss`), or None. Unknown losses are ignored.
+        loss: The loss of this output as `compile` takes it (a name, a function, a `keras.losses.Loss`), or None. Unknown losses are
+            ignored.
         last_activation: Name of the activation that makes the output, for example `"softmax"`, or None where it is unknown.
 
     Returns:
@@ -93,7 +95,7 @@ def infer_task(output_shape, labels=None, loss=None, last_activation=None):
 
 
 def loss_name(loss):
-    """Returns the snake_case name of a loss: `"mse"` as given, `keras.losses.MeanSquaredError()` as `"mean_squared_error"`; None for None."""
+    """Returns the snake_case name of a loss: `"mean_squared_error"` for `keras.losses.MeanSquaredError()`; None for None."""
     if loss is None or isinstance(loss, str):
         words = loss or ""
     else:
@@ -105,7 +107,7 @@ def loss_name(loss):
 
 
 def _describe_labels(labels, shape):
-    """Returns the kind of values that labels have: indices, one_hot, zeros_and_ones, whole_numbers or fractions; None if it cannot be determined."""
+    """Returns the kind of labels: indices, one_hot, zeros_and_ones, whole_numbers or fractions; None if it cannot be determined."""
     if labels is None or not hasattr(labels, "shape") or not hasattr(labels, "dtype"):
         return None
     given, wide = tuple(labels.shape), len(shape) > 1 and shape[-1] != 1
@@ -166,8 +168,9 @@ def targets(task, labels, output_shape, name="output"):
 
     Args:
         task: One of `TASKS`.
-        labels: For classes, indices `(samples, ...)` or `(samples, ..., 1)`, or one-hot or soft rows `(samples, ..., classes)`. For binary decisions, zeros and ones
-            (or -1 and 1, as for the hinge losses) of the output's shape. For regression, numbers of the output's shape. A last axis of 1 may be missing.
+        labels: For classes, indices `(samples, ...)` or `(samples, ..., 1)`, or one-hot or soft rows `(samples, ..., classes)`. For binary
+            decisions, zeros and ones (or -1 and 1, as for the hinge losses) of the output's shape. For regression, numbers of the output's
+            shape. A last axis of 1 may be missing.
         output_shape: Shape of the output with its batch axis.
         name: The output's name, for errors.
 
@@ -256,7 +259,8 @@ def score(task, true, predicted, classes=2):
         classes: Number of classes, for `"segmentation"`.
 
     Returns:
-        The share (0 to 1) of correct classes or decisions, the mean absolute error in the labels' unit, or the mean intersection over union (0 to 1).
+        The share (0 to 1) of correct classes or decisions, the mean absolute error in the labels' unit, or the mean intersection over union
+        (0 to 1).
     """
     if task == "regression":
         return mean_absolute_error(true, predicted)
@@ -274,7 +278,7 @@ def mean_absolute_error(true, predicted):
 
 
 def r_squared(true, predicted):
-    """Computes the coefficient of determination, 1 - sum((true - predicted)^2) / sum((true - mean(true))^2), for each index of the last axis.
+    """Computes R^2 = 1 - sum((true - predicted)^2) / sum((true - mean(true))^2) for each index of the last axis.
 
     Args:
         true: Array `(samples, ...)`; an array of one axis is one index.
@@ -297,7 +301,7 @@ def columns(values):
 
 
 def mean_iou(true, predicted, classes=2):
-    """Computes the mean over the classes of intersection / union, as `keras.metrics.MeanIoU` does: classes that are in neither array are left out.
+    """Computes the mean of intersection / union over the classes that either array has, as `keras.metrics.MeanIoU` does.
 
     Args:
         true: Class indices, or booleans for two classes, of any shape.

@@ -277,7 +277,7 @@ def test_a_column_of_labels_does_not_broadcast():
     assert float(losses.TeacherBounded(9.0).compute_loss(outputs[:, 0], outputs[:, 0], labels=outputs + 1)) == 1.0
 
 
-def test_bases_say_what_they_lack():
+def test_a_class_without_a_loss_is_refused():
     class Nothing(losses.KnowledgeLoss):
         pass
 

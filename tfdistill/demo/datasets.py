@@ -84,8 +84,8 @@ def fashion_mnist(folder=None):
     """Loads Fashion-MNIST (Xiao et al., 2017): 60,000 images of clothes for training and 10,000 for the test, 28 x 28, in ten classes.
 
     Args:
-        folder: Folder of its four files, compressed by gzip. Defaults to Debian's (package dataset-fashion-mnist); if that is missing, Keras downloads
-            them.
+        folder: Folder of its four files, compressed by gzip. Defaults to Debian's (package dataset-fashion-mnist); if that is missing,
+            Keras downloads them.
 
     Raises:
         DataError: if a file is missing or is not in the IDX format.
@@ -111,7 +111,7 @@ def fashion_mnist(folder=None):
 
 
 def _read_idx(path):
-    """Reads an array of bytes in the IDX format: two zero bytes, the type, the number of dimensions, the sizes as big-endian 32-bit numbers, the data."""
+    """Reads bytes in the IDX format: two zero bytes, type, number of dimensions, sizes as big-endian 32-bit numbers, data."""
     try:
         with gzip.open(path, "rb") as file:
             content = file.read()

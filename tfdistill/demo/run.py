@@ -116,7 +116,8 @@ class Demo:
             rate: Learning rate at the start.
             epochs: Number of epochs.
             callbacks: Keras callbacks.
-            dataset: The training data joined with the cache of teacher outputs, for a `Distiller` that learns from the cache; None trains on `training_data`.
+            dataset: The training data joined with the cache of teacher outputs, for a `Distiller` that learns from the cache; None trains
+                on `training_data`.
         """
         samples = len(self.data.x_train)
         keras.utils.set_random_seed(self.seed)
@@ -153,7 +154,7 @@ class Demo:
         return Distiller(teacher, student, SoftTargets(self.plan.temperature), student_loss_weight=self.plan.student_loss_weight)
 
     def cache_teacher(self, folder):
-        """Writes the teacher's outputs on the training data to a cache, from which the later stages learn: the teacher does not run again."""
+        """Writes the teacher's outputs on the training data to a cache, from which the later stages learn."""
         if (folder / "manifest.json").exists():
             remove_cache(folder)  # written by an earlier run, with another teacher
         began = time.monotonic()
@@ -177,7 +178,7 @@ class Demo:
         return time.monotonic() - began
 
     def distil(self, name, student, rate, epochs, callbacks=()):
-        """Distils to a student, also a pruned or quantized one: from the cache if there is one, else from the teacher. Returns the seconds it took."""
+        """Trains any kind of student on the cache, or on the teacher if there is no cache. Returns the seconds it took."""
         dataset = self.cache.join(self.training_data, batch_size=BATCH, seed=self.seed) if self.cache is not None else None
         teacher = self.teacher if self.cache is None else self.cache
         return self.fit(name, self.distiller(teacher, student), rate, epochs, callbacks, dataset)
@@ -195,7 +196,7 @@ class Demo:
         return scratch
 
     def train_with(self, name, make_distiller):
-        """Trains a new student with the distiller that `make_distiller(teacher, student)` returns, under the settings of the scratch student."""
+        """Trains a new student with `make_distiller(teacher, student)`, under the settings of the scratch student."""
         student = self.initialized(self.build_student)
         seconds = self.fit(name, make_distiller(self.teacher, student), self.plan.rate, self.plan.student_epochs)
         self.record_stage(name, student, student.get_weights(), seconds)

@@ -28,8 +28,8 @@ def attention_transfer(teacher, student, power=2.0):
         power: Positive exponent of the absolute activations.
 
     Returns:
-        `(batch,)`, from 0 to 2. A map is the mean over channels of |activation|**power, averaged to the smaller size and divided by its Euclidean length.
-        A sample without any activity has a map of zeros.
+        `(batch,)`, from 0 to 2. A map is the mean over channels of |activation|**power, averaged to the smaller size and divided by its
+        Euclidean length. A sample without any activity has a map of zeros.
     """
     maps = []
     for feature in (teacher, student):
@@ -69,14 +69,15 @@ def _known_positions(shape):
 def attention_maps(teacher, student, heads="match", loss="mse"):
     """Computes the distance of the attention scores of two transformer layers.
 
-    The gradient of KL in a student's score is -teacher / student, down to scores of 1e-30 (2**-14 for float16 students, whose range ends there).
+    The gradient of KL in a student's score is -teacher / student, down to scores of 1e-30 (2**-14 for float16 students, whose range ends
+    there).
 
     Args:
         teacher: `(batch, heads, queries, keys)`, rows of probabilities.
         student: Of the same shape; with `heads="mean"` the number of heads may differ.
         heads: "match" compares head by head, "mean" the means over the heads.
-        loss: "mse", mean over the keys of squared differences; "kl", the sum over the keys of KL(teacher || student), in which a score of zero counts as
-            1e-37.
+        loss: "mse", mean over the keys of squared differences; "kl", the sum over the keys of KL(teacher || student), in which a score of
+            zero counts as 1e-37.
 
     Returns:
         `(batch, queries)`, the mean over the heads.
@@ -97,13 +98,13 @@ def attention_maps(teacher, student, heads="match", loss="mse"):
 class AttentionTransfer(KnowledgeLoss):
     """Activation-based attention transfer: the student is active at the positions where the teacher is.
 
-    A map is Q = mean over channels of |activation|**power, as one vector over the positions. The loss is the squared distance of the two maps
-    Q / |Q|, from 0 to 2 for any size, averaged over the batch. The numbers of channels may differ, so no projection is needed. Where spatial sizes
-    differ the maps are averaged to the smaller size.
+    A map is Q = mean over channels of |activation|**power, as one vector over the positions. The loss is the squared distance of the two
+    maps Q / |Q|, from 0 to 2 for any size, averaged over the batch. The numbers of channels may differ, so no projection is needed. Where
+    spatial sizes differ the maps are averaged to the smaller size.
 
-    Zagoruyko and Komodakis 2017, "Paying more attention to attention", arXiv 1612.03928. The paper's formula has the distance itself. The authors' code has the
-    mean of the squares over the positions instead of their sum, for which their weight of 1000 is made. Other libraries average the features before they compute
-    maps, which differs for features of both signs.
+    Zagoruyko and Komodakis 2017, "Paying more attention to attention", arXiv 1612.03928. The paper's formula has the distance itself. The
+    authors' code has the mean of the squares over the positions instead of their sum, for which their weight of 1000 is made. Other
+    libraries average the features before they compute maps, which differs for features of both signs.
 
     Args:
         teacher_layer_name: Name or path of the teacher's layer, `(batch, positions..., channels)`.
@@ -163,17 +164,18 @@ class AttentionTransfer(KnowledgeLoss):
 class AttentionMaps(KnowledgeLoss):
     """Attention scores of `MultiHeadAttention` layers, head by head.
 
-    With a and b the teacher's and the student's scores of one query, which sum to 1 over the keys, the loss is mean((a - b)**2) or sum(a * log(a / b)) over the
-    keys, averaged over heads, queries and batch. `sample_weight` may be `(batch, queries)`.
+    With a and b the teacher's and the student's scores of one query, which sum to 1 over the keys, the loss is mean((a - b)**2) or sum(a *
+    log(a / b)) over the keys, averaged over heads, queries and batch. `sample_weight` may be `(batch, queries)`.
 
-    Jiao et al. 2020, "TinyBERT: distilling BERT for natural language understanding", arXiv 1909.10351, has the mean squared error on scores before the
-    softmax; here it is on what Keras's layer returns, after it. Wang et al. 2020, "MiniLM", arXiv 2002.10957, has the KL divergence.
+    Jiao et al. 2020, "TinyBERT: distilling BERT for natural language understanding", arXiv 1909.10351, has the mean squared error on scores
+    before the softmax; here it is on what Keras's layer returns, after it. Wang et al. 2020, "MiniLM", arXiv 2002.10957, has the KL
+    divergence.
 
     Args:
         teacher_layer_name: Name or path of the teacher's attention layer, with scores `(batch, heads, queries, keys)`.
         student_layer_name: Name or path of the student's attention layer, with the teacher's numbers of queries and keys.
-        heads: "match" requires equal numbers of heads and compares head by head; "mean" averages each side over its heads first, so that the numbers may
-            differ, and the patterns of single heads are lost.
+        heads: "match" requires equal numbers of heads and compares head by head; "mean" averages each side over its heads first, so that
+            the numbers may differ, and the patterns of single heads are lost.
         loss: "mse" or "kl".
 
     Raises:

@@ -1,7 +1,7 @@
 """The base class of the distillation losses.
 
-A loss compares one output of the teacher with one of the student. It holds hyperparameters only. A learned projection belongs to the Distiller, so that the
-exported student carries nothing of its training.
+A loss compares one output of the teacher with one of the student. It holds hyperparameters only. A learned projection belongs to the
+Distiller, so that the exported student carries nothing of its training.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,12 @@ from tfdistill.utils.types import Shape, Tensor, Tensors
 class KnowledgeLoss(Configured, keras.distillation.DistillationLoss):
     """Base class of the distillation losses: compares an output of the teacher with one of the student.
 
-    A subclass defines `elementwise` or, for a relation between the samples of a batch, `batch_loss`. It keeps each argument of its constructor as an attribute
-    of the same name: `get_config`, equality and `repr` are made from these.
+    A subclass defines `elementwise` or, for a relation between the samples of a batch, `batch_loss`. It keeps each argument of its
+    constructor as an attribute of the same name: `get_config`, equality and `repr` are made from these.
 
     Args:
-        teacher_layer_name: Name or path (`"encoder/block_2/attention"`) of the teacher's layer whose output is compared; None stands for its final output.
+        teacher_layer_name: Name or path (`"encoder/block_2/attention"`) of the teacher's layer whose output is compared; None stands for
+            its final output.
         student_layer_name: Name or path of the student's layer; None stands for its final output.
 
     Raises:
@@ -132,7 +133,7 @@ class KnowledgeLoss(Configured, keras.distillation.DistillationLoss):
             raise self.mismatch(teacher_shape, student_shape, "equal shapes")
 
     def check_informative(self, teacher_shape: Shape, student_shape: Shape) -> None:
-        """Raises `ModelError` where the shapes leave so few numbers that the loss does not depend on the student. Called before training only."""
+        """Raises `ModelError` if the loss of such shapes does not depend on the student. Called before training only."""
 
     def projections(self, teacher_shape: Shape, student_shape: Shape) -> dict[str, keras.layers.Layer]:
         """Makes the learned layers that bring two features to a common width.
@@ -164,12 +165,14 @@ class KnowledgeLoss(Configured, keras.distillation.DistillationLoss):
     ) -> Tensor:
         """Computes the loss of a batch.
 
-        Padding masks are read from the outputs, to which Keras attaches them. Positions that either side masks have no weight, and the mean is over the others.
+        Padding masks are read from the outputs, to which Keras attaches them. Positions that either side masks have no weight, and the mean
+        is over the others.
 
         Args:
             teacher_outputs: `(batch, ...)`, or a `TopK`; no gradient flows into it.
             student_outputs: `(batch, ...)`.
-            sample_weight: None, `(batch,)`, or `(batch, T)` for losses with positions. The sum of weighted losses is divided by the batch size.
+            sample_weight: None, `(batch,)`, or `(batch, T)` for losses with positions. The sum of weighted losses is divided by the batch
+                size.
             step: Training step; needed where a setting is a schedule.
             labels: Labels of this output; needed where `needs_labels`.
             **kwargs: Not used; Keras's interface has them.
@@ -219,7 +222,7 @@ class KnowledgeLoss(Configured, keras.distillation.DistillationLoss):
         return ops.mean(losses, axis=positions) if positions else losses
 
     def stop_teacher_gradient(self, teacher: Tensor) -> Tensor:
-        """Returns the teacher's output without gradient. A loss with a learned projection of it returns it as it is: the Distiller stops the gradient before."""
+        """Returns the teacher's output without gradient. A loss with a learned projection of it overrides this: the Distiller stops it before."""
         return ops.stop_gradient(teacher)
 
     def _masked(self, teacher, student, masks, sample_weight):

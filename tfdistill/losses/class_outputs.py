@@ -11,7 +11,7 @@ from tfdistill.utils.types import Shape, Tensor
 
 
 class ClassOutputs(KnowledgeLoss):
-    """Base of the losses that compare outputs over classes. Its settings say whether each side gives logits, log-probabilities or probabilities.
+    """Base of the losses that compare outputs over classes, which are logits, log-probabilities or probabilities on each side.
 
     Args:
         teacher_outputs: "logits", "log_probabilities" or "probabilities".

@@ -62,25 +62,27 @@ def label_groups(labels):
 class ContrastiveRepresentation(Relation):
     """Contrastive representation distillation (CRD), with the other samples of the batch as negatives.
 
-    Both features are averaged over positions, mapped by a learned layer to a common width, and divided by their length, giving t_i and s_i for sample i. The loss
-    is the mean over i of -log(exp(s_i . t_i / T) / sum over j of exp(s_i . t_j / T)). For random features it is about log(batch). Its cost is quadratic
-    in the batch size, and a larger batch has more negatives.
+    Both features are averaged over positions, mapped by a learned layer to a common width, and divided by their length, giving t_i and s_i
+    for sample i. The loss is the mean over i of -log(exp(s_i . t_i / T) / sum over j of exp(s_i . t_j / T)). For random features it is
+    about log(batch). Its cost is quadratic in the batch size, and a larger batch has more negatives.
 
-    Tian, Krishnan and Isola 2020, "Contrastive representation distillation", arXiv 1910.10699. The paper takes negatives from a memory of thousands of earlier
-    samples, has a loss per pair, and adds the loss of the teacher's features against the student's. Here the loss is the cross-entropy over the
-    batch (InfoNCE, van den Oord et al. 2018, "Representation learning with contrastive predictive coding", arXiv 1807.03748), in one direction.
+    Tian, Krishnan and Isola 2020, "Contrastive representation distillation", arXiv 1910.10699. The paper takes negatives from a memory of
+    thousands of earlier samples, has a loss per pair, and adds the loss of the teacher's features against the student's. Here the loss is
+    the cross-entropy over the batch (InfoNCE, van den Oord et al. 2018, "Representation learning with contrastive predictive coding", arXiv
+    1807.03748), in one direction.
 
-    A sample's weight multiplies its own loss and its term as a negative of others. The teacher's projection learns too; no gradient reaches the teacher,
-    because the Distiller stops it before that layer.
+    A sample's weight multiplies its own loss and its term as a negative of others. The teacher's projection learns too; no gradient reaches
+    the teacher, because the Distiller stops it before that layer.
 
     Args:
-        teacher_layer_name: Name or path of the teacher's layer, `(batch, channels)` or `(batch, positions..., channels)`; None stands for its final output.
+        teacher_layer_name: Name or path of the teacher's layer, `(batch, channels)` or `(batch, positions..., channels)`; None stands for
+            its final output.
         student_layer_name: Name or path of the student's layer; the numbers of positions and channels may differ.
-        dimensions: Width of the common space, at least 1, to which a learned layer on either side maps; the Distiller owns them. None compares the features as
-            they are, which then need equal widths.
+        dimensions: Width of the common space, at least 1, to which a learned layer on either side maps; the Distiller owns them. None
+            compares the features as they are, which then need equal widths.
         temperature: The temperature T, a positive number or a schedule.
-        negatives: "all" other samples, or those of "other_classes" only, as in the paper where labels are known; this needs `tfdistill.Distiller`, which
-            passes labels.
+        negatives: "all" other samples, or those of "other_classes" only, as in the paper where labels are known; this needs
+            `tfdistill.Distiller`, which passes labels.
 
     Raises:
         ConfigurationError: if a number is out of its range (at any step), or a choice is unknown.

@@ -18,18 +18,20 @@ SMALLEST_LOG = math.log(scaling.SMALLEST)
 
 
 def pearson_distance(teacher, student, axis=-1, weights=None, least=0.0):
-    """Computes one minus Pearson's correlation: 0 where one side is the other, scaled by a positive number and shifted; 2 where the number is negative.
+    """Computes one minus Pearson's correlation: 0 where one side is the other, scaled and shifted; 2 where that scale is negative.
 
     Args:
         teacher: `(..., n, ...)`.
         student: Of the same shape.
         axis: The axis along which to correlate.
-        weights: None, or non-negative weights that broadcast to the shape, for the means and (co)variances. Their common scale does not matter.
-        least: Standard deviation of the student below which its correlation is scaled down, to 0 for a constant, so that the gradient is at most about
-            1 / least. A number, or a tensor without gradient that broadcasts to the shape with `axis` of size 1.
+        weights: None, or non-negative weights that broadcast to the shape, for the means and (co)variances. Their common scale does not
+            matter.
+        least: Standard deviation of the student below which its correlation is scaled down, to 0 for a constant, so that the gradient is at
+            most about 1 / least. A number, or a tensor without gradient that broadcasts to the shape with `axis` of size 1.
 
     Returns:
-        The shape without `axis`. Where a side is constant (to about 1e-5 of its largest value in float32) the correlation counts as 0, and the distance is 1.
+        The shape without `axis`. Where a side is constant (to about 1e-5 of its largest value in float32) the correlation counts as 0, and
+        the distance is 1.
     """
     shares = _shares(teacher, axis, weights)
     sides = []
@@ -54,9 +56,10 @@ def _mean(x, axis, shares):
 def correlation_of_excess(teacher, student, axis=-1, weights=None):
     """Computes `pearson_distance` of positive numbers x from x - 1, which keeps the digits of numbers that are all nearly equal.
 
-    A student whose numbers are all equal, as with a last layer that starts at zero, has no correlation. Near that point the gradient is one over the
-    deviation: one step of SGD moves the weights so far that later steps, whose gradients are then small, do not bring them back. So the student's correlation is
-    scaled down where its deviation is below a tenth of its mean, or below that times the teacher's relative deviation where this is less than one.
+    A student whose numbers are all equal, as with a last layer that starts at zero, has no correlation. Near that point the gradient is one
+    over the deviation: one step of SGD moves the weights so far that later steps, whose gradients are then small, do not bring them back.
+    So the student's correlation is scaled down where its deviation is below a tenth of its mean, or below that times the teacher's relative
+    deviation where this is less than one.
 
     Args:
         teacher: x - 1, above -1, of shape `(..., n, ...)`. The scale of x does not matter.
@@ -82,7 +85,7 @@ def _between_classes(logits):
 
 
 def _between_samples(logits, weights=None):
-    """Returns the softmax of each class divided by its largest value in the batch, minus one: correlations within a class do not depend on that scale.
+    """Returns the softmax of each class divided by its largest value in the batch, minus one. Correlations do not depend on that scale.
 
     Args:
         logits: `(samples, classes)`.
@@ -106,24 +109,26 @@ class DIST(ClassOutputs):
     """DIST: Pearson correlation of predictions, within each sample and within each class.
 
     With p = softmax(teacher / T), q = softmax(student / T) and the distance d = 1 - Pearson's correlation, the loss is
-    T**2 * (beta * mean over samples of d(p, q) along the classes + gamma * mean over classes of d(p, q) along the samples). A correlation does not depend on scale
-    and shift, so the student need not copy the confidence of a much larger teacher. Nor does it shrink as T grows, so the paper's factor T**2 gives
-    the loss a larger weight at high temperatures.
+    T**2 * (beta * mean over samples of d(p, q) along the classes + gamma * mean over classes of d(p, q) along the samples). A correlation
+    does not depend on scale and shift, so the student need not copy the confidence of a much larger teacher. Nor does it shrink as T grows,
+    so the paper's factor T**2 gives the loss a larger weight at high temperatures.
 
-    Huang et al. 2022, "Knowledge distillation from a stronger teacher", arXiv 2205.10536. The paper's formula has no bound for a student whose predictions are
-    nearly equal, as with a last layer that starts at zero. Here, where the student's predictions deviate by less than a tenth of their mean (or of the teacher's
-    deviation, where that is less than the mean), their correlation is scaled down, so the gradient is bounded.
+    Huang et al. 2022, "Knowledge distillation from a stronger teacher", arXiv 2205.10536. The paper's formula has no bound for a student
+    whose predictions are nearly equal, as with a last layer that starts at zero. Here, where the student's predictions deviate by less than
+    a tenth of their mean (or of the teacher's deviation, where that is less than the mean), their correlation is scaled down, so the
+    gradient is bounded.
 
-    Between two classes a correlation is 1 or -1, so beta must be 0 there. The intra-class part relates the samples of a batch: the first batch must have at
-    least three, more are better, and a last batch of one or two adds hardly any gradient. A sample's weight multiplies its inter-class distance. In the
-    intra-class part it weights the sample within the correlations, whose mean is multiplied by the mean weight.
+    Between two classes a correlation is 1 or -1, so beta must be 0 there. The intra-class part relates the samples of a batch: the first
+    batch must have at least three, more are better, and a last batch of one or two adds hardly any gradient. A sample's weight multiplies
+    its inter-class distance. In the intra-class part it weights the sample within the correlations, whose mean is multiplied by the mean
+    weight.
 
     Args:
         temperature: The temperature T, a positive number or a schedule; 1 in the paper on ImageNet, 4 on CIFAR-100.
         beta: Weight of the inter-class part: a number or a schedule, at least 0.
         gamma: Weight of the intra-class part: a number or a schedule, at least 0.
-        teacher_outputs: What the teacher's outputs, `(batch, ..., classes)`, are: "logits", "log_probabilities" or "probabilities". Every position counts as a
-            sample.
+        teacher_outputs: What the teacher's outputs, `(batch, ..., classes)`, are: "logits", "log_probabilities" or "probabilities". Every
+            position counts as a sample.
         student_outputs: What the student's outputs are, of the same shape.
         teacher_layer_name: The teacher's layer; None stands for its final output.
         student_layer_name: The student's layer; None stands for its final output.

@@ -18,7 +18,8 @@ def class_indices(labels, logits_shape):
     """Returns labels as class numbers.
 
     Args:
-        labels: Class numbers `(batch, ...)` or `(batch, ..., 1)`, or one-hot (or soft) rows `(batch, ..., classes)`, whose largest value is taken.
+        labels: Class numbers `(batch, ...)` or `(batch, ..., 1)`, or one-hot (or soft) rows `(batch, ..., classes)`, whose largest value is
+            taken.
         logits_shape: Shape of the outputs, `(batch, ..., classes)`, at least two classes.
 
     Returns:
@@ -58,7 +59,8 @@ def decoupled_kd(teacher_logits, student_logits, target, temperature=4.0, alpha=
     softness = 1.0 / temperature
     log_p, log_q = (ops.log_softmax(ops.multiply(x, softness)) for x in (teacher_logits, student_logits))
     is_target = ops.one_hot(target, teacher_logits.shape[-1], dtype=log_p.dtype)
-    # Logarithms of the target's probability, and of the sum over the others. That sum is computed by itself, as 1 - p is 0 for a confident teacher.
+    # Logarithms of the target's probability, and of the sum over the others. That sum is computed by itself, as 1 - p is 0 for a confident
+    # teacher.
     log_pt, log_qt = (ops.sum(is_target * x, axis=-1) for x in (log_p, log_q))
     others_p, others_q = (ops.where(is_target > 0, LOG_OF_ZERO, x) for x in (log_p, log_q))
     log_po, log_qo = (ops.logsumexp(x, axis=-1) for x in (others_p, others_q))
@@ -71,10 +73,10 @@ def decoupled_kd(teacher_logits, student_logits, target, temperature=4.0, alpha=
 class DecoupledKD(ClassOutputs):
     """Decoupled knowledge distillation: the two parts of the KL divergence, each with its own weight.
 
-    With p = softmax(teacher / T), q = softmax(student / T) and the target class t, the loss is T**2 * (alpha * TCKD + beta * NCKD), averaged over the batch (and
-    over positions). TCKD is KL((p_t, 1 - p_t) || (q_t, 1 - q_t)). NCKD is KL(p || q) over the other classes, where each side is divided by its sum
-    over them. The divergence of `SoftTargets` is TCKD + (1 - p_t) * NCKD, in which a confident teacher hardly teaches how the other
-    classes compare.
+    With p = softmax(teacher / T), q = softmax(student / T) and the target class t, the loss is T**2 * (alpha * TCKD + beta * NCKD),
+    averaged over the batch (and over positions). TCKD is KL((p_t, 1 - p_t) || (q_t, 1 - q_t)). NCKD is KL(p || q) over the other classes,
+    where each side is divided by its sum over them. The divergence of `SoftTargets` is TCKD + (1 - p_t) * NCKD, in which a confident
+    teacher gives little weight to the other classes.
 
     Zhao et al. 2022, "Decoupled knowledge distillation", arXiv 2203.08679.
 
@@ -82,8 +84,8 @@ class DecoupledKD(ClassOutputs):
         temperature: The temperature T, a positive number or a schedule.
         alpha: Weight of the target-class part: a number or a schedule, at least 0.
         beta: Weight of the non-target-class part: a number or a schedule, at least 0. With two classes this part is always 0.
-        target: Source of the target class: "labels", as in the paper, which needs `tfdistill.Distiller`, as it passes labels; or "teacher", the teacher's
-            most probable class, for data without labels.
+        target: Source of the target class: "labels", as in the paper, which needs `tfdistill.Distiller`, as it passes labels; or "teacher",
+            the teacher's most probable class, for data without labels.
         teacher_outputs: What the teacher's outputs, `(batch, ..., classes)`, are: "logits", "log_probabilities" or "probabilities".
         student_outputs: What the student's outputs are, of the same shape.
         teacher_layer_name: The teacher's layer; None stands for its final output.

@@ -27,8 +27,8 @@ def feature_distance(teacher, student, loss="mse"):
     Args:
         teacher: `(batch, ..., channels)`.
         student: `(batch, ..., channels)`.
-        loss: "mse", mean over channels of squared differences; "cosine", one minus the cosine of the angle between the channel vectors, from 0 to
-            2; "smooth_l1", mean over channels of d**2 / 2 for differences d below 1 and d - 1/2 above (Girshick 2015).
+        loss: "mse", mean over channels of squared differences; "cosine", one minus the cosine of the angle between the channel vectors,
+            from 0 to 2; "smooth_l1", mean over channels of d**2 / 2 for differences d below 1 and d - 1/2 above (Girshick 2015).
 
     Returns:
         `(batch, ...)`.
@@ -137,18 +137,19 @@ class ProjectedFeature(KnowledgeLoss):
 class Hint(ProjectedFeature):
     """A hint: a hidden feature of the teacher that the student reproduces.
 
-    With d = projection(student) - teacher, the loss is the mean of d**2 over channels, positions and batch. Where the spatial sizes differ, both sides are
-    averaged to the smaller one before they are compared.
+    With d = projection(student) - teacher, the loss is the mean of d**2 over channels, positions and batch. Where the spatial sizes differ,
+    both sides are averaged to the smaller one before they are compared.
 
     Romero et al. 2015, "FitNets: hints for thin deep nets", arXiv 1412.6550, which has half of the sum instead of the mean.
 
     Args:
         teacher_layer_name: Name or path of the teacher's layer, `(batch, channels)` or `(batch, positions..., channels)`.
         student_layer_name: Name or path of the student's layer, with as many dimensions.
-        projection: The learned layer on the student's feature, which the Distiller owns: "dense"; "conv1x1", for features with positions; None; or "auto", none
-            where the widths are equal, else "dense" for `(batch, channels)` and `(batch, positions, channels)` and "conv1x1" for maps.
-        loss: "mse", the mean of d**2; "cosine", one minus the cosine of the angle between the channel vectors of a position, from 0 to 2; or "smooth_l1", the
-            mean of d**2 / 2 for |d| < 1 and |d| - 1/2 above (Girshick 2015, "Fast R-CNN", arXiv 1504.08083).
+        projection: The learned layer on the student's feature, which the Distiller owns: "dense"; "conv1x1", for features with positions;
+            None; or "auto", none where the widths are equal, else "dense" for `(batch, channels)` and `(batch, positions, channels)` and
+            "conv1x1" for maps.
+        loss: "mse", the mean of d**2; "cosine", one minus the cosine of the angle between the channel vectors of a position, from 0 to 2;
+            or "smooth_l1", the mean of d**2 / 2 for |d| < 1 and |d| - 1/2 above (Girshick 2015, "Fast R-CNN", arXiv 1504.08083).
 
     Raises:
         ConfigurationError: if a choice is unknown.
@@ -183,11 +184,11 @@ class Hint(ProjectedFeature):
 class HiddenStates(ProjectedFeature):
     """Hidden states of a transformer, position by position.
 
-    The loss is mean((projection(student) - teacher)**2) over width, positions and batch, where the projection is a learned linear map without bias. Both
-    sequences have the same positions; nothing is pooled. `sample_weight` may be `(batch, positions)`.
+    The loss is mean((projection(student) - teacher)**2) over width, positions and batch, where the projection is a learned linear map
+    without bias. Both sequences have the same positions; nothing is pooled. `sample_weight` may be `(batch, positions)`.
 
-    Jiao et al. 2020, "TinyBERT: distilling BERT for natural language understanding", arXiv 1909.10351. `loss="cosine"` is that of Sanh et al. 2019,
-    "DistilBERT", arXiv 1910.01108.
+    Jiao et al. 2020, "TinyBERT: distilling BERT for natural language understanding", arXiv 1909.10351. `loss="cosine"` is that of Sanh et
+    al. 2019, "DistilBERT", arXiv 1910.01108.
 
     Args:
         teacher_layer_name: Name or path of the teacher's layer, `(batch, positions, width)`.

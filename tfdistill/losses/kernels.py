@@ -84,12 +84,13 @@ def correlation_congruence(teacher, student, weights, kernel="gaussian", gamma=0
 class ProbabilisticTransfer(Relation):
     """Probabilistic knowledge transfer (PKT): each sample's distribution over its neighbours in the batch.
 
-    With the affinity k_ij = (1 + cosine of samples i and j) / 2, sample i has the distribution p_ij = k_ij / sum over j of k_ij over the other samples. The loss
-    is the mean over i of KL(teacher's distribution || student's distribution). It does not depend on rotation and scale of either side. Its cost is quadratic in
-    the batch size, and a batch needs at least three samples. A sample's weight multiplies its own divergence and its affinity in the others' distributions.
+    With the affinity k_ij = (1 + cosine of samples i and j) / 2, sample i has the distribution p_ij = k_ij / sum over j of k_ij over the
+    other samples. The loss is the mean over i of KL(teacher's distribution || student's distribution). It does not depend on rotation and
+    scale of either side. Its cost is quadratic in the batch size, and a batch needs at least three samples. A sample's weight multiplies
+    its own divergence and its affinity in the others' distributions.
 
-    Passalis and Tefas 2018, "Learning deep representations with probabilistic knowledge transfer", arXiv 1803.10837. A sample is not its own neighbour, as in the
-    paper's formula; the authors' code counts it as one, so values differ.
+    Passalis and Tefas 2018, "Learning deep representations with probabilistic knowledge transfer", arXiv 1803.10837. A sample is not its
+    own neighbour, as in the paper's formula; the authors' code counts it as one, so values differ.
 
     Args:
         teacher_layer_name: The teacher's layer, `(batch, ...)`; None stands for its final output.
@@ -119,8 +120,9 @@ class ProbabilisticTransfer(Relation):
 class CorrelationCongruence(Relation):
     """Correlation congruence: the kernel matrix of the batch.
 
-    With features of length 1 and K_ij = kernel(x_i, x_j), the loss is the mean over all pairs i, j of (student's K_ij - teacher's K_ij)**2. It does not depend on
-    rotation and scale of either side. Its cost is quadratic in the batch size. The term of a pair is multiplied by the weights of both samples.
+    With features of length 1 and K_ij = kernel(x_i, x_j), the loss is the mean over all pairs i, j of (student's K_ij - teacher's K_ij)**2.
+    It does not depend on rotation and scale of either side. Its cost is quadratic in the batch size. The term of a pair is multiplied by
+    the weights of both samples.
 
     Peng et al. 2019, "Correlation congruence for knowledge distillation", arXiv 1904.01802.
 

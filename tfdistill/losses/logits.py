@@ -29,10 +29,10 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, divergence="kl
         teacher_logits: `(batch, ..., classes)`. Log-probabilities are logits too.
         student_logits: `(batch, ..., classes)`.
         temperature: Positive number or scalar tensor.
-        divergence: With p the teacher's and q the student's softened distribution: "kl" is KL(p || q), "reverse_kl" is KL(q || p), "js" the mean of
-            KL(p || m) and KL(q || m) where m = (p + q) / 2, "cross_entropy" is -sum p log q (KL plus the entropy of p).
-        standardize: Whether to scale the logits of both sides to mean 0 and standard deviation 1 over the classes first. The student's are divided by at
-            least `spaces.least_deviation`.
+        divergence: With p the teacher's and q the student's softened distribution: "kl" is KL(p || q), "reverse_kl" is KL(q || p), "js" the
+            mean of KL(p || m) and KL(q || m) where m = (p + q) / 2, "cross_entropy" is -sum p log q (KL plus the entropy of p).
+        standardize: Whether to scale the logits of both sides to mean 0 and standard deviation 1 over the classes first. The student's are
+            divided by at least `spaces.least_deviation`.
 
     Returns:
         `(batch, ...)`: the sum over classes, times `temperature ** 2`, so that gradients keep their size as the temperature changes.
@@ -92,7 +92,8 @@ def binary_soft_targets(teacher_logits, student_logits, temperature=1.0):
     """
     softness = 1.0 / temperature
     t, s = ops.multiply(teacher_logits, softness), ops.multiply(student_logits, softness)
-    # KL of Bernoulli(sigmoid t) from Bernoulli(sigmoid s). Softplus never overflows. The two terms are computed apart, as large logits would cancel in their sum.
+    # KL of Bernoulli(sigmoid t) from Bernoulli(sigmoid s). Softplus never overflows. The two terms are computed apart, as large logits
+    # would cancel in their sum.
     positive, negative = (ops.sigmoid(x) * (ops.softplus(-y) - ops.softplus(-x)) for x, y in ((t, s), (-t, -s)))
     return ops.sum(positive + negative, axis=-1) * (temperature * temperature)
 
@@ -101,19 +102,21 @@ def binary_soft_targets(teacher_logits, student_logits, temperature=1.0):
 class SoftTargets(ClassOutputs):
     """Soft targets: the student learns the teacher's distribution over the classes, softened by a temperature.
 
-    With p = softmax(teacher / T) and q = softmax(student / T), the loss is T**2 * KL(p || q) = T**2 * sum(p * log(p / q)) over the classes, averaged over the
-    batch (and over positions). Every divergence has the factor T**2, which keeps the size of the gradients as T changes.
+    With p = softmax(teacher / T) and q = softmax(student / T), the loss is T**2 * KL(p || q) = T**2 * sum(p * log(p / q)) over the classes,
+    averaged over the batch (and over positions). Every divergence has the factor T**2, which keeps the size of the gradients as T changes.
 
     Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", arXiv 1503.02531.
 
     Args:
         temperature: The temperature T, a positive number or a schedule. 1 keeps the distributions as they are; 2 to 8 are usual.
-        divergence: "kl" is KL(p || q), as in the paper; "reverse_kl" is KL(q || p); "js" is the Jensen-Shannon divergence, whose gradient is a quarter of
-            KL's for similar p and q; "cross_entropy" is -sum(p * log(q)), which has the gradient of KL and is not 0 for equal sides.
-        standardize: Whether to scale the logits of both sides to mean 0 and standard deviation 1 first, so that their shift and scale do not matter (Sun et al.
-            2024, "Logit standardization in knowledge distillation", arXiv 2403.01427, with temperatures of about 2). Needs at least three classes, none of
-            them masked. The deviation is the population's, as in the paper's formula; the authors' code takes the sample's. A student's deviation
-            below 0.1, or below a tenth of the teacher's where that is less than 1, is not scaled up to 1, which bounds the gradient.
+        divergence: "kl" is KL(p || q), as in the paper; "reverse_kl" is KL(q || p); "js" is the Jensen-Shannon divergence, whose gradient
+            is a quarter of KL's for similar p and q; "cross_entropy" is -sum(p * log(q)), which has the gradient of KL and is not 0 for
+            equal sides.
+        standardize: Whether to scale the logits of both sides to mean 0 and standard deviation 1 first, so that their shift and scale do
+            not matter (Sun et al. 2024, "Logit standardization in knowledge distillation", arXiv 2403.01427, with temperatures of about 2).
+            Needs at least three classes, none of them masked. The deviation is the population's, as in the paper's formula; the authors'
+            code takes the sample's. A student's deviation below 0.1, or below a tenth of the teacher's where that is less than 1, is not
+            scaled up to 1, which bounds the gradient.
         teacher_outputs: What the teacher's outputs, `(batch, ..., classes)`, are: "logits", "log_probabilities" or "probabilities".
         student_outputs: What the student's outputs are, of the same shape.
         teacher_layer_name: The teacher's layer; None stands for its final output.
@@ -194,8 +197,8 @@ class SoftTargets(ClassOutputs):
 class LogitMatching(KnowledgeLoss):
     """Mean squared difference of the logits: mean((student - teacher)**2) over the classes, averaged over the batch and over positions.
 
-    Both sides must be logits: probabilities do not determine the shift of their logits. `SoftTargets` tends to half of the centered form as its
-    temperature grows.
+    Both sides must be logits: probabilities do not determine the shift of their logits. `SoftTargets` tends to half of the centered form as
+    its temperature grows.
 
     Ba and Caruana 2014, "Do deep nets really need to be deep?", arXiv 1312.6184.
 
@@ -244,8 +247,9 @@ class LogitMatching(KnowledgeLoss):
 class BinarySoftTargets(KnowledgeLoss):
     """Soft targets for sigmoid outputs: binary classification, or several labels that do not exclude one another.
 
-    With p = sigmoid(teacher / T) and q = sigmoid(student / T), the loss is T**2 * sum(p * log(p / q) + (1 - p) * log((1 - p) / (1 - q))) over the labels,
-    averaged over the batch (and over positions). It is the KL divergence of Hinton et al. 2015 (arXiv 1503.02531) for Bernoulli distributions.
+    With p = sigmoid(teacher / T) and q = sigmoid(student / T), the loss is T**2 * sum(p * log(p / q) + (1 - p) * log((1 - p) / (1 - q)))
+    over the labels, averaged over the batch (and over positions). It is the KL divergence of Hinton et al. 2015 (arXiv 1503.02531) for
+    Bernoulli distributions.
 
     Args:
         temperature: The temperature T, a positive number or a schedule.

@@ -1,8 +1,8 @@
 """Padding masks: positions of a sequence that are left out of a loss.
 
-Keras attaches a mask to the output of a layer (`Embedding(mask_zero=True)`, `Masking`) and to the outputs of the layers after it. In its losses an unmasked
-position has the weight (number of positions / number of unmasked positions), a masked one the weight 0. The mean over all positions is then the mean over the
-unmasked ones.
+Keras attaches a mask to the output of a layer (`Embedding(mask_zero=True)`, `Masking`) and to the outputs of the layers after it. In its
+losses an unmasked position has the weight (number of positions / number of unmasked positions), a masked one the weight 0. The mean over
+all positions is then the mean over the unmasked ones.
 """
 
 import keras
@@ -71,7 +71,8 @@ def without_padding(loss, teacher, student, masks):
     Args:
         loss: The loss, for errors.
         teacher: `(batch, ...)`.
-        student: `(batch, ...)`. If it has the teacher's positions, those that either mask leaves out are zero on both sides; else each mask is for its own side.
+        student: `(batch, ...)`. If it has the teacher's positions, those that either mask leaves out are zero on both sides; else each mask
+            is for its own side.
         masks: The masks of the two, `(batch, positions...)` or None each.
 
     Returns:

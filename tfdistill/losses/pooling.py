@@ -19,8 +19,8 @@ def pool_to(x, sizes):
 
     Args:
         x: `(batch, positions..., channels)`, with known position sizes.
-        sizes: The target sizes, one for each position dimension, each at most that of `x`. Where it does not divide that of `x`, windows overlap so that
-            every position is in one.
+        sizes: The target sizes, one for each position dimension, each at most that of `x`. Where it does not divide that of `x`, windows
+            overlap so that every position is in one.
 
     Returns:
         `(batch, *sizes, channels)`.

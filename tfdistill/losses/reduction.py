@@ -46,12 +46,12 @@ def flat_weights(sample_weight, dtype, rank):
 
 
 def weighted_mean(losses, sample_weight=None):
-    """Computes the mean of losses over the batch, with Keras's convention: the weighted sum is divided by the number of samples, not by the sum of weights.
+    """Computes the weighted mean of losses as Keras does: the sum is divided by the number of samples, not by the sum of weights.
 
     Args:
         losses: `(batch, ...)`, one loss per sample or per position of a sample.
-        sample_weight: None, or `(batch,)`, `(batch, 1)`, or `(batch, T)` where the losses have positions. Trailing dimensions of the losses that
-            they do not have are averaged first.
+        sample_weight: None, or `(batch,)`, `(batch, 1)`, or `(batch, T)` where the losses have positions. Trailing dimensions of the losses
+            that they do not have are averaged first.
 
     Returns:
         Scalar.

@@ -51,12 +51,12 @@ def teacher_bounded(teacher, student, labels, margin=0.0):
 class OutputMatching(KnowledgeLoss):
     """Regression on the teacher's outputs.
 
-    With d = student - teacher, the loss is the mean of d**2, of |d|, or of Huber's function over the outputs, the positions and the batch, as in Keras's
-    own regression losses.
+    With d = student - teacher, the loss is the mean of d**2, of |d|, or of Huber's function over the outputs, the positions and the batch,
+    as in Keras's own regression losses.
 
     Args:
-        loss: "mse" is d**2; "mae" is |d|; "huber" is d**2 / 2 up to `delta` and delta * (|d| - delta / 2) above (Huber 1964, "Robust estimation of a location
-            parameter").
+        loss: "mse" is d**2; "mae" is |d|; "huber" is d**2 / 2 up to `delta` and delta * (|d| - delta / 2) above (Huber 1964, "Robust
+            estimation of a location parameter").
         delta: Difference at which Huber's parabola becomes a line; positive, in the unit of the outputs.
         teacher_layer_name: The teacher's layer, `(batch,)` or `(batch, ..., outputs)`; None stands for its final output.
         student_layer_name: The student's layer, of the same shape; None stands for its final output.
@@ -89,8 +89,9 @@ class OutputMatching(KnowledgeLoss):
 class TeacherBounded(KnowledgeLoss):
     """Teacher-bounded regression: the student's squared error counts only until it is smaller than the teacher's by a margin.
 
-    With labels y, the loss of a sample is |student - y|**2 where |student - y|**2 + margin > |teacher - y|**2, else 0. Squared errors are summed over the
-    outputs and averaged over the batch (and over positions). It is added to the ordinary loss on the labels, and needs `tfdistill.Distiller`, which passes labels.
+    With labels y, the loss of a sample is |student - y|**2 where |student - y|**2 + margin > |teacher - y|**2, else 0. Squared errors are
+    summed over the outputs and averaged over the batch (and over positions). It is added to the ordinary loss on the labels, and needs
+    `tfdistill.Distiller`, which passes labels.
 
     Chen et al. 2017, "Learning efficient object detection models with knowledge distillation" (NIPS 2017).
 

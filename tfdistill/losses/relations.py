@@ -1,10 +1,11 @@
 """Losses on relations between the samples of a batch.
 
-Their time and memory is quadratic in the batch size (cubic for the angles of `RelationalKD`), and small batches have few relations. A feature of any shape
-`(batch, ...)` is flattened to one vector per sample. The widths of the two sides may differ, so no projection is needed.
+Their time and memory is quadratic in the batch size (cubic for the angles of `RelationalKD`), and small batches have few relations. A
+feature of any shape `(batch, ...)` is flattened to one vector per sample. The widths of the two sides may differ, so no projection is
+needed.
 
-Sample weights apply to pairs: the term of samples i and j is multiplied by `w_i * w_j` (of a triple, by `w_i * w_j * w_k`). A sample of weight 0 counts as absent,
-in normalizing sums too. The divisor is the number of pairs in the batch. Weights of 1 change nothing.
+Sample weights apply to pairs: the term of samples i and j is multiplied by `w_i * w_j` (of a triple, by `w_i * w_j * w_k`). A sample of
+weight 0 counts as absent, in normalizing sums too. The divisor is the number of pairs in the batch. Weights of 1 change nothing.
 """
 
 import math
@@ -73,8 +74,8 @@ def similarity_preserving(teacher, student, weights):
 def _gram_and_distances(x, present):
     """Computes the Gram matrix and the Euclidean distances of the samples, in units of their largest coordinate.
 
-    The origin is the mean of the samples that are present, because fewer digits cancel then. The square of a distance is a difference of squares: where it is
-    within their rounding the two samples count as equal, at a distance of 0 with a gradient of 0.
+    The origin is the mean of the samples that are present, because fewer digits cancel then. The square of a distance is a difference of
+    squares: where it is within their rounding the two samples count as equal, at a distance of 0 with a gradient of 0.
 
     Args:
         x: `(batch, width)`.
@@ -189,9 +190,9 @@ class Relation(KnowledgeLoss):
 class SimilarityPreserving(Relation):
     """Similarity-preserving distillation: samples that are similar for the teacher are similar for the student.
 
-    With x of shape `(batch, width)` and G = x x', each row divided by its length, the loss is the mean over all pairs i, j of (student's G_ij - teacher's
-    G_ij)**2. It does not depend on rotation and scale of either side. Its cost is quadratic in the batch size. The term of a pair is multiplied by the
-    weights of both samples.
+    With x of shape `(batch, width)` and G = x x', each row divided by its length, the loss is the mean over all pairs i, j of (student's
+    G_ij - teacher's G_ij)**2. It does not depend on rotation and scale of either side. Its cost is quadratic in the batch size. The term of
+    a pair is multiplied by the weights of both samples.
 
     Tung and Mori 2019, "Similarity-preserving knowledge distillation", arXiv 1907.09682.
 
@@ -218,10 +219,10 @@ class SimilarityPreserving(Relation):
 class RelationalKD(Relation):
     """Relational distillation: distances between two samples, and angles between three.
 
-    With h(d) = d**2 / 2 for |d| < 1 and |d| - 1/2 above, the loss is distance_weight * mean over pairs of h(difference of the distances) + angle_weight * mean
-    over ordered triples of h(difference of the cosines). The distances of each side are divided by their mean. It does not depend on rotation, shift and scale
-    of either side. Its cost is quadratic in the batch size, and cubic with angles: a batch of 128 has two million triples. The term of a pair or triple is
-    multiplied by the weights of its samples.
+    With h(d) = d**2 / 2 for |d| < 1 and |d| - 1/2 above, the loss is distance_weight * mean over pairs of h(difference of the distances) +
+    angle_weight * mean over ordered triples of h(difference of the cosines). The distances of each side are divided by their mean. It does
+    not depend on rotation, shift and scale of either side. Its cost is quadratic in the batch size, and cubic with angles: a batch of 128
+    has two million triples. The term of a pair or triple is multiplied by the weights of its samples.
 
     Park et al. 2019, "Relational knowledge distillation", arXiv 1904.05068, which sums instead of averaging.
 

@@ -1,7 +1,7 @@
 """Normalization whose result does not depend on the scale of its input.
 
-Squares of small float32 numbers underflow and squares of large ones overflow. Every function here divides by the largest magnitude first, so that only numbers
-up to one are squared. The divisor has no gradient: it cancels in the result, so the gradient is exact without it.
+Squares of small float32 numbers underflow and squares of large ones overflow. Every function here divides by the largest magnitude first,
+so that only numbers up to one are squared. The divisor has no gradient: it cancels in the result, so the gradient is exact without it.
 """
 
 import keras
@@ -13,7 +13,7 @@ SMALLEST = 1e-30
 
 
 def rounding(x):
-    """Returns the spread, relative to the largest magnitude, within which numbers count as equal: 64 units of the last place of the type of `x`."""
+    """Returns the relative spread within which numbers of the type of `x` count as equal: 64 units of the last place."""
     return 64.0 * float(np.finfo(keras.backend.standardize_dtype(x.dtype)).eps)
 
 
@@ -44,7 +44,8 @@ def normalized(x, floor, axis=-1):
         axis: The axis of the vectors.
 
     Returns:
-        The shape of `x`. The gradient is at most about 1 / floor. A zero vector whose floor is 0 stays zero, with the gradient of the identity.
+        The shape of `x`. The gradient is at most about 1 / floor. A zero vector whose floor is 0 stays zero, with the gradient of the
+        identity.
     """
     peak = ops.maximum(magnitude(x, axis), floor)
     known = peak > SMALLEST
@@ -62,8 +63,8 @@ def unit_vectors(x, axis=-1):
         axis: The axis of the vectors.
 
     Returns:
-        The shape of `x`. A zero vector has no direction and stays zero. Its gradient is that of a division by the largest magnitude in `x` (by 1 where all
-        of `x` is zero), so it is no larger than the gradients of the other vectors.
+        The shape of `x`. A zero vector has no direction and stays zero. Its gradient is that of a division by the largest magnitude in `x`
+        (by 1 where all of `x` is zero), so it is no larger than the gradients of the other vectors.
     """
     peak = magnitude(x, axis)
     largest = ops.max(peak)

@@ -1,7 +1,7 @@
 """Schedules of the training step, for temperatures and the weights of losses.
 
-They are `keras.optimizers.schedules.LearningRateSchedule` objects: Keras serializes them, and Keras's own schedules are accepted wherever these are. Before
-the first step of its course a schedule holds its initial value, after the last step its final value.
+They are `keras.optimizers.schedules.LearningRateSchedule` objects: Keras serializes them, and Keras's own schedules are accepted wherever
+these are. Before the first step of its course a schedule holds its initial value, after the last step its final value.
 """
 
 import math
@@ -168,8 +168,8 @@ def value_at(value, step):
 def extremes(value):
     """Returns the smallest and the largest value of a number, or of a schedule over its whole course.
 
-    They are exact for this module's schedules. Others are evaluated at every power of two up to 2^20 (a million steps) and beside every whole number of their
-    configuration, where a boundary or an end may lie.
+    They are exact for this module's schedules. Others are evaluated at every power of two up to 2^20 (a million steps) and beside every
+    whole number of their configuration, where a boundary or an end may lie.
 
     Returns:
         `(low, high)` as floats; NaN where the schedule gives NaN.

@@ -25,8 +25,9 @@ SMALLEST = 1e-37
 LOG_OF_ZERO = -1e30
 # The largest float32 below one.
 LARGEST_BELOW_ONE = 1.0 - 2.0**-24
-# The probability below which the slope of the logarithm is constant. Float16 has no gradients above 65504, and those of float32 must stay finite when they are
-# multiplied by the weight of a loss. The softmax before it multiplies the slope by the probability, so the student's logits get the right gradient.
+# The probability below which the slope of the logarithm is constant. Float16 has no gradients above 65504, and those of float32 must stay
+# finite when they are multiplied by the weight of a loss. The softmax before it multiplies the slope by the probability, so the student's
+# logits get the right gradient.
 STEEPEST, STEEPEST_FLOAT16 = scaling.SMALLEST, 2.0**-14
 # A student's logits that deviate by less than this count as flat (see `least_deviation`).
 FLAT = 0.1
@@ -63,7 +64,8 @@ def log_of_probabilities(p, steepest=STEEPEST):
     Returns:
         `(...)`: log(p), of at least log(1e-37).
     """
-    # Below `steepest` the logarithm is continued by its tangent. The distance from the logarithm is added as a constant; it is exactly 0 above.
+    # Below `steepest` the logarithm is continued by its tangent. The distance from the logarithm is added as a constant; it is exactly 0
+    # above.
     line = ops.log(ops.maximum(p, steepest)) + (ops.minimum(p / steepest, 1.0) - 1.0)
     return line + ops.stop_gradient(ops.log(ops.maximum(p, SMALLEST)) - line)
 
@@ -76,7 +78,8 @@ def as_logits(outputs, space):
         space: "logits", "log_probabilities" or "probabilities".
 
     Returns:
-        `(..., classes)`. Log-probabilities are logits whose exponentials sum to one; a probability of zero counts as 1e-37, and its logarithm as -1e30.
+        `(..., classes)`. Log-probabilities are logits whose exponentials sum to one; a probability of zero counts as 1e-37, and its
+        logarithm as -1e30.
     """
     if space == "probabilities":
         return log_of_probabilities(at_least_float32(outputs), steepest_at(outputs))
@@ -91,7 +94,8 @@ def as_binary_logits(outputs, space):
         space: "logits" or "probabilities".
 
     Returns:
-        `(..., labels)`. Probabilities count as at least 1e-7 away from 0 and 1. Their gradient is not cut off there, so that confident mistakes are corrected.
+        `(..., labels)`. Probabilities count as at least 1e-7 away from 0 and 1. Their gradient is not cut off there, so that confident
+        mistakes are corrected.
     """
     if space == "logits":
         return outputs
@@ -104,12 +108,13 @@ def as_binary_logits(outputs, space):
 def standardized(logits, least=0.0):
     """Scales logits to mean 0 and standard deviation 1 over the classes, so that their shift and scale do not matter.
 
-    Sun et al. 2024, "Logit standardization in knowledge distillation", arXiv 2403.01427. The deviation is that of the population (divided by the number of
-    classes n), as in the paper's formula. The authors' code takes the sample's (divided by n - 1), which makes all logits smaller by the factor
-    sqrt((n - 1) / n).
+    Sun et al. 2024, "Logit standardization in knowledge distillation", arXiv 2403.01427. The deviation is that of the population (divided
+    by the number of classes n), as in the paper's formula. The authors' code takes the sample's (divided by n - 1), which makes all logits
+    smaller by the factor sqrt((n - 1) / n).
 
     Args:
-        logits: `(..., classes)`. Equal logits give zeros; a deviation of less than about 1e-5 of the largest logit (in float32) is rounding.
+        logits: `(..., classes)`. Equal logits give zeros; a deviation of less than about 1e-5 of the largest logit (in float32) is
+            rounding.
         least: Deviations below this are not scaled up to 1; the gradient is at most about 1 / least. A number, or `(..., 1)`.
 
     Returns:
@@ -124,10 +129,11 @@ def standardized(logits, least=0.0):
 def least_deviation(teacher_logits):
     """Computes the least deviation by which a student's logits are divided when they are standardized.
 
-    A student whose last layer starts at zero has equal logits. Their deviation is 0, and the gradient of standardized logits is one over the deviation. One step
-    of SGD along such a gradient moves the weights so far that later steps, whose gradients are then small, do not bring them back. A least deviation of 0.1, or
-    of a tenth of the teacher's deviation where that is smaller than 1, bounds the gradient. As it scales with the teacher there, the loss does not change when
-    both sides are scaled. A unit of logits is a factor e between two probabilities.
+    A student whose last layer starts at zero has equal logits. Their deviation is 0, and the gradient of standardized logits is one over
+    the deviation. One step of SGD along such a gradient moves the weights so far that later steps, whose gradients are then small, do not
+    bring them back. A least deviation of 0.1, or of a tenth of the teacher's deviation where that is smaller than 1, bounds the gradient.
+    As it scales with the teacher there, the loss does not change when both sides are scaled. A unit of logits is a factor e between two
+    probabilities.
 
     Args:
         teacher_logits: `(..., classes)`.
@@ -175,8 +181,8 @@ def check_class_space(owner, side, values, space):
         space: The setting of the loss.
 
     Raises:
-        ConfigurationError: if the space is logits and all rows are non-negative and sum to one within 1e-3, or the space is probabilities (or
-            log-probabilities) and not all rows (or their exponentials) do.
+        ConfigurationError: if the space is logits and all rows are non-negative and sum to one within 1e-3, or the space is probabilities
+            (or log-probabilities) and not all rows (or their exponentials) do.
     """
     values = np.asarray(values, "float64")
     found = class_space(values)

@@ -18,8 +18,9 @@ Attributes:
 def merged_logits(teacher, student_logits, temperature):
     """Returns the logits of both sides over k + 1 classes: the teacher's k most probable ones, and all others as one.
 
-    The softmax of the result is, to rounding, the softened distribution over all classes in which the probabilities of the other classes are added up. How
-    the teacher distributes probability among these is not known, so it is not taught. A divergence of the merged distributions is at most that of the whole ones.
+    The softmax of the result is, to rounding, the softened distribution over all classes in which the probabilities of the other classes
+    are added up. How the teacher distributes probability among these is not known, so it is not taught. A divergence of the merged
+    distributions is at most that of the whole ones.
 
     Args:
         teacher: `TopK`.

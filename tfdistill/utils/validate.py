@@ -1,6 +1,7 @@
 """Checks of settings: a value of the wrong type or out of its range is refused with the setting's name, the value and what is expected.
 
-Booleans are not numbers here, although Python counts them as such. NumPy's numbers are numbers. Each function returns the value in Python's own type.
+Booleans are not numbers here, although Python counts them as such. NumPy's numbers are numbers. Each function returns the value in Python's
+own type.
 """
 
 import math
