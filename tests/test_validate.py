@@ -85,3 +85,10 @@ def test_a_misspelled_choice_names_the_nearest():
 )
 def test_what_is_a_whole_number(value, arguments, whole):
     assert validate.is_whole_number(value, **arguments) is whole
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(3, True), (np.float16(0.5), True), (math.nan, True), (False, False), ("1", False), (None, False), (1j, False)]
+)
+def test_what_is_a_number(value, number):
+    assert validate.is_number(value) is number

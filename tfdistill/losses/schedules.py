@@ -180,7 +180,7 @@ def extremes(value):
         return value.extremes()
     marks = {0, *(2**power for power in range(21))}
     for setting in keras.tree.flatten(value.get_config()):
-        if isinstance(setting, (int, float)) and not isinstance(setting, bool) and math.isfinite(setting) and 0 <= setting < 2**30:
+        if validate.is_number(setting) and 0 <= setting < 2**30:
             marks.update((int(setting), int(setting) + 1, max(int(setting) - 1, 0)))
     course = [float(ops.convert_to_numpy(value(mark))) for mark in sorted(marks)]
     if any(math.isnan(v) for v in course):

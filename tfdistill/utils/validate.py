@@ -14,7 +14,8 @@ from tfdistill.errors import ConfigurationError, nearest
 Choice = TypeVar("Choice")
 
 
-def _is_number(value):
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number (not a boolean), finite or not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -78,7 +79,7 @@ def number(
     Raises:
         ConfigurationError: if the value is no number, not finite, or out of range.
     """
-    given = float(value) if _is_number(value) else math.nan
+    given = float(value) if is_number(value) else math.nan
     inside = (
         math.isfinite(given)
         and (at_least is None or given >= at_least)
@@ -87,7 +88,7 @@ def number(
         and (below is None or given < below)
     )
     if not inside:
-        raise _refused(owner, name, value, f"a finite number{_range(above, at_least, below, at_most)}", _is_number(value))
+        raise _refused(owner, name, value, f"a finite number{_range(above, at_least, below, at_most)}", is_number(value))
     return given
 
 
@@ -157,7 +158,7 @@ def one_of(name: str, value: Any, allowed: Iterable[Choice], owner: str | None =
 
 def _same_kind(a, b):
     """Whether two values may be compared: True equals 1 but is another setting, and an array has no single truth value."""
-    return type(a) is type(b) or (isinstance(a, str) and isinstance(b, str)) or (_is_number(a) and _is_number(b))
+    return type(a) is type(b) or (isinstance(a, str) and isinstance(b, str)) or (is_number(a) and is_number(b))
 
 
 def _prefix(owner):
