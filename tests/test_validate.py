@@ -46,6 +46,7 @@ REFUSED = [
     ("number", False, {}, "x=False is a bool.", "a finite number"),
     ("number", math.nan, {}, "x=nan is out of range.", "a finite number"),
     ("number", -math.inf, {}, "x=-inf is out of range.", "a finite number"),
+    ("number", 10**400, {}, f"x={10**400} is out of range.", "a finite number"),
     ("number", -0.1, {"at_least": 0}, "x=-0.1 is out of range.", "a finite number of at least 0"),
     ("number", 2, {"above": 0, "at_most": 1}, "x=2 is out of range.", "a finite number greater than 0 and at most 1"),
     ("positive_number", 0.0, {"owner": "Thing"}, "Thing: x=0.0 is out of range.", "a finite number greater than 0"),

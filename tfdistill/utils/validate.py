@@ -79,7 +79,10 @@ def number(
     Raises:
         ConfigurationError: if the value is no number, not finite, or out of range.
     """
-    given = float(value) if is_number(value) else math.nan
+    try:
+        given = float(value) if is_number(value) else math.nan
+    except OverflowError:  # an `int` beyond the floats
+        given = math.inf
     inside = (
         math.isfinite(given)
         and (at_least is None or given >= at_least)
