@@ -1,9 +1,9 @@
-"""What the bridge costs: seconds to rebuild a model in tf_keras and to make it quantization-aware, and memory at the peak of a bridging.
+"""Cost of the bridge: seconds to rebuild a model in tf_keras and to make it quantization-aware, and the peak of memory.
 
     python benchmarks/bridge.py [--rounds 5] [--out runs/bridge.json]
 
-Times are medians in one process, after one round that is not counted; memory is the growth of the largest resident set in a process of its own, which has
-built the model before, beside the bytes of its weights.
+Times are medians in one process, after one round that is not counted; memory is the growth of the largest resident set in a process of its
+own, which has built the model before, beside the bytes of its weights.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from tfdistill.utils.progress import track
 
 @dataclasses.dataclass(frozen=True)
 class BridgeCosts(Record):
-    """Attributes: median seconds by model, and for the large one the peak's growth and its weights in bytes."""
+    """Median seconds by model; for the large one, the growth of the memory's peak and the size of its weights in bytes."""
 
     bridging_seconds: dict[str, float]
     quantizing_seconds: dict[str, float]
@@ -49,10 +49,10 @@ def peak_bytes():
 
 
 def grown():
-    """In a process of its own: bridges the large model, and prints by how much the largest resident set grew, and the weights' bytes."""
+    """In a process of its own, rebuilds the large model; prints the growth of the largest resident set and the bytes of the weights."""
     to_tf_keras(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))  # loads tf_keras
     model = large()
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak_bytes()
     to_tf_keras(model)
     print(peak_bytes() - before, 4 * model.count_params())

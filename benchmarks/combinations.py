@@ -1,11 +1,12 @@
-"""Pruning, clustering and quantization-aware training (QAT) together: what each costs in accuracy and saves in size, with the teacher on and off.
+"""Pruning, clustering and quantization-aware training (QAT) combined: accuracy and size of each combination, with and without a teacher.
 
     python benchmarks/combinations.py [--samples 10000] [--seeds 3] [--out runs/combinations.json]
     python benchmarks/combinations.py --table runs/combinations.json    # only prints the table of a record
 
-On Fashion-MNIST. Per seed one student is distilled; it then goes four ways: QAT, prune then QAT (PQAT), cluster then QAT (CQAT), prune, cluster, then QAT
-(PCQAT), each step with the same number of epochs wherever it occurs, and all of it twice: taught by the teacher's kept answers, and by the labels alone.
-Every earlier step's promise is checked on the quantized model and on the int8 file. Sizes are those of the file, and of the file after gzip.
+On Fashion-MNIST. Per seed one student is distilled and then compressed in four ways: QAT, prune then QAT (PQAT), cluster then QAT (CQAT),
+and prune, cluster, then QAT (PCQAT). A step has the same number of epochs in all of them. Each is trained twice: with the cached outputs of
+the teacher, and on the labels alone. The zeros and clusters of every earlier step are checked on the quantized model and on the int8 file.
+Sizes are those of the file, and of the file after gzip.
 """
 
 import argparse
@@ -34,11 +35,11 @@ WAYS = {"QAT": (), "PQAT": ("prune",), "CQAT": ("cluster",), "PCQAT": ("prune", 
 
 @dataclasses.dataclass(frozen=True)
 class Combination(Record):
-    """One way of one seed.
+    """The result of one way to compress, for one seed.
 
     Attributes:
         way: `float32`, `QAT`, `PQAT`, `CQAT` or `PCQAT`.
-        taught: Whether the teacher was on.
+        taught: Whether the student learned from the teacher.
         seed: Seed.
         keras_accuracy: Accuracy (0 to 1) of the Keras model on the test part.
         file_accuracy: That of the file.
@@ -57,14 +58,14 @@ class Combination(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Combinations(Record):
-    """All ways of all seeds, and where they were measured."""
+    """The results of all ways and seeds, and the machine on which they were measured."""
 
     training_samples: int
     runs: tuple[Combination, ...]
     host: HostFingerprint
 
     def markdown(self):
-        """The record as a table; points are of accuracy, against QAT alone under the same teaching."""
+        """Returns the record as a table. Points are percentage points of accuracy against QAT alone, with or without teacher alike."""
         seeds = len({run.seed for run in self.runs})
         lines = [
             f"Fashion-MNIST, {self.training_samples:,} training images, {seeds} seeds; {SPARSITY:.0%} zeros, {CLUSTERS} clusters.",
@@ -95,7 +96,7 @@ def _spread(values):
 
 
 class Compression:
-    """The ways of one student, under one kind of teaching; a stage that two ways share is trained once."""
+    """Compresses one student in all ways, with or without the teacher. A stage that two ways share is trained once."""
 
     def __init__(self, demo, student, taught):
         self.demo, self.taught = demo, taught
@@ -103,12 +104,12 @@ class Compression:
 
     def _train(self, name, step, model, epochs):
         applied = step.apply(model)
-        way = self.demo.distil if self.taught else self.demo.fit
-        way(name, applied, self.demo.plan.fine_tuning_rate, epochs, step.callbacks())
+        train = self.demo.distil if self.taught else self.demo.fit
+        train(name, applied, self.demo.plan.fine_tuning_rate, epochs, step.callbacks())
         return applied
 
     def shrunk(self, stages):
-        """The model after some stages, and the steps whose promises it keeps."""
+        """Returns the model after some stages, and the steps whose invariants (zeros, clusters) it keeps."""
         if stages not in self.stages:
             model, steps = self.shrunk(stages[:-1])
             plan = self.demo.plan
@@ -118,27 +119,27 @@ class Compression:
             else:
                 step, epochs = Cluster(CLUSTERS), CLUSTERING_EPOCHS
             stripped = step.strip(self._train("+".join(stages), step, model, epochs))
-            for promise in (*steps, step):
-                promise.check(stripped)
+            for kept in (*steps, step):
+                kept.check(stripped)
             self.stages[stages] = stripped, [*steps, step]
         return self.stages[stages]
 
     def quantized(self, way):
-        """The quantization-aware model of a way, every promise checked."""
+        """Returns the quantization-aware model of a way, with the invariants of all its steps checked."""
         model, steps = self.shrunk(WAYS[way])
         step = QuantizeAware()
         quantized = self._train(way, step, model, self.demo.plan.quantizing_epochs)
-        for promise in (*steps, step):
-            promise.check(quantized)
+        for kept in (*steps, step):
+            kept.check(quantized)
         return step.strip(quantized)
 
 
-def exported(model, data, variant, promises):
-    """Exports, checks the file's weights against the model's promises, and returns (accuracy of the file, bytes, bytes after gzip)."""
+def exported(model, data, variant, preserved):
+    """Exports and, if `preserved`, checks the file's zeros and clusters; returns (accuracy of the file, bytes, bytes after gzip)."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.tflite"
         record = export_tflite(model, path, variant, calibration=data.x_train[:256], verify_on=(data.x_test, data.y_test))
-        if promises:
+        if preserved:
             check_preserved_structure(path, model)
         content = path.read_bytes()
     return record.accuracy, len(content), len(gzip.compress(content, 9, mtime=0))
@@ -150,7 +151,7 @@ def measure(arguments):
 
     def note(way, taught, seed, model, variant):
         run = Combination(
-            way, taught, seed, accuracy(model, data.x_test, data.y_test), *exported(model, data, variant, promises=bool(WAYS.get(way)))
+            way, taught, seed, accuracy(model, data.x_test, data.y_test), *exported(model, data, variant, preserved=bool(WAYS.get(way)))
         )
         print(
             f"seed {seed} {way:<8} teacher {'on ' if taught else 'off'} {100 * run.file_accuracy:.2f} %, {run.gzip_bytes} bytes", flush=True
@@ -158,12 +159,12 @@ def measure(arguments):
         runs.append(run)
         Combinations(len(data.x_train), tuple(runs), fingerprint()).save(arguments.out)
 
-    with progress("Ways", total=arguments.seeds * 2 * len(WAYS)) as advance, tempfile.TemporaryDirectory() as answers:
+    with progress("Ways", total=arguments.seeds * 2 * len(WAYS)) as advance, tempfile.TemporaryDirectory() as caches:
         for seed in range(arguments.seeds):
             keras.backend.clear_session()
-            demo = Demo(data, PLAN, seed, say=lambda line: None)
+            demo = Demo(data, PLAN, seed, log_fn=lambda line: None)
             demo.train_teacher()
-            demo.keep_answers(pathlib.Path(answers) / str(seed))
+            demo.cache_teacher(pathlib.Path(caches) / str(seed))
             student = demo.train_distilled()
             note("float32", True, seed, student, "float32")
             for taught in (True, False):

@@ -1,4 +1,4 @@
-"""Does distillation help? The demo's student from scratch, taught by our Distiller, and by Keras's with two losses: same seeds, steps and optimizer.
+"""Compares the demo's student from scratch with those of tfdistill's and Keras's Distiller: same seeds, steps and optimizer.
 
     python benchmarks/distill_vs_scratch.py [--dataset digits] [--samples N] [--seeds 5] [--out runs/distill_vs_scratch.json]
 
@@ -23,7 +23,7 @@ from tfdistill.utils.progress import progress
 
 @dataclasses.dataclass(frozen=True)
 class Row(Record):
-    """Accuracies (0 to 1) of one way to train, a figure per seed."""
+    """Accuracies (0 to 1) of one way to train, one per seed."""
 
     name: str
     accuracies: tuple[float, ...]
@@ -44,7 +44,7 @@ class Table(Record):
 
 
 def ways(plan):
-    """Every way to teach, as (name, function of teacher and student that gives a distiller)."""
+    """Returns name -> function of teacher and student that makes a distiller."""
     temperature, share = plan.temperature, plan.student_loss_weight
     keras_loss = keras.distillation.LogitsDistillation
 
@@ -84,13 +84,13 @@ def main():
     with progress("Seeds", total=arguments.seeds) as advance:
         for seed in range(arguments.seeds):
             keras.backend.clear_session()
-            demo = Demo(data, plan, seed, say=lambda line, seed=seed: print(f"seed {seed} {line}", flush=True))
+            demo = Demo(data, plan, seed, log_fn=lambda line, seed=seed: print(f"seed {seed} {line}", flush=True))
             demo.train_teacher()
             keep(demo)
             demo.train_scratch()
             keep(demo)
             for name, way in ways(plan).items():
-                demo.train_taught(name, way)
+                demo.train_with(name, way)
                 keep(demo)
             advance()
     table = Table(arguments.dataset, len(data.x_train), arguments.seeds, tuple(Row(n, tuple(a)) for n, a in found.items()), fingerprint())

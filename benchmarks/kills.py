@@ -1,7 +1,8 @@
 """Kills trainings with `kill -9` and starts them again: `python benchmarks/kills.py [--kills 20] [--seed 1] [--folder F] [KIND ...]`.
 
-For each kind of training, one run is left alone. Another is killed at random moments, half of them while it writes a state, and started again until it is
-done; then all variables of both are compared. Each run is a fork of a process that has imported everything and computed nothing. One line of JSON a kind.
+For each kind of training, one run is not disturbed. Another is killed at random moments, half of them while it writes a state, and started
+again until it ends; then all variables of both are compared. Each run is a fork of a process that has imported everything and computed
+nothing. Prints a line of JSON per kind.
 """
 
 import argparse
@@ -98,7 +99,7 @@ KINDS = {
 
 
 class Tell(keras.callbacks.Callback):
-    """Tells the process outside of each batch."""
+    """Reports each batch to the parent process."""
 
     def __init__(self, pipe):
         super().__init__()
@@ -109,7 +110,7 @@ class Tell(keras.callbacks.Callback):
 
 
 def train(kind, folder, epochs, end, pipe=None):
-    """One run, from its beginning or from the last state; writes all variables to `end`."""
+    """Runs one training, from its beginning or from the last saved state; writes all variables to `end`."""
     keras.utils.set_random_seed(11)
     model, fit, callbacks = KINDS[kind](folder)
     if pipe is not None:
@@ -123,7 +124,7 @@ def train(kind, folder, epochs, end, pipe=None):
 
 
 def forked(*args):
-    """Runs `train` in a fork of this process, which has computed nothing; returns its number and the end of a pipe that tells what it does."""
+    """Runs `train` in a fork of this process, which has computed nothing; returns its process id and the pipe of its reports."""
     reads, writes = os.pipe()
     sys.stdout.flush()
     child = os.fork()
@@ -165,7 +166,7 @@ def killed(child, pipe, chance):
 
 
 def measure(kind, folder, kills, seed):
-    """Returns what became of one kind of training."""
+    """Returns the result of one kind of training."""
     folder.mkdir(parents=True)
     epochs = 2 + kills * 10 // STEPS
     child, pipe = forked(kind, folder, epochs, folder / "whole.npz")
@@ -175,7 +176,7 @@ def measure(kind, folder, kills, seed):
     chance, done, writing = random.Random(f"{seed} {kind}"), 0, 0
     while done < kills and not (folder / "broken.npz").exists():
         done += killed(*forked(kind, folder, epochs, folder / "broken.npz"), chance)
-        # What a write leaves that did not come to its end.
+        # Files that an interrupted write left.
         writing += any(is_temporary(name) for name in os.listdir(folder / "backup")) if (folder / "backup").exists() else 0
         clear_leftovers(folder / "backup")
     if not (folder / "broken.npz").exists():

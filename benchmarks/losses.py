@@ -1,11 +1,11 @@
-"""Which knowledge helps? Every loss under one budget: the demo's teacher and student, same seeds, steps and optimizer.
+"""Compares the losses under one budget: the demo's teacher and student, with the same seeds, steps and optimizer.
 
     python benchmarks/losses.py                                            # digits, five seeds
     python benchmarks/losses.py --dataset fashion-mnist --samples 10000 --seeds 3
     python benchmarks/losses.py --tables runs/losses_*.json > docs/losses.md   # the tables, from the records
 
-Losses of features and relations are added to plain soft targets, which are the baseline. A row's share of the gap is (mean - scratch) / (teacher - scratch).
-What is done already is kept in the record and not done again, so an interrupted run goes on.
+Losses of features and relations are added to soft targets, which are the baseline. A row's share of the gap is (mean - scratch) / (teacher
+- scratch). Results are written to the record one by one, and an interrupted run continues after the last one.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from tfdistill.records import Record
 from tfdistill.utils.progress import progress
 
 SOFT = losses.SoftTargets(4.0)
-LAST = {"teacher_layer": "block_4", "student_layer": "block_2"}  # (4, 4, 128) and (4, 4, 32) on digits
-HIDDEN = {"teacher_layer": "hidden", "student_layer": "hidden"}  # 128 and 64 wide
+LAST = {"teacher_layer_name": "block_4", "student_layer_name": "block_2"}  # (4, 4, 128) and (4, 4, 32) on digits
+HIDDEN = {"teacher_layer_name": "hidden", "student_layer_name": "hidden"}  # 128 and 64 wide
 
 # Name -> losses and their weights: round numbers, of the papers' order of magnitude where they give one. Nothing was tuned.
 ROWS = {
@@ -62,7 +62,7 @@ class LossTable(Record):
     host: HostFingerprint
 
     def markdown(self):
-        """The record as a table, best mean first after teacher and scratch."""
+        """Returns the record as a table: teacher and scratch, then the losses by falling mean."""
         means = {name: 100 * float(np.mean(values)) for name, values in self.accuracies.items()}
         gap = means["teacher"] - means["scratch"]
         order = ["teacher", "scratch", *sorted(set(means) - {"teacher", "scratch"}, key=lambda n: -means[n])]
@@ -104,7 +104,7 @@ Against torchdistill, RepDistiller, mdistiller, TextBrewer, trl and the authors'
 | `ProbabilisticTransfer` | a sample is not its own neighbour, as in the paper's formula | the authors' code counts it as one |
 | `AttentionTransfer` | sum of squares over positions; where sizes differ the maps are averaged | the authors' code takes the mean over positions; other libraries average the features before they make maps |
 | `ContrastiveRepresentation` | one direction, negatives from the batch | the paper has both directions, and a memory of negatives |
-| `mutual` | the peers answer a batch first, then all are updated | the paper updates them in turn |
+| `mutual` | all peers predict a batch, then all are updated | the paper updates them in turn |
 
 ## Scales, and inputs that leave nothing to compare
 
@@ -139,14 +139,14 @@ def measure(arguments):
         record.save(path)
         return record
 
-    with progress("ChainRunner", total=arguments.seeds * (len(ROWS) + 2)) as advance:
+    with progress("Trainings", total=arguments.seeds * (len(ROWS) + 2)) as advance:
         for seed in range(arguments.seeds):
             missing = [name for name in ROWS if len(found.get(name, ())) <= seed]
             if not missing:
                 continue
             keras.backend.clear_session()
-            demo = Demo(data, plan, seed, say=lambda line, seed=seed: print(f"seed {seed} {line}", flush=True))
-            # An interrupted run trains the teacher of its seed again: from one seed it is the same.
+            demo = Demo(data, plan, seed, log_fn=lambda line, seed=seed: print(f"seed {seed} {line}", flush=True))
+            # After an interruption the teacher of the seed is trained again, with the same result.
             demo.train_teacher()
             if len(found.get("teacher", ())) <= seed:
                 keep("teacher", demo)
@@ -157,9 +157,7 @@ def measure(arguments):
             advance()
             for name in missing:
                 given, weights = ROWS[name]
-                demo.train_taught(
-                    name, lambda t, s, g=given, w=weights: Distiller(t, s, g, w, student_loss_weight=plan.student_loss_weight)
-                )
+                demo.train_with(name, lambda t, s, g=given, w=weights: Distiller(t, s, g, w, student_loss_weight=plan.student_loss_weight))
                 record = keep(name, demo)
                 advance()
     print(record.markdown())

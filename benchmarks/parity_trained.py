@@ -1,9 +1,9 @@
-"""How the bridge's check fares on trained nets of real size: refusals of right copies, by checkpoint, and the largest difference that it explains.
+"""The bridge's parity check on trained networks of real size: refused correct copies, and the largest difference that it accepts.
 
     python benchmarks/parity_trained.py [--only MobileNetV2 ...] [--checkpoints 20] [--learning-rate 0.2] [--out runs/parity_trained.json]
 
-Nets of keras.applications at 32x32 are trained on scikit-learn's digits at a learning rate that is too high, so that the statistics of their normalizations are
-extreme, and compared with their tf_keras copies after every epoch.
+Nets of keras.applications at 32x32 are trained on scikit-learn's digits at a learning rate that is too high, so that the statistics of
+their normalizations are extreme, and compared with their tf_keras copies after every epoch.
 """
 
 import argparse
@@ -31,12 +31,14 @@ FAMILIES = {
 
 @dataclasses.dataclass(frozen=True)
 class TrainedParity(Record):
-    """One family.
+    """The results of one family of networks.
 
     Attributes:
-        checkpoints: How many were compared.
-        refusals: What the check said of those that it refused.
-        beyond_tolerance: How many had outputs that only a net that multiplies rounding explains.
+        family: Name of the family.
+        checkpoints: Number of checkpoints that were compared.
+        refusals: The messages of those that the check refused.
+        beyond_tolerance: Number of checkpoints whose outputs differed by more than the tolerance, which the check explained by amplified
+            rounding.
         max_abs_error: Largest difference of the outputs that passed.
     """
 

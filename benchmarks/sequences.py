@@ -1,9 +1,9 @@
-"""A transformer of six blocks teaches one of three: digits read as sequences, eight steps of eight values.
+"""Distils a transformer of six blocks to one of three, on digits as sequences of eight rows of eight values.
 
     python benchmarks/sequences.py [--seeds 3] [--out runs/sequences.json]
 
-The student, half as wide, is trained from scratch, on soft targets, and on soft targets with the attention maps and hidden states of every other block of
-the teacher: same seeds, steps and optimizer.
+The student, half as wide, is trained from scratch, on soft targets, and on soft targets with the attention maps and hidden states of every
+other block of the teacher: same seeds, steps and optimizer.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from tfdistill.losses import AttentionMaps, HiddenStates, SoftTargets
 from tfdistill.records import Record
 
 PLAN = Plan(teacher_epochs=30, student_epochs=30, pruning_epochs=1, quantizing_epochs=1, rate=2e-3)
-# The teacher's second, fourth and sixth block teach the student's three.
+# Block of the teacher, block of the student.
 BLOCKS = [(2, 1), (4, 2), (6, 3)]
 
 
@@ -56,12 +56,12 @@ def main():
     for seed in range(arguments.seeds):
         keras.backend.clear_session()
         demo = Demo(
-            data, PLAN, seed, say=lambda line, seed=seed: print(f"seed {seed} {line}", flush=True), teacher=teacher, student=student
+            data, PLAN, seed, log_fn=lambda line, seed=seed: print(f"seed {seed} {line}", flush=True), teacher=teacher, student=student
         )
         demo.train_teacher()
         demo.train_scratch()
-        demo.train_taught("soft targets", lambda t, s: Distiller(t, s, SoftTargets(4.0), student_loss_weight=PLAN.student_loss_weight))
-        demo.train_taught(
+        demo.train_with("soft targets", lambda t, s: Distiller(t, s, SoftTargets(4.0), student_loss_weight=PLAN.student_loss_weight))
+        demo.train_with(
             "soft targets, attention, hidden", lambda t, s: Distiller(t, s, *everything(), student_loss_weight=PLAN.student_loss_weight)
         )
         for stage in demo.stages:

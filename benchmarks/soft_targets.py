@@ -1,10 +1,10 @@
-"""What kept answers cost and save: epochs from a cache, writing it, memory of reading it, its size, and two labelling workers against one.
+"""Cost of a soft-target cache: epochs that read it, writing it, memory of reading it, its size, and two labelling workers against one.
 
     python benchmarks/soft_targets.py [--rounds 9] [--out runs/soft_targets.json] [--ray]
 
-All of one run, in turns, medians. Epochs are those of `student.fit` on arrays, of a Distiller from the cache, and of one with the teacher, each after
-two that are not counted; ratios are taken within a round. Memory is the largest resident set of a process of its own that reads one epoch. `--ray`
-adds labelling with one and with two workers of one thread each.
+All figures are medians over rounds in one process. Epochs are those of `student.fit` on arrays, of a Distiller with the cache, and of a
+Distiller with the teacher, each after two warm-up epochs; ratios are taken within a round. Memory is the largest resident set of a separate
+process that reads one epoch. `--ray` adds labelling with one and with two workers of one thread each.
 """
 
 import argparse
@@ -35,7 +35,7 @@ READ = (10_000, 100_000)
 
 @dataclasses.dataclass(frozen=True)
 class SoftTargetFigures(Record):
-    """Attributes: seconds of every round, and what the header of this file says of the rest."""
+    """Seconds of every round, and the figures that the module's docstring describes."""
 
     epoch_seconds: dict[str, tuple[float, ...]]
     cached_to_student: float
@@ -71,7 +71,7 @@ def timed(act):
 
 
 def epochs(teacher, cache, x, y, rounds):
-    """Seconds of one epoch, round for round: the student alone, taught from the cache, taught by the teacher."""
+    """Returns the seconds of one epoch in each round: of the student alone, with the cache, and with the teacher."""
     contestants = {"student.fit": None, "from the cache": cache, "with the teacher": teacher}
     runs = {}
     for name, source in contestants.items():
@@ -95,7 +95,7 @@ def epochs(teacher, cache, x, y, rounds):
 
 
 def writing(teacher, x, rounds, folder):
-    """`teacher.predict`'s time divided by that of writing the cache, in batches of 256, median of the rounds."""
+    """Returns the time of `teacher.predict` divided by that of writing the cache, in batches of 256, as median of the rounds."""
     ratios = []
     for number in range(rounds + 1):
         wrote = timed(lambda number=number: soft_targets(teacher, x, folder / f"written_{number}", options=CacheOptions(batch_size=256)))
@@ -105,11 +105,11 @@ def writing(teacher, x, rounds, folder):
 
 
 def read_epoch(directory):
-    """In a process of its own: reads one epoch of answers without inputs worth mentioning; prints the peak of its memory in bytes."""
+    """Runs in a process of its own: reads one epoch of the cache, with tiny inputs, and prints the peak of its memory in bytes."""
     cache = SoftTargetCache(directory)
     for _ in cache.join(numbers(cache.elements), batch_size=BATCH):
         pass
-    # Not ru_maxrss, which begins with what the parent process had.
+    # Not ru_maxrss, which starts at the parent process's value.
     peak = re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())
     print(int(peak[1]) * 1024)
 
@@ -127,7 +127,7 @@ def labelling_data():
 
 
 def labelling(folder):
-    """Shards per second of two workers divided by those of one, while all workers are at work: starting Ray and loading teachers is not counted."""
+    """Returns the shards per second of two workers divided by those of one, without starting Ray and loading teachers."""
     from tfdistill.distill.cache.ray_workers import label_with_ray
 
     path = folder / "heavy.keras"
@@ -135,7 +135,7 @@ def labelling(folder):
     rates = []
     for workers in (1, 2):
         directory = folder / f"by_{workers}"
-        label_with_ray(path, labelling_data, directory, 24, options=CacheOptions(batch_size=64), workers=workers)
+        label_with_ray(path, labelling_data, directory, 24, workers=workers, options=CacheOptions(batch_size=64))
         ends = sorted(p.stat().st_mtime for p in directory.glob("*.tfrecord"))
         rates.append((len(ends) - workers) / (ends[-1] - ends[workers - 1]))
     return rates[1] / rates[0]

@@ -1,13 +1,13 @@
-"""What a teacher costs per epoch: `student.fit`, `keras.distillation.Distiller` and ours, in one process, in turns.
+"""Time of an epoch with a teacher: `student.fit`, `keras.distillation.Distiller` and tfdistill's Distiller, in one process, in turns.
 
     python benchmarks/step_time.py [--rounds 15] [--out runs/step_time.json]
 
-Then every loss is added to soft targets (those of regressions to output matching), and its own overhead is printed the same way. Batches are of 256:
-relational losses are quadratic in the batch, RelationalKD's angles cubic.
+Then every loss is added to soft targets (those for regression to output matching), and its overhead is printed in the same way. Batches are
+of 256: relational losses are quadratic in the batch size, RelationalKD's angles cubic.
 
-Each round runs eight epochs of every contestant, in an order that changes from round to round, after eight epochs that are not counted. Printed are the
-median epoch times and the median over the rounds of ours divided by Keras's of the same round: machines drift, and a ratio within one round does not.
-Keras's logits loss is given `KLDivergence()`, so that both compute the same.
+Each round runs eight epochs of every contestant, in an order that changes from round to round, after eight warm-up epochs. Printed are the
+median epoch times, and the median over the rounds of tfdistill's time divided by Keras's of the same round, which the drift of a machine's
+speed affects less. Keras's logits loss is given `KLDivergence()`, so that both compute the same.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from tfdistill.records import Record
 from tfdistill.utils.progress import track
 
 TEMPERATURE, SHARE = 4.0, 0.1
-# Large enough that computing weighs more than starting operations does.
+# Large enough that computation takes more time than the launch of operations.
 BATCH = 256
-# So that what `fit` does once is not counted for every epoch.
+# Several epochs per `fit`, so that its constant cost is not counted for every epoch.
 EPOCHS = 8
 
 
@@ -45,12 +45,12 @@ class StepTimes(Record):
 
 
 def feature_pairs(count):
-    """The last features of both nets, then the first: equally wide, as Keras's FeatureDistillation asks for."""
+    """Returns the names of the last features of both networks, then of the first: equally wide, as Keras's FeatureDistillation requires."""
     return [("last", "last"), ("first", "first")][:count]
 
 
 def two_nets():
-    """A teacher of about four times the student's computation; both with batch normalization and dropout, as most nets have."""
+    """Makes a teacher of about four times the student's operations; both have batch normalization and dropout."""
     nets = []
     for name, between in (("teacher", ((32, 1), (32, 1), (32, 2))), ("student", ((32, 2),))):
         inputs = keras.Input((8, 8, 1))
@@ -64,7 +64,7 @@ def two_nets():
 
 
 def contestants():
-    """Name -> compiled model, each with a student of its own and its own copy of the teacher."""
+    """Returns name -> compiled model, each with its own student and its own copy of the teacher."""
     made = {}
 
     def add(name, make):
@@ -103,7 +103,7 @@ def _dense(widths):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """Nets of one kind, the loss that they are taught with alone, and those that are added to it one at a time."""
+    """Networks of one kind, the loss of the baseline, and the losses that are added to it one at a time."""
 
     nets: typing.Callable
     alone: object
@@ -112,9 +112,9 @@ class Field:
 
 
 def fields():
-    last = {"teacher_layer": "block_4", "student_layer": "block_2"}
-    hidden = {"teacher_layer": "hidden", "student_layer": "hidden"}
-    attention, states = ({"teacher_layer": f"{kind}_4", "student_layer": f"{kind}_2"} for kind in ("attention", "block"))
+    last = {"teacher_layer_name": "block_4", "student_layer_name": "block_2"}
+    hidden = {"teacher_layer_name": "hidden", "student_layer_name": "hidden"}
+    attention, states = ({"teacher_layer_name": f"{kind}_4", "student_layer_name": f"{kind}_2"} for kind in ("attention", "block"))
     soft = SoftTargets(TEMPERATURE)
     return {
         "SoftTargets alone": Field(
@@ -147,7 +147,7 @@ def fields():
 
 
 def taught(field):
-    """Name -> compiled distiller: with one loss, under its name "alone", and with one more."""
+    """Returns name -> compiled distiller: with the baseline's loss alone, and with one more."""
     made = {}
     for name, more in {None: [], **{name: [loss] for name, loss in field.added.items()}}.items():
         keras.utils.set_random_seed(0)

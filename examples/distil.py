@@ -1,4 +1,4 @@
-"""Your own Keras script with a teacher in it: distil, export for a phone, check the file. Run: python examples/distil.py"""
+"""A Keras training script with a teacher: distils, exports an int8 file, verifies and times it. Run: python examples/distil.py"""
 
 import keras
 from sklearn.datasets import load_digits
@@ -35,4 +35,4 @@ distiller.fit(x_train, y_train, validation_data=(x_test, y_test), epochs=20, ver
 
 record = tfdistill.export_tflite(student, "runs/student.tflite", "int8", calibration=x_train[:200], verify_on=(x_test, y_test))
 print(f"{record.path}: {record.size_bytes} bytes, accuracy {record.accuracy:.3f}, same class as Keras on {record.argmax_agreement:.1%}")
-print(f"median latency {tfdistill.benchmarking(record.path).p50_ms:.4f} ms")
+print(f"median latency {tfdistill.benchmark(record.path).p50_ms:.4f} ms")

@@ -1,10 +1,10 @@
-"""Distils a small net from a big one on two workers that Ray starts, here or on a cluster.
+"""Distils a large network to a small one on two workers that Ray starts, on this machine or on a cluster.
 
     pip install "tfdistill[ray,demo]"
     python examples/ray_train.py [--epochs 3]
 
-Ray Train places the workers and tells each of them who it is; what they run is the `train_student` of two_workers.py. On a cluster, the teacher's file
-must lie where every worker can read it.
+Ray Train starts the workers and gives each its rank. They run `train_student` of two_workers.py. On a cluster, the teacher's file must be
+where every worker can read it.
 """
 
 import argparse
@@ -15,13 +15,13 @@ import tempfile
 
 
 def worker(config):
-    # Ray asks for the old Keras in its workers' environment; this library's is Keras 3. Before TensorFlow is imported.
+    # Ray sets this variable for its workers, which makes TensorFlow use Keras 2. It is removed before TensorFlow is imported.
     os.environ.pop("TF_USE_LEGACY_KERAS", None)
     import ray.train
     from two_workers import train_student
 
     result = train_student(config["teacher"], config["epochs"])
-    print(json.dumps(result), flush=True)  # Ray shows it in the terminal of whoever started the training
+    print(json.dumps(result), flush=True)  # Ray shows it in the terminal that started the training
     ray.train.report(result)
 
 

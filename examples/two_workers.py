@@ -1,9 +1,9 @@
-"""Distils a small net from a big one on two workers of this machine.
+"""Distils a large network to a small one on two workers of this machine.
 
     python examples/two_workers.py [--epochs 3]
 
-Started by hand, the script trains a teacher and starts itself twice; each copy finds in TF_CONFIG who it is. On two machines, start it on each of
-them with `--teacher FILE` and a TF_CONFIG that names both: nothing else changes. Needs scikit-learn for its digits: pip install "tfdistill[demo]".
+The script trains a teacher and starts itself twice; each copy reads its rank from TF_CONFIG. To use two machines, start it on each of them
+with `--teacher FILE` and a TF_CONFIG that names both. It needs scikit-learn for the digits: pip install "tfdistill[demo]".
 """
 
 import argparse
@@ -32,7 +32,7 @@ def net(width, name):
 
 
 def digits():
-    """1,797 digits in global batches of 64, of which every worker keeps its share."""
+    """Returns 1,797 digits in global batches of 64, of which every worker trains on its part."""
     images, labels = load_digits(return_X_y=True)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -49,7 +49,7 @@ def train_teacher(path):
 
 
 def train_student(teacher_path, epochs):
-    """What every worker runs. Models, Distiller and optimizer are made in the strategy's scope; the rest is as on one machine."""
+    """Runs on every worker. Models, Distiller and optimizer are created in the strategy's scope; the rest is as on one machine."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     keras.utils.set_random_seed(1)
     with strategy.scope():
@@ -63,7 +63,7 @@ def train_student(teacher_path, epochs):
 
 
 def start_two(teacher_path, epochs):
-    """Starts both workers, waits for them, and returns 0 if both went well."""
+    """Starts both workers, waits for them, and returns 0 if both succeed."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     workers = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
     for s in sockets:

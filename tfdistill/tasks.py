@@ -1,4 +1,4 @@
-"""What a model's output is for: classes, yes-no decisions or numbers, and the metrics that fit each."""
+"""The task of a model's output (classes, binary decisions or numbers), and the metric of each task."""
 
 import math
 import re
@@ -17,7 +17,7 @@ METRICS = {
     "segmentation": "mean_iou",
 }
 
-# Kinds of losses by Keras's snake_case name. Each kind still depends on the width of the output.
+# Kinds of losses, by Keras's snake_case names. The task depends on the width of the output too.
 _CLASS_LOSSES = {
     "categorical_crossentropy",
     "sparse_categorical_crossentropy",
@@ -48,19 +48,21 @@ _NUMBER_ACTIVATIONS = {"relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "si
 
 
 def infer_task(output_shape, labels=None, loss=None, last_activation=None):
-    """Finds out which task an output is for.
+    """Infers the task of an output.
 
-    What is certain comes first: class indices as labels, then a softmax, the loss, a sigmoid, and at last the labels' values. Only shapes and
-    types are needed, so it can be called on symbolic tensors inside a metric; labels that are NumPy arrays are looked at more closely.
+    The most certain evidence comes first: labels that are class indices, then a softmax, the loss, a sigmoid, and last the values of the
+    labels. Shapes and types suffice, so it can be called with symbolic tensors inside a metric. The values are used only of labels that are
+    NumPy arrays.
 
     Args:
         output_shape: Shape of the output with its batch axis, for example `(None, 10)`.
         labels: Anything with `shape` and `dtype`, or None.
-        loss: The loss of this output as `compile` takes it (a name, a function, a `keras.losses.Loss`), or None. Unknown losses say nothing.
+        loss: The loss of this output as `compile` takes it (a name, a function, a `keras.losses.Loss`), or None. Unknown losses are
+            ignored.
         last_activation: Name of the activation that makes the output, for example `"softmax"`, or None where it is unknown.
 
     Returns:
-        One of `TASKS`, or None where nothing decides.
+        One of `TASKS`, or None if there is no evidence.
 
     Example:
         >>> infer_task((None, 10), loss="sparse_categorical_crossentropy")
@@ -76,41 +78,41 @@ def infer_task(output_shape, labels=None, loss=None, last_activation=None):
     dense = len(shape) >= 4
     classes = "segmentation" if dense else "multiclass"
     decisions = "multilabel" if several else "segmentation" if dense else "binary"
-    seen = _describe_labels(labels, shape)
-    if several and (seen in ("indices", "one_hot") or last_activation == "softmax" or loss in _CLASS_LOSSES):
+    label_kind = _describe_labels(labels, shape)
+    if several and (label_kind in ("indices", "one_hot") or last_activation == "softmax" or loss in _CLASS_LOSSES):
         return classes
     if loss in _MASK_LOSSES:
         return "segmentation"
-    if seen == "fractions" or loss in _NUMBER_LOSSES:
+    if label_kind == "fractions" or loss in _NUMBER_LOSSES:
         return "regression"
     if loss in _BINARY_LOSSES or last_activation == "sigmoid":
         return decisions
-    if seen == "zeros_and_ones":
+    if label_kind == "zeros_and_ones":
         return decisions
-    if seen == "whole_numbers" or last_activation in _NUMBER_ACTIVATIONS:
+    if label_kind == "whole_numbers" or last_activation in _NUMBER_ACTIVATIONS:
         return "regression"
     return None
 
 
 def loss_name(loss):
-    """Returns the snake_case name of a loss: `"mse"` as given, `keras.losses.MeanSquaredError()` as `"mean_squared_error"`; None for None."""
+    """Returns the snake_case name of a loss: `"mean_squared_error"` for `keras.losses.MeanSquaredError()`; None for None."""
     if loss is None or isinstance(loss, str):
         words = loss or ""
     else:
-        function = getattr(loss, "fn", loss)  # Keras's wrappers hold the function that they apply
+        function = getattr(loss, "fn", loss)  # the function that Keras's wrappers apply
         words = getattr(function, "__name__", None) or type(function).__name__
-    # Keras's own names; a class name such as "BinaryCrossentropy" may be given as text as well.
+    # As Keras does it; the name of a class, such as "BinaryCrossentropy", may be given as text too.
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", words).lower()
     return words or None
 
 
 def _describe_labels(labels, shape):
-    """Says what labels hold: indices, one_hot, zeros_and_ones, whole_numbers or fractions; None where their type does not tell."""
+    """Returns the kind of labels: indices, one_hot, zeros_and_ones, whole_numbers or fractions; None if it cannot be determined."""
     if labels is None or not hasattr(labels, "shape") or not hasattr(labels, "dtype"):
         return None
-    have, wide = tuple(labels.shape), len(shape) > 1 and shape[-1] != 1
-    same = len(have) == len(shape) and _may_equal(have, shape)
-    if wide and not same and (len(have) == len(shape) - 1 or (len(have) == len(shape) and have[-1] == 1)):
+    given, wide = tuple(labels.shape), len(shape) > 1 and shape[-1] != 1
+    same = len(given) == len(shape) and _may_equal(given, shape)
+    if wide and not same and (len(given) == len(shape) - 1 or (len(given) == len(shape) and given[-1] == 1)):
         return "indices"
     if not isinstance(labels, np.ndarray):
         return "zeros_and_ones" if "bool" in str(labels.dtype) else None
@@ -122,8 +124,8 @@ def _describe_labels(labels, shape):
     return "whole_numbers" if np.array_equal(labels, np.round(labels)) else "fractions"
 
 
-def _may_equal(have, want):
-    return all(a is None or b is None or a == b for a, b in zip(have, want, strict=True))
+def _may_equal(shape, other):
+    return all(a is None or b is None or a == b for a, b in zip(shape, other, strict=True))
 
 
 def check_task(task, output_shape, name="output"):
@@ -145,29 +147,30 @@ def check_task(task, output_shape, name="output"):
         raise ConfigurationError(
             f"task='multiclass', but output '{name}' has the shape {shape}: one score for each sample.",
             "at least two scores on the last axis",
-            "task='binary' for one yes-no score, task='regression' for a number",
+            "task='binary' for one binary score, task='regression' for a number",
         )
     if task == "binary" and width not in (None, 1):
         raise ConfigurationError(
             f"task='binary', but output '{name}' has the shape {shape}: {width} scores for each sample.",
             "one score on the last axis",
-            "task='multilabel' for independent yes-no scores, task='multiclass' for classes that exclude each other",
+            "task='multilabel' for independent binary scores, task='multiclass' for classes that exclude each other",
         )
     if task == "segmentation" and len(shape) < 3:
         raise ConfigurationError(
             f"task='segmentation', but output '{name}' has the shape {shape}: no positions to label.",
             "(batch, positions..., classes)",
-            "task='multiclass' for one class a sample",
+            "task='multiclass' for one class per sample",
         )
 
 
 def targets(task, labels, output_shape, name="output"):
-    """Brings labels into the form that the metrics of a task compare.
+    """Converts labels to the form that the metric of a task compares.
 
     Args:
         task: One of `TASKS`.
-        labels: Class indices `(samples, ...)` or `(samples, ..., 1)`, or one-hot or soft rows `(samples, ..., classes)` for classes; zeros and ones (or
-            -1 and 1, as the hinge losses have them) of the output's shape for decisions; numbers of the output's shape for regression. A last axis of 1 may be missing.
+        labels: For classes, indices `(samples, ...)` or `(samples, ..., 1)`, or one-hot or soft rows `(samples, ..., classes)`. For binary
+            decisions, zeros and ones (or -1 and 1, as for the hinge losses) of the output's shape. For regression, numbers of the output's
+            shape. A last axis of 1 may be missing.
         output_shape: Shape of the output with its batch axis.
         name: The output's name, for errors.
 
@@ -203,7 +206,7 @@ def targets(task, labels, output_shape, name="output"):
 
 
 def by_class(task, output_shape):
-    """Whether the last axis of an output holds the scores of classes that exclude each other."""
+    """Whether the last axis of an output has the scores of classes that exclude each other."""
     return task in CLASS_TASKS and len(output_shape) > 1 and output_shape[-1] != 1
 
 
@@ -221,17 +224,21 @@ def _indices(labels, shape, name):
             f"The labels of output '{name}' run from {labels.min()} to {labels.max()}.", f"class indices from 0 to {shape[-1] - 1}"
         )
     if not np.array_equal(labels, np.round(labels)):
-        raise DataError(f"The labels of output '{name}' hold fractions.", "class indices", "task='regression' needs one label a number")
+        raise DataError(
+            f"The labels of output '{name}' hold fractions.",
+            "class indices",
+            "use task='regression' for numbers, with labels of the output's shape",
+        )
     return labels.astype(np.int64)
 
 
 def predictions(task, outputs, threshold=0.5):
-    """Turns outputs into what is compared with `targets`.
+    """Converts outputs to the form that is compared with `targets`.
 
     Args:
         task: One of `TASKS`.
         outputs: Array `(samples, ...)` of scores, probabilities or numbers.
-        threshold: Outputs above it mean yes: 0.5 for probabilities, 0 for logits. Only for yes-no decisions.
+        threshold: Outputs above it count as positive: 0.5 for probabilities, 0 for logits. For binary decisions only.
 
     Returns:
         Class indices, booleans or float64 numbers.
@@ -252,37 +259,38 @@ def score(task, true, predicted, classes=2):
         classes: Number of classes, for `"segmentation"`.
 
     Returns:
-        Share (0 to 1) of right classes or decisions, the mean absolute error in the labels' unit, or the mean intersection over union (0 to 1).
+        The share (0 to 1) of correct classes or decisions, the mean absolute error in the labels' unit, or the mean intersection over union
+        (0 to 1).
     """
     if task == "regression":
         return mean_absolute_error(true, predicted)
-    return mean_iou(true, predicted, classes) if task == "segmentation" else share_right(true, predicted)
+    return mean_iou(true, predicted, classes) if task == "segmentation" else accuracy(true, predicted)
 
 
-def share_right(true, predicted):
-    """Share (0 to 1) of positions at which two arrays of classes or decisions are equal: accuracy, or binary accuracy."""
+def accuracy(true, predicted):
+    """Returns the share (0 to 1) of positions at which two arrays of classes or decisions are equal."""
     return float(np.mean(np.asarray(true) == np.asarray(predicted)))
 
 
 def mean_absolute_error(true, predicted):
-    """Mean of `abs(true - predicted)`, in their unit."""
+    """Returns the mean of `abs(true - predicted)`, in their unit."""
     return float(np.abs(np.asarray(true, np.float64) - np.asarray(predicted, np.float64)).mean())
 
 
 def r_squared(true, predicted):
-    """Coefficient of determination, 1 - sum((true - predicted)^2) / sum((true - mean(true))^2), over all samples, for each index of the last axis.
+    """Computes R^2 = 1 - sum((true - predicted)^2) / sum((true - mean(true))^2) for each index of the last axis.
 
     Args:
         true: Array `(samples, ...)`; an array of one axis is one index.
         predicted: Array of the same shape.
 
     Returns:
-        Array (indices,): 1 is exact, 0 as good as the best constant; NaN where `true` does not vary.
+        Array `(indices,)`: 1 for equal arrays, 0 for the best constant; NaN where `true` does not vary.
     """
     true, predicted = (columns(np.asarray(a, np.float64)) for a in (true, predicted))
     variation = np.square(true - true.mean(0)).sum(0)
     residual = np.square(true - predicted).sum(0)
-    # Values of one constant differ from their mean by rounding.
+    # Equal values differ from their mean by rounding.
     varies = variation > len(true) * np.square(1e-12 * np.abs(true).max(0))
     return np.where(varies, 1.0 - residual / np.where(varies, variation, 1.0), np.nan)
 
@@ -293,15 +301,15 @@ def columns(values):
 
 
 def mean_iou(true, predicted, classes=2):
-    """Mean over the classes of intersection / union, as `keras.metrics.MeanIoU`: classes that neither array holds do not count.
+    """Computes the mean of intersection / union over the classes that either array has, as `keras.metrics.MeanIoU` does.
 
     Args:
         true: Class indices, or booleans for two classes, of any shape.
-        predicted: The same.
+        predicted: Of the same shape.
         classes: Number of classes.
     """
     true, predicted = np.asarray(true).reshape(-1).astype(np.int64), np.asarray(predicted).reshape(-1).astype(np.int64)
     confusion = np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
-    both = np.diag(confusion)
-    either = confusion.sum(0) + confusion.sum(1) - both
-    return float((both[either > 0] / either[either > 0]).mean())
+    intersection = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - intersection
+    return float((intersection[union > 0] / union[union > 0]).mean())

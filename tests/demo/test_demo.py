@@ -1,4 +1,4 @@
-"""The main job as a user runs it, and the mistakes that it answers before any training."""
+"""The demo as a user runs it, and the mistakes that are refused before any training."""
 
 import io
 import json

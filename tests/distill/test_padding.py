@@ -64,9 +64,9 @@ BY_SAMPLE = {
     "AttentionTransfer": losses.AttentionTransfer("a", "a"),
     "AttentionTransfer, power 1": losses.AttentionTransfer("a", "a", power=1.0),
     "SimilarityPreserving": losses.SimilarityPreserving("a", "a"),
-    "RelationalKD": losses.RelationalKD(teacher_layer="a", student_layer="a"),
+    "RelationalKD": losses.RelationalKD(teacher_layer_name="a", student_layer_name="a"),
     "ProbabilisticTransfer": losses.ProbabilisticTransfer("a", "a"),
-    "CorrelationCongruence": losses.CorrelationCongruence(teacher_layer="a", student_layer="a"),
+    "CorrelationCongruence": losses.CorrelationCongruence(teacher_layer_name="a", student_layer_name="a"),
     "ContrastiveRepresentation": losses.ContrastiveRepresentation("a", "a", dimensions=None),
 }
 OTHERS = {"AttentionMaps"}

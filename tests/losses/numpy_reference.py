@@ -1,4 +1,4 @@
-"""The losses once more, in NumPy and float64, straight from their formulas and with plain loops.
+"""The losses in NumPy and float64, computed from their formulas with plain loops.
 
 Each takes the teacher's and the student's output, weights of the samples, and labels, and returns the loss of the batch.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def numeric_gradient(function, x, epsilon=1e-6):
-    """Central differences of a scalar function of an array."""
+    """Returns the gradient of a scalar function of an array by central differences."""
     x = np.array(x, "float64")
     gradient = np.zeros_like(x)
     for place in np.ndindex(x.shape):
@@ -42,12 +42,12 @@ def kl(p, q):
 
 
 def kl_of_logs(a, b):
-    """KL of distributions given by their logarithms, which large logits do not turn into zeros."""
+    """Returns the KL divergence of distributions from their logarithms, which stay finite for large logits."""
     return np.sum(np.exp(a) * (a - b), -1)
 
 
 def reduced(losses, w):
-    """Positions are averaged, then the weighted losses; a weight per position goes to its own."""
+    """Averages positions, then the weighted losses. A weight per position multiplies the loss of that position."""
     if w.ndim == 1:
         losses = losses.reshape(len(losses), -1).mean(1)
     return float(np.sum(losses * w) / losses.size)
@@ -91,7 +91,7 @@ def decoupled_kd(t, s, w, y, temperature=4.0, alpha=1.0, beta=8.0, target="label
 
 
 def pearson(a, b, w):
-    """Weighted correlation; 0 where a side is constant."""
+    """Returns the weighted correlation; 0 where a side is constant."""
     a, b = a - np.average(a, weights=w), b - np.average(b, weights=w)
     spread = math.sqrt(np.average(a * a, weights=w) * np.average(b * b, weights=w))
     return np.average(a * b, weights=w) / spread if spread > 0 else 0.0
@@ -106,7 +106,7 @@ def dist(t, s, w, y=None, temperature=1.0, beta=1.0, gamma=1.0):
     rows_w = np.broadcast_to(w.reshape(w.shape + (1,) * (inter.ndim - w.ndim)), inter.shape).reshape(-1)
     intra = []
     for a, b in zip(log_p.reshape(-1, p.shape[-1]).T, log_q.reshape(-1, q.shape[-1]).T, strict=True):
-        # Relative to the largest, so that classes that are hardly ever likely count as others do; below 1e-30 they are never likely.
+        # Relative to the largest, so that improbable classes count as others do; below 1e-30 a probability counts as zero.
         a, b = (np.exp(x - x.max()) if x.max() > math.log(1e-30) else np.zeros(len(x)) for x in (a, b))
         intra.append(1 - pearson(a, b, rows_w))
     return temperature**2 * (beta * reduced(inter, w) + gamma * np.mean(intra) * w.mean())
@@ -146,7 +146,7 @@ def teacher_bounded(t, s, w, y, margin=0.0):
 
 
 def pooled(x, sizes):
-    """Averages of windows from floor(i n / m) to ceil((i + 1) n / m), one dimension after the other."""
+    """Averages windows from floor(i n / m) to ceil((i + 1) n / m), one dimension after the other."""
     for axis, size in enumerate(sizes, start=1):
         n = x.shape[axis]
         parts = [x.take(range(math.floor(i * n / size), math.ceil((i + 1) * n / size)), axis).mean(axis) for i in range(size)]
@@ -182,7 +182,7 @@ def attention_maps(t, s, w, y=None, heads="match", loss="mse"):
 
 
 def present(x, w):
-    """Rows of the samples that are there, one vector each, and their weights."""
+    """Returns the vectors of the samples that are present, and their weights."""
     return x.reshape(len(x), -1)[w > 0], w[w > 0]
 
 

@@ -170,10 +170,21 @@ def test_serialization(case):
     assert again is not case.loss
     assert hash(again) == hash(case.loss)
     assert repr(again) == repr(case.loss)
-    named = type(case.loss).from_config({**case.loss.get_config(), "teacher_layer": "a/b", "student_layer": "c"})
+    named = type(case.loss).from_config({**case.loss.get_config(), "teacher_layer_name": "a/b", "student_layer_name": "c"})
     assert named != case.loss
     assert (named.teacher_layer_name, named.student_layer_name) == ("a/b", "c")
-    assert "teacher_layer='a/b'" in repr(named)
+    assert "teacher_layer_name='a/b'" in repr(named)
+
+
+@every_loss
+def test_a_configuration_with_the_former_names_of_the_layers_still_loads(case):
+    config = {**case.loss.get_config(), "teacher_layer_name": "a/b", "student_layer_name": "c"}
+    former = {
+        {"teacher_layer_name": "teacher_layer", "student_layer_name": "student_layer"}.get(name, name): v for name, v in config.items()
+    }
+    loaded = keras.saving.deserialize_keras_object({**keras.saving.serialize_keras_object(case.loss), "config": former})
+    assert loaded == type(case.loss).from_config(config)
+    assert loaded.get_config() == config
 
 
 @every_loss

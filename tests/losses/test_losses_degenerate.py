@@ -1,4 +1,4 @@
-"""Inputs that leave a loss nothing to compare, or next to nothing: refused before training, or trained through with bounded gradients."""
+"""Inputs that leave a loss nothing to compare, or next to nothing: refused before training, or trained on with bounded gradients."""
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ STANDARDIZING = {
 
 
 def blobs(count=256):
-    """Features of six well separated groups, and the logits of a teacher that knows them."""
+    """Returns features of six well separated groups, the logits of a teacher that classifies them, and the labels."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLASSES, 12))
     y = rng.integers(0, CLASSES, count)
@@ -297,11 +297,11 @@ def test_a_class_that_is_masked_on_both_sides_is_as_if_absent(loss, mask):
     np.testing.assert_allclose(np.delete(its_gradient, 2, -1), gradient, rtol=1e-4, atol=1e-6)
 
 
-# Everything at once: finite whatever comes.
+# All kinds of logits: values and gradients are finite.
 
 
 def outputs(kind, rng, shape):
-    """Logits of a kind that real models give out."""
+    """Logits as real models output them."""
     x = rng.normal(size=shape)
     return {
         "usual": lambda: x,

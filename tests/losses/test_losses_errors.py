@@ -41,8 +41,8 @@ MAP, OTHER = (None, 8, 8, 4), (None, 4, 4, 6)
         (lambda: losses.TeacherBounded(-0.1), "margin=-0.1"),
         (lambda: losses.Hint(projection="conv"), "Nearest: 'conv1x1'"),
         (lambda: losses.Hint(loss=None), "loss=None"),
-        (lambda: losses.Hint(3), "teacher_layer=3 is not a layer's name"),
-        (lambda: losses.Hint("a", ""), "student_layer='' is not"),
+        (lambda: losses.Hint(3), "teacher_layer_name=3 is not a layer's name"),
+        (lambda: losses.Hint("a", ""), "student_layer_name='' is not"),
         (lambda: losses.AttentionTransfer(power=0), "power=0"),
         (lambda: losses.AttentionMaps(heads="max"), "heads='max'"),
         (lambda: losses.RelationalKD(0.0, 0.0), "always 0"),
@@ -79,7 +79,7 @@ def test_unknown_settings_in_a_configuration_are_refused():
             (None, 9),
             r"SoftTargets: the teacher's final output has the shape \(None, 10\), the student's final output \(None, 9\)",
         ),
-        (losses.SoftTargets(teacher_layer="head"), (None, 10), (None, 5, 10), "teacher's layer 'head'"),
+        (losses.SoftTargets(teacher_layer_name="head"), (None, 10), (None, 5, 10), "teacher's layer 'head'"),
         (losses.SoftTargets(), (None, 1), (None, 1), "BinarySoftTargets"),
         (losses.SoftTargets(), (None,), (None,), r"\(batch, classes\)"),
         (losses.DecoupledKD(), (None, 3), (None, 4), "DecoupledKD"),
@@ -277,7 +277,7 @@ def test_a_column_of_labels_does_not_broadcast():
     assert float(losses.TeacherBounded(9.0).compute_loss(outputs[:, 0], outputs[:, 0], labels=outputs + 1)) == 1.0
 
 
-def test_bases_say_what_they_lack():
+def test_a_class_without_a_loss_is_refused():
     class Nothing(losses.KnowledgeLoss):
         pass
 

@@ -1,5 +1,7 @@
 """Every loss of the table in one step of training, in this library's Distiller and in Keras's."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def model_for(case, side):
 
 
 def trained(case, distiller, steps=1):
-    """One step of `fit` and how far the student's weights moved."""
+    """Runs `fit`; returns its last logs, and the largest change of a student's weight."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 8)).astype("float32")
     regression = case.labels == "numbers"
@@ -42,10 +44,10 @@ def trained(case, distiller, steps=1):
 def tapped(case):
     if isinstance(case.loss, (losses.TeacherBounded, losses.DecoupledKD)):
         return case.loss
-    return type(case.loss).from_config({**case.loss.get_config(), "teacher_layer": "tap", "student_layer": "tap"})
+    return type(case.loss).from_config({**case.loss.get_config(), "teacher_layer_name": "tap", "student_layer_name": "tap"})
 
 
-# The student's last layer comes after the layer that is compared, and its own loss is left out.
+# The student's last layer comes after the layer that is compared, and the loss on labels has the weight 0.
 nothing_for_the_last_layer = pytest.mark.filterwarnings("ignore:Gradients do not exist for variables:UserWarning")
 
 
@@ -71,7 +73,22 @@ def test_in_keras_distiller(case):
 
 
 @pytest.mark.parametrize("case", [p for p in TABLE if p.values[0].loss.needs_labels or p.values[0].loss.scheduled(0)])
-def test_keras_distiller_is_told_what_it_does_not_pass(case):
+def test_what_keras_distiller_does_not_pass_is_named(case):
     distiller = keras.distillation.Distiller(model_for(case, "teacher"), model_for(case, "student"), tapped(case), student_loss_weight=0.0)
     with pytest.raises(ValueError, match=r"train with tfdistill\.Distiller|shape"):
         trained(case, distiller)
+
+
+def test_a_distiller_that_was_saved_with_the_former_names_of_the_layers_loads(tmp_path):
+    case = next(param.values[0] for param in TABLE if param.id == "hint")
+    distiller = Distiller(model_for(case, "teacher"), model_for(case, "student"), tapped(case))
+    distiller.save(tmp_path / "present.keras")
+    with zipfile.ZipFile(tmp_path / "present.keras") as present, zipfile.ZipFile(tmp_path / "former.keras", "w") as former:
+        for name in present.namelist():
+            content = present.read(name)
+            if name == "config.json":
+                assert content.count(b'_layer_name"') == 2
+                content = content.replace(b'_layer_name"', b'_layer"')
+            former.writestr(name, content)
+    loaded = keras.saving.load_model(tmp_path / "former.keras")
+    assert loaded.get_config()["distillation_losses"] == distiller.get_config()["distillation_losses"]

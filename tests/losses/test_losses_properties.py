@@ -1,4 +1,4 @@
-"""What the papers promise of the losses: limits, invariances, hand-computed values; and shapes nobody thought of."""
+"""Properties of the losses that the papers state: limits, invariances, hand-computed values; and random shapes."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_analytic_gradient_of_kl(temperature):
     ids=["kl", "reverse-kl", "cross-entropy", "js"],
 )
 def test_temperature_squared_keeps_the_gradient(make, limit):
-    """As the temperature grows the loss becomes a share of the mean squared difference of centered logits, and the gradient stays."""
+    """As the temperature grows, the loss tends to a multiple of the mean squared difference of centered logits."""
     expected = limit * gradient(losses.LogitMatching(centered=True))
     np.testing.assert_allclose(gradient(make(1e4)), expected, rtol=2e-3, atol=1e-5)
     warm, hot = (np.linalg.norm(gradient(make(t))) for t in (10.0, 1000.0))
@@ -136,7 +136,7 @@ def test_decoupled_parts_add_up_to_kl():
         (losses.SoftTargets(1.0), [[math.log(3), 0.0]], [[0.0, 0.0]], {}, 0.75 * math.log(1.5) + 0.25 * math.log(0.5)),
         # The same at T = 2 after logits twice as large, times 4.
         (losses.SoftTargets(2.0), [[2 * math.log(3), 0.0]], [[1.0, 1.0]], {}, 4 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))),
-        # A teacher that is sure: -ln of the student's 1/2.
+        # A confident teacher: -ln of the student's 1/2.
         (losses.SoftTargets(1.0, "kl", teacher_outputs="probabilities"), [[1.0, 0.0]], [[0.0, 0.0]], {}, math.log(2)),
         (losses.BinarySoftTargets(), [[math.log(3)]], [[0.0]], {}, 0.75 * math.log(1.5) + 0.25 * math.log(0.5)),
         (losses.TeacherBounded(), [[1.0], [3.0]], [[2.0], [2.0]], {"labels": [[0.0], [0.0]]}, 2.0),
@@ -149,10 +149,10 @@ def test_decoupled_parts_add_up_to_kl():
         (losses.SimilarityPreserving(), [[1.0, 0.0], [0.0, 1.0]], [[1.0], [1.0]], {}, 2 * ((1 - 0.5**0.5) ** 2 + 0.5) / 4),
         # Three points on a line, 1 and 2 apart, against 1 and 1: relative distances (1/2, 1, 3/2) against (3/4, 3/4, 3/2).
         (losses.RelationalKD(1.0, 0.0), [[0.0], [1.0], [3.0]], [[0.0], [1.0], [2.0]], {}, (0.03125 + 0.03125) / 3),
-        # Two samples pick each other with certainty, whatever their features.
+        # Two samples are each other's only neighbours, for any features.
         (losses.ProbabilisticTransfer(), [[1.0, 0.0], [0.0, 1.0]], [[1.0], [1.0]], {}, 0.0),
         (losses.CorrelationCongruence("bilinear"), [[1.0, 0.0], [0.0, 1.0]], [[1.0], [1.0]], {}, 0.5),
-        # All views alike: the right one of three is found by chance.
+        # All features are equal: the loss is that of a uniform choice among three.
         (losses.ContrastiveRepresentation(dimensions=None), [[1.0], [1.0], [1.0]], [[2.0], [2.0], [2.0]], {}, math.log(3)),
         (losses.DIST(1.0, 1.0, 0.0), [[2.0, 0.0]], [[0.0, 2.0]], {}, 2.0),
     ],

@@ -1,4 +1,4 @@
-"""Losses of numbers of every scale: values and gradients in float32 against float64, from 1e-6 to 1e6 and at the ends of float32; zeros; float16."""
+"""Losses at every scale: values and gradients in float32 against float64, up to the limits of float32; zeros; float16."""
 
 import functools
 
@@ -12,7 +12,7 @@ from test_losses_table import TABLE
 from tfdistill import losses
 from tfdistill.losses import scaling, spaces
 
-# What happens to a loss when teacher, student and labels are all multiplied by c: it is multiplied by c to this power. None: no such law.
+# If teacher, student and labels are multiplied by c, the loss is multiplied by c to this power. None: it is not a power of c.
 DEGREES = {
     **dict.fromkeys(("standardized", "hint-cosine", "hidden-states-cosine", "attention-transfer", "attention-transfer-pooled"), 0),
     **dict.fromkeys(("similarity", "relational", "relational-distance", "probabilistic", "contrastive", "contrastive-classes"), 0),
@@ -34,7 +34,7 @@ EITHER = [name for name in UNMOVED if name != "standardized"]
 
 
 def scaled(name, teacher_scale, student_scale):
-    """Float32 data of a row of the table; logits are scaled before an activation that the row asks for."""
+    """Float32 data of a row of the table; logits are scaled before the activation of the row."""
     case = CASES[name]
     rng = np.random.default_rng(3)
     sides = []
@@ -201,7 +201,7 @@ def test_zero_vectors_stay_zero():
 
 
 def through(activation, loss, teacher, logits, dtype="float32", **settings):
-    """Gradient of a loss in the logits whose activation the student gives out."""
+    """Returns the gradient of a loss in the logits whose activation is the student's output."""
     logits = tf.convert_to_tensor(np.asarray(logits, dtype))
     with tf.GradientTape() as tape:
         tape.watch(logits)
@@ -209,7 +209,7 @@ def through(activation, loss, teacher, logits, dtype="float32", **settings):
     return float(value), tape.gradient(value, logits).numpy().astype("float64")
 
 
-SURE = np.array([[0.0, -20.0, -40.0, -60.0]])
+CONFIDENT = np.array([[0.0, -20.0, -40.0, -60.0]])
 OTHER = reference.softmax(np.array([[-1.0, 0.5, 1.0, 0.2]]))
 
 
@@ -226,7 +226,7 @@ OTHER = reference.softmax(np.array([[-1.0, 0.5, 1.0, 0.2]]))
 @pytest.mark.parametrize("form", ["float32", "float16"])
 def test_a_sure_and_wrong_student_learns(loss, shape, form):
     """Behind a softmax the gradient of KL is student - teacher, however small the student's probabilities."""
-    logits = SURE if form == "float32" else SURE / 5  # float16 has no numbers below 6e-8
+    logits = CONFIDENT if form == "float32" else CONFIDENT / 5  # float16 has no numbers below 6e-8
     value, gradient = through(tf.nn.softmax, loss, OTHER.reshape(shape), logits.reshape(shape), form)
     q = reference.softmax(logits)
     if "cross" not in str(loss):
@@ -258,7 +258,7 @@ def test_probabilities_of_zero_in_float16_give_no_nan():
         (tf.sigmoid, losses.BinarySoftTargets(teacher_outputs="probabilities", student_outputs="probabilities"), (4, 4)),
     ):
         for dtype in ("float16", "float32", "bfloat16"):
-            logits = tf.cast(100.0 * np.tile(SURE, (4, 1)).reshape(shape), dtype)
+            logits = tf.cast(100.0 * np.tile(CONFIDENT, (4, 1)).reshape(shape), dtype)
             with tf.GradientTape() as tape:
                 tape.watch(logits)
                 value = loss.compute_loss(teacher.reshape(shape), activation(logits))

@@ -1,4 +1,4 @@
-"""Schedules of the step: their course, their extremes, and Keras's own among them."""
+"""Schedules of the training step, this library's and Keras's: their course and their extremes."""
 
 import math
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfdistill import losses
 from tfdistill.losses import CosineSchedule, LinearSchedule, PiecewiseSchedule
-from tfdistill.losses.schedules import checked, extremes, is_schedule, value_at
+from tfdistill.losses.schedules import extremes, is_schedule, number_or_schedule, value_at
 
 schedules = keras.optimizers.schedules
 
@@ -50,7 +50,7 @@ def test_equality_is_by_configuration():
     assert len({LinearSchedule(4, 1, 10), LinearSchedule(4.0, 1.0, 10)}) == 1
 
 
-def test_a_schedule_that_says_nan_is_refused():
+def test_a_schedule_that_gives_nan_is_refused():
     class Broken(schedules.LearningRateSchedule):
         def __call__(self, step):
             return float("nan")
@@ -59,7 +59,7 @@ def test_a_schedule_that_says_nan_is_refused():
             return {}
 
     with pytest.raises(ValueError, match="nan"):
-        checked("Loss", "temperature", Broken())
+        number_or_schedule("temperature", Broken(), "Loss")
 
 
 def test_what_is_a_schedule():
@@ -67,7 +67,7 @@ def test_what_is_a_schedule():
     assert not is_schedule(4.0)
 
 
-def test_a_loss_tells_its_scheduled_settings():
+def test_the_scheduled_settings_of_a_loss():
     loss = losses.DecoupledKD(LinearSchedule(5.0, 1.0, 4), beta=CosineSchedule(0.0, 8.0, 4))
     assert {name: float(v) for name, v in loss.scheduled(2).items()} == pytest.approx({"temperature": 3.0, "beta": 4.0})
     assert losses.DecoupledKD().scheduled(2) == {}

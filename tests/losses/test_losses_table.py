@@ -1,4 +1,4 @@
-"""The table of every loss that the other tests of losses go through, and that none is missing from it."""
+"""The table of losses that the other tests use, and a test that none is missing from it."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ MAPS = (3, 4, 4, 3)
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A loss, the shapes it gets, and its formula."""
+    """A loss, the shapes of its inputs, and its reference."""
 
     loss: Any
     reference: Callable
@@ -46,7 +46,7 @@ class Row:
         return x if activation is None else getattr(reference, activation)(x)
 
     def activation(self, side):
-        """The activation whose values the loss expects of a side."""
+        """Returns the activation whose outputs the loss expects of a side, or None."""
         if isinstance(self.loss, losses.AttentionMaps):
             return "softmax"
         space = getattr(self.loss, f"{side}_outputs", "logits")

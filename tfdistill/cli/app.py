@@ -47,7 +47,7 @@ def demo(
     from tfdistill.demo import run_demo
     from tfdistill.report.tables import summary_table
 
-    summary = run_demo(dataset=dataset, data=data, seed=seed, out=out, epochs_scale=epochs_scale, say=typer.echo)
+    summary = run_demo(dataset=dataset, data=data, seed=seed, out=out, epochs_scale=epochs_scale, log_fn=typer.echo)
     Console().print(summary_table(summary))
     typer.echo(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir() if not p.name.startswith('.')))}")
 

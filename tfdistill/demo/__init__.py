@@ -1,4 +1,4 @@
-"""The whole road on real data: what `tfdistill demo` runs."""
+"""The demo, `tfdistill demo`: distils, prunes, quantizes, exports, verifies and times a small model on real images."""
 
 from tfdistill.demo.run import run_demo
 

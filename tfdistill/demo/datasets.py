@@ -1,4 +1,4 @@
-"""Data sets that need no download, or come from a local folder: for the demo and the benchmarks."""
+"""Data sets of the demo and the benchmarks, which need no download or are read from a local folder."""
 
 import dataclasses
 import gzip
@@ -21,7 +21,7 @@ NAMES = ("digits", "fashion-mnist")
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images with labels, in a training and a test part.
+    """Images with labels, split in a training and a test part.
 
     Attributes:
         name: Name of the data set.
@@ -46,7 +46,7 @@ class Images:
         return int(self.y_train.max()) + 1
 
     def first(self, samples):
-        """The same with at most `samples` training images."""
+        """Returns the data with the first `samples` training images only."""
         return dataclasses.replace(self, x_train=self.x_train[:samples], y_train=self.y_train[:samples])
 
 
@@ -55,15 +55,15 @@ def load(name, folder=None):
 
     Args:
         name: One of `NAMES`.
-        folder: Folder of Fashion-MNIST's four files. Defaults to Debian's, and where that is missing Keras downloads them.
+        folder: Folder of Fashion-MNIST's four files. Defaults to Debian's; if that is missing, Keras downloads them.
 
     Raises:
-        ConfigurationError: for an unknown name, or a folder given for a data set that has none.
+        ConfigurationError: for an unknown name, or a folder for a data set that is not read from one.
     """
     if name == "digits":
         if folder is not None:
             raise ConfigurationError(
-                f"The data set 'digits' is part of scikit-learn; the folder '{folder}' has no use.", fix="leave the folder out"
+                f"The data set 'digits' is part of scikit-learn, so the folder '{folder}' is not used.", fix="leave the folder out"
             )
         return digits()
     if name == "fashion-mnist":
@@ -72,7 +72,7 @@ def load(name, folder=None):
 
 
 def digits():
-    """Scikit-learn's 1,797 handwritten digits, 8 x 8, in ten classes: 1,347 to train on and 450 to test, the same split every time."""
+    """Loads scikit-learn's 1,797 handwritten digits, 8 x 8, in ten classes: 1,347 for training and 450 for the test, in a fixed split."""
     data = require("sklearn.datasets", "load the digits").load_digits()
     split = require("sklearn.model_selection", "split the digits").train_test_split
     x = (data.images / 16.0).astype("float32")[..., None]
@@ -81,14 +81,14 @@ def digits():
 
 
 def fashion_mnist(folder=None):
-    """Fashion-MNIST (Xiao et al., 2017): 60,000 images of clothes to train on and 10,000 to test, 28 x 28, in ten classes.
+    """Loads Fashion-MNIST (Xiao et al., 2017): 60,000 images of clothes for training and 10,000 for the test, 28 x 28, in ten classes.
 
     Args:
-        folder: Folder of its four files, packed with gzip. Defaults to Debian's (package dataset-fashion-mnist); where that is missing
+        folder: Folder of its four files, compressed by gzip. Defaults to Debian's (package dataset-fashion-mnist); if that is missing,
             Keras downloads them.
 
     Raises:
-        DataError: if a file is missing or is not what its name says.
+        DataError: if a file is missing or is not in the IDX format.
     """
     if folder is None and DEBIAN_FASHION_MNIST.is_dir():
         folder = DEBIAN_FASHION_MNIST
@@ -103,7 +103,7 @@ def fashion_mnist(folder=None):
             raise DataError(
                 f"The folder '{folder}' lacks {', '.join(missing)}.",
                 "the four files of Fashion-MNIST",
-                "apt install dataset-fashion-mnist brings them",
+                "apt install dataset-fashion-mnist installs them",
             )
         x_train, y_train, x_test, y_test = (_read_idx(folder / FASHION_MNIST_FILES[key]) for key in FASHION_MNIST_FILES)
     images = [(x / 255.0).astype("float32")[..., None] for x in (x_train, x_test)]
@@ -111,16 +111,18 @@ def fashion_mnist(folder=None):
 
 
 def _read_idx(path):
-    """Reads an array of unsigned bytes in the IDX format: two zero bytes, type, number of dimensions, sizes as big-endian 32-bit numbers, data."""
+    """Reads bytes in the IDX format: two zero bytes, type, number of dimensions, sizes as big-endian 32-bit numbers, data."""
     try:
         with gzip.open(path, "rb") as file:
             content = file.read()
     except (OSError, EOFError) as error:
-        raise DataError(f"'{path}' cannot be read: {error}.", "a file packed with gzip") from error
+        raise DataError(f"'{path}' cannot be read: {error}.", "a file compressed by gzip") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise DataError(f"'{path}' does not begin like an IDX file of bytes.", "the bytes 0, 0, 8 and the number of dimensions")
     sizes = np.frombuffer(content, ">u4", count=content[3], offset=4)
     data = np.frombuffer(content, "u1", offset=4 + 4 * content[3])
     if data.size != np.prod(sizes):
-        raise DataError(f"'{path}' holds {data.size} values, but says that it holds {' x '.join(map(str, sizes))}.", fix="fetch it again")
+        raise DataError(
+            f"'{path}' holds {data.size} values, but its header gives the sizes {' x '.join(map(str, sizes))}.", fix="download it again"
+        )
     return data.reshape(sizes)

@@ -1,14 +1,14 @@
-"""Models of the demo and the benchmarks. Their blocks have names, so that losses can tap them: `block_1`, `block_2`, ... and `hidden`."""
+"""Models of the demo and the benchmarks. The layers that losses compare have names: `block_1`, `block_2`, ... and `hidden`."""
 
 import keras
 from keras import layers
 
-# Keras's default of 0.99 needs far more steps than the demo has to find the statistics.
+# With Keras's default of 0.99 the statistics need far more steps than the demo has.
 MOMENTUM = 0.9
 
 
 def convolved(x, filters, strides=1, size=3, name=None):
-    """Convolution, batch normalization and ReLU; `name` is the ReLU's."""
+    """Applies a convolution, batch normalization and ReLU; `name` is that of the ReLU."""
     x = layers.Conv2D(filters, size, strides=strides, padding="same", use_bias=False)(x)
     return layers.ReLU(name=name)(layers.BatchNormalization(momentum=MOMENTUM)(x))
 
@@ -20,12 +20,12 @@ def _separable(x, filters, strides=1, name=None):
 
 
 def _stem_strides(shape):
-    # 28 x 28 images are halved at once, 8 x 8 ones are not.
+    # 28 x 28 images are halved in the first layer, 8 x 8 ones are not.
     return 2 if shape[0] >= 16 else 1
 
 
 def teacher(shape, classes):
-    """A convolutional net of over ten times the student's weights and a hundred times its computation."""
+    """Makes a convolutional network with over ten times the student's weights and a hundred times its operations."""
     inputs = keras.Input(shape)
     x = convolved(inputs, 32, _stem_strides(shape), name="block_1")
     x = convolved(x, 64, name="block_2")
@@ -37,7 +37,7 @@ def teacher(shape, classes):
 
 
 def student(shape, classes):
-    """A depthwise separable net for a small board."""
+    """Makes a depthwise separable network for a microcontroller."""
     inputs = keras.Input(shape)
     x = convolved(inputs, 16, _stem_strides(shape), name="block_1")
     x = _separable(x, 32, strides=2, name="block_2")
@@ -46,7 +46,7 @@ def student(shape, classes):
 
 
 def transformer(shape, classes, blocks, width, heads, name):
-    """A transformer encoder that reads an image as a sequence of its rows.
+    """Makes a transformer encoder that takes an image as the sequence of its rows.
 
     Block i ends in the layer `block_i`, of shape (batch, rows, width); its attention is `attention_i`.
 
@@ -55,7 +55,7 @@ def transformer(shape, classes, blocks, width, heads, name):
         classes: Number of logits.
         blocks: Number of blocks.
         width: Width of the residual stream, divisible by `heads`.
-        heads: Attention heads per block.
+        heads: Number of attention heads per block.
         name: Name of the model.
     """
     inputs = keras.Input(shape)

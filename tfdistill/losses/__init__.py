@@ -1,4 +1,4 @@
-"""Losses: what a teacher knows, and how a student is held to it."""
+"""Distillation losses, and schedules of their settings."""
 
 from tfdistill.utils.lazy import lazily
 

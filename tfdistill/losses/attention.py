@@ -1,22 +1,26 @@
-"""Where the teacher looks: attention maps of convolutions, and of transformers head by head."""
+"""Losses on attention: activation maps of convolutions, and the attention scores of transformers."""
 
 import math
+from typing import Literal
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfdistill.errors import ConfigurationError
-from tfdistill.losses import checks, masking, pooling, spaces
+from tfdistill.losses import masking, pooling, spaces
 from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.reduction import at_least_float32
 from tfdistill.losses.scaling import rescaled, unit_vectors
+from tfdistill.utils import validate
+from tfdistill.utils.types import Shape, Tensor
 
-# Of the largest activation of a sample, the share below which an activation counts as zero: a power below 1 is infinitely steep there.
+# Activations below this share of the sample's largest one count as zero: a power below 1 is infinitely steep at zero.
 INACTIVE = 1e-12
 
 
 def attention_transfer(teacher, student, power=2.0):
-    """Squared distance of two normalized maps of activity.
+    """Computes the squared distance of two normalized activation maps.
 
     Args:
         teacher: `(batch, positions..., channels)`.
@@ -24,8 +28,8 @@ def attention_transfer(teacher, student, power=2.0):
         power: Positive exponent of the absolute activations.
 
     Returns:
-        `(batch,)`, from 0 to 2: the mean over channels of |activation|**power, averaged to the smaller size, laid out as one vector of length 1. A sample
-        without any activity has a map of zeros.
+        `(batch,)`, from 0 to 2. A map is the mean over channels of |activation|**power, averaged to the smaller size and divided by its
+        Euclidean length. A sample without any activity has a map of zeros.
     """
     maps = []
     for feature in (teacher, student):
@@ -45,7 +49,7 @@ def _power(x, power):
 
 
 def _positions(x):
-    """Number of positions of a map: known where it can be, so that shapes stay known."""
+    """Returns the number of positions of a map: an `int` where all sizes are known, so that shapes stay known, else a tensor."""
     count = 1
     for size in x.shape[1:]:
         if size is None:
@@ -63,19 +67,20 @@ def _known_positions(shape):
 
 
 def attention_maps(teacher, student, heads="match", loss="mse"):
-    """Distance of the attention scores of two transformer layers.
+    """Computes the distance of the attention scores of two transformer layers.
 
-    KL's gradient in a score is -teacher / student, down to scores of 1e-30 (of 2**-14 where the student's are float16, whose range ends there).
+    The gradient of KL in a student's score is -teacher / student, down to scores of 1e-30 (2**-14 for float16 students, whose range ends
+    there).
 
     Args:
         teacher: `(batch, heads, queries, keys)`, rows of probabilities.
-        student: Of the same shape, but for the heads where `heads="mean"`.
+        student: Of the same shape; with `heads="mean"` the number of heads may differ.
         heads: "match" compares head by head, "mean" the means over the heads.
-        loss: "mse", mean over the keys of squared differences; "kl", the sum over the keys of KL(teacher || student), in which a score of zero counts as
-            1e-37.
+        loss: "mse", mean over the keys of squared differences; "kl", the sum over the keys of KL(teacher || student), in which a score of
+            zero counts as 1e-37.
 
     Returns:
-        `(batch, queries)`, mean over the heads.
+        `(batch, queries)`, the mean over the heads.
     """
     steepest = spaces.steepest_at(student)
     student = at_least_float32(student)
@@ -91,27 +96,37 @@ def attention_maps(teacher, student, heads="match", loss="mse"):
 
 @keras.saving.register_keras_serializable(package="tfdistill")
 class AttentionTransfer(KnowledgeLoss):
-    """Activation-based attention transfer: where a convolutional teacher is active, whatever its channels.
+    """Activation-based attention transfer: the student is active at the positions where the teacher is.
 
-    Zagoruyko and Komodakis 2017, "Paying more attention to attention", arXiv 1612.03928. The squared distance of the two maps, each
-    normalized to length 1: from 0 to 2, whatever the size of the map. The paper's formula has the distance itself, the authors' code the mean of the squares over
-    positions, which their weight of 1000 goes with. Needs no projection: channel counts may differ. Where sizes differ the maps are averaged to the
-    smaller size; other libraries average the features before they make maps of them, which gives other values for features of both signs.
+    A map is Q = mean over channels of |activation|**power, as one vector over the positions. The loss is the squared distance of the two
+    maps Q / |Q|, from 0 to 2 for any size, averaged over the batch. The numbers of channels may differ, so no projection is needed. Where
+    spatial sizes differ the maps are averaged to the smaller size.
+
+    Zagoruyko and Komodakis 2017, "Paying more attention to attention", arXiv 1612.03928. The paper's formula has the distance itself. The
+    authors' code has the mean of the squares over the positions instead of their sum, for which their weight of 1000 is made. Other
+    libraries average the features before they compute maps, which differs for features of both signs.
 
     Args:
-        teacher_layer: Name or path of the teacher's layer, `(batch, positions..., channels)`.
-        student_layer: The same of the student's, with as many dimensions.
-        power: Positive exponent of the absolute activations; larger ones look at the peaks.
+        teacher_layer_name: Name or path of the teacher's layer, `(batch, positions..., channels)`.
+        student_layer_name: Name or path of the student's layer, with as many dimensions.
+        power: Positive exponent of the absolute activations; a larger one gives more weight to the peaks.
 
     Raises:
         ConfigurationError: if the power is not positive.
+
+    Example:
+        >>> loss = tfdistill.losses.AttentionTransfer("relu", "relu")
+        >>> features = np.random.default_rng(0).random((2, 8, 8, 16))
+        >>> round(float(loss.compute_loss(features, 3.0 * features)), 6)  # scale does not matter
+        0.0
+        >>> distiller = tfdistill.Distiller(teacher, student, [tfdistill.losses.SoftTargets(4.0), loss], [1.0, 10.0])
     """
 
-    def __init__(self, teacher_layer=None, student_layer=None, power=2.0):
-        super().__init__(teacher_layer, student_layer)
-        self.power = checks.number("AttentionTransfer", "power", power, 0.0, strict=True)
+    def __init__(self, teacher_layer_name: str | None = None, student_layer_name: str | None = None, power: float = 2.0):
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.power = validate.positive_number("power", power, owner="AttentionTransfer")
 
-    def check_shapes(self, teacher_shape, student_shape):
+    def check_shapes(self, teacher_shape: Shape, student_shape: Shape) -> None:
         if len(student_shape) < 3 or not pooling.sizes_can_meet(teacher_shape, student_shape):
             raise self.mismatch(
                 teacher_shape,
@@ -120,7 +135,7 @@ class AttentionTransfer(KnowledgeLoss):
                 "tap layers before pooling or flattening",
             )
 
-    def check_informative(self, teacher_shape, student_shape):
+    def check_informative(self, teacher_shape: Shape, student_shape: Shape) -> None:
         if 1 in (_known_positions(teacher_shape), _known_positions(student_shape)):
             raise self.mismatch(
                 teacher_shape,
@@ -130,7 +145,7 @@ class AttentionTransfer(KnowledgeLoss):
             )
 
     def _masked(self, teacher, student, masks, sample_weight):
-        """Padded positions are not active."""
+        """Sets padded positions to zero: they have no activity."""
         if len(teacher.shape) == len(student.shape) and tuple(teacher.shape[1:-1]) != tuple(student.shape[1:-1]):
             raise self.mismatch(
                 tuple(teacher.shape),
@@ -138,10 +153,10 @@ class AttentionTransfer(KnowledgeLoss):
                 "equal positions, as some of them are padding",
                 "tap layers that see the same positions",
             )
-        (teacher, student), present = masking.left_out(self, teacher, student, masks)
+        (teacher, student), present = masking.without_padding(self, teacher, student, masks)
         return teacher, student, masking.weights(present, sample_weight, "float32")
 
-    def elementwise(self, teacher, student, step=None, labels=None):
+    def elementwise(self, teacher: Tensor, student: Tensor, step: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         return attention_transfer(teacher, student, self.power)
 
 
@@ -149,29 +164,44 @@ class AttentionTransfer(KnowledgeLoss):
 class AttentionMaps(KnowledgeLoss):
     """Attention scores of `MultiHeadAttention` layers, head by head.
 
-    Jiao et al. 2020, "TinyBERT", arXiv 1909.10351 (mean squared error, there on scores before the softmax; here on what Keras's layer returns, after it);
-    Wang et al. 2020, "MiniLM", arXiv 2002.10957 (KL divergence). Averaged over heads, queries and batch; `sample_weight` may be `(batch, queries)`
-    to leave padding out.
+    With a and b the teacher's and the student's scores of one query, which sum to 1 over the keys, the loss is mean((a - b)**2) or sum(a *
+    log(a / b)) over the keys, averaged over heads, queries and batch. `sample_weight` may be `(batch, queries)`.
+
+    Jiao et al. 2020, "TinyBERT: distilling BERT for natural language understanding", arXiv 1909.10351, has the mean squared error on scores
+    before the softmax; here it is on what Keras's layer returns, after it. Wang et al. 2020, "MiniLM", arXiv 2002.10957, has the KL
+    divergence.
 
     Args:
-        teacher_layer: Name or path of the teacher's attention layer. The scores are `(batch, heads, queries, keys)`.
-        student_layer: The same of the student's; queries and keys must be those of the teacher.
-        heads: "match" asks for equal head counts and compares head by head; "mean" averages each side over its heads first, so that the counts may
-            differ (what single heads look at is then lost).
+        teacher_layer_name: Name or path of the teacher's attention layer, with scores `(batch, heads, queries, keys)`.
+        student_layer_name: Name or path of the student's attention layer, with the teacher's numbers of queries and keys.
+        heads: "match" requires equal numbers of heads and compares head by head; "mean" averages each side over its heads first, so that
+            the numbers may differ, and the patterns of single heads are lost.
         loss: "mse" or "kl".
 
     Raises:
         ConfigurationError: if a choice is unknown.
+
+    Example:
+        >>> loss = tfdistill.losses.AttentionMaps("attention_4", "attention_2", heads="mean", loss="kl")
+        >>> uniform, first = np.full((1, 2, 1, 2), 0.5), np.array([[[[0.9, 0.1]]]])  # 2 heads and 1 head; 1 query, 2 keys
+        >>> round(float(loss.compute_loss(uniform, first)), 3)
+        0.511
     """
 
-    tap_kind = "attention_scores"
+    tap_kind: str = "attention_scores"
 
-    def __init__(self, teacher_layer=None, student_layer=None, heads="match", loss="mse"):
-        super().__init__(teacher_layer, student_layer)
-        self.heads = checks.choice("AttentionMaps", "heads", heads, ("match", "mean"))
-        self.loss = checks.choice("AttentionMaps", "loss", loss, ("mse", "kl"))
+    def __init__(
+        self,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+        heads: Literal["match", "mean"] = "match",
+        loss: Literal["mse", "kl"] = "mse",
+    ):
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.heads = validate.one_of("heads", heads, ("match", "mean"), owner="AttentionMaps")
+        self.loss = validate.one_of("loss", loss, ("mse", "kl"), owner="AttentionMaps")
 
-    def check_shapes(self, teacher_shape, student_shape):
+    def check_shapes(self, teacher_shape: Shape, student_shape: Shape) -> None:
         if len(teacher_shape) != 4 or len(student_shape) != 4:
             raise self.mismatch(
                 teacher_shape,
@@ -186,7 +216,7 @@ class AttentionMaps(KnowledgeLoss):
             fix = "set heads='mean' to compare the means over the heads" if differ == [1] else "tap layers that see the same positions"
             raise self.mismatch(teacher_shape, student_shape, "equal queries, keys" + (" and heads" if self.heads == "match" else ""), fix)
 
-    def check_informative(self, teacher_shape, student_shape):
+    def check_informative(self, teacher_shape: Shape, student_shape: Shape) -> None:
         if 1 in (teacher_shape[-1], student_shape[-1]):
             raise self.mismatch(
                 teacher_shape,
@@ -195,7 +225,7 @@ class AttentionMaps(KnowledgeLoss):
                 "tap layers that see at least two positions",
             )
 
-    def check_first_batch(self, teacher, student):
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
         super().check_first_batch(teacher, student)
         for side, scores in (("teacher", teacher), ("student", student)):
             if self.loss == "kl" and scores.min() < 0:
@@ -210,8 +240,8 @@ class AttentionMaps(KnowledgeLoss):
         return spaces.with_float16(ready, student) if self.loss == "kl" else ready
 
     def _masked(self, teacher, student, masks, sample_weight):
-        """A mask belongs to the queries; padded keys have the score 0 already."""
+        """Applies the mask to the queries; padded keys have the score 0 already."""
         return teacher, student, masking.position_weights(self, teacher[:, 0], student[:, 0], masks, sample_weight)
 
-    def elementwise(self, teacher, student, step=None, labels=None):
+    def elementwise(self, teacher: Tensor, student: Tensor, step: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         return attention_maps(teacher, student, self.heads, self.loss)

@@ -1,62 +1,70 @@
-"""What every loss of this library is.
+"""The base class of the distillation losses.
 
-A loss compares one output of the teacher with one of the student. It holds hyperparameters and nothing else; a learned projection that
-it needs belongs to the Distiller, so that the exported student carries nothing of its training.
+A loss compares one output of the teacher with one of the student. It holds hyperparameters only. A learned projection belongs to the
+Distiller, so that the exported student carries nothing of its training.
 """
 
-import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfdistill.errors import ConfigurationError, DataError, ModelError
+from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
 from tfdistill.losses import checks, masking, schedules
+from tfdistill.losses.configured import Configured
 from tfdistill.losses.reduction import at_least_float32, weighted_mean
 from tfdistill.losses.top_k import TopK
-from tfdistill.saveable import checks_config
+from tfdistill.utils.types import Shape, Tensor, Tensors
 
 
-class KnowledgeLoss(keras.distillation.DistillationLoss):
-    """Base of the losses: what the teacher knows, against what the student says.
+class KnowledgeLoss(Configured, keras.distillation.DistillationLoss):
+    """Base class of the distillation losses: compares an output of the teacher with one of the student.
 
-    A subclass gives `elementwise` (or, for a relation between samples, `batch_loss`), and keeps each argument of its constructor as an
-    attribute of the same name: `get_config`, equality and `repr` are made from them.
+    A subclass defines `elementwise` or, for a relation between the samples of a batch, `batch_loss`. It keeps each argument of its
+    constructor as an attribute of the same name: `get_config`, equality and `repr` are made from these.
 
     Args:
-        teacher_layer: Name or path (`"encoder/block_2/attention"`) of the teacher's layer; None stands for its final output.
-        student_layer: The same of the student.
+        teacher_layer_name: Name or path (`"encoder/block_2/attention"`) of the teacher's layer whose output is compared; None stands for
+            its final output.
+        student_layer_name: Name or path of the student's layer; None stands for its final output.
 
     Raises:
         ConfigurationError: if a layer's name is neither None nor a non-empty string.
+
+    Example:
+        >>> class AbsoluteDifference(tfdistill.losses.KnowledgeLoss):
+        ...     def elementwise(self, teacher, student, step=None, labels=None):
+        ...         return keras.ops.mean(keras.ops.abs(teacher - student), axis=-1)
+        >>> loss = AbsoluteDifference(teacher_layer_name="hidden", student_layer_name="hidden")
+        >>> loss
+        AbsoluteDifference(teacher_layer_name='hidden', student_layer_name='hidden')
+        >>> float(loss.compute_loss(np.array([[1.0, 2.0]]), np.array([[1.0, 4.0]])))
+        1.0
     """
 
-    tap_kind = "output"
+    former_settings: ClassVar[Mapping[str, str]] = {"teacher_layer": "teacher_layer_name", "student_layer": "student_layer_name"}
+
+    tap_kind: str = "output"
     """What of its layers the loss compares: "output", or "attention_scores" of attention layers."""
-    needs_labels = False
-    """Whether `compute_loss` must be given the labels of this output."""
-    schedulable = ()
+    schedulable: tuple[str, ...] = ()
     """Names of the settings that may be schedules."""
 
-    def __init__(self, teacher_layer=None, student_layer=None):
+    def __init__(self, teacher_layer_name: str | None = None, student_layer_name: str | None = None):
         owner = type(self).__name__
-        self.teacher_layer = checks.layer_name(owner, "teacher_layer", teacher_layer)
-        self.student_layer = checks.layer_name(owner, "student_layer", student_layer)
+        self.teacher_layer_name = checks.layer_name(owner, "teacher_layer_name", teacher_layer_name)
+        self.student_layer_name = checks.layer_name(owner, "student_layer_name", student_layer_name)
 
     @property
-    def teacher_layer_name(self):
-        """The teacher's layer; None stands for its final output. The name under which Keras's Distiller looks for it."""
-        return self.teacher_layer
-
-    @property
-    def student_layer_name(self):
-        """The student's layer; None stands for its final output. The name under which Keras's Distiller looks for it."""
-        return self.student_layer
+    def needs_labels(self) -> bool:
+        """Whether `compute_loss` needs the labels of the output."""
+        return False
 
     # What a subclass defines
 
-    def elementwise(self, teacher, student, step=None, labels=None):
-        """Losses per sample and position.
+    def elementwise(self, teacher: Tensor, student: Tensor, step: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        """Returns the losses per sample and position.
 
         Args:
             teacher: `(batch, ...)`, float32 or wider, without gradient.
@@ -69,16 +77,27 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         """
         raise TypeError(f"{type(self).__name__} defines neither `elementwise` nor `batch_loss`.")
 
-    def batch_loss(self, teacher, student, sample_weight=None, step=None, labels=None):
-        """The loss of a batch; arguments as in `elementwise` and `weighted_mean`. Losses of relations between samples define it anew.
+    def batch_loss(
+        self,
+        teacher: Tensor,
+        student: Tensor,
+        sample_weight: Tensor | None = None,
+        step: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """Returns the loss of a batch, a scalar. Losses of relations between samples override it.
 
-        Returns:
-            Scalar.
+        Args:
+            teacher: As in `elementwise`.
+            student: As in `elementwise`.
+            sample_weight: None, `(batch,)`, or `(batch, T)` for losses with positions.
+            step: As in `elementwise`.
+            labels: As in `elementwise`.
         """
         return weighted_mean(self.elementwise(teacher, student, step=step, labels=labels), sample_weight)
 
-    def top_k_loss(self, teacher, student, step=None):
-        """Losses per sample and position where only the teacher's largest logits are known.
+    def top_k_loss(self, teacher: TopK, student: Tensor, step: Tensor | None = None) -> Tensor:
+        """Returns the losses per sample and position where only the teacher's largest logits are known.
 
         Args:
             teacher: `TopK`.
@@ -97,10 +116,15 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
             "keep whole outputs (top_k=None), or teach with SoftTargets",
         )
 
-    def check_shapes(self, teacher_shape, student_shape):
-        """Raises `ModelError` (use `self.mismatch`) unless the two shapes, tuples with None for what is unknown, can be compared.
+    def check_shapes(self, teacher_shape: Shape, student_shape: Shape) -> None:
+        """Checks that two shapes can be compared; the default requires equal ones. Overrides raise what `mismatch` returns.
 
-        The default asks for equal shapes.
+        Args:
+            teacher_shape: Shape of the teacher's output; None for the batch and for sizes that are not known.
+            student_shape: Shape of the student's output.
+
+        Raises:
+            ModelError: if they cannot.
         """
         equal = len(teacher_shape) == len(student_shape) and all(
             t == s or t is None or s is None for t, s in zip(teacher_shape, student_shape, strict=True)
@@ -108,20 +132,20 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         if not equal:
             raise self.mismatch(teacher_shape, student_shape, "equal shapes")
 
-    def check_informative(self, teacher_shape, student_shape):
-        """Raises `ModelError` where so few numbers are left to compare that the loss does not depend on the student. Before training only."""
+    def check_informative(self, teacher_shape: Shape, student_shape: Shape) -> None:
+        """Raises `ModelError` if the loss of such shapes does not depend on the student. Called before training only."""
 
-    def projections(self, teacher_shape, student_shape):
-        """Learned layers that make two features comparable. The Distiller owns them, builds them and applies them before `compute_loss`.
+    def projections(self, teacher_shape: Shape, student_shape: Shape) -> dict[str, keras.layers.Layer]:
+        """Makes the learned layers that bring two features to a common width.
 
-        The teacher's layer, where there is one, is to be applied after `stop_gradient`.
+        The Distiller owns them, builds them and applies them before `compute_loss`, the teacher's after `stop_gradient`.
 
         Args:
-            teacher_shape: Shape of the teacher's feature, a tuple with None for the batch and for what is unknown.
-            student_shape: The same of the student's.
+            teacher_shape: Shape of the teacher's feature; None for the batch and for sizes that are not known.
+            student_shape: Shape of the student's feature.
 
         Returns:
-            A dictionary with an unbuilt `keras.layers.Layer` under "teacher", "student", both, or neither.
+            Unbuilt layers under "teacher" and "student"; a side that needs none is left out.
 
         Raises:
             ConfigurationError: if no projection can make them match.
@@ -130,15 +154,25 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
 
     # What the Distiller calls
 
-    def compute_loss(self, teacher_outputs, student_outputs, sample_weight=None, step=None, labels=None, **kwargs):
-        """The loss of a batch.
+    def compute_loss(
+        self,
+        teacher_outputs: Tensors,
+        student_outputs: Tensors,
+        sample_weight: Tensor | None = None,
+        step: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Computes the loss of a batch.
 
-        Padding masks that Keras attached to the outputs are read from them: positions that either side masks count for nothing, and the mean is over the others.
+        Padding masks are read from the outputs, to which Keras attaches them. Positions that either side masks have no weight, and the mean
+        is over the others.
 
         Args:
-            teacher_outputs: `(batch, ...)`; no gradient flows into it.
+            teacher_outputs: `(batch, ...)`, or a `TopK`; no gradient flows into it.
             student_outputs: `(batch, ...)`.
-            sample_weight: None, `(batch,)`, or `(batch, T)` for losses with positions. The sum of weighted losses is divided by the batch size.
+            sample_weight: None, `(batch,)`, or `(batch, T)` for losses with positions. The sum of weighted losses is divided by the batch
+                size.
             step: Training step; needed where a setting is a schedule.
             labels: Labels of this output; needed where `needs_labels`.
             **kwargs: Not used; Keras's interface has them.
@@ -148,7 +182,7 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
 
         Raises:
             ConfigurationError: if the step or the labels are needed and missing.
-            ModelError: if the outputs are not one tensor each, or their shapes cannot be compared, or a padding mask has other positions.
+            ModelError: if the outputs are not one tensor each, their shapes cannot be compared, or a padding mask has other positions.
         """
         masks = (masking.mask_of(teacher_outputs), masking.mask_of(student_outputs))
         if self.needs_labels and labels is None:
@@ -168,14 +202,14 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
             teacher, student, sample_weight = self._masked(teacher, student, masks, sample_weight)
         return self.batch_loss(teacher, student, sample_weight=sample_weight, step=step, labels=labels)
 
-    def per_sample(self, teacher, student, step=None, labels=None):
-        """One loss per sample: the mean over its positions.
+    def per_sample(self, teacher: Tensors, student: Tensors, step: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        """Computes one loss per sample, the mean over its positions; arguments as in `compute_loss`.
 
         Returns:
             `(batch,)`.
 
         Raises:
-            ConfigurationError: for a loss of relations between samples, which has no value for one of them.
+            ConfigurationError: if the loss relates samples to one another, so that a single one has no loss.
         """
         if type(self).batch_loss is not KnowledgeLoss.batch_loss:
             raise ConfigurationError(
@@ -187,23 +221,23 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         positions = tuple(range(1, len(losses.shape)))
         return ops.mean(losses, axis=positions) if positions else losses
 
-    def hold_teacher(self, teacher):
-        """Keeps the gradient out of the teacher. A loss that trains a projection of the teacher's feature leaves that to the Distiller."""
+    def stop_teacher_gradient(self, teacher: Tensor) -> Tensor:
+        """Returns the teacher's output without gradient. A loss with a learned projection of it overrides this: the Distiller stops it before."""
         return ops.stop_gradient(teacher)
 
     def _masked(self, teacher, student, masks, sample_weight):
-        """Leaves padded positions out. Here each has a loss of its own, which the weights leave out. Returns teacher, student and sample weights."""
+        """Leaves padded positions out, here by their weights. Returns teacher, student and sample weights."""
         return teacher, student, masking.position_weights(self, teacher, student, masks, sample_weight)
 
     def _prepared(self, teacher, student):
-        """Both sides as float32 or wider, of one type, the teacher's without gradient."""
+        """Returns both sides as float32 or wider, of one type, the teacher's without gradient."""
         teacher, student = at_least_float32(teacher), at_least_float32(student)
         if teacher.dtype != student.dtype:
             teacher, student = ops.cast(teacher, "float64"), ops.cast(student, "float64")
-        return self.hold_teacher(teacher), student
+        return self.stop_teacher_gradient(teacher), student
 
-    def validate_outputs(self, teacher_outputs, student_outputs):
-        """Checks that the outputs can be compared.
+    def validate_outputs(self, teacher_outputs: Tensors, student_outputs: Tensors) -> None:
+        """Checks, before training, that the outputs can be compared.
 
         Args:
             teacher_outputs: One tensor, symbolic or real.
@@ -216,20 +250,20 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
             student = self._tensors(student_outputs, student_outputs)[1]
             self.check_shapes((*teacher_outputs.values.shape[:-1], student.shape[-1]), tuple(student.shape))
             return
-        shapes = [tuple(side.shape) for side in self._tensors(teacher_outputs, student_outputs)]
-        self.check_shapes(*shapes)
-        self.check_informative(*shapes)
+        teacher, student = self._tensors(teacher_outputs, student_outputs)
+        self.check_shapes(tuple(teacher.shape), tuple(student.shape))
+        self.check_informative(tuple(teacher.shape), tuple(student.shape))
 
-    def check_first_batch(self, teacher, student):
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
         """Checks the values of the first batch.
 
         Args:
             teacher: NumPy array of the teacher's output.
-            student: NumPy array of the student's.
+            student: NumPy array of the student's output.
 
         Raises:
             DataError: if a value is NaN or infinite.
-            ConfigurationError: if the values cannot be what the loss was told they are.
+            ConfigurationError: if the values contradict the settings of the loss, such as probabilities where logits are set.
         """
         for side, values in (("teacher", teacher), ("student", student)):
             bad = np.argwhere(~np.isfinite(np.asarray(values, "float64")))
@@ -242,54 +276,21 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
                     "look for a wrong preprocessing, an overflow of float16, or a learning rate that is too high",
                 )
 
-    def scheduled(self, step):
-        """Present values of the settings that are schedules.
-
-        Args:
-            step: Training step.
-
-        Returns:
-            Name of the setting -> scalar tensor.
-        """
+    def scheduled(self, step: Tensor) -> dict[str, Tensor]:
+        """Returns the values at a training step of the settings that are schedules: name -> scalar tensor."""
         return {name: self.value(name, step) for name in self.schedulable if schedules.is_schedule(getattr(self, name))}
 
-    def value(self, name, step, like=None):
-        """The value at `step` of a setting that may be a schedule, in the type of the tensor `like`."""
+    def value(self, name: str, step: Tensor | None, like: Tensor | None = None) -> Tensor:
+        """Returns the value at `step` of the setting `name`, which may be a schedule, in the type of the tensor `like`."""
         value = schedules.value_at(getattr(self, name), step)
         return ops.cast(value, like.dtype) if like is not None and schedules.is_schedule(getattr(self, name)) else value
 
-    # Configuration
+    # Parts of error messages
 
-    @classmethod
-    def _settings(cls):
-        return list(inspect.signature(cls).parameters)
-
-    def get_config(self):
-        """Returns the constructor's arguments, schedules serialized."""
-        values = {name: getattr(self, name) for name in self._settings()}
-        return {name: keras.saving.serialize_keras_object(v) if schedules.is_schedule(v) else v for name, v in values.items()}
-
-    @classmethod
-    @checks_config
-    def from_config(cls, config):
-        """Makes the loss from what `get_config` returned."""
-        revive = keras.saving.deserialize_keras_object
-        return cls(**{name: revive(v) if isinstance(v, dict) and "class_name" in v else v for name, v in config.items()})
-
-    def __repr__(self):
-        given = ((name, getattr(self, name)) for name in self._settings())
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given if not (name.endswith('_layer') and value is None))})"
-
-    def __eq__(self, other):
-        return type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self):
-        return hash(repr(self))
-
-    # Words for errors
-
-    def mismatch(self, teacher_shape, student_shape, expected, fix=None, kind=ModelError):
-        """Makes an error that names the loss, both sides and their shapes."""
+    def mismatch(
+        self, teacher_shape: Shape, student_shape: Shape, expected: str, fix: str | None = None, kind: type[TfdistillError] = ModelError
+    ) -> TfdistillError:
+        """Returns an error of class `kind` that names the loss, both sides and their shapes, what is `expected`, and how to `fix` it."""
         return kind(
             f"{type(self).__name__}: the {self._named('teacher')} has the shape {teacher_shape}, the {self._named('student')} {student_shape}.",
             expected,
@@ -297,11 +298,11 @@ class KnowledgeLoss(keras.distillation.DistillationLoss):
         )
 
     def _named(self, side):
-        layer = getattr(self, f"{side}_layer")
+        layer = getattr(self, f"{side}_layer_name")
         return f"{side}'s final output" if layer is None else f"{side}'s layer '{layer}'"
 
     def _tensors(self, teacher_outputs, student_outputs):
-        """Both sides as single tensors: models with one output in a list or dictionary are unpacked."""
+        """Returns both sides as single tensors: lists and dictionaries of one output are unpacked."""
         pair = []
         for side, outputs in (("teacher", teacher_outputs), ("student", student_outputs)):
             if isinstance(outputs, (list, tuple, dict)):

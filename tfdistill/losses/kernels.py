@@ -1,20 +1,22 @@
-"""How the teacher relates the samples of a batch by kernels of their features: functions of the cosine between two samples.
+"""Losses on kernels between the samples of a batch: functions of the cosine of two features.
 
-What `relations` says of size, cost and sample weights holds here too.
+Shapes, cost and sample weights are as in `relations`.
 """
 
 import math
+from typing import Literal
 
 import keras
 from keras import ops
 
-from tfdistill.losses import checks
 from tfdistill.losses.relations import Relation, off_diagonal, pair_weights, width
 from tfdistill.losses.scaling import rescaled, unit_vectors
+from tfdistill.utils import validate
+from tfdistill.utils.types import Shape, Tensor
 
 
 def check_width(loss, teacher_shape, student_shape):
-    """Raises `ModelError` where a loss of cosines would compare the signs of single numbers, which have no gradient."""
+    """Raises `ModelError` where the student has one number per sample: a cosine is then a product of signs, which has no gradient."""
     if width(student_shape) == 1:
         raise loss.mismatch(
             teacher_shape,
@@ -25,31 +27,31 @@ def check_width(loss, teacher_shape, student_shape):
 
 
 def probabilistic_transfer(teacher, student, weights):
-    """KL divergence of the probabilities with which each sample picks its neighbours.
+    """Computes the KL divergence of each sample's distribution over its neighbours.
 
     Args:
         teacher: `(batch, width)`.
         student: `(batch, width)`; the width may differ.
-        weights: `(batch,)`: those of the columns scale the affinities, those of the rows the divergences, so that no term can turn negative.
+        weights: `(batch,)`. A weight scales the sample's own divergence, and its affinity in the distributions of the others.
 
     Returns:
         Scalar: the mean over samples of the sum over their neighbours.
     """
     others = off_diagonal(ops.shape(student)[0], student.dtype)
-    shares = rescaled(weights)[None, :]
-    chances = []
+    column_weights = rescaled(weights)[None, :]
+    distributions = []
     for x in (teacher, student):
         unit = unit_vectors(x)
-        # Float32 cannot tell a cosine from -1 any nearer than 1e-7.
-        affinity = ops.maximum(0.5 * (ops.matmul(unit, ops.transpose(unit)) + 1.0), 1e-7) * others * shares
-        chances.append(affinity / ops.maximum(ops.sum(affinity, axis=-1, keepdims=True), 1e-12))
-    p, q = chances
+        # The rounding of a cosine in float32 is about 1e-7.
+        affinity = ops.maximum(0.5 * (ops.matmul(unit, ops.transpose(unit)) + 1.0), 1e-7) * others * column_weights
+        distributions.append(affinity / ops.maximum(ops.sum(affinity, axis=-1, keepdims=True), 1e-12))
+    p, q = distributions
     rows = ops.sum(ops.where(p > 0, p * (ops.log(ops.maximum(p, 1e-30)) - ops.log(ops.maximum(q, 1e-30))), 0.0), axis=-1)
     return ops.mean(weights * rows)
 
 
 def correlation_congruence(teacher, student, weights, kernel="gaussian", gamma=0.4, order=2):
-    """Mean squared difference of the correlations between samples.
+    """Computes the mean squared difference of the kernel matrices.
 
     Args:
         teacher: `(batch, width)`.
@@ -57,7 +59,7 @@ def correlation_congruence(teacher, student, weights, kernel="gaussian", gamma=0
         weights: `(batch,)`.
         kernel: "gaussian" or "bilinear", of features of length 1.
         gamma: Positive; the Gaussian is exp(-gamma |x - y|**2).
-        order: Where its Taylor series in x . y ends; None takes the Gaussian itself.
+        order: Order of the Gaussian's Taylor series in x . y; None takes the Gaussian itself.
 
     Returns:
         Scalar: the sum over pairs divided by the batch squared.
@@ -82,21 +84,35 @@ def correlation_congruence(teacher, student, weights, kernel="gaussian", gamma=0
 class ProbabilisticTransfer(Relation):
     """Probabilistic knowledge transfer (PKT): each sample's distribution over its neighbours in the batch.
 
-    Passalis and Tefas 2018, arXiv 1803.10837, with its cosine kernel (cosine + 1) / 2; the mean over samples of KL(teacher || student). A sample is not its own
-    neighbour, as in the paper's formula; the authors' code counts it as one, so values differ. Needs batches of at least three samples. Unmoved by rotation and scale of either side. Quadratic in the batch. A sample's weight multiplies its own
-    divergence and its share in the others' distributions.
+    With the affinity k_ij = (1 + cosine of samples i and j) / 2, sample i has the distribution p_ij = k_ij / sum over j of k_ij over the
+    other samples. The loss is the mean over i of KL(teacher's distribution || student's distribution). It does not depend on rotation and
+    scale of either side. Its cost is quadratic in the batch size, and a batch needs at least three samples. A sample's weight multiplies
+    its own divergence and its affinity in the others' distributions.
+
+    Passalis and Tefas 2018, "Learning deep representations with probabilistic knowledge transfer", arXiv 1803.10837. A sample is not its
+    own neighbour, as in the paper's formula; the authors' code counts it as one, so values differ.
 
     Args:
-        teacher_layer: The teacher's layer, `(batch, ...)`; None stands for its final output.
-        student_layer: The student's layer, `(batch, ...)`; None stands for its final output.
+        teacher_layer_name: The teacher's layer, `(batch, ...)`; None stands for its final output.
+        student_layer_name: The student's layer, `(batch, ...)`; None stands for its final output.
+
+    Raises:
+        ConfigurationError: if a layer's name is neither None nor a non-empty string.
+
+    Example:
+        >>> loss = tfdistill.losses.ProbabilisticTransfer("pool", "pool")
+        >>> features = np.random.default_rng(0).normal(size=(8, 16))
+        >>> abs(round(float(loss.compute_loss(features, 2.0 * features)), 6))
+        0.0
+        >>> distiller = tfdistill.Distiller(teacher, student, [tfdistill.losses.SoftTargets(4.0), loss], [1.0, 10.0])
     """
 
-    fewest_samples = 3
+    fewest_samples: int = 3
 
-    def check_informative(self, teacher_shape, student_shape):
+    def check_informative(self, teacher_shape: Shape, student_shape: Shape) -> None:
         check_width(self, teacher_shape, student_shape)
 
-    def relation(self, teacher, student, weights, step):
+    def relation(self, teacher: Tensor, student: Tensor, weights: Tensor, step: Tensor | None) -> Tensor:
         return probabilistic_transfer(teacher, student, weights)
 
 
@@ -104,29 +120,43 @@ class ProbabilisticTransfer(Relation):
 class CorrelationCongruence(Relation):
     """Correlation congruence: the kernel matrix of the batch.
 
-    Peng et al. 2019, "Correlation congruence for knowledge distillation", arXiv 1904.01802. Features are normalized to length 1; the sum of squared
-    differences over pairs, divided by the batch squared. Unmoved by rotation and scale of either side. Quadratic in the batch; weights act on
-    pairs as the module says.
+    With features of length 1 and K_ij = kernel(x_i, x_j), the loss is the mean over all pairs i, j of (student's K_ij - teacher's K_ij)**2.
+    It does not depend on rotation and scale of either side. Its cost is quadratic in the batch size. The term of a pair is multiplied by
+    the weights of both samples.
+
+    Peng et al. 2019, "Correlation congruence for knowledge distillation", arXiv 1904.01802.
 
     Args:
         kernel: "gaussian" (as in the paper's results) or "bilinear", the cosines themselves.
         gamma: Positive; the Gaussian is exp(-gamma |x - y|**2).
-        order: Where the Gaussian's Taylor series ends, at least 1, 2 in the paper; None takes the Gaussian itself.
-        teacher_layer: The teacher's layer, `(batch, ...)`; None stands for its final output.
-        student_layer: The student's layer, `(batch, ...)`; None stands for its final output.
+        order: Order of the Gaussian's Taylor series, at least 1, 2 in the paper; None takes the Gaussian itself.
+        teacher_layer_name: The teacher's layer, `(batch, ...)`; None stands for its final output.
+        student_layer_name: The student's layer, `(batch, ...)`; None stands for its final output.
 
     Raises:
         ConfigurationError: if the kernel is unknown or a number is out of its range.
+
+    Example:
+        >>> loss = tfdistill.losses.CorrelationCongruence("bilinear", teacher_layer_name="pool", student_layer_name="pool")
+        >>> round(float(loss.compute_loss(np.eye(2), np.ones((2, 2)))), 3)  # cosines between the two samples: 0 and 1
+        0.5
     """
 
-    def __init__(self, kernel="gaussian", gamma=0.4, order=2, teacher_layer=None, student_layer=None):
-        super().__init__(teacher_layer, student_layer)
-        self.kernel = checks.choice("CorrelationCongruence", "kernel", kernel, ("gaussian", "bilinear"))
-        self.gamma = checks.number("CorrelationCongruence", "gamma", gamma, 0.0, strict=True)
-        self.order = None if order is None else checks.whole("CorrelationCongruence", "order", order, 1)
+    def __init__(
+        self,
+        kernel: Literal["gaussian", "bilinear"] = "gaussian",
+        gamma: float = 0.4,
+        order: int | None = 2,
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+    ):
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.kernel = validate.one_of("kernel", kernel, ("gaussian", "bilinear"), owner="CorrelationCongruence")
+        self.gamma = validate.positive_number("gamma", gamma, owner="CorrelationCongruence")
+        self.order = None if order is None else validate.whole_number("order", order, at_least=1, owner="CorrelationCongruence")
 
-    def check_informative(self, teacher_shape, student_shape):
+    def check_informative(self, teacher_shape: Shape, student_shape: Shape) -> None:
         check_width(self, teacher_shape, student_shape)
 
-    def relation(self, teacher, student, weights, step):
+    def relation(self, teacher: Tensor, student: Tensor, weights: Tensor, step: Tensor | None) -> Tensor:
         return correlation_congruence(teacher, student, weights, self.kernel, self.gamma, self.order)

@@ -1,29 +1,38 @@
-"""What the teacher says about every class: soft targets and logits."""
+"""Losses on the outputs over classes: soft targets, and the logits themselves."""
 
 import math
+import typing
+from typing import Literal
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfdistill.errors import ConfigurationError
-from tfdistill.losses import checks, schedules, spaces
+from tfdistill.losses import schedules, spaces
 from tfdistill.losses.base import KnowledgeLoss
-from tfdistill.losses.top_k import merged_logits
+from tfdistill.losses.class_outputs import ClassOutputs
+from tfdistill.losses.schedules import Schedule
+from tfdistill.losses.spaces import BinarySpace, Space
+from tfdistill.losses.top_k import TopK, merged_logits
+from tfdistill.utils import validate
+from tfdistill.utils.types import Shape, Tensor
 
-DIVERGENCES = ("kl", "reverse_kl", "js", "cross_entropy")
+Divergence = Literal["kl", "reverse_kl", "js", "cross_entropy"]
+DIVERGENCES = typing.get_args(Divergence)
 
 
 def soft_targets(teacher_logits, student_logits, temperature=4.0, divergence="kl", standardize=False):
-    """Divergence of the softened distributions, times the temperature squared.
+    """Computes the divergence of the softened distributions, times the temperature squared.
 
     Args:
         teacher_logits: `(batch, ..., classes)`. Log-probabilities are logits too.
         student_logits: `(batch, ..., classes)`.
         temperature: Positive number or scalar tensor.
-        divergence: With p the teacher's and q the student's softened distribution: "kl" is KL(p || q), "reverse_kl" is KL(q || p), "js" the mean of
-            KL(p || m) and KL(q || m) where m = (p + q) / 2, "cross_entropy" is -sum p log q (KL plus the entropy of p).
-        standardize: Whether to give both sides mean 0 and standard deviation 1 over the classes before the temperature. A student's deviation counts as
-            at least `spaces.least_deviation`.
+        divergence: With p the teacher's and q the student's softened distribution: "kl" is KL(p || q), "reverse_kl" is KL(q || p), "js" the
+            mean of KL(p || m) and KL(q || m) where m = (p + q) / 2, "cross_entropy" is -sum p log q (KL plus the entropy of p).
+        standardize: Whether to scale the logits of both sides to mean 0 and standard deviation 1 over the classes first. The student's are
+            divided by at least `spaces.least_deviation`.
 
     Returns:
         `(batch, ...)`: the sum over classes, times `temperature ** 2`, so that gradients keep their size as the temperature changes.
@@ -54,12 +63,12 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, divergence="kl
 
 
 def logit_matching(teacher_logits, student_logits, centered=False):
-    """Mean squared difference of logits over the classes.
+    """Computes the mean over the classes of the squared difference of logits.
 
     Args:
         teacher_logits: `(batch, ..., classes)`.
         student_logits: `(batch, ..., classes)`.
-        centered: Whether to take each side's mean over the classes away first, which no softmax notices.
+        centered: Whether to subtract each side's mean over the classes first, which no softmax depends on.
 
     Returns:
         `(batch, ...)`.
@@ -71,7 +80,7 @@ def logit_matching(teacher_logits, student_logits, centered=False):
 
 
 def binary_soft_targets(teacher_logits, student_logits, temperature=1.0):
-    """KL divergence between independent yes-no answers, summed over the labels, times the temperature squared.
+    """Computes the KL divergence of independent Bernoulli distributions, summed over the labels, times the temperature squared.
 
     Args:
         teacher_logits: `(batch, ..., labels)`.
@@ -83,125 +92,90 @@ def binary_soft_targets(teacher_logits, student_logits, temperature=1.0):
     """
     softness = 1.0 / temperature
     t, s = ops.multiply(teacher_logits, softness), ops.multiply(student_logits, softness)
-    # KL of Bernoulli(sigmoid t) from Bernoulli(sigmoid s); softplus never overflows. Each answer's part by itself, as large logits would cancel in their sum.
-    yes, no = (ops.sigmoid(x) * (ops.softplus(-y) - ops.softplus(-x)) for x, y in ((t, s), (-t, -s)))
-    losses = yes + no
-    return ops.sum(losses, axis=-1) * (temperature * temperature)
-
-
-class ClassOutputs(KnowledgeLoss):
-    """Base of the losses that compare outputs over classes, which say the space that each side is in.
-
-    Args:
-        teacher_outputs: "logits", "log_probabilities" or "probabilities".
-        student_outputs: The same of the student. Logits are best: they lose nothing.
-        teacher_layer: The teacher's layer; None stands for its final output.
-        student_layer: The student's layer; None stands for its final output.
-
-    Raises:
-        ConfigurationError: if a space is unknown.
-    """
-
-    def __init__(self, teacher_outputs="logits", student_outputs="logits", teacher_layer=None, student_layer=None):
-        super().__init__(teacher_layer, student_layer)
-        owner = type(self).__name__
-        self.teacher_outputs = checks.choice(owner, "teacher_outputs", teacher_outputs, spaces.SPACES)
-        self.student_outputs = checks.choice(owner, "student_outputs", student_outputs, spaces.SPACES)
-
-    def check_shapes(self, teacher_shape, student_shape):
-        super().check_shapes(teacher_shape, student_shape)
-        if len(student_shape) < 2:
-            raise self.mismatch(teacher_shape, student_shape, "(batch, classes) or (batch, ..., classes)")
-        if 1 in (teacher_shape[-1], student_shape[-1]):
-            raise self.mismatch(
-                teacher_shape,
-                student_shape,
-                "at least two classes: a softmax over one is always 1",
-                "use BinarySoftTargets for one yes-no output, or OutputMatching for regression",
-            )
-
-    def check_first_batch(self, teacher, student):
-        super().check_first_batch(teacher, student)
-        spaces.check_class_space(type(self).__name__, "teacher", teacher, self.teacher_outputs)
-        spaces.check_class_space(type(self).__name__, "student", student, self.student_outputs)
-
-    def _prepared(self, teacher, student):
-        ready = super()._prepared(teacher, student)
-        return spaces.with_float16(ready, student) if self.student_outputs == "probabilities" else ready
-
-    def as_logits(self, teacher, student):
-        """Both sides as logits."""
-        student = spaces.as_logits(student, self.student_outputs)
-        return ops.cast(spaces.as_logits(teacher, self.teacher_outputs), student.dtype), student
+    # KL of Bernoulli(sigmoid t) from Bernoulli(sigmoid s). Softplus never overflows. The two terms are computed apart, as large logits
+    # would cancel in their sum.
+    positive, negative = (ops.sigmoid(x) * (ops.softplus(-y) - ops.softplus(-x)) for x, y in ((t, s), (-t, -s)))
+    return ops.sum(positive + negative, axis=-1) * (temperature * temperature)
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
 class SoftTargets(ClassOutputs):
-    """Soft targets: the student learns the teacher's whole distribution, softened by a temperature.
+    """Soft targets: the student learns the teacher's distribution over the classes, softened by a temperature.
 
-    Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", arXiv 1503.02531. Whatever the divergence, the loss is
-    multiplied by the temperature squared, summed over the classes, and averaged over the batch (and over positions).
+    With p = softmax(teacher / T) and q = softmax(student / T), the loss is T**2 * KL(p || q) = T**2 * sum(p * log(p / q)) over the classes,
+    averaged over the batch (and over positions). Every divergence has the factor T**2, which keeps the size of the gradients as T changes.
+
+    Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", arXiv 1503.02531.
 
     Args:
-        temperature: Positive number or schedule. 1 keeps the distributions as they are; 2 to 8 are usual.
-        divergence: "kl" (teacher from student, as in the paper), "reverse_kl", "js" (Jensen-Shannon; its gradient is a quarter of KL's) or
-            "cross_entropy" (KL plus a constant: the same gradient, but not 0 for equal sides).
-        standardize: Whether to standardize both sides' logits first (Sun et al. 2024, arXiv 2403.01427): then the shift and scale of
-            logits do not matter. Their temperature is about 2. Needs at least three classes, none of them masked. A student's logits that deviate by less
-            than a tenth (of one, or of the teacher's deviation where that is smaller) are not scaled up in full: see `spaces.least_deviation`. The
-            deviation is the population's, as in their formula; their code takes the sample's.
-        teacher_outputs: The space of the teacher's outputs, `(batch, ..., classes)`: "logits", "log_probabilities" or "probabilities".
-        student_outputs: The same of the student's.
-        teacher_layer: The teacher's layer; None stands for its final output.
-        student_layer: The student's layer; None stands for its final output.
+        temperature: The temperature T, a positive number or a schedule. 1 keeps the distributions as they are; 2 to 8 are usual.
+        divergence: "kl" is KL(p || q), as in the paper; "reverse_kl" is KL(q || p); "js" is the Jensen-Shannon divergence, whose gradient
+            is a quarter of KL's for similar p and q; "cross_entropy" is -sum(p * log(q)), which has the gradient of KL and is not 0 for
+            equal sides.
+        standardize: Whether to scale the logits of both sides to mean 0 and standard deviation 1 first, so that their shift and scale do
+            not matter (Sun et al. 2024, "Logit standardization in knowledge distillation", arXiv 2403.01427, with temperatures of about 2).
+            Needs at least three classes, none of them masked. The deviation is the population's, as in the paper's formula; the authors'
+            code takes the sample's. A student's deviation below 0.1, or below a tenth of the teacher's where that is less than 1, is not
+            scaled up to 1, which bounds the gradient.
+        teacher_outputs: What the teacher's outputs, `(batch, ..., classes)`, are: "logits", "log_probabilities" or "probabilities".
+        student_outputs: What the student's outputs are, of the same shape.
+        teacher_layer_name: The teacher's layer; None stands for its final output.
+        student_layer_name: The student's layer; None stands for its final output.
 
     Raises:
         ConfigurationError: if the temperature is not positive (at every step), or a choice is unknown.
+
+    Example:
+        >>> loss = tfdistill.losses.SoftTargets(temperature=4.0)
+        >>> teacher_logits, student_logits = np.array([[8.0, 4.0, 0.0]]), np.array([[0.0, 4.0, 8.0]])
+        >>> round(float(loss.compute_loss(teacher_logits, student_logits)), 3)
+        18.407
+        >>> distiller = tfdistill.Distiller(teacher, student, loss, student_loss_weight=0.1)
     """
 
-    schedulable = ("temperature",)
+    schedulable: tuple[str, ...] = ("temperature",)
 
     def __init__(
         self,
-        temperature=4.0,
-        divergence="kl",
-        standardize=False,
-        teacher_outputs="logits",
-        student_outputs="logits",
-        teacher_layer=None,
-        student_layer=None,
+        temperature: float | Schedule = 4.0,
+        divergence: Divergence = "kl",
+        standardize: bool = False,
+        teacher_outputs: Space = "logits",
+        student_outputs: Space = "logits",
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
     ):
-        super().__init__(teacher_outputs, student_outputs, teacher_layer, student_layer)
-        self.temperature = schedules.checked("SoftTargets", "temperature", temperature)
-        self.divergence = checks.choice("SoftTargets", "divergence", divergence, DIVERGENCES)
-        self.standardize = checks.switch("SoftTargets", "standardize", standardize)
+        super().__init__(teacher_outputs, student_outputs, teacher_layer_name, student_layer_name)
+        self.temperature = schedules.number_or_schedule("temperature", temperature, "SoftTargets")
+        self.divergence = validate.one_of("divergence", divergence, DIVERGENCES, owner="SoftTargets")
+        self.standardize = validate.boolean("standardize", standardize, owner="SoftTargets")
 
-    def check_informative(self, teacher_shape, student_shape):
+    def check_informative(self, teacher_shape: Shape, student_shape: Shape) -> None:
         if self.standardize and 2 in (teacher_shape[-1], student_shape[-1]):
             raise self.mismatch(
                 teacher_shape,
                 student_shape,
-                "at least three classes with standardize=True: two standardized logits are always 1 and -1, whatever the student says",
+                "at least three classes with standardize=True: two standardized logits are always 1 and -1, whatever the student does",
                 "set standardize=False",
             )
 
-    def check_first_batch(self, teacher, student):
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
         super().check_first_batch(teacher, student)
         if self.standardize:
             spaces.check_unmasked("SoftTargets(standardize=True)", "teacher", teacher)
             spaces.check_unmasked("SoftTargets(standardize=True)", "student", student)
 
-    def elementwise(self, teacher, student, step=None, labels=None):
+    def elementwise(self, teacher: Tensor, student: Tensor, step: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         teacher, student = self.as_logits(teacher, student)
         return soft_targets(teacher, student, self.value("temperature", step, student), self.divergence, self.standardize)
 
-    def top_k_loss(self, teacher, student, step=None):
+    def top_k_loss(self, teacher: TopK, student: Tensor, step: Tensor | None = None) -> Tensor:
         temperature = self.temperature
         if schedules.is_schedule(temperature) or temperature not in teacher.temperatures:
             raise ConfigurationError(
                 f"SoftTargets has the temperature {temperature}, but with top_k the weight of the other classes was kept for {list(teacher.temperatures)} only.",
                 "one of these temperatures: at another one that weight is not known",
-                "use one of them, or label again with top_k and this one among the temperatures",
+                "use one of them, or write the cache again with top_k and this one among the temperatures",
             )
         if self.standardize:
             raise ConfigurationError(
@@ -210,87 +184,110 @@ class SoftTargets(ClassOutputs):
             )
         if self.teacher_outputs == "probabilities":
             raise ConfigurationError(
-                "SoftTargets was told that the teacher's outputs are probabilities, but with top_k logits are kept.",
+                "SoftTargets has teacher_outputs='probabilities', but with top_k logits are kept.",
                 "teacher_outputs='logits'",
             )
         student = spaces.as_logits(student, self.student_outputs)
-        theirs, own = merged_logits(teacher, student, float(temperature))
+        teacher_merged, student_merged = merged_logits(teacher, student, float(temperature))
         # Divided by the temperature already.
-        return soft_targets(theirs, own, 1.0, self.divergence) * temperature**2
+        return soft_targets(teacher_merged, student_merged, 1.0, self.divergence) * temperature**2
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
 class LogitMatching(KnowledgeLoss):
-    """Mean squared difference of the logits themselves.
+    """Mean squared difference of the logits: mean((student - teacher)**2) over the classes, averaged over the batch and over positions.
 
-    Ba and Caruana 2014, "Do deep nets really need to be deep?", arXiv 1312.6184. Half of the centered form is what `SoftTargets` tends to as
-    its temperature grows. Probabilities have no logits of their own (their shift is lost), so logits are asked for on both sides.
+    Both sides must be logits: probabilities do not determine the shift of their logits. `SoftTargets` tends to half of the centered form as
+    its temperature grows.
+
+    Ba and Caruana 2014, "Do deep nets really need to be deep?", arXiv 1312.6184.
 
     Args:
-        centered: Whether to ignore a shift common to all classes.
-        teacher_layer: The teacher's layer, `(batch, ..., classes)`; None stands for its final output.
-        student_layer: The student's layer, of the same shape; None stands for its final output.
+        centered: Whether to subtract each side's mean over the classes first, so that a shift common to all classes does not matter.
+        teacher_layer_name: The teacher's layer, `(batch, ..., classes)`; None stands for its final output.
+        student_layer_name: The student's layer, of the same shape; None stands for its final output.
 
     Raises:
         ConfigurationError: if `centered` is no boolean.
+
+    Example:
+        >>> teacher_logits, student_logits = np.array([[2.0, 0.0]]), np.array([[3.0, 1.0]])
+        >>> float(tfdistill.losses.LogitMatching().compute_loss(teacher_logits, student_logits))
+        1.0
+        >>> float(tfdistill.losses.LogitMatching(centered=True).compute_loss(teacher_logits, student_logits))
+        0.0
     """
 
-    def __init__(self, centered=False, teacher_layer=None, student_layer=None):
-        super().__init__(teacher_layer, student_layer)
-        self.centered = checks.switch("LogitMatching", "centered", centered)
+    def __init__(self, centered: bool = False, teacher_layer_name: str | None = None, student_layer_name: str | None = None):
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.centered = validate.boolean("centered", centered, owner="LogitMatching")
 
-    def check_shapes(self, teacher_shape, student_shape):
+    def check_shapes(self, teacher_shape: Shape, student_shape: Shape) -> None:
         super().check_shapes(teacher_shape, student_shape)
         if len(student_shape) < 2:
             raise self.mismatch(teacher_shape, student_shape, "(batch, classes) or (batch, ..., classes)")
 
-    def check_informative(self, teacher_shape, student_shape):
+    def check_informative(self, teacher_shape: Shape, student_shape: Shape) -> None:
         if self.centered and 1 in (teacher_shape[-1], student_shape[-1]):
             raise self.mismatch(
                 teacher_shape, student_shape, "at least two logits with centered=True: one logit less its mean is 0", "set centered=False"
             )
 
-    def check_first_batch(self, teacher, student):
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
         super().check_first_batch(teacher, student)
         for side, values in (("teacher", teacher), ("student", student)):
             if values.shape[-1] > 1:
                 spaces.check_class_space("LogitMatching", side, values, "logits")
 
-    def elementwise(self, teacher, student, step=None, labels=None):
+    def elementwise(self, teacher: Tensor, student: Tensor, step: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         return logit_matching(teacher, student, self.centered)
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
 class BinarySoftTargets(KnowledgeLoss):
-    """Soft targets for sigmoid outputs: one yes-no question, or many that do not exclude one another (multi-label).
+    """Soft targets for sigmoid outputs: binary classification, or several labels that do not exclude one another.
 
-    The KL divergence of Bernoulli distributions, summed over the labels, times the temperature squared; averaged over the batch.
+    With p = sigmoid(teacher / T) and q = sigmoid(student / T), the loss is T**2 * sum(p * log(p / q) + (1 - p) * log((1 - p) / (1 - q)))
+    over the labels, averaged over the batch (and over positions). It is the KL divergence of Hinton et al. 2015 (arXiv 1503.02531) for
+    Bernoulli distributions.
 
     Args:
-        temperature: Positive number or schedule.
-        teacher_outputs: The space of the teacher's outputs, `(batch, ..., labels)`: "logits" or "probabilities".
-        student_outputs: The same of the student's.
-        teacher_layer: The teacher's layer; None stands for its final output.
-        student_layer: The student's layer; None stands for its final output.
+        temperature: The temperature T, a positive number or a schedule.
+        teacher_outputs: What the teacher's outputs, `(batch, ..., labels)`, are: "logits" or "probabilities".
+        student_outputs: What the student's outputs are, of the same shape.
+        teacher_layer_name: The teacher's layer; None stands for its final output.
+        student_layer_name: The student's layer; None stands for its final output.
 
     Raises:
         ConfigurationError: if the temperature is not positive (at every step), or a choice is unknown.
+
+    Example:
+        >>> loss = tfdistill.losses.BinarySoftTargets(temperature=2.0)
+        >>> round(float(loss.compute_loss(np.array([[3.0, -1.0]]), np.array([[0.0, -1.0]]))), 3)
+        0.872
     """
 
-    schedulable = ("temperature",)
+    schedulable: tuple[str, ...] = ("temperature",)
 
-    def __init__(self, temperature=1.0, teacher_outputs="logits", student_outputs="logits", teacher_layer=None, student_layer=None):
-        super().__init__(teacher_layer, student_layer)
-        self.temperature = schedules.checked("BinarySoftTargets", "temperature", temperature)
-        self.teacher_outputs = checks.choice("BinarySoftTargets", "teacher_outputs", teacher_outputs, ("logits", "probabilities"))
-        self.student_outputs = checks.choice("BinarySoftTargets", "student_outputs", student_outputs, ("logits", "probabilities"))
+    def __init__(
+        self,
+        temperature: float | Schedule = 1.0,
+        teacher_outputs: BinarySpace = "logits",
+        student_outputs: BinarySpace = "logits",
+        teacher_layer_name: str | None = None,
+        student_layer_name: str | None = None,
+    ):
+        super().__init__(teacher_layer_name, student_layer_name)
+        self.temperature = schedules.number_or_schedule("temperature", temperature, "BinarySoftTargets")
+        self.teacher_outputs = validate.one_of("teacher_outputs", teacher_outputs, spaces.BINARY_SPACES, owner="BinarySoftTargets")
+        self.student_outputs = validate.one_of("student_outputs", student_outputs, spaces.BINARY_SPACES, owner="BinarySoftTargets")
 
-    def check_shapes(self, teacher_shape, student_shape):
+    def check_shapes(self, teacher_shape: Shape, student_shape: Shape) -> None:
         super().check_shapes(teacher_shape, student_shape)
         if len(student_shape) < 2:
             raise self.mismatch(teacher_shape, student_shape, "(batch, labels) or (batch, ..., labels)")
 
-    def check_first_batch(self, teacher, student):
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
         super().check_first_batch(teacher, student)
         spaces.check_binary_space("BinarySoftTargets", "teacher", teacher, self.teacher_outputs)
         spaces.check_binary_space("BinarySoftTargets", "student", student, self.student_outputs)
@@ -299,7 +296,7 @@ class BinarySoftTargets(KnowledgeLoss):
         ready = super()._prepared(teacher, student)
         return spaces.with_float16(ready, student) if self.student_outputs == "probabilities" else ready
 
-    def elementwise(self, teacher, student, step=None, labels=None):
+    def elementwise(self, teacher: Tensor, student: Tensor, step: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         student = spaces.as_binary_logits(student, self.student_outputs)
         teacher = ops.cast(spaces.as_binary_logits(teacher, self.teacher_outputs), student.dtype)
         return binary_soft_targets(teacher, student, self.value("temperature", step, student))

@@ -1,7 +1,8 @@
-"""Padding masks: positions of a sequence that count for nothing.
+"""Padding masks: positions of a sequence that are left out of a loss.
 
-Keras attaches a mask to the output of a layer (`Embedding(mask_zero=True)`, `Masking`) and to what follows from it, and gives the positions that count the
-weight (positions / positions that count), the others 0. The mean over all positions is then the mean over those that count.
+Keras attaches a mask to the output of a layer (`Embedding(mask_zero=True)`, `Masking`) and to the outputs of the layers after it. In its
+losses an unmasked position has the weight (number of positions / number of unmasked positions), a masked one the weight 0. The mean over
+all positions is then the mean over the unmasked ones.
 """
 
 import keras
@@ -11,7 +12,7 @@ from tfdistill.errors import ModelError
 
 
 def mask_of(x):
-    """The mask that Keras attached to a tensor, or to the only tensor of a structure: boolean `(batch, positions...)`, or None."""
+    """Returns the mask that Keras attached to a tensor, or to the only tensor of a structure: boolean `(batch, positions...)`, or None."""
     if isinstance(x, (list, tuple, dict)) and not hasattr(x, "_fields"):
         leaves = keras.tree.flatten(x)
         x = leaves[0] if len(leaves) == 1 else None
@@ -25,19 +26,19 @@ def with_mask(x, mask):
     return x
 
 
-def both(*masks):
-    """Where all masks are true; those that are None do not count. None if all are."""
+def intersection(*masks):
+    """Returns a mask that is true where all the masks are; None stands for a mask that is true everywhere."""
     given = [ops.cast(mask, "bool") for mask in masks if mask is not None]
     if not given:
         return None
-    together = given[0]
+    result = given[0]
     for mask in given[1:]:
-        together = ops.logical_and(together, mask)
-    return together
+        result = ops.logical_and(result, mask)
+    return result
 
 
 def weights(mask, sample_weight, dtype):
-    """Sample weights that leave masked positions out, with Keras's convention.
+    """Computes sample weights that leave masked positions out, with Keras's convention.
 
     Args:
         mask: Boolean `(batch, positions...)`, or `(batch,)`.
@@ -45,7 +46,7 @@ def weights(mask, sample_weight, dtype):
         dtype: Type of the weights.
 
     Returns:
-        `(batch, positions...)`, or more dimensions where `sample_weight` has them: zeros where nothing counts at all.
+        `(batch, positions...)`, or more dimensions where `sample_weight` has them; zeros if all positions are masked.
     """
     kept = ops.cast(mask, dtype)
     total = ops.cast(ops.prod(ops.convert_to_tensor(ops.shape(mask), dtype="int32")), dtype)
@@ -60,32 +61,33 @@ def weights(mask, sample_weight, dtype):
 
 
 def zeroed(x, mask):
-    """`x` of shape `(batch, positions..., ...)` with zeros at the positions that do not count."""
+    """Returns `x`, of shape `(batch, positions..., ...)`, with zeros at masked positions."""
     return x if mask is None else ops.where(_same_rank(ops.cast(mask, "bool"), x)[0], x, ops.zeros_like(x))
 
 
-def left_out(loss, teacher, student, masks):
-    """Zeros at the padded positions of two features whose positions have no losses of their own.
+def without_padding(loss, teacher, student, masks):
+    """Sets the padded positions of two features to zero, for a loss that has no value at each position.
 
     Args:
         loss: The loss, for errors.
         teacher: `(batch, ...)`.
-        student: `(batch, ...)`; where it has the teacher's positions, a position counts if both sides say so, else each side's mask is its own.
+        student: `(batch, ...)`. If it has the teacher's positions, those that either mask leaves out are zero on both sides; else each mask
+            is for its own side.
         masks: The masks of the two, `(batch, positions...)` or None each.
 
     Returns:
-        The two features, and a boolean `(batch,)`: whether a sample has any position that counts, on each side that has a mask.
+        The two features, and a boolean `(batch,)`: whether a sample has an unmasked position on each side that has a mask.
     """
     check(loss, teacher, student, masks, least_free=0)
     rank = max(len(mask.shape) for mask in masks if mask is not None)
     if tuple(teacher.shape[1:rank]) == tuple(student.shape[1:rank]) and None not in teacher.shape[1:rank]:
-        masks = (both(*masks),) * 2
+        masks = (intersection(*masks),) * 2
     present = [ops.any(mask, axis=tuple(range(1, len(mask.shape)))) if len(mask.shape) > 1 else mask for mask in masks if mask is not None]
-    return [zeroed(x, mask) for x, mask in zip((teacher, student), masks, strict=True)], both(*present)
+    return [zeroed(x, mask) for x, mask in zip((teacher, student), masks, strict=True)], intersection(*present)
 
 
 def position_weights(loss, teacher, student, masks, sample_weight):
-    """Sample weights that leave out the positions that either side masks, for a loss with a value at each position.
+    """Computes sample weights that leave out the positions that either side masks, for a loss with a value at each position.
 
     Args:
         loss: The loss, for errors.
@@ -98,12 +100,12 @@ def position_weights(loss, teacher, student, masks, sample_weight):
         See `weights`; `sample_weight` itself where there is no mask.
     """
     check(loss, teacher, student, masks, least_free=1)
-    mask = both(*masks)
+    mask = intersection(*masks)
     return sample_weight if mask is None else weights(mask, sample_weight, "float32")
 
 
 def check(loss, teacher, student, masks, least_free):
-    """Raises a `ModelError` unless the masks belong to the first axes of the two, with at least `least_free` axes behind them."""
+    """Raises a `ModelError` unless each mask has the first axes of its tensor, with at least `least_free` axes behind them."""
     for side, x, mask in zip(("teacher", "student"), (teacher, student), masks, strict=True):
         if mask is None:
             continue

@@ -5,11 +5,11 @@ import numpy as np
 from keras import ops
 
 
-def _windows(size, wanted):
-    """`(size, wanted)` matrix whose columns average `wanted` windows that cover `size` positions (adaptive average pooling)."""
-    matrix = np.zeros((size, wanted))
-    for i in range(wanted):
-        first, last = i * size // wanted, -(-(i + 1) * size // wanted)
+def _windows(size, count):
+    """Returns a `(size, count)` matrix whose columns average `count` windows that cover `size` positions (adaptive average pooling)."""
+    matrix = np.zeros((size, count))
+    for i in range(count):
+        first, last = i * size // count, -(-(i + 1) * size // count)
         matrix[first:last, i] = 1.0 / (last - first)
     return matrix
 
@@ -19,7 +19,7 @@ def pool_to(x, sizes):
 
     Args:
         x: `(batch, positions..., channels)`, with known position sizes.
-        sizes: The wanted sizes, one for each position dimension, each at most what `x` has. Where one does not divide the other, windows
+        sizes: The target sizes, one for each position dimension, each at most that of `x`. Where it does not divide that of `x`, windows
             overlap so that every position is in one.
 
     Returns:
@@ -31,9 +31,9 @@ def pool_to(x, sizes):
     if all(p % s == 0 for p, s in zip(present, sizes, strict=True)):
         window = tuple(p // s for p, s in zip(present, sizes, strict=True))
         return ops.average_pool(x, window, strides=window, padding="valid", data_format="channels_last")
-    for axis, (size, wanted) in enumerate(zip(present, sizes, strict=True), start=1):
-        if size != wanted:
-            matrix = ops.convert_to_tensor(_windows(size, wanted), dtype=x.dtype)
+    for axis, (size, target) in enumerate(zip(present, sizes, strict=True), start=1):
+        if size != target:
+            matrix = ops.convert_to_tensor(_windows(size, target), dtype=x.dtype)
             x = ops.moveaxis(ops.matmul(ops.moveaxis(x, axis, -1), matrix), -1, axis)
     return x
 
@@ -43,7 +43,7 @@ def to_common_size(teacher, student):
 
     Args:
         teacher: `(batch, positions..., channels)`.
-        student: `(batch, positions..., channels)`, as many dimensions. Sizes that differ are known ones.
+        student: `(batch, positions..., channels)`, with as many dimensions. Sizes that differ must be known.
 
     Returns:
         `(teacher, student)`.
@@ -56,7 +56,7 @@ def to_common_size(teacher, student):
 
 
 def masked_to_common_size(teacher, student, masks):
-    """Pools both sides to the smaller of the two sizes, over the positions that count.
+    """Pools both sides to the smaller of the two sizes, over the unmasked positions.
 
     Args:
         teacher: `(batch, positions..., channels)`.
@@ -64,7 +64,7 @@ def masked_to_common_size(teacher, student, masks):
         masks: Booleans `(batch, positions...)` for either side, or None.
 
     Returns:
-        `(teacher, student, masks)`: a window counts if any of its positions does. Where the sizes are equal, all is as it was.
+        `(teacher, student, masks)`. A window is unmasked if any of its positions is. If the sizes are equal, nothing changes.
     """
     sizes = [x.shape[1:-1] for x in (teacher, student)]
     if tuple(sizes[0]) == tuple(sizes[1]) or None in (*sizes[0], *sizes[1]):
@@ -76,28 +76,28 @@ def masked_to_common_size(teacher, student, masks):
             kept.append(None)
             continue
         weight = ops.cast(ops.expand_dims(mask, -1), x.dtype)
-        share = pool_to(weight, common)
-        pooled.append(pool_to(ops.where(weight > 0, x, ops.zeros_like(x)), common) / ops.where(share > 0, share, 1.0))
-        kept.append(ops.squeeze(share, -1) > 0)
+        unmasked = pool_to(weight, common)
+        pooled.append(pool_to(ops.where(weight > 0, x, ops.zeros_like(x)), common) / ops.where(unmasked > 0, unmasked, 1.0))
+        kept.append(ops.squeeze(unmasked, -1) > 0)
     return *pooled, tuple(kept)
 
 
 def sizes_can_meet(teacher_shape, student_shape):
-    """Whether `to_common_size` can bring two shapes `(batch, positions..., channels)` together."""
+    """Whether `to_common_size` can pool two shapes `(batch, positions..., channels)` to one size."""
     if len(teacher_shape) != len(student_shape):
         return False
     pairs = list(zip(teacher_shape[1:-1], student_shape[1:-1], strict=True))
-    # An unknown size is trusted to be equal only when no dimension needs pooling.
+    # An unknown size is taken as equal only if no dimension needs pooling.
     known = all(t is not None and s is not None for t, s in pairs)
     return known or all(t == s or t is None or s is None for t, s in pairs)
 
 
 def pointwise(rank, width, name, use_bias=True):
-    """An unbuilt layer that maps channels to `width` at every position: a convolution of kernel 1.
+    """Makes an unbuilt convolution of kernel 1, which maps the channels of every position to `width`.
 
     Args:
-        rank: Dimensions of the feature with its batch: 3, 4 or 5.
-        width: Number of channels wanted.
+        rank: Number of dimensions of the feature with its batch: 3, 4 or 5.
+        width: Number of output channels.
         name: Name of the layer.
         use_bias: Whether it has a bias.
     """

@@ -1,4 +1,4 @@
-"""What losses share: precision, Huber's curve, and Keras's convention for sample weights."""
+"""Precision, Huber's function, and Keras's convention for sample weights."""
 
 import keras
 from keras import ops
@@ -7,29 +7,29 @@ from tfdistill.errors import DataError
 
 
 def at_least_float32(x):
-    """Returns `x` as float32, or as it is where it is wider: a half-precision exponent overflows and its sums lose digits."""
+    """Returns `x` as float32, or as it is where it is wider: in half precision exponentials overflow and sums lose digits."""
     x = ops.convert_to_tensor(x)
     return x if keras.backend.standardize_dtype(x.dtype) in ("float32", "float64") else ops.cast(x, "float32")
 
 
 def huber(difference, delta=1.0):
-    """Huber's loss of each element: d**2 / 2 up to `delta`, then the line delta (|d| - delta / 2)."""
+    """Computes Huber's function of each element: d**2 / 2 up to `delta`, and delta * (|d| - delta / 2) above."""
     size = ops.abs(difference)
-    # With a minimum there is no branch to differentiate.
-    bend = ops.minimum(size, delta)
-    return bend * (size - 0.5 * bend)
+    # A minimum instead of a branch, so that the gradient is that of one expression.
+    capped = ops.minimum(size, delta)
+    return capped * (size - 0.5 * capped)
 
 
 def flat_weights(sample_weight, dtype, rank):
-    """Sample weights without the column form `(batch, 1)`.
+    """Returns sample weights, those of shape `(batch, 1)` as `(batch,)`.
 
     Args:
         sample_weight: `(batch,)`, `(batch, 1)`, or `(batch, T)`.
         dtype: Type of the losses.
-        rank: Dimensions of the losses; 1 for a loss per sample.
+        rank: Number of dimensions of the losses; 1 for a loss per sample.
 
     Returns:
-        Of at most `rank` dimensions.
+        A tensor of at most `rank` dimensions.
 
     Raises:
         DataError: if the weights have more dimensions than the losses.
@@ -46,12 +46,12 @@ def flat_weights(sample_weight, dtype, rank):
 
 
 def weighted_mean(losses, sample_weight=None):
-    """Mean of losses over the batch, with Keras's convention for weights: divided by the number of samples, not by the sum of weights.
+    """Computes the weighted mean of losses as Keras does: the sum is divided by the number of samples, not by the sum of weights.
 
     Args:
         losses: `(batch, ...)`, one loss per sample or per position of a sample.
-        sample_weight: None, or `(batch,)`, `(batch, 1)`, or `(batch, T)` where the losses have positions. Trailing dimensions of the losses that
-            they do not have are averaged first.
+        sample_weight: None, or `(batch,)`, `(batch, 1)`, or `(batch, T)` where the losses have positions. Trailing dimensions of the losses
+            that they do not have are averaged first.
 
     Returns:
         Scalar.

@@ -1,7 +1,7 @@
 """Normalization whose result does not depend on the scale of its input.
 
-Squares of small float32 numbers vanish and squares of large ones overflow. Every function here divides by the largest magnitude first, so that only numbers
-around one are squared. The divisor carries no gradient: it cancels in the result, so the gradient is exact without it.
+Squares of small float32 numbers underflow and squares of large ones overflow. Every function here divides by the largest magnitude first,
+so that only numbers up to one are squared. The divisor has no gradient: it cancels in the result, so the gradient is exact without it.
 """
 
 import keras
@@ -13,30 +13,30 @@ SMALLEST = 1e-30
 
 
 def rounding(x):
-    """Spread, as a share of the largest magnitude, below which float arithmetic cannot tell equal numbers from different ones: 64 units of the last place."""
+    """Returns the relative spread within which numbers of the type of `x` count as equal: 64 units of the last place."""
     return 64.0 * float(np.finfo(keras.backend.standardize_dtype(x.dtype)).eps)
 
 
 def magnitude(x, axis=None):
-    """Largest absolute value along `axis` (None stands for all), with the axis kept and without gradient."""
+    """Returns the largest absolute value along `axis` (None stands for all axes), which is kept, without gradient."""
     return ops.stop_gradient(ops.max(ops.abs(x), axis=axis, keepdims=True))
 
 
 def rescaled(x, axis=None):
-    """`x` divided by its largest magnitude along `axis` (None stands for all); zeros stay zeros, with the gradient of the identity."""
+    """Divides `x` by its largest magnitude along `axis` (None stands for all axes). Zeros stay zeros, with the gradient of the identity."""
     peak = magnitude(x, axis)
     return x / ops.where(peak > SMALLEST, peak, 1.0)
 
 
 def length(x, axis=-1):
-    """Euclidean length along `axis`, which is kept. For use without a gradient: that of a zero vector is not finite."""
+    """Computes the Euclidean length along `axis`, which is kept. Not for gradients: that of a zero vector is not finite."""
     peak = magnitude(x, axis)
     peak = ops.where(peak > SMALLEST, peak, 1.0)
     return peak * ops.sqrt(ops.sum(ops.square(x / peak), axis=axis, keepdims=True))
 
 
 def normalized(x, floor, axis=-1):
-    """`x` divided by its Euclidean length along `axis`, or by `floor` where that is larger.
+    """Divides `x` by its Euclidean length along `axis`, or by `floor` where that is larger.
 
     Args:
         x: `(..., n, ...)`.
@@ -44,7 +44,8 @@ def normalized(x, floor, axis=-1):
         axis: The axis of the vectors.
 
     Returns:
-        The shape of `x`. The gradient is at most about 1 / floor. A zero vector whose floor is 0 stays zero, with the gradient of the identity.
+        The shape of `x`. The gradient is at most about 1 / floor. A zero vector whose floor is 0 stays zero, with the gradient of the
+        identity.
     """
     peak = ops.maximum(magnitude(x, axis), floor)
     known = peak > SMALLEST
@@ -55,16 +56,16 @@ def normalized(x, floor, axis=-1):
 
 
 def unit_vectors(x, axis=-1):
-    """`x` divided by its Euclidean length along `axis`.
+    """Divides `x` by its Euclidean length along `axis`.
 
     Args:
         x: `(..., n, ...)`, of any scale from 1e-30 up.
         axis: The axis of the vectors.
 
     Returns:
-        The shape of `x`. A zero vector has no direction and stays zero. Its gradient is that of a division by the largest magnitude in `x` (by 1 where all
-        of `x` is zero), so it is no larger than those of the vectors beside it.
+        The shape of `x`. A zero vector has no direction and stays zero. Its gradient is that of a division by the largest magnitude in `x`
+        (by 1 where all of `x` is zero), so it is no larger than the gradients of the other vectors.
     """
     peak = magnitude(x, axis)
-    whole = ops.max(peak)
-    return normalized(x, ops.where(peak > SMALLEST, 0.0, ops.where(whole > SMALLEST, whole, 1.0)), axis)
+    largest = ops.max(peak)
+    return normalized(x, ops.where(peak > SMALLEST, 0.0, ops.where(largest > SMALLEST, largest, 1.0)), axis)

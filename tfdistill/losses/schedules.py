@@ -1,67 +1,53 @@
 """Schedules of the training step, for temperatures and the weights of losses.
 
-They are `keras.optimizers.schedules.LearningRateSchedule` objects, so they serialize as Keras's own do, and Keras's own are accepted wherever these
-are. Before their first step they hold the initial value, after their last the final one.
+They are `keras.optimizers.schedules.LearningRateSchedule` objects: Keras serializes them, and Keras's own schedules are accepted wherever
+these are. Before the first step of its course a schedule holds its initial value, after the last step its final value.
 """
 
 import math
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import keras
 from keras import ops
 
 from tfdistill.errors import ConfigurationError
-from tfdistill.losses import checks
-from tfdistill.saveable import checks_config
+from tfdistill.losses.configured import Configured
+from tfdistill.utils import validate
+from tfdistill.utils.types import Tensor
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 
 
-class _Course(Schedule):
+class _BoundedSchedule(Configured, keras.optimizers.schedules.LearningRateSchedule):
     """Base of this module's schedules: they know their extremes, and two of equal configuration are equal."""
 
-    def extremes(self):
+    def extremes(self) -> tuple[float, float]:
         """Returns the smallest and the largest value of the whole course."""
-        raise TypeError(f"{type(self).__name__} does not say its extremes.")
-
-    @classmethod
-    @checks_config
-    def from_config(cls, config):
-        return cls(**config)
-
-    def __repr__(self):
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.get_config().items())})"
-
-    def __eq__(self, other):
-        return type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self):
-        return hash(repr(self))
+        raise TypeError(f"{type(self).__name__} does not define `extremes`.")
 
 
-class _Ramp(_Course):
-    """From one value to another over a number of steps."""
+class _Ramp(_BoundedSchedule):
+    """From one value to another over a number of steps. A subclass defines `_fraction`, the share of the way after a share of the steps."""
 
-    def __init__(self, initial_value, final_value, steps, start=0):
+    def __init__(self, initial_value: float, final_value: float, steps: int, start: int = 0):
         owner = type(self).__name__
-        self.initial_value = checks.number(owner, "initial_value", initial_value)
-        self.final_value = checks.number(owner, "final_value", final_value)
-        self.steps = checks.whole(owner, "steps", steps, 1)
-        self.start = checks.whole(owner, "start", start, 0)
+        self.initial_value = validate.number("initial_value", initial_value, owner=owner)
+        self.final_value = validate.number("final_value", final_value, owner=owner)
+        self.steps = validate.whole_number("steps", steps, at_least=1, owner=owner)
+        self.start = validate.whole_number("start", start, at_least=0, owner=owner)
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         done = ops.clip((ops.cast(step, "float32") - self.start) / self.steps, 0.0, 1.0)
-        return self.initial_value + (self.final_value - self.initial_value) * self._share(done)
+        return self.initial_value + (self.final_value - self.initial_value) * self._fraction(done)
 
-    def extremes(self):
+    def extremes(self) -> tuple[float, float]:
         return min(self.initial_value, self.final_value), max(self.initial_value, self.final_value)
-
-    def get_config(self):
-        return {"initial_value": self.initial_value, "final_value": self.final_value, "steps": self.steps, "start": self.start}
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
 class LinearSchedule(_Ramp):
-    """A straight line from `initial_value` to `final_value`.
+    """A straight line from `initial_value` to `final_value` over a number of training steps.
 
     Args:
         initial_value: Value up to step `start`.
@@ -71,9 +57,15 @@ class LinearSchedule(_Ramp):
 
     Raises:
         ConfigurationError: if a value is not finite, or a step count is not a whole number in its range.
+
+    Example:
+        >>> temperature = tfdistill.losses.LinearSchedule(8.0, 2.0, steps=1000)
+        >>> [float(temperature(step)) for step in (0, 500, 2000)]
+        [8.0, 5.0, 2.0]
+        >>> loss = tfdistill.losses.SoftTargets(temperature)
     """
 
-    def _share(self, done):
+    def _fraction(self, done):
         return done
 
 
@@ -81,6 +73,8 @@ class LinearSchedule(_Ramp):
 class CosineSchedule(_Ramp):
     """Half a cosine wave from `initial_value` to `final_value`: flat at both ends, steepest in the middle.
 
+    The value at step s is final_value + (initial_value - final_value) * (1 + cos(pi * t)) / 2, where t = (s - start) / steps, from 0 to 1.
+
     Args:
         initial_value: Value up to step `start`.
         final_value: Value from step `start + steps` on.
@@ -89,28 +83,38 @@ class CosineSchedule(_Ramp):
 
     Raises:
         ConfigurationError: if a value is not finite, or a step count is not a whole number in its range.
+
+    Example:
+        >>> weight = tfdistill.losses.CosineSchedule(1.0, 0.0, steps=100, start=20)
+        >>> [round(float(weight(step)), 2) for step in (0, 45, 70, 120)]
+        [1.0, 0.85, 0.5, 0.0]
     """
 
-    def _share(self, done):
+    def _fraction(self, done):
         return 0.5 * (1.0 - ops.cos(math.pi * done))
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
-class PiecewiseSchedule(_Course):
+class PiecewiseSchedule(_BoundedSchedule):
     """A constant value between boundaries.
 
     Args:
         boundaries: Increasing training steps, at least one; from a boundary on, the next value holds.
-        values: One value more than there are boundaries.
+        values: The values, one more than there are boundaries.
 
     Raises:
         ConfigurationError: if the lengths do not fit, the boundaries do not increase, or a value is not finite.
+
+    Example:
+        >>> temperature = tfdistill.losses.PiecewiseSchedule([1000, 2000], [8.0, 4.0, 2.0])
+        >>> [float(temperature(step)) for step in (0, 999, 1000, 5000)]
+        [8.0, 8.0, 4.0, 2.0]
     """
 
-    def __init__(self, boundaries, values):
+    def __init__(self, boundaries: Sequence[int], values: Sequence[float]):
         owner = type(self).__name__
-        self.boundaries = [checks.whole(owner, "boundaries", b, 1) for b in boundaries]
-        self.values = [checks.number(owner, "values", v) for v in values]
+        self.boundaries = [validate.whole_number("boundaries", boundary, at_least=1, owner=owner) for boundary in boundaries]
+        self.values = [validate.number("values", value, owner=owner) for value in values]
         if not self.boundaries or any(b <= a for a, b in zip(self.boundaries, self.boundaries[1:], strict=False)):
             raise ConfigurationError(
                 f"{owner}: boundaries={list(boundaries)} do not increase.", "at least one step, each larger than the one before"
@@ -121,27 +125,24 @@ class PiecewiseSchedule(_Course):
                 f"{len(self.boundaries) + 1} values, one more than boundaries",
             )
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         step = ops.cast(step, "float32")
         value = ops.convert_to_tensor(self.values[0], "float32")
         for boundary, following in zip(self.boundaries, self.values[1:], strict=True):
             value = ops.where(step >= boundary, following, value)
         return value
 
-    def extremes(self):
+    def extremes(self) -> tuple[float, float]:
         return min(self.values), max(self.values)
-
-    def get_config(self):
-        return {"boundaries": self.boundaries, "values": self.values}
 
 
 def is_schedule(value):
-    """Whether `value` changes with the step: a schedule of this module or of `keras.optimizers.schedules`."""
-    return isinstance(value, Schedule)
+    """Whether `value` is a schedule, of this module or of `keras.optimizers.schedules`."""
+    return isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
 
 
 def value_at(value, step):
-    """The value of a number or a schedule at a training step.
+    """Returns the value of a number or a schedule at a training step.
 
     Args:
         value: A number, or a schedule.
@@ -151,13 +152,13 @@ def value_at(value, step):
         The number itself, or the schedule's value as a scalar tensor.
 
     Raises:
-        ConfigurationError: if a schedule is asked without a step.
+        ConfigurationError: for a schedule without a step.
     """
     if not is_schedule(value):
         return value
     if step is None:
         raise ConfigurationError(
-            f"The schedule {_said(value)} was asked for its value without a training step.",
+            f"The schedule {_described(value)} was evaluated without a training step.",
             "the step, which tfdistill.Distiller passes and keras.distillation.Distiller does not",
             "train with tfdistill.Distiller, or give a constant",
         )
@@ -165,21 +166,21 @@ def value_at(value, step):
 
 
 def extremes(value):
-    """The smallest and the largest value of a number or of a schedule's whole course.
+    """Returns the smallest and the largest value of a number, or of a schedule over its whole course.
 
-    Exact for this module's schedules. Others are opaque, and are asked at every power of two up to 2^20 (a million steps) and beside every
-    whole number of their configuration (where a boundary or an end may lie).
+    They are exact for this module's schedules. Others are evaluated at every power of two up to 2^20 (a million steps) and beside every
+    whole number of their configuration, where a boundary or an end may lie.
 
     Returns:
-        `(low, high)` as floats; NaN where the schedule says NaN.
+        `(low, high)` as floats; NaN where the schedule gives NaN.
     """
     if not is_schedule(value):
         return float(value), float(value)
-    if isinstance(value, _Course):
+    if isinstance(value, _BoundedSchedule):
         return value.extremes()
     marks = {0, *(2**power for power in range(21))}
     for setting in keras.tree.flatten(value.get_config()):
-        if isinstance(setting, (int, float)) and not isinstance(setting, bool) and math.isfinite(setting) and 0 <= setting < 2**30:
+        if validate.is_number(setting) and 0 <= setting < 2**30:
             marks.update((int(setting), int(setting) + 1, max(int(setting) - 1, 0)))
     course = [float(ops.convert_to_numpy(value(mark))) for mark in sorted(marks)]
     if any(math.isnan(v) for v in course):
@@ -187,15 +188,14 @@ def extremes(value):
     return min(course), max(course)
 
 
-def checked(owner, name, value, low=0.0, strict=True):
-    """Checks a setting that may be a number or a schedule, for its whole course.
+def number_or_schedule(name, value, owner, zero=False):
+    """Checks a setting that is a positive number or a schedule of positive numbers.
 
     Args:
-        owner: Name of the class the setting belongs to, for the message.
-        name: Name of the setting.
+        name: Name of the setting, for the message.
         value: A number or a schedule.
-        low: Smallest permitted value.
-        strict: Whether `low` itself is refused.
+        owner: Name of the class that has the setting, for the message.
+        zero: Whether 0 is permitted.
 
     Returns:
         The number as a `float`, or the schedule.
@@ -204,18 +204,18 @@ def checked(owner, name, value, low=0.0, strict=True):
         ConfigurationError: if it is neither, not finite, or leaves its range at any step.
     """
     if not is_schedule(value):
-        return checks.number(owner, name, value, low, strict)
-    least, most = extremes(value)
-    if not (math.isfinite(least) and math.isfinite(most)) or least < low or (strict and least == low):
+        return validate.number(name, value, at_least=0, owner=owner) if zero else validate.positive_number(name, value, owner=owner)
+    low, high = extremes(value)
+    if not (math.isfinite(low) and math.isfinite(high)) or low < 0 or (low == 0 and not zero):
         raise ConfigurationError(
-            f"{owner}: the schedule {_said(value)} for {name} goes as far as {least:g} (its largest value is {most:g}).",
-            f"finite values {'greater than' if strict else 'of at least'} {low:g} at every step",
+            f"{owner}: the schedule {_described(value)} for {name} goes as far as {low:g} (its largest value is {high:g}).",
+            f"finite values {'of at least' if zero else 'greater than'} 0 at every step",
         )
     return value
 
 
-def _said(schedule):
+def _described(schedule):
     """A schedule in words: Keras's own have no repr of their settings."""
-    if isinstance(schedule, _Course):
+    if isinstance(schedule, _BoundedSchedule):
         return repr(schedule)
     return f"{type(schedule).__name__}({', '.join(f'{k}={v!r}' for k, v in schedule.get_config().items())})"

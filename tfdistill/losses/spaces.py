@@ -1,7 +1,10 @@
-"""Logits, log-probabilities and probabilities: from one to the other, and how to tell that one was passed for another.
+"""Logits, log-probabilities and probabilities: conversions, and checks that outputs are what the settings say.
 
-No function here guesses: the space is said by the caller, and the first batch is checked against what was said.
+The caller names the space of an output. It is never inferred, and the first batch is checked against it.
 """
+
+import typing
+from typing import Literal
 
 import keras
 import numpy as np
@@ -11,24 +14,28 @@ from tfdistill.errors import ConfigurationError
 from tfdistill.losses import scaling
 from tfdistill.losses.reduction import at_least_float32
 
-SPACES = ("logits", "log_probabilities", "probabilities")
+Space = Literal["logits", "log_probabilities", "probabilities"]
+BinarySpace = Literal["logits", "probabilities"]
+SPACES = typing.get_args(Space)
+BINARY_SPACES = typing.get_args(BinarySpace)
 
-# Below this a float32 logarithm leaves the normal numbers; a probability of zero counts as this.
+# A probability of zero counts as this, near the smallest normal float32.
 SMALLEST = 1e-37
-# What the logarithm of zero counts as: finite after division by a temperature.
-NO_CHANCE = -1e30
+# The logarithm of zero counts as this: far below any logit, and finite in sums and after division by a temperature.
+LOG_OF_ZERO = -1e30
 # The largest float32 below one.
 LARGEST_BELOW_ONE = 1.0 - 2.0**-24
-# The probability at which the slope of the logarithm stops to grow: float16 has no larger gradients than 65504, and float32's times a loss's weight
-# must stay finite. The softmax before it multiplies the slope by the probability, so nothing is lost.
+# The probability below which the slope of the logarithm is constant. Float16 has no gradients above 65504, and those of float32 must stay
+# finite when they are multiplied by the weight of a loss. The softmax before it multiplies the slope by the probability, so the student's
+# logits get the right gradient.
 STEEPEST, STEEPEST_FLOAT16 = scaling.SMALLEST, 2.0**-14
 # A student's logits that deviate by less than this count as flat (see `least_deviation`).
 FLAT = 0.1
-# Values below this are masks, not logits.
+# Logits below this are those of masked classes.
 MASKED = -1e4
 # By how much the sum of a row of probabilities may differ from one (half precision sums to about this).
 SUM_TOLERANCE = 1e-3
-# Fewer sigmoid outputs than this may lie between 0 and 1 by chance.
+# Fewer logits than this may all lie between 0 and 1 by chance.
 ENOUGH = 16
 
 
@@ -38,17 +45,17 @@ def is_float16(x):
 
 
 def steepest_at(x):
-    """The probability down to which `log_of_probabilities` has its true slope, for outputs that came in the type of `x`."""
+    """Returns the probability down to which `log_of_probabilities` has its true slope, for outputs of the type of `x`."""
     return STEEPEST_FLOAT16 if is_float16(x) else STEEPEST
 
 
 def with_float16(ready, student):
-    """The pair `ready` of teacher and student, in which a float16 student stays as it came, so that `steepest_at` sees its type."""
+    """Returns the pair `ready` of teacher and student, with a float16 student in its original type, which `steepest_at` depends on."""
     return (ready[0], student) if is_float16(student) else ready
 
 
 def log_of_probabilities(p, steepest=STEEPEST):
-    """Logarithm of probabilities, with a gradient that is neither cut off nor infinite.
+    """Computes the logarithm of probabilities, with a gradient that is neither cut off nor infinite.
 
     Args:
         p: `(...)`, from 0 to 1, float32 or wider.
@@ -57,36 +64,38 @@ def log_of_probabilities(p, steepest=STEEPEST):
     Returns:
         `(...)`: log(p), of at least log(1e-37).
     """
-    # The tangent goes on below `steepest`; its distance from the logarithm is added as a constant, and is exactly 0 above.
+    # Below `steepest` the logarithm is continued by its tangent. The distance from the logarithm is added as a constant; it is exactly 0
+    # above.
     line = ops.log(ops.maximum(p, steepest)) + (ops.minimum(p / steepest, 1.0) - 1.0)
     return line + ops.stop_gradient(ops.log(ops.maximum(p, SMALLEST)) - line)
 
 
 def as_logits(outputs, space):
-    """Outputs over classes as logits.
+    """Converts outputs over classes to logits.
 
     Args:
-        outputs: `(..., classes)`, in the space said.
+        outputs: `(..., classes)`.
         space: "logits", "log_probabilities" or "probabilities".
 
     Returns:
-        `(..., classes)`. Log-probabilities are logits whose exponentials sum to one; a probability of zero counts as 1e-37, and its logarithm as -1e30.
+        `(..., classes)`. Log-probabilities are logits whose exponentials sum to one; a probability of zero counts as 1e-37, and its
+        logarithm as -1e30.
     """
     if space == "probabilities":
         return log_of_probabilities(at_least_float32(outputs), steepest_at(outputs))
-    return outputs if space == "logits" else ops.maximum(outputs, NO_CHANCE)
+    return outputs if space == "logits" else ops.maximum(outputs, LOG_OF_ZERO)
 
 
 def as_binary_logits(outputs, space):
-    """Outputs of independent yes-no questions as logits.
+    """Converts outputs of independent binary decisions to logits.
 
     Args:
-        outputs: `(..., labels)`, in the space said.
+        outputs: `(..., labels)`.
         space: "logits" or "probabilities".
 
     Returns:
-        `(..., labels)`. Probabilities count as at least 1e-7 away from 0 and 1. Their gradient is not cut off there: a wrong answer that is sure is learned from
-        too.
+        `(..., labels)`. Probabilities count as at least 1e-7 away from 0 and 1. Their gradient is not cut off there, so that confident
+        mistakes are corrected.
     """
     if space == "logits":
         return outputs
@@ -97,14 +106,15 @@ def as_binary_logits(outputs, space):
 
 
 def standardized(logits, least=0.0):
-    """Logits with mean 0 and standard deviation 1 over the classes, so that their shift and scale carry nothing.
+    """Scales logits to mean 0 and standard deviation 1 over the classes, so that their shift and scale do not matter.
 
-    Sun et al. 2024, "Logit standardization in knowledge distillation", arXiv 2403.01427. The deviation is that of the population (divided by the number of
-    classes), as in the paper's formula; the authors' code takes the sample's (divided by one less), which for n classes makes all logits smaller by the factor
-    sqrt((n - 1) / n).
+    Sun et al. 2024, "Logit standardization in knowledge distillation", arXiv 2403.01427. The deviation is that of the population (divided
+    by the number of classes n), as in the paper's formula. The authors' code takes the sample's (divided by n - 1), which makes all logits
+    smaller by the factor sqrt((n - 1) / n).
 
     Args:
-        logits: `(..., classes)`. Equal logits give zeros; a deviation of less than about 1e-5 of the largest logit (in float32) is rounding.
+        logits: `(..., classes)`. Equal logits give zeros; a deviation of less than about 1e-5 of the largest logit (in float32) is
+            rounding.
         least: Deviations below this are not scaled up to 1; the gradient is at most about 1 / least. A number, or `(..., 1)`.
 
     Returns:
@@ -117,12 +127,13 @@ def standardized(logits, least=0.0):
 
 
 def least_deviation(teacher_logits):
-    """The deviation below which a student's logits count as flat, and are not standardized in full.
+    """Computes the least deviation by which a student's logits are divided when they are standardized.
 
-    A student whose last layer starts at zero has equal logits. Their deviation is 0, the gradient of standardized logits is one over the deviation, and one step
-    of SGD along such a gradient throws the weights so far that later steps, whose gradient is then as small, do not bring them back. A tenth of a unit, or of
-    the teacher's deviation where that is smaller than one unit, bounds the gradient. In that form the floor scales with the teacher, so the loss stays
-    unmoved when both sides are scaled. A unit is the logits' own: it is a factor e between two probabilities.
+    A student whose last layer starts at zero has equal logits. Their deviation is 0, and the gradient of standardized logits is one over
+    the deviation. One step of SGD along such a gradient moves the weights so far that later steps, whose gradients are then small, do not
+    bring them back. A least deviation of 0.1, or of a tenth of the teacher's deviation where that is smaller than 1, bounds the gradient.
+    As it scales with the teacher there, the loss does not change when both sides are scaled. A unit of logits is a factor e between two
+    probabilities.
 
     Args:
         teacher_logits: `(..., classes)`.
@@ -145,7 +156,7 @@ def _rows_sum_to_one(values):
 
 
 def class_space(values):
-    """Tells from values over classes which space they are in.
+    """Finds out from values over classes which space they are in.
 
     Args:
         values: `(..., classes)`, NumPy array.
@@ -156,22 +167,22 @@ def class_space(values):
     values = np.asarray(values, "float64")
     if _rows_sum_to_one(values):
         return "probabilities"
-    # Exponentials of large logits overflow, and those are no log-probabilities.
+    # Only values up to 0 are log-probabilities; exponentials of large logits would overflow.
     return "log_probabilities" if bool(np.all(values <= SUM_TOLERANCE)) and _rows_sum_to_one(np.exp(values)) else "logits"
 
 
 def check_class_space(owner, side, values, space):
-    """Checks that the values of a batch can be what the loss was told.
+    """Checks that the values of a batch can be in the space that the loss is set to.
 
     Args:
-        owner: Name of the loss.
+        owner: Name of the loss, for the message.
         side: "teacher" or "student".
         values: `(..., classes)`, NumPy array.
-        space: What the loss was told.
+        space: The setting of the loss.
 
     Raises:
-        ConfigurationError: if rows that are said to be logits are non-negative and sum to one within 1e-3, or
-            rows that are said to be probabilities (or log-probabilities) do not.
+        ConfigurationError: if the space is logits and all rows are non-negative and sum to one within 1e-3, or the space is probabilities
+            (or log-probabilities) and not all rows (or their exponentials) do.
     """
     values = np.asarray(values, "float64")
     found = class_space(values)
@@ -186,17 +197,17 @@ def check_class_space(owner, side, values, space):
             + f"they range from {values.min():.4g} to {values.max():.4g} and their {'exponentials' if space != 'probabilities' else 'rows'}"
             f" sum to {sums.min():.4g} ... {sums.max():.4g}.",
             "rows that sum to one within 1e-3",
-            f"say {side}_outputs='logits' if the last layer has no softmax",
+            f"set {side}_outputs='logits' if the last layer has no softmax",
         )
     raise ConfigurationError(
         what + f"every row is one of {found.replace('_', '-')} (it sums to one within 1e-3).",
         f"{space.replace('_', '-')}",
-        f"say {side}_outputs={found!r}, or let the {side} end without its softmax",
+        f"set {side}_outputs={found!r}, or remove the softmax at the end of the {side}",
     )
 
 
 def check_unmasked(owner, side, values):
-    """Checks that no class is masked by a very low logit, which would leave the others equal once they are standardized.
+    """Checks that no class is masked by a very low logit, beside which the others would be equal after standardization.
 
     Args:
         owner: Name of the loss, for the message.
@@ -216,15 +227,15 @@ def check_unmasked(owner, side, values):
 
 
 def looks_binary(values):
-    """Whether at least 16 values, not all equal, lie between 0 and 1, as probabilities of yes-no answers do and logits hardly ever."""
+    """Whether there are at least 16 values, not all equal and all between 0 and 1, as probabilities are and logits hardly ever are."""
     return values.size >= ENOUGH and values.min() < values.max() and bool(np.all((values >= 0) & (values <= 1)))
 
 
 def check_binary_space(owner, side, values, space):
-    """Checks that the values of a batch of yes-no outputs can be what the loss was told; arguments as in `check_class_space`.
+    """Checks that the values of a batch of binary outputs can be in the space that the loss is set to; arguments as in `check_class_space`.
 
     Raises:
-        ConfigurationError: if probabilities leave 0 to 1, or at least 16 different logits all lie in it.
+        ConfigurationError: if probabilities are below 0 or above 1, or if at least 16 logits, not all equal, lie between 0 and 1.
     """
     values = np.asarray(values, "float64")
     inside = bool(np.all((values >= 0) & (values <= 1)))
@@ -232,11 +243,11 @@ def check_binary_space(owner, side, values, space):
         raise ConfigurationError(
             f"{owner}: the {side}'s outputs were said to be probabilities, but they range from {values.min():.4g} to {values.max():.4g}.",
             "values from 0 to 1",
-            f"say {side}_outputs='logits' if the last layer has no sigmoid",
+            f"set {side}_outputs='logits' if the last layer has no sigmoid",
         )
     if space == "logits" and looks_binary(values):
         raise ConfigurationError(
             f"{owner}: the {side}'s outputs were said to be logits, but all {values.size} of them lie between 0 and 1.",
             "logits, which have both signs",
-            f"say {side}_outputs='probabilities', or let the {side} end without its sigmoid",
+            f"set {side}_outputs='probabilities', or remove the sigmoid at the end of the {side}",
         )

@@ -1,4 +1,4 @@
-"""What a teacher said of its k likeliest classes, and of all the others together."""
+"""A teacher's k largest logits, and the sum over all other classes."""
 
 import collections
 
@@ -16,11 +16,11 @@ Attributes:
 
 
 def merged_logits(teacher, student_logits, temperature):
-    """Both sides over k + 1 classes: the teacher's k likeliest, and all others as one.
+    """Returns the logits of both sides over k + 1 classes: the teacher's k most probable ones, and all others as one.
 
-    At a temperature for which the log-sum of the rest was kept, the softmax of the result is, to rounding, the softened distribution of all classes with
-    the probabilities of the others added up. What the teacher said about how those share their part is not known, so it is not taught; a divergence of
-    the merged distributions is at most that of the whole ones.
+    The softmax of the result is, to rounding, the softened distribution over all classes in which the probabilities of the other classes
+    are added up. How the teacher distributes probability among these is not known, so it is not taught. A divergence of the merged
+    distributions is at most that of the whole ones.
 
     Args:
         teacher: `TopK`.
@@ -32,18 +32,18 @@ def merged_logits(teacher, student_logits, temperature):
     """
     softness = 1.0 / temperature
     rest = teacher.rest[..., teacher.temperatures.index(temperature)]
-    theirs = ops.cast(ops.concatenate([teacher.values * softness, ops.expand_dims(rest, -1)], axis=-1), student_logits.dtype)
+    teacher_merged = ops.cast(ops.concatenate([teacher.values * softness, ops.expand_dims(rest, -1)], axis=-1), student_logits.dtype)
     softened = ops.multiply(student_logits, softness)
     indices = ops.cast(teacher.indices, "int32")
     kept = ops.take_along_axis(softened, indices, axis=-1)
-    # The classes that the teacher kept are taken out of the student's sum: far below all others, they add nothing to it.
+    # The student's sum is over the other classes only: at -1e30 the kept ones add nothing to it.
     inside = _marked(indices, softened)
     others = ops.logsumexp(ops.where(inside, -1e30, softened), axis=-1, keepdims=True)
-    return theirs, ops.concatenate([kept, others], axis=-1)
+    return teacher_merged, ops.concatenate([kept, others], axis=-1)
 
 
 def _marked(indices, logits):
-    """Booleans in the shape of `logits`: True at `indices` of the last axis."""
+    """Returns booleans in the shape of `logits`: True at `indices` of the last axis."""
     k, classes = indices.shape[-1], logits.shape[-1]
     flat = ops.reshape(indices, (-1, k))
     rows = ops.repeat(ops.expand_dims(ops.arange(ops.shape(flat)[0], dtype="int32"), -1), k, axis=-1)

@@ -11,6 +11,8 @@ import typing
 PathLike = typing.Union[str, "os.PathLike[str]"]
 # A tensor of TensorFlow, or what becomes one: a NumPy array, nested lists of numbers.
 Tensor = typing.Any
+# A shape with its batch axis first; None stands for a size that is not known.
+Shape = tuple[int | None, ...]
 # One tensor, or a list, tuple or dict of them, as a model takes and returns.
 Tensors = typing.Any
 # A data set: an array or a structure of arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a generator of batches.

@@ -113,7 +113,7 @@ class Ensemble(keras.Model):
         return keras.tree.pack_sequence_as(outputs[0], [self._averaged(values) for values in leaves])
 
     def _averaged(self, values):
-        mask = masking.both(*(masking.mask_of(v) for v in values))
+        mask = masking.intersection(*(masking.mask_of(v) for v in values))
         return masking.with_mask(self._average_of(values), mask)
 
     def _average_of(self, values):
