@@ -154,8 +154,8 @@ def test_what_counts_as_clustered(rng, value, wanted):
     if wanted is None:
         assert found is None
     else:
-        assert (found.values, found.per_channel, found.count) == wanted
-        for cluster in range(found.count):
+        assert (found.values, found.per_channel, found.clusters) == wanted
+        for cluster in range(found.clusters):
             assert len(np.unique(value[found.members == cluster])) == 1
 
 
