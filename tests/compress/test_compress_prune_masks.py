@@ -144,7 +144,7 @@ def test_a_violation_is_found(name, which):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_of_equal_weights_no_more_stay_than_asked_for(name):
+def test_of_equal_weights_no_more_stay_than_the_target(name):
     wrapper, target, _ = pruned(name, 0.5, {}, value=0.25)
     ((_, mask),) = introspection.masks_of(wrapper)
     assert np.sum(mask) == target.kept == round(target.kernel.size / 2)

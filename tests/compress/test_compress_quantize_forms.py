@@ -1,4 +1,4 @@
-"""Layers computed the way an integer file computes them: without rounding, they give what the layer itself gives."""
+"""Layers computed the way an integer file computes them: without rounding, the output is that of the layer itself."""
 
 import keras
 import numpy as np

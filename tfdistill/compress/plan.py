@@ -122,7 +122,7 @@ class Plan(Record):
         refused = [row for row in self.rows if row.action == IMPOSSIBLE and row.name in named]
         if refused:
             raise ModelError(
-                f"{self.step} cannot treat " + "; ".join(f"'{row.name}' ({row.reason})" for row in refused) + ".",
+                f"{self.step} does not work on " + "; ".join(f"'{row.name}' ({row.reason})" for row in refused) + ".",
                 mend="leave these layers out of layers=",
             )
         if not self.names(DONE):

@@ -1,4 +1,4 @@
-"""A model with its own way of training: `apply` says that it stays behind, and each remedy that it names works."""
+"""A model with a `train_step` or the like of its own: `apply` warns that it is not carried over, and each remedy that it names works."""
 
 import warnings
 
@@ -100,7 +100,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_what_stays_behind_is_named_once(name):
+def test_what_is_not_carried_over_is_named_once(name):
     make, names = OWN[name]
     model = make()
     for step in STEPS:
@@ -110,7 +110,7 @@ def test_what_stays_behind_is_named_once(name):
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
-def test_nothing_is_said_of_any_other_model(step):
+def test_other_models_cause_no_warning(step):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         applied = step.apply(mlp(6))
@@ -118,7 +118,7 @@ def test_nothing_is_said_of_any_other_model(step):
     assert applied.get_layer("hidden_0") is not None
 
 
-def test_the_class_comes_back_with_its_step():
+def test_strip_returns_the_class_with_its_step():
     with pytest.warns(UserWarning, match="train_step"):
         applied = STEPS[0].apply(functional(OwnStep))
     assert type(STEPS[0].strip(applied)) is OwnStep
