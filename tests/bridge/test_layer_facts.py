@@ -52,6 +52,58 @@ def test_masks_travel_with_tensors(nested):
     assert not found["tokens"]
 
 
+class OwnStep(keras.Model):
+    def train_step(self, data):
+        return {}
+
+
+class OwnConfig(keras.Model):
+    def get_config(self):
+        return {"name": self.name}
+
+
+class OwnConstructor(keras.Model):
+    def __init__(self, **kwargs):
+        inputs = keras.Input((3,))
+        super().__init__(inputs, keras.layers.Dense(2)(inputs), **kwargs)
+
+
+class OwnCall(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def functional(kind):
+    inputs = keras.Input((3,))
+    return kind(inputs, keras.layers.Dense(2)(inputs))
+
+
+@pytest.mark.parametrize(
+    ("make", "remade"),
+    [
+        (lambda: functional(keras.Model), True),
+        (lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), True),
+        (lambda: functional(OwnStep), True),
+        (lambda: functional(OwnConfig), False),
+        (OwnConstructor, False),
+        (lambda: functional(OwnCall), False),
+        (Subclassed, False),
+    ],
+    ids=["functional", "Sequential", "train_step", "get_config", "constructor", "functional with call", "subclassed"],
+)
+def test_who_makes_a_model_again(make, remade):
+    model = make()
+    assert layer_facts.is_remade_from_graph(model) is remade
+    if remade:
+        again = type(model).from_config(model.get_config())
+        assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
+
+
 @pytest.mark.parametrize(("settings", "standard"), [({}, True), ({"activation": "relu"}, False), ({"recurrent_dropout": 0.5}, False)])
 def test_standard_lstm(tfk, settings, standard):
     assert layer_facts.is_standard_lstm(tfk.layers.LSTM(2, **settings)) is standard

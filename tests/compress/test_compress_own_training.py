@@ -9,6 +9,7 @@ from keras import layers, ops
 from small import data, mlp
 
 from tfdistill import Distiller
+from tfdistill.bridge.convert import to_keras, to_tf_keras
 from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.losses import SoftTargets
 
@@ -122,6 +123,20 @@ def test_strip_returns_the_class_with_its_step():
     with pytest.warns(UserWarning, match="train_step"):
         applied = STEPS[0].apply(functional(OwnStep))
     assert type(STEPS[0].strip(applied)) is OwnStep
+
+
+@pytest.mark.filterwarnings("ignore:'own':UserWarning")
+@pytest.mark.parametrize(
+    ("make", "comparisons"), [(lambda: functional(keras.Model), 1), (lambda: functional(OwnStep), 1), (sequential, 1), (subclassed, 2)]
+)
+def test_apply_compares_each_model_once(make, comparisons, monkeypatch):
+    """The second model is the one that a subclass makes of its config, which may compute something else."""
+    compared = []
+    for module in (to_keras, to_tf_keras):
+        check = module.check_parity
+        monkeypatch.setattr(module, "check_parity", lambda *args, check=check, **kwargs: compared.append(args) or check(*args, **kwargs))
+    STEPS[0].apply(make())
+    assert len(compared) == comparisons
 
 
 class Wrapped(keras.Model):

@@ -1,5 +1,9 @@
 """Facts about layers and graphs that Keras 3 and tf_keras keep in private attributes, each read by one function."""
 
+from tfdistill.graph.functional import is_functional, is_sequential
+
+_MAKING = ("__new__", "__init__", "get_config", "from_config")
+
 
 def flat_layers(model):
     """Lists a Keras 3 or tf_keras model and all layers inside it, those of nested models and of wrappers too.
@@ -46,3 +50,16 @@ def is_standard_lstm(layer):
 def standardized_axes(layer):
     """Lists the axes along which a built tf_keras `Normalization` has a mean and a variance for each index, counted from 0."""
     return list(layer._keep_axis)
+
+
+def is_remade_from_graph(model):
+    """Returns whether a Keras 3 model's class makes it again from the config of its layers and their connections, as Keras's own classes do.
+
+    That is so for a functional or Sequential model whose class overrides neither its constructor nor its config, such as one with only a `train_step`.
+    A copy then computes what copies of the layers compute.
+
+    Args:
+        model: Built `keras.Model`.
+    """
+    definers = [next(kind for kind in type(model).__mro__ if name in vars(kind)) for name in _MAKING]
+    return (is_functional(model) or is_sequential(model)) and all(kind.__module__.startswith("keras.src.") for kind in definers)

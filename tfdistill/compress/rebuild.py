@@ -173,9 +173,9 @@ def require_strippable(opened):
         BridgeError: naming the layer and the remedy.
     """
     if opened.original is not None:
-        # A model of one of Keras's own classes computes what its layers compute, which `to_tf_keras` has compared already.
-        own = not type(opened.original).__module__.startswith("keras.src.")
-        to_keras(opened.legacy, like=opened.original, check=own, by_place=True)
+        # A model that is remade from its graph computes what its layers compute, which `to_tf_keras` has compared already.
+        compared = layer_facts.is_remade_from_graph(opened.original)
+        to_keras(opened.legacy, like=opened.original, check=not compared, by_place=True)
 
 
 def layers_by_name(model):
