@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from opened_models import opened
 from zoo_models import SMALL, randomize
 
 from tfdistill.bridge.adopt import introspection
@@ -82,6 +83,14 @@ def mixed():
     return keras.Model(inputs, x, name="mixed")
 
 
+def random_nested():
+    return randomize(nested())
+
+
+def random_images():
+    return randomize(images())
+
+
 MODELS = {f.__name__: f for f in (images, sequences, recurrent, cells, volumes, nested, mixed)}
 WITHOUT_KERNELS = {"norm", "flat", "drop", "relu"}
 PER_CHANNEL = Cluster(4, per_channel=True, initialization="linear")
@@ -117,13 +126,13 @@ def train(model, student, optimizer=None, epochs=1):
     return student
 
 
-def taught(student, teacher):
+def distilled(student, teacher):
     """Two steps under a teacher."""
     return train(Distiller(teacher, student, MSE), student)
 
 
 def kernels_of(layer):
-    """The weights of a Keras 3 layer that can be clustered: all that have more than one axis, and are no bias of a GRU or of attention."""
+    """The weights of a Keras 3 layer that can be clustered: those of more than one axis that are no bias of a GRU or of attention."""
     return [np.asarray(w) for w in layer.weights if w.name in ("kernel", "recurrent_kernel", "embeddings") or "wise_kernel" in w.name]
 
 
@@ -132,7 +141,7 @@ def largest_difference(one, other):
 
 
 @pytest.mark.parametrize(("name", "step"), [pytest.param(*row, marks=pytest.mark.slow if i >= FAST else ()) for i, row in enumerate(ROWS)])
-def test_the_whole_way(name, step):
+def test_plan_apply_train_strip_and_check(name, step):
     model = randomize(MODELS[name]())
     before = [np.array(w) for w in model.weights]
     plan = step.plan(model)
@@ -146,7 +155,7 @@ def test_the_whole_way(name, step):
     assert applied.count_params() == model.count_params()
     assert {row.name for row in plan.rows} <= set(applied.named_layers())
     start = {path: [np.array(w) for w in introspection.own_variables(layer)] for path, layer in applied.named_layers().items()}
-    taught(applied, randomize(MODELS[name](), seed=1))
+    distilled(applied, randomize(MODELS[name](), seed=1))
     step.check(applied)
     stripped = step.strip(applied)
     step.check(stripped)
@@ -176,7 +185,7 @@ def test_every_small_model(name):
 
 
 @pytest.mark.parametrize("name", ["nested", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sequences", "images", "recurrent"))])
-def test_saved_in_the_middle_of_a_training_it_goes_on_as_if_it_had_not_been(name, tmp_path):
+def test_a_model_saved_during_training_trains_on_alike(name, tmp_path):
     applied = train(applied := Cluster(4).apply(randomize(MODELS[name]())), applied)
     applied.save(tmp_path / "a.keras")
     loaded = keras.models.load_model(tmp_path / "a.keras")
@@ -196,8 +205,9 @@ def test_a_checkpoint_holds_all_of_it(tmp_path):
                 raise KeyboardInterrupt
 
     def run(*callbacks):
+        model = opened(pruned)
         keras.utils.set_random_seed(1)
-        applied = Cluster(4).apply(pruned())
+        applied = Cluster(4).apply(model)
         x, y = data(applied)
         applied.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         applied.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0, callbacks=list(callbacks))
@@ -245,18 +255,18 @@ def test_pruned_then_clustered_it_is_both():
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x, y, batch_size=4, verbose=0, callbacks=prune.callbacks())
     applied = cluster.apply(prune.strip(model))
-    taught(applied, randomize(nested(), seed=1))
+    distilled(applied, randomize(nested(), seed=1))
     for one in (applied, cluster.strip(applied)):
         prune.check(one)
         cluster.check(one)
 
 
-def test_zeros_that_are_let_go_and_zeros_that_are_missing():
-    applied = train(applied := Cluster(4, preserve_sparsity=False).apply(pruned()), applied)
+def test_zeros_that_are_not_kept_and_zeros_that_are_missing():
+    applied = train(applied := Cluster(4, preserve_sparsity=False).apply(opened(pruned)), applied)
     assert not introspection.masks_of(applied.get_layer("logits"))
     with pytest.raises(ModelError, match="has a zero"):
-        Cluster(4, preserve_sparsity=True).apply(randomize(nested()))
-    stripped = Cluster(4, preserve_sparsity=True).strip(Cluster(4, preserve_sparsity=True).apply(pruned()))
+        Cluster(4, preserve_sparsity=True).apply(opened(random_nested))
+    stripped = Cluster(4, preserve_sparsity=True).strip(Cluster(4, preserve_sparsity=True).apply(opened(pruned)))
     for layer in (stripped.get_layer("stem"), stripped.get_layer("encoder").get_layer("conv"), stripped.get_layer("logits")):
         layer.kernel.assign(np.where(np.array(layer.kernel) == 0, 1, layer.kernel))
     with pytest.raises(InvariantError, match="has a zero"):
@@ -265,7 +275,7 @@ def test_zeros_that_are_let_go_and_zeros_that_are_missing():
 
 @pytest.mark.parametrize(("step", "where"), [(Cluster(4), ""), (Cluster(4, per_channel=True), " in a channel")])
 def test_check_fails_on_purpose(step, where):
-    stripped = step.strip(step.apply(randomize(nested())))
+    stripped = step.strip(step.apply(opened(random_nested)))
     step.check(stripped)
     kernel = stripped.get_layer("logits").kernel
     value = np.array(kernel)
@@ -277,7 +287,7 @@ def test_check_fails_on_purpose(step, where):
 
 
 def test_each_channel_has_values_of_its_own():
-    stripped = Cluster(4, per_channel=True).strip(Cluster(4, per_channel=True).apply(randomize(images())))
+    stripped = Cluster(4, per_channel=True).strip(Cluster(4, per_channel=True).apply(opened(random_images)))
     conv = np.array(stripped.get_layer("conv").kernel).reshape(-1, 6)
     transpose = np.moveaxis(np.array(stripped.get_layer("transpose").kernel), 2, -1).reshape(-1, 4)
     depthwise = np.array(stripped.get_layer("depthwise").kernel).reshape(9, 12)
@@ -288,19 +298,19 @@ def test_each_channel_has_values_of_its_own():
 
 
 def test_a_plan_says_what_is_done_skipped_and_why(tmp_path):
-    plan = Cluster({"conv": 16, "*": 4}, per_channel=True, exclude="logits").plan(randomize(images()))
+    plan = Cluster({"conv": 16, "*": 4}, per_channel=True, exclude="logits").plan(opened(random_images))
     assert plan.row("conv").reason == "kernel: 216 weights of at most 16 values per channel, 4 bits each, 492 bytes with the values"
     assert "in all channels together" in plan.row("several").reason
     assert plan.row("logits").reason.startswith("left out")
     assert plan.row("norm").reason == plan.row("flat").reason == "has no kernel"
-    few = Cluster(256).plan(randomize(images())).row("several")
+    few = Cluster(256).plan(opened(random_images)).row("several")
     assert few.action == "skipped"
     assert few.reason == "kernel: no more weights (16) than clusters (256)"
     assert Plan.load(plan.save(tmp_path / "plan.json")) == plan
 
 
 def test_the_same_model_clustered_twice_is_the_same():
-    model = randomize(nested())
+    model = opened(random_nested)
     one, other, third = (Cluster(4, initialization="random", seed=seed).apply(model) for seed in (0, 0, 1))
     assert largest_difference(one, other) == 0
     assert largest_difference(one, third) > 0
@@ -376,4 +386,4 @@ def test_contradictory_settings_are_refused(settings):
 )
 def test_a_model_that_does_not_fit_is_refused(call, words):
     with pytest.raises(ModelError, match=words):
-        call(randomize(nested()))
+        call(opened(random_nested))

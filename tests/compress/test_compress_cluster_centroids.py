@@ -151,7 +151,7 @@ def test_a_masked_weight_is_zero_and_gets_no_gradient_nor_does_its_centroid_from
     np.testing.assert_array_equal(trained, [mask.sum()])
 
 
-def test_the_weights_come_back_even_from_an_error(rng):
+def test_an_error_leaves_the_weights_as_they_were(rng):
     wrapper = clustered(rng.normal(size=(4, 3)), [0, 1], Clusters(2, (4, 3)))
     kernel, weights = wrapper.layer.kernel, [id(w) for w in wrapper.layer.weights]
     with replaced_weights(wrapper.layer, {"kernel": np.zeros((4, 3))}):

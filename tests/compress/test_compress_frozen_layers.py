@@ -62,15 +62,15 @@ def test_the_plan_says_it_and_apply_warns(build, step):
     model, frozen = build()
     plan = step.plan(model)
     assert {row.name for row in plan.rows if "frozen, so that no training makes up for" in row.reason} == frozen
-    with pytest.warns(UserWarning, match="in frozen layers of .* which no training makes up for") as heard:
+    with pytest.warns(UserWarning, match="in frozen layers of .* which no training makes up for") as caught:
         step.apply(model)
-    assert all(f"'{name}'" in str(heard[0].message) for name in frozen)
+    assert all(f"'{name}'" in str(caught[0].message) for name in frozen)
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("build", [one, backbone, shared, normalized], ids=lambda build: build.__name__)
 def test_the_remedies_of_the_warning(build, step, rng):
-    """Excluded, a frozen layer keeps its weights; named outright, it is treated without a word."""
+    """An excluded frozen layer keeps its weights; for one that is named outright, the step does not warn."""
     model, frozen = build()
     kept = excluding(step, sorted(frozen)).apply(model)
     for name in frozen:
@@ -89,7 +89,7 @@ def test_quantization_says_that_frozen_weights_are_rounded(build, rng):
     model, frozen = build()
     step = QuantizeAware()
     assert {row.name for row in step.plan(model).rows if "frozen, its weights are rounded but do not move" in row.reason} == frozen
-    adopted = step.apply(model)  # warns of nothing: rounding is what was asked for, and the ranges do move
+    adopted = step.apply(model)  # no warning: rounding is what the step does, and the ranges are trained
     before = [np.array(w) for name in frozen for w in adopted.get_layer(name).layer.get_weights()]
     x = rng.normal(size=(32, *model.input_shape[1:])).astype("float32")
     adopted.compile("sgd", "mse")

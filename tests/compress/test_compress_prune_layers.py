@@ -17,7 +17,7 @@ layers = keras.layers
 
 
 def distil(student, step, epochs, table, optimizer="adam"):
-    """Three steps an epoch, under a teacher."""
+    """Trains with a teacher, three steps per epoch."""
     x, y = data(table)
     inputs = keras.Input(x.shape[1:], dtype=x.dtype.name)
     teacher = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layers.Rescaling(1.0)(inputs))))
@@ -30,7 +30,7 @@ def steps_of(model):
     return {int(layer.pruning_step) for layer in pruned_layers(model)}
 
 
-def the_whole_way(table, step, names):
+def plan_to_strip(table, step, names):
     """Plan, apply, train, check, strip; returns the adopted model and the stripped one."""
     model, (x, _) = model_of(table, names), data(table)
     rows = {row.name: row for row in step.plan(model).rows}
@@ -60,8 +60,8 @@ STEP = Prune({"*": 0.5}, end_step=4, frequency=2)
 
 @pytest.fixture(scope="module")
 def trained():
-    """Function of a table: its model after the whole way, made once."""
-    return functools.cache(lambda table: the_whole_way(table, STEP, TOGETHER[table]))
+    """Function of a table: its model after `plan_to_strip`, made once."""
+    return functools.cache(lambda table: plan_to_strip(table, STEP, TOGETHER[table]))
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -74,7 +74,7 @@ def test_every_layer_is_pruned_trained_and_stripped(trained, table):
 
 
 @pytest.mark.parametrize("table", ["sequences", "tokens", pytest.param("images", marks=pytest.mark.slow)])
-def test_a_file_goes_on_where_it_was(trained, table, tmp_path):
+def test_a_loaded_model_continues_its_schedule(trained, table, tmp_path):
     applied, _ = trained(table)
     applied.save(tmp_path / "pruned.keras")
     loaded, (x, _) = keras.models.load_model(tmp_path / "pruned.keras"), data(table)
@@ -89,14 +89,13 @@ def test_a_file_goes_on_where_it_was(trained, table, tmp_path):
     STEP.check(STEP.strip(loaded))
 
 
-def test_a_checkpoint_of_the_middle_of_the_schedule_is_whole(tmp_path):
+def test_a_checkpoint_during_the_schedule_is_complete(tmp_path):
     step, table, names = Prune({"*": 0.5}, end_step=6, frequency=2), "sequences", ["attention", "shared"]
-    straight, halted = step.apply(model_of(table, names)), step.apply(model_of(table, names))
-    halted.set_weights(straight.get_weights())
-    distil(straight, step, 1, table, keras.optimizers.SGD(0.1))
+    model = model_of(table, names)
+    halted = step.apply(model)
     distil(halted, step, 1, table, keras.optimizers.SGD(0.1))
     halted.save_weights(tmp_path / "half.weights.h5")
-    resumed = step.apply(model_of(table, names))
+    resumed = step.apply(model)
     resumed.load_weights(tmp_path / "half.weights.h5")
     assert steps_of(resumed) == {3}
     for one, other in zip(halted.weights, resumed.weights, strict=True):
@@ -105,7 +104,7 @@ def test_a_checkpoint_of_the_middle_of_the_schedule_is_whole(tmp_path):
     step.check(resumed)
 
 
-def test_depthwise_kernels_are_spared_unless_they_are_selected():
+def test_depthwise_kernels_are_left_unless_they_are_selected():
     model = model_of("images", ["depthwise2d", "separable2d"])
     row = Prune(0.5, end_step=4).plan(model).row
     assert row("depthwise2d").action == "skipped"
@@ -178,7 +177,7 @@ def test_each_layer_alone(name, pattern, tmp_path):
         applied = step.apply(model_of(table, [name]))
         distil(applied, step, 2, table)
     else:
-        applied, _ = the_whole_way(table, step, [name])
+        applied, _ = plan_to_strip(table, step, [name])
     step.check(applied)
     applied.save(tmp_path / "pruned.keras")
     loaded = keras.models.load_model(tmp_path / "pruned.keras")

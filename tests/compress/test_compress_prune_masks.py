@@ -1,4 +1,4 @@
-"""Masks of every kind of kernel and pattern against an independent NumPy computation, and what is promised of them."""
+"""Masks of every kind of kernel and pattern against an independent NumPy computation, and the targets that they meet."""
 
 import itertools
 
@@ -75,22 +75,22 @@ def reference(name, value, sparsity, block=(1, 1), block_pooling="avg", n_of_m=N
 
 
 def pruned(name, sparsity, settings, seed=0, value=None):
-    """A pruned layer after one computation of its mask, with its promise and its kernel's value."""
+    """A pruned layer after one computation of its mask, with its target and its kernel's value."""
     kind, arguments, shape = LAYERS[name]
     layer = getattr(imports.tf_keras().layers, kind)(*arguments)
     inputs = tf.zeros((2, *shape), "int32" if kind == "Embedding" else "float32")
     layer(inputs)
     (kernel,) = kernels.kernels_of(layer)
     settings = {"block": None, "pooling": "avg", "n_of_m": None} | {key.removeprefix("block_"): v for key, v in settings.items()}
-    promise = SparsityTarget(kernel, sparsity, pattern(**settings))
+    target = SparsityTarget(kernel, sparsity, pattern(**settings))
     schedule = imports.tfmot().sparsity.keras.ConstantSparsity(sparsity, 1, frequency=1)
-    wrapper = pruning.prune_layer(layer, [promise.pruned_kernel], promise.pattern, schedule)
+    wrapper = pruning.prune_layer(layer, [target.pruned_kernel], target.pattern, schedule)
     wrapper(inputs)
     wrapper.pruning_step.assign(0)
     weight = introspection.weight_named(wrapper, kernel.attribute)
     weight.assign(np.random.default_rng(seed).normal(size=weight.shape) if value is None else np.full(weight.shape, value))
     wrapper.update_masks()
-    return wrapper, promise, np.array(weight)
+    return wrapper, target, np.array(weight)
 
 
 def fits(name, settings):
@@ -109,60 +109,60 @@ def test_a_mask_is_that_of_the_numpy_computation(name, which, sparsity):
     settings = PATTERNS[which]
     if "n_of_m" in settings:
         sparsity = 1 - settings["n_of_m"][0] / settings["n_of_m"][1]
-    wrapper, promise, value = pruned(name, sparsity, settings)
+    wrapper, target, value = pruned(name, sparsity, settings)
     ((_, mask),) = introspection.masks_of(wrapper)
     mask = np.array(mask)
     np.testing.assert_array_equal(columns_of(name, mask) > 0, reference(name, value, sparsity, **settings))
-    assert mask.sum() <= promise.kept
+    assert mask.sum() <= target.kept
     if "block" not in settings:
-        assert mask.sum() == promise.kept
-    assert promise.impossible() is None
-    assert promise.broken(value * mask) is None
-    assert promise.emptied(value * mask) == 0
+        assert mask.sum() == target.kept
+    assert target.impossible() is None
+    assert target.violation(value * mask) is None
+    assert target.emptied(value * mask) == 0
 
 
 @pytest.mark.parametrize(("name", "which"), CASES)
-def test_a_broken_promise_is_seen(name, which):
+def test_a_violation_is_found(name, which):
     sparsity = 0.5 if "n_of_m" not in PATTERNS[which] else 1 - PATTERNS[which]["n_of_m"][0] / PATTERNS[which]["n_of_m"][1]
-    wrapper, promise, value = pruned(name, sparsity, PATTERNS[which])
+    wrapper, target, value = pruned(name, sparsity, PATTERNS[which])
     ((_, mask),) = introspection.masks_of(wrapper)
-    assert promise.broken(value)
+    assert target.violation(value)
     filled = np.array(mask)
     # One weight more: in the first group or block that had none to spare.
     for place in np.argwhere(filled == 0):
         filled[tuple(place)] = 1
-        if promise.broken(filled):
+        if target.violation(filled):
             break
         if "block" not in PATTERNS[which]:
             filled[tuple(place)] = 0
-    assert promise.broken(filled)
-    if promise.guarded:
-        emptied = promise.kernel.matrix(filled).copy()
+    assert target.violation(filled)
+    if target.guarded:
+        emptied = target.kernel.matrix(filled).copy()
         emptied[:, 0] = 0
         assert np.sum(~emptied.any(0)) == 1
-        assert promise.emptied(filled * 0) == promise.kernel.columns
+        assert target.emptied(filled * 0) == target.kernel.columns
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_of_equal_weights_no_more_stay_than_asked_for(name):
-    wrapper, promise, _ = pruned(name, 0.5, {}, value=0.25)
+def test_of_equal_weights_no_more_stay_than_the_target(name):
+    wrapper, target, _ = pruned(name, 0.5, {}, value=0.25)
     ((_, mask),) = introspection.masks_of(wrapper)
-    assert np.sum(mask) == promise.kept == round(promise.kernel.size / 2)
-    assert promise.emptied(np.array(mask)) == 0
+    assert np.sum(mask) == target.kept == round(target.kernel.size / 2)
+    assert target.emptied(np.array(mask)) == 0
 
 
 @pytest.mark.parametrize("name", ["pointwise", "depthwise", "dense", "conv2d"])
 def test_no_channel_is_emptied_where_all_its_weights_are_small(name):
-    wrapper, promise, value = pruned(name, 0.8, {})
-    weight = introspection.weight_named(wrapper, promise.kernel.attribute)
-    scale = np.ones([size if axis in promise.kernel.outputs else 1 for axis, size in enumerate(value.shape)])
+    wrapper, target, value = pruned(name, 0.8, {})
+    weight = introspection.weight_named(wrapper, target.kernel.attribute)
+    scale = np.ones([size if axis in target.kernel.outputs else 1 for axis, size in enumerate(value.shape)])
     scale.reshape(-1)[:2] = 1e-6
     weight.assign(value * scale)
     wrapper.update_masks()
     ((_, mask),) = introspection.masks_of(wrapper)
-    per_channel = promise.kernel.matrix(np.array(mask)).sum(0)
+    per_channel = target.kernel.matrix(np.array(mask)).sum(0)
     np.testing.assert_array_equal(per_channel[:2], 1)
-    assert per_channel.sum() == promise.kept
+    assert per_channel.sum() == target.kept
 
 
 def test_the_weights_outside_the_pattern_go_from_the_smallest_on():
@@ -181,11 +181,9 @@ def test_the_weights_outside_the_pattern_go_from_the_smallest_on():
     ids=["one weight a channel", "no more inputs than stay", "one block a channel"],
 )
 def test_a_kernel_that_cannot_lose_a_weight_is_impossible(shape, settings):
-    promise = SparsityTarget(
-        kernels.Kernel("kernel", shape, (0,), (1,)), 0.5, pattern(settings.get("block"), "avg", settings.get("n_of_m"))
-    )
-    assert "none of its" in promise.impossible()
-    assert promise.kept == promise.kernel.size
+    target = SparsityTarget(kernels.Kernel("kernel", shape, (0,), (1,)), 0.5, pattern(settings.get("block"), "avg", settings.get("n_of_m")))
+    assert "none of its" in target.impossible()
+    assert target.kept == target.kernel.size
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])

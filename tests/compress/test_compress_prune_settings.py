@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from opened_models import opened
 
 from tfdistill.compress import Prune, kernels, rebuild
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
@@ -22,7 +23,7 @@ def net():
 
 
 def rows(**settings):
-    return {row.name: row for row in Prune(end_step=4, **settings).plan(net()).rows}
+    return {row.name: row for row in Prune(end_step=4, **settings).plan(opened(net)).rows}
 
 
 def train(model, step):
@@ -38,7 +39,7 @@ BY_LAYER = {"stem": 0.5, "encoder/*": 0.75, "*": 0.9}
 
 def test_each_layer_has_the_share_of_the_first_selector_that_matches():
     step = Prune(BY_LAYER, end_step=4, exclude="logits")
-    trained = step.strip(train(step.apply(net()), step))
+    trained = step.strip(train(step.apply(opened(net)), step))
     step.check(trained)
     found = rebuild.layers_by_name(trained)
     shares = {
@@ -91,8 +92,8 @@ def test_a_plan_says_what_becomes_of_a_layer(settings, layer, action, words):
 )
 def test_the_expected_number_of_weights_is_what_stays(settings, nonzero):
     step = Prune(end_step=4, layers="hidden", **settings)
-    assert step.plan(net()).row("hidden").expected_nonzero == nonzero + 10
-    trained = step.strip(train(step.apply(net()), step))
+    assert step.plan(opened(net)).row("hidden").expected_nonzero == nonzero + 10
+    trained = step.strip(train(step.apply(opened(net)), step))
     step.check(trained)
     assert np.count_nonzero(trained.get_layer("hidden").kernel) == nonzero
 
@@ -146,12 +147,12 @@ def test_defaults():
 )
 def test_what_cannot_be_pruned_is_refused(settings, words):
     with pytest.raises(ModelError, match=words):
-        Prune(end_step=4, **settings).apply(net())
+        Prune(end_step=4, **settings).apply(opened(net))
 
 
 def test_an_emptied_channel_is_seen():
     step = Prune(0.5, end_step=4, layers="encoder/mix")
-    trained = step.strip(train(step.apply(net()), step))
+    trained = step.strip(train(step.apply(opened(net)), step))
     step.check(trained)
     kernel = rebuild.layers_by_name(trained)["encoder/mix"].kernel
     kernel.assign(kernel * (np.arange(8) != 2))

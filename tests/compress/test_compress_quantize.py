@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from opened_models import opened
 from test_compress_steps import convolutions, images, nested, sequential, train
 
 from tfdistill.bridge.adopt import introspection
@@ -76,9 +77,9 @@ def test_activations_are_rounded_over_the_mean_of_the_first_ranges(rng, symmetri
     found = ActivationRounder({"x": variables}.get, training=False)(tf.constant(batches[0]), "x", symmetric=symmetric).numpy()
     scale = max(high / 127, -low / 128) if symmetric else (high - low) / 255
     zero = 0 if symmetric else np.round(-128 - low / scale)
-    wanted = (np.clip(np.round(batches[0] / scale) + zero, -128, 127) - zero) * scale
-    np.testing.assert_allclose(found, wanted, atol=1.01 * scale)
-    assert np.mean(np.abs(found - wanted) < 1e-5) > 0.9  # all but ties
+    expected = (np.clip(np.round(batches[0] / scale) + zero, -128, 127) - zero) * scale
+    np.testing.assert_allclose(found, expected, atol=1.01 * scale)
+    assert np.mean(np.abs(found - expected) < 1e-5) > 0.9  # all but ties
 
 
 def test_tensors_of_one_name_move_their_range_once_by_the_lowest_and_highest(rng):
@@ -106,13 +107,13 @@ def test_fixed_ranges_are_those_of_the_files_operations(rng, name, steps):
 
 
 def wrappers(model, observed=False):
-    """Path -> wrapper of the layers that are trained quantized, or of those that were left out."""
+    """Path -> wrapper of the layers that are trained quantized, or of those that are excluded."""
     found = {path: layer for path, layer in model.named_layers().items() if is_quantized_layer(layer)}
     return {path: layer for path, layer in found.items() if layer.quantization.observed is observed}
 
 
 def test_a_plan_says_what_is_rounded_folded_and_fused():
-    rows = {row.name: row for row in QuantizeAware(exclude="hidden").plan(convolutions()).rows}
+    rows = {row.name: row for row in QuantizeAware(exclude="hidden").plan(opened(convolutions)).rows}
     assert "folded" in rows["norm"].reason
     assert rows["alone"].reason == rows["rescale"].reason == "output trained quantized"
     assert "left out" in rows["hidden"].reason
@@ -121,14 +122,14 @@ def test_a_plan_says_what_is_rounded_folded_and_fused():
 
 def test_a_normalization_is_folded_only_into_a_layer_that_is_quantized():
     step = QuantizeAware(exclude="conv3")
-    assert "folded" not in step.plan(sequential()).row("norm").reason
-    applied = train(step.apply(sequential()), 3)
+    assert "folded" not in step.plan(opened(sequential)).row("norm").reason
+    applied = train(step.apply(opened(sequential)), 3)
     assert applied.get_layer("norm").quantization.form == "normalization alone"
     step.check(applied)
 
 
 def test_only_the_last_of_what_is_fused_has_a_range():
-    found = wrappers(QuantizeAware().apply(convolutions()))
+    found = wrappers(QuantizeAware().apply(opened(convolutions)))
     assert {path: list(layer.ranges) for path, layer in found.items()} == {
         "rescale": ["output"],
         "conv3": [],
@@ -202,8 +203,8 @@ def test_the_range_of_an_activation_is_that_of_the_first_batch():
 
 def test_layers_inside_nested_models_are_trained_by_pattern():
     step = QuantizeAware(layers="encoder/*")
-    assert step.plan(nested()).names("done") == ["encoder/conv3", "encoder/relu"]
-    applied = train(step.apply(nested()), 3)
+    assert step.plan(opened(nested)).names("done") == ["encoder/conv3", "encoder/relu"]
+    applied = train(step.apply(opened(nested)), 3)
     assert set(wrappers(applied)) == {"encoder/conv3", "encoder/relu"}
     step.check(applied)
 
@@ -237,25 +238,30 @@ def attending():
     return keras.Model(inputs, layers.Dense(3, name="logits")(layers.LayerNormalization(name="norm")(x)))
 
 
-def test_attention_gives_its_scores_and_every_integer_tensor_inside_has_a_range(rng):
-    model, x = attending(), rng.normal(size=(16, 6, 8)).astype("float32")
+@pytest.fixture(scope="module")
+def attended():
+    """`attending()`, the same trained quantized for a step, and its batch."""
+    model, x = attending(), np.random.default_rng(7).normal(size=(16, 6, 8)).astype("float32")
     applied = QuantizeAware().apply(model)
     applied.compile("sgd", "mse")
     applied.train_on_batch(x, np.zeros((16, 6, 3)))
+    return model, applied, x
+
+
+def test_attention_gives_its_scores_and_every_integer_tensor_inside_has_a_range(attended):
+    model, applied, x = attended
     wrapper = applied.get_layer("attention")
     assert list(wrapper.ranges) == ["query", "key", "value", "scaled_query", "scores", "weighted_values", "output"]
     assert [w.path for w in wrapper.quantization.weights] == [f"_{p}_dense.kernel" for p in ("query", "key", "value", "output")]
     tap = Tap("attention", "attention_scores")
     _, taken = Taps(applied, [tap])(x)
-    _, wanted = Taps(model, [tap])(x)
-    np.testing.assert_allclose(taken[tap], wanted[tap], atol=0.05)
+    _, expected = Taps(model, [tap])(x)
+    np.testing.assert_allclose(taken[tap], expected[tap], atol=0.05)
     assert list(wrapper.ranges)[-1] == "output"
 
 
-def test_a_saved_model_is_the_same(tmp_path, rng):
-    applied, x = QuantizeAware().apply(attending()), rng.normal(size=(16, 6, 8)).astype("float32")
-    applied.compile("sgd", "mse")
-    applied.train_on_batch(x, np.zeros((16, 6, 3)))
+def test_a_saved_model_is_the_same(attended, tmp_path):
+    _, applied, x = attended
     applied.save(tmp_path / "a.keras")
     loaded = keras.models.load_model(tmp_path / "a.keras")
     np.testing.assert_array_equal(applied.predict(x, verbose=0), loaded.predict(x, verbose=0))
@@ -298,18 +304,24 @@ def solid():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: QuantizeAware(preserve_clusters=True).apply(sequential()), "no kernel that is quantized is clustered"),
-        (lambda: QuantizeAware(preserve_sparsity=True).apply(sequential()), "no kernel that is quantized has a zero"),
-        (lambda: QuantizeAware(weight_bits={"up": 4, "*": 8}).apply(transposed()), "'up' cannot have weights of 4 bits"),
-        (lambda: QuantizeAware(weight_bits={"cnv": 4}).apply(transposed()), "Nearest: 'conv'"),
-        (lambda: QuantizeAware(weight_bits={"*": 8, "up": 4}).apply(transposed()), "an earlier selector matches: up"),
-        (lambda: QuantizeAware(layers=["solid", "dense"]).apply(solid()), "float only"),
+        (lambda: QuantizeAware(preserve_clusters=True).apply(opened(sequential)), "no kernel that is quantized is clustered"),
+        (lambda: QuantizeAware(preserve_sparsity=True).apply(opened(sequential)), "no kernel that is quantized has a zero"),
+        (lambda: QuantizeAware(weight_bits={"up": 4, "*": 8}).apply(opened(transposed)), "'up' cannot have weights of 4 bits"),
+        (lambda: QuantizeAware(weight_bits={"cnv": 4}).apply(opened(transposed)), "Nearest: 'conv'"),
+        (lambda: QuantizeAware(weight_bits={"*": 8, "up": 4}).apply(opened(transposed)), "an earlier selector matches: up"),
+        (lambda: QuantizeAware(layers=["solid", "dense"]).apply(opened(solid)), "float only"),
     ],
     ids=["clusters", "zeros", "bits", "misspelt", "hidden", "float only"],
 )
-def test_what_cannot_be_is_refused(call, words):
+def test_impossible_settings_are_refused(call, words):
     with pytest.raises(ModelError, match=words):
         call()
+
+
+@functools.cache
+def looping(layer, steps):
+    """Function that makes a model with a recurrent layer, the same function every time."""
+    return lambda: keras.Sequential([keras.Input((steps, 2)), layer(2, name="recurrent"), layers.Dense(2)])
 
 
 @pytest.mark.parametrize(
@@ -328,15 +340,14 @@ def test_what_cannot_be_is_refused(call, words):
     ],
 )
 def test_recurrent_layers_are_written_out_or_not(layer, steps, unroll, action, words):
-    model = keras.Sequential([keras.Input((steps, 2)), layer(2, name="recurrent"), layers.Dense(2)])
-    row = QuantizeAware(unroll=unroll).plan(model).row("recurrent")
+    row = QuantizeAware(unroll=unroll).plan(opened(looping(layer, steps))).row("recurrent")
     assert row.action == action
     assert words in row.reason
 
 
 def test_bits_are_chosen_layer_by_layer():
-    plan = QuantizeAware(weight_bits={"conv": 8, "*": 4}).plan(transposed())
+    plan = QuantizeAware(weight_bits={"conv": 8, "*": 4}).plan(opened(transposed))
     assert plan.row("conv").reason == "weights and output trained quantized"
     assert plan.row("up").reason == "weights and output trained quantized, 8 bits, as TFLite has no 4-bit Conv2DTranspose"
-    assert QuantizeAware(weight_bits=4).plan(transposed()).row("conv").reason.endswith("4 bits")
-    assert QuantizeAware().plan(solid()).row("solid").action == "impossible"
+    assert QuantizeAware(weight_bits=4).plan(opened(transposed)).row("conv").reason.endswith("4 bits")
+    assert QuantizeAware().plan(opened(solid)).row("solid").action == "impossible"

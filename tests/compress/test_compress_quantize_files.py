@@ -1,4 +1,6 @@
-"""What quantization-aware training promised, in the .tflite file: the same answers, 4-bit tensors, zeros and clusters."""
+"""The .tflite file of a quantization-aware model: the same outputs, 4-bit tensors, zeros and clusters."""
+
+import functools
 
 import keras
 import numpy as np
@@ -35,9 +37,9 @@ def trained(model, step=None, steps=24):
 
 
 def compare(path, predict, x):
-    """Returns the signal-to-noise ratio (dB) of a file's outputs to a model's, and the share of samples on which both name the same class.
+    """Returns the signal-to-noise ratio (dB) of a file's outputs to a model's, and the share of samples for which both predict the same class.
 
-    Samples do not count on which the model itself can hardly decide.
+    Samples for which the model's two best classes are close are not counted.
     """
     ours = np.asarray(predict(x), "float64")
     opened = open_file(path)
@@ -138,14 +140,40 @@ MODELS = {
     "bidirectional": chained(lambda: layers.Bidirectional(layers.GRU(6, return_sequences=True)), shape=(6, 8)),
     "bidirectional sum": chained(lambda: layers.Bidirectional(layers.LSTM(6), merge_mode="sum"), shape=(6, 8)),
 }
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Function of a model's name: the model trained, its samples, and the record of its file. Each model is made once; tests leave it as it is."""
+
+    @functools.cache
+    def make(name):
+        applied, x = trained(MODELS[name]())
+        # Every range was trained, so nothing is calibrated.
+        return applied, x, export_tflite(applied, tmp_path_factory.mktemp("exported") / "a.tflite", "int8")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def preserved(tmp_path_factory):
+    """Function of a share of zeros and of `per_channel`: `clustered` trained quantized, its samples, and the record of its file. Made once each."""
+
+    @functools.cache
+    def make(share, per_channel):
+        applied = QuantizeAware().apply(clustered(share=share, per_channel=per_channel))
+        x = fit(applied)
+        return applied, x, export_tflite(applied, tmp_path_factory.mktemp("preserved") / "a.tflite", "int8", calibration=x)
+
+    return make
+
+
 QUICK = ("sequential", "transformer", "inverted residual", "gru")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MODELS])
-def test_the_file_answers_as_the_model_does(name, tmp_path):
-    applied, x = trained(MODELS[name]())
-    # Every range was trained, so nothing is calibrated.
-    record = export_tflite(applied, tmp_path / "a.tflite", "int8")
+def test_the_outputs_of_the_file_are_those_of_the_model(name, exported):
+    applied, x, record = exported(name)
     assert not record.census.stray_floats()
     ratio, agreement = compare(record.path, applied.predict, x)
     assert ratio > 25, ratio
@@ -266,10 +294,8 @@ def test_activations_of_sixteen_bits(tmp_path):
         pytest.param(0.5, True, id="per channel", marks=pytest.mark.slow),
     ],
 )
-def test_zeros_and_clusters_are_in_the_file(share, per_channel, tmp_path):
-    applied = QuantizeAware().apply(clustered(share=share, per_channel=per_channel))
-    x = fit(applied)
-    record = export_tflite(applied, tmp_path / "a.tflite", "int8", calibration=x)
+def test_zeros_and_clusters_are_in_the_file(share, per_channel, preserved):
+    applied, x, record = preserved(share, per_channel)
     check_preserved_structure(record.path, applied)
     ratio, agreement = compare(record.path, applied.predict, x)
     assert ratio > 25
@@ -281,10 +307,8 @@ def test_zeros_and_clusters_are_in_the_file(share, per_channel, tmp_path):
         assert len(np.unique(hidden.values)) <= 5 or per_channel
 
 
-def test_a_file_that_lost_them_is_found(tmp_path):
-    applied = QuantizeAware().apply(clustered(share=0.5))
-    x = fit(applied, 4)
-    record = export_tflite(applied, tmp_path / "a.tflite", "int8", calibration=x)
+def test_a_file_that_lost_them_is_found(exported, preserved):
+    applied, _, record = preserved(0.5, False)
     wrapper = applied.get_layer("hidden")
     mask, members = wrapper.masks["kernel"], wrapper.members["kernel"]
     scattered = np.arange(mask.shape.num_elements()).reshape(mask.shape) % 50 == 0
@@ -299,8 +323,8 @@ def test_a_file_that_lost_them_is_found(tmp_path):
             check_preserved_structure(record.path, applied)
         variable.assign(before)
     check_preserved_structure(record.path, applied)
-    other, x = trained(sequential(), steps=2)
-    path = export_tflite(other, tmp_path / "b.tflite", "int8", calibration=x).path
+    other, _, plain = exported("sequential")
+    path = plain.path
     with pytest.raises(InvariantError, match="is not there"):
         check_preserved_structure(path, applied)
     with pytest.raises(ModelError, match="no zeros and no clusters"):

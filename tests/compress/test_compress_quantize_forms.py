@@ -1,4 +1,4 @@
-"""Layers computed the way an integer file computes them: without rounding, they give what the layer itself gives."""
+"""Layers computed the way an integer file computes them: without rounding, the output is that of the layer itself."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.compress import rebuild
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.consumers import places
-from tfdistill.compress.quantize.scheme import treatments
+from tfdistill.compress.quantize.scheme import layer_quantizations
 
 STEPS = 7
 
@@ -98,7 +98,7 @@ def test_a_form_computes_what_the_layer_does(name):
         weight.assign(np.random.default_rng(1).normal(size=weight.shape) * 0.5)  # biases too
     opened = rebuild.open_model(model)
     # All layers left out: their forms are computed, and nothing is rounded.
-    made = build(opened, treatments(places(opened.legacy), chosen=set(), bits={}), quantize_inputs=False)
+    made = build(opened, layer_quantizations(places(opened.legacy), chosen=set(), bits={}), quantize_inputs=False)
     assert any(is_quantized_layer(layer) and layer.quantization.form for layer in made._flatten_layers())
     x = padded(model)
     np.testing.assert_allclose(made(x, training=False), model(x, training=False), atol=2e-5)

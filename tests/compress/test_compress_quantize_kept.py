@@ -38,7 +38,7 @@ def test_the_zeros_are_kept():
 
 
 def clustered(values=4, share=0.0, per_channel=False):
-    """A net whose kernels have few values, and zeros among them if asked for."""
+    """A net whose kernels have few values, and a share of zeros among them."""
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     x = inputs = keras.Input((6, 6, 4))
@@ -95,7 +95,7 @@ def test_the_clusters_are_kept(share, per_channel):
     assert any(weight.clusters for layer in wrappers for weight in layer.quantization.weights)
 
 
-def test_clusters_are_trained_away_where_that_is_asked_for():
+def test_clusters_are_not_kept_with_false():
     applied = QuantizeAware(preserve_clusters=False).apply(clustered())
     fit(applied, 4)
     assert len(np.unique(kernel_values(applied)["hidden"])) > 50
@@ -134,7 +134,7 @@ def test_zeros_of_what_cannot_be_rounded_stay():
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "expected"),
     [
         (lambda rng: rng.normal(size=(32, 8)), None),
         (lambda rng: np.zeros((32, 8)), None),
@@ -146,16 +146,16 @@ def test_zeros_of_what_cannot_be_rounded_stay():
     ],
     ids=["free", "zeros", "ones", "whole", "per channel", "few repeat", "few and sparse"],
 )
-def test_what_counts_as_clustered(rng, value, wanted):
+def test_what_counts_as_clustered(rng, value, expected):
     value = value(rng).astype("float32")
     dense = layers.Dense(value.shape[1])
     dense.build((None, value.shape[0]))
     found = preserved.clustering(kernels_of(dense)[0], value)
-    if wanted is None:
+    if expected is None:
         assert found is None
     else:
-        assert (found.values, found.per_channel, found.count) == wanted
-        for cluster in range(found.count):
+        assert (found.values, found.per_channel, found.clusters) == expected
+        for cluster in range(found.clusters):
             assert len(np.unique(value[found.members == cluster])) == 1
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from opened_models import opened
 
 from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.compress.selection import Layers
@@ -89,7 +90,7 @@ def test_shared_stays_shared(build, step, rng):
 
 
 def test_each_path_of_a_shared_layer_names_it():
-    model = inside_and_outside()
+    model = opened(inside_and_outside)
     assert Prune(0.5, schedule="constant", layers="inner/shared").plan(model).names("done") == ["shared"]
     assert Prune(0.5, schedule="constant", layers="shared").plan(model).names("done") == ["shared"]
     assert Prune(0.5, schedule="constant", layers="inner").plan(model).names("done") == ["shared", "inner/own"]

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from opened_models import opened
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
@@ -88,7 +89,7 @@ def sparsity(array):
 
 
 @pytest.mark.parametrize(("model", "step"), CASES)
-def test_the_whole_way(model, step):
+def test_plan_apply_train_strip_and_check(model, step):
     model, step = MODELS[model](), STEPS[step]
     before, config = values(model), model.get_config()
     plan = step.plan(model)
@@ -124,16 +125,30 @@ def test_every_plan_names_the_users_class():
 
 @pytest.mark.parametrize("step", [s for s in STEPS if s != "qat but"])
 def test_applying_changes_no_output_but_by_rounding(step):
-    model, x = sequential(), images()[0]
-    applied = STEPS[step].apply(model)
+    applied, x = STEPS[step].apply(opened(sequential)), images()[0]
+    model = opened(sequential).original
     if isinstance(STEPS[step], Prune):
         np.testing.assert_allclose(applied(x), model(x), atol=1e-5)
     kernel = introspection.weight_named(applied.get_layer("conv1"), "kernel")
     np.testing.assert_array_equal(kernel, model.get_layer("conv1").kernel)
 
 
+def test_an_opened_model_is_shared_and_stays_as_it_was():
+    model = opened(sequential)
+    before = [values(model), values(model.original)]
+    for step in (STEPS["prune constant"], Cluster(4), STEPS["qat"]):
+        step.plan(model)
+        applied = step.apply(model)
+        for weight in applied.trainable_weights:
+            weight.assign(weight + 1)
+        step.strip(applied)
+    assert opened(sequential) is model
+    for kept, now in zip(before, [values(model), values(model.original)], strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(kept, now, strict=True))
+
+
 def test_a_plan_says_what_is_done_skipped_and_why(tmp_path):
-    plan = Prune(0.5, end_step=4).plan(convolutions())
+    plan = Prune(0.5, end_step=4).plan(opened(convolutions))
     rows = {row.name: row for row in plan.rows}
     assert {n for n, row in rows.items() if row.action == "done"} == {"conv3", "conv1", "separable", "hidden", "logits"}
     assert rows["conv3"].parameters == 108
@@ -147,7 +162,7 @@ def test_a_plan_says_what_is_done_skipped_and_why(tmp_path):
 
 
 @pytest.mark.slow
-def test_zeros_are_trained_away_where_that_is_asked_for():
+def test_zeros_are_not_kept_with_false():
     prune, qat = STEPS["prune"], QuantizeAware(preserve_sparsity=False)
     sparse = prune.strip(train(prune.apply(sequential()), 12, prune))
     applied = train(qat.apply(sparse), 6)
@@ -171,7 +186,7 @@ def test_masks_and_zeros_are_in_the_file(tmp_path):
 
 def test_check_fails_on_purpose():
     prune = STEPS["prune"]
-    applied = prune.apply(sequential())
+    applied = prune.apply(opened(sequential))
     train(applied, 3, prune)
     with pytest.raises(InvariantError, match=r"'conv3' kernel: .* % zeros.*step 3 of 10"):
         prune.check(applied)
@@ -192,21 +207,21 @@ def test_pruned_weights_stay_zero_after_every_batch():
             seen.append((sparsity(weight.numpy()), sparsity(mask.numpy())))
 
     step = Prune(0.5, end_step=6, frequency=2)
-    applied = step.apply(sequential())
+    applied = step.apply(opened(sequential))
     x, y = images()
     applied.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     applied.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[*step.callbacks(), Look()])
     assert all(weight >= mask for weight, mask in seen)
-    wanted = [0.5 * (1 - (1 - t / 6) ** 3) for t in (2, 4, 6)]
+    expected = [0.5 * (1 - (1 - t / 6) ** 3) for t in (2, 4, 6)]
     size = 3 * 3 * 2 * 6
-    np.testing.assert_allclose([seen[1][1], seen[3][1], seen[5][1]], wanted, atol=1 / size)
+    np.testing.assert_allclose([seen[1][1], seen[3][1], seen[5][1]], expected, atol=1 / size)
     assert seen[-1] == pytest.approx((0.5, 0.5))
 
 
 @pytest.mark.parametrize("settings", [{"end_step": 7, "frequency": 3}, {"end_step": 11, "frequency": 4, "begin_step": 2}, {"end_step": 5}])
 def test_the_last_mask_falls_on_the_end_of_the_schedule(settings):
     step = Prune(0.5, **settings)
-    applied = step.apply(sequential())
+    applied = step.apply(opened(sequential))
     x, y = images(samples=settings["end_step"])
     applied.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     applied.fit(x, y, batch_size=1, verbose=0, callbacks=step.callbacks())
@@ -216,7 +231,7 @@ def test_the_last_mask_falls_on_the_end_of_the_schedule(settings):
 @pytest.mark.parametrize("step", [pytest.param("prune", id="prune"), pytest.param("qat", id="qat", marks=pytest.mark.slow)])
 def test_a_distiller_trains_it(step):
     step = STEPS[step]
-    student, teacher = step.apply(sequential()), sequential()
+    student, teacher = step.apply(opened(sequential)), sequential()
     distiller = Distiller(teacher, student, keras.distillation.LogitsDistillation(2.0, loss=keras.losses.KLDivergence()))
     train(distiller, 12, step)
     step.check(student)
@@ -265,15 +280,15 @@ def test_other_settings_are_refused():
         (lambda m: QuantizeAware().strip(m), "not quantization-aware"),
         (lambda m: QuantizeAware().apply(Prune(0.5, end_step=4).apply(m)), "still wrapped"),
         (lambda m: Prune(0.5, end_step=4).apply("a model"), "cannot be compressed"),
-        (lambda m: train(m, 1, Prune(0.5, end_step=4)), "holds no pruned model"),
+        (lambda m: train(sequential(), 1, Prune(0.5, end_step=4)), "holds no pruned model"),
     ],
     ids=["misspelt", "no kernel", "all excluded", "no zeros", "strip plain", "strip unquantized", "wrapped", "no model", "callback"],
 )
 def test_a_model_that_does_not_fit_is_refused(call, words):
     with pytest.raises(ModelError, match=words):
-        call(sequential())
+        call(opened(sequential))
 
 
 def test_a_layer_that_was_named_but_cannot_be_pruned_is_refused():
     with pytest.raises(ModelError, match=r"'depthwise'.*depthwise filter"):
-        Prune(0.5, end_step=4, block=(2, 2), layers=["conv3", "depthwise"]).apply(convolutions())
+        Prune(0.5, end_step=4, block=(2, 2), layers=["conv3", "depthwise"]).apply(opened(convolutions))

@@ -1,4 +1,4 @@
-"""Compression steps: each makes a plan, applies it, trains under its callbacks, and checks its promise afterwards."""
+"""Compression steps: pruning, clustering and quantization-aware training, all with the methods plan, apply, callbacks, strip and check."""
 
 from tfdistill.utils.lazy import lazily
 

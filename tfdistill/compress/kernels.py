@@ -1,4 +1,4 @@
-"""What in a layer is a kernel, which of its axes sum and which are channels, and what a layer costs."""
+"""The kernels of a layer, which of their axes are summed and which are channels, and the multiply-accumulates of a layer."""
 
 import dataclasses
 import math
@@ -26,8 +26,8 @@ _TRANSPOSED = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 _CELLS = ("SimpleRNNCell", "LSTMCell", "GRUCell", "ConvLSTMCell")
 _ATTENTION = ("_query_dense", "_key_dense", "_value_dense", "_gate_dense", "_output_dense")
 
-# Class name -> attributes of its own kernels. Keras 3 and tf_keras use the same names, but for depthwise convolutions: there, the first
-# that it has.
+# Class name -> attributes of its own kernels. Keras 3 and tf_keras use the same names, except in depthwise convolutions: of their two names the
+# first that is there is used.
 _KERNELS = {
     **dict.fromkeys(("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", *_TRANSPOSED), ("kernel",)),
     **dict.fromkeys(DEPTHWISE, ("depthwise_kernel", "kernel")),
@@ -36,8 +36,8 @@ _KERNELS = {
     "Embedding": ("embeddings",),
 }
 
-# Class name -> attributes of the layers inside. Of a class that is in neither table, every public attribute that is a layer, or a list of
-# layers, is looked into.
+# Class name -> attributes of the layers inside. In a class of neither table, every public attribute that is a layer, or a list of
+# layers, is searched.
 _INNER = {
     "MultiHeadAttention": _ATTENTION,
     "GroupedQueryAttention": _ATTENTION,  # keras.layers.GroupQueryAttention
@@ -56,7 +56,7 @@ class Kernel:
     """One kernel of a layer.
 
     Attributes:
-        attribute: Where it is, from the user's layer on: `"kernel"`, `"forward_layer.cell.kernel"`, `"cell.cells.0.kernel"`.
+        attribute: Its path from the user's layer: `"kernel"`, `"forward_layer.cell.kernel"`, `"cell.cells.0.kernel"`.
         shape: Its shape.
         inputs: The axes that one output is summed over; the last one is consecutive in a .tflite file.
         outputs: The axes of the output channels. For depthwise filters those are the input channel and the multiplier; the sum is over
@@ -72,6 +72,7 @@ class Kernel:
 
     @property
     def size(self):
+        """Number of weights."""
         return math.prod(self.shape)
 
     @property
@@ -90,9 +91,9 @@ class Kernel:
 
 
 def kernels_of(layer):
-    """Lists the kernels of a live layer: Keras 3's, or tf_keras's with or without TFMOT's wrappers.
+    """Lists the kernels of a live Keras 3 or tf_keras layer, with or without wrappers.
 
-    Layers inside it (projections of attention, directions, cells) are looked into, models inside it are not.
+    Layers inside it (projections of attention, directions, cells) are searched, models inside it are not.
 
     Returns:
         List of `Kernel`.
@@ -104,7 +105,7 @@ def kernels_of(layer):
             continue
         seen.add(id(variable))
         kernel = _kernel(attribute, tuple(variable.shape), owner)
-        if kernel.inputs:  # else an EinsumDense that only scales
+        if kernel.inputs:  # otherwise it is an EinsumDense that only scales
             found.append(kernel)
     return found
 
@@ -120,7 +121,7 @@ def known_as(layer, names):
 
 
 def _owners(layer, path=""):
-    """Yields (attribute path, layer that has it) of what may be a kernel in `layer`."""
+    """Yields pairs (attribute path, layer that has the attribute) of what may be a kernel in `layer`."""
     name = known_as(layer, {*_KERNELS, *_INNER})
     if name in _KERNELS:
         present = [attribute for attribute in _KERNELS[name] if hasattr(layer, attribute)]
@@ -155,7 +156,7 @@ def _kernel(attribute, shape, owner):
 
 
 def parameters(layer):
-    """Counts the parameters of the user's layer, without what TFMOT added."""
+    """Counts the parameters of the user's layer, without the variables of a wrapper."""
     own = {id(variable) for variable in introspection.own_variables(layer)}
     return sum(math.prod(weight.shape) for weight in layer.weights if id(weight) not in own)
 

@@ -1,6 +1,8 @@
 """What a compression step will do to each layer."""
 
 import dataclasses
+from collections.abc import Iterable
+from typing import Any
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.compress import kernels
@@ -12,17 +14,24 @@ DONE, SKIPPED, IMPOSSIBLE = "done", "skipped", "impossible"
 
 @dataclasses.dataclass(frozen=True)
 class LayerPlan(Record):
-    """What a step intends for one layer.
+    """What a step will do to one layer.
 
     Attributes:
         name: The user's name or path of the layer.
         class_name: Class of the layer.
-        action: "done", "skipped" (left as it is, on purpose) or "impossible" (asked for, but cannot be).
+        action: "done", "skipped" (deliberately left as it is) or "impossible" (selected, but the step does not work on it).
         reason: What is done, or why it is not.
         parameters: Number of the layer's parameters now.
         expected_parameters: Number afterwards, zeros included.
         expected_nonzero: Number afterwards without the zeros, where the step knows it.
         macs: Multiply-accumulates per example, where they are known.
+
+    Example:
+        >>> row = tfdistill.compress.Prune(0.5, end_step=100).plan(student).row("conv")
+        >>> row.action, row.parameters, row.expected_nonzero
+        ('done', 80, 44)
+        >>> row.reason
+        '50 % of 72 weights in kernel'
     """
 
     name: str
@@ -35,8 +44,8 @@ class LayerPlan(Record):
     macs: int | None = None
 
     @classmethod
-    def of(cls, path, layer, action, reason, zeros):
-        """Makes the row of a live layer that keeps all its parameters.
+    def of(cls, path: str, layer: Any, action: str, reason: str, zeros: int) -> "LayerPlan":
+        """Makes the row of a live layer. Its number of parameters stays the same.
 
         Args:
             path: The user's name or path of the layer.
@@ -51,29 +60,42 @@ class LayerPlan(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Plan(Record):
-    """What a step intends for a model, layer by layer. `print(plan)` shows a table.
+    """What a step will do to a model, layer by layer. `print(plan)` shows a table.
 
     Attributes:
         step: The step with its settings, as text.
         model: Name of the model.
-        rows: One `LayerPlan` a layer.
+        rows: One `LayerPlan` for each layer.
+
+    Example:
+        >>> plan = tfdistill.compress.Prune(0.5, end_step=100).plan(student)
+        >>> plan.names("done")
+        ['conv', 'logits']
+        >>> print(plan.table())
+        layer   class                   action   parameters  nonzero after    MACs  reason
+        conv    Conv2D                  done             80             44   4,608  50 % of 72 weights in kernel
+        ...
     """
 
     step: str
     model: str
     rows: tuple[LayerPlan, ...]
 
-    def names(self, action):
-        """Returns the names of the layers with that action, in order."""
+    def names(self, action: str) -> list[str]:
+        """Returns the names of the layers with an action, in the order of the model.
+
+        Args:
+            action: `"done"`, `"skipped"` or `"impossible"`.
+        """
         return [row.name for row in self.rows if row.action == action]
 
-    def row(self, name):
+    def row(self, name: str) -> LayerPlan:
         """Returns the `LayerPlan` of the layer `name`."""
         return next(row for row in self.rows if row.name == name)
 
-    def table(self):
+    def table(self) -> str:
         """Returns the plan as a table in plain text."""
-        header = ("layer", "class", "action", "parameters", "nonzero after", "MACs", "reason")
+        header: tuple[str, ...] = ("layer", "class", "action", "parameters", "nonzero after", "MACs", "reason")
         lines = [header] + [
             (r.name, r.class_name, r.action, _count(r.parameters), _count(r.expected_nonzero), _count(r.macs), r.reason) for r in self.rows
         ]
@@ -88,8 +110,8 @@ class Plan(Record):
         done = self.names(DONE)
         return f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers\n{self.table()}"
 
-    def require_work(self, named=()):
-        """Refuses a plan that would do nothing, or that cannot do what was asked for by name.
+    def require_work(self, named: Iterable[str] = ()) -> None:
+        """Refuses a plan that would do nothing, or nothing to a layer that the user named.
 
         Args:
             named: Names of the layers that the user named outright.
@@ -100,7 +122,7 @@ class Plan(Record):
         refused = [row for row in self.rows if row.action == IMPOSSIBLE and row.name in named]
         if refused:
             raise ModelError(
-                f"{self.step} cannot treat " + "; ".join(f"'{row.name}' ({row.reason})" for row in refused) + ".",
+                f"{self.step} does not work on " + "; ".join(f"'{row.name}' ({row.reason})" for row in refused) + ".",
                 fix="leave these layers out of layers=",
             )
         if not self.names(DONE):

@@ -11,7 +11,7 @@ import warnings
 import keras
 import numpy as np
 
-from tfdistill.bridge import imports
+from tfdistill.bridge import imports, layer_facts
 from tfdistill.bridge.adopt import introspection, serialization
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt, named_layers
 from tfdistill.bridge.adopt.rewire import rewire
@@ -27,7 +27,7 @@ class Opened:
 
     Attributes:
         legacy: The tf_keras model.
-        original: The Keras 3 model that it stands for, or None where there is none.
+        original: The Keras 3 model that it was made from, or None where there is none.
         adopted: `legacy` as an `AdoptedModel`.
     """
 
@@ -68,8 +68,29 @@ def open_model(model):
     raise ModelError(f"A {type(model).__name__} cannot be compressed.", "a Keras model")
 
 
-def refuse_wrapped(opened, step):
-    """Raises ModelError when a model still wears the scaffolding of an earlier step."""
+def open_to_apply(model, step):
+    """Opens a model for the `apply` of a step.
+
+    Args:
+        model: As in `open_model`.
+        step: Name of the step, for messages.
+
+    Returns:
+        `Opened`.
+
+    Raises:
+        ModelError: if it is none of these, or its layers still have the wrappers of an earlier step.
+
+    Warns:
+        UserWarning: if the model has a `train_step` or the like of its own. It points to the caller of `apply`.
+    """
+    opened = open_model(model)
+    _refuse_wrapped(opened, step)
+    _warn_of_own_training(model, step)
+    return opened
+
+
+def _refuse_wrapped(opened, step):
     wrapped = [path for path, layer in opened.layers.items() if introspection.is_wrapper(layer)]
     if wrapped:
         raise ModelError(
@@ -80,9 +101,9 @@ def refuse_wrapped(opened, step):
 
 
 def without_wrappers(model):
-    """Returns a fresh Keras 3 model with the effective weights of an `AdoptedModel`.
+    """Returns a new Keras 3 model with the effective weights of an `AdoptedModel`.
 
-    An adopted model that was not made from a Keras 3 model comes back adopted, its tf_keras model without wrappers.
+    For an adopted model that was not made from a Keras 3 model, it is an `AdoptedModel` whose tf_keras model has no wrappers.
 
     Raises:
         BridgeError: if no Keras 3 model of these weights can be made. The weights are in a file then, which the message names.
@@ -91,7 +112,7 @@ def without_wrappers(model):
         return adopt(rebuild(model.legacy, lambda path, layer: layer), name=model.name)
     try:
         return to_keras(rebuild(model.legacy, lambda path, layer: layer), like=model.original, by_place=True)
-    except Exception as error:  # of the user's layers too: what was trained must outlive this call
+    except Exception as error:  # of the user's layers too: the trained weights must not be lost
         path = save_trained(model)
         raise BridgeError(
             f"No Keras 3 model can be made of the trained '{model.name}': {getattr(error, 'happened', error)}\n"
@@ -118,7 +139,7 @@ def save_trained(model):
     return path
 
 
-# What a model class may do its own way in training, evaluation and prediction; a tf_keras copy of its layers does it Keras's way.
+# The methods of training, evaluation and prediction that a model class may override. The tf_keras copy has Keras's own.
 _STEPS_OF_TRAINING = (
     *("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics", "metrics", "get_metrics_result", "compile"),
     *("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"),
@@ -127,13 +148,12 @@ _STEPS_OF_TRAINING = (
 
 
 def own_training(model):
-    """Lists the methods by which a Keras 3 model is trained, evaluated or asked otherwise than any other; `apply` does not carry them over."""
+    """Lists the methods of training, evaluation and prediction that a Keras 3 model overrides; `apply` does not carry them over."""
     own = [vars(kind) for kind in type(model).__mro__ if not kind.__module__.startswith("keras.src.")]
     return [name for name in _STEPS_OF_TRAINING if any(name in names for names in [vars(model), *own])]
 
 
-def warn_of_own_training(model, step):
-    """Warns the caller of a step's `apply` that the model's own `train_step` and the like stay behind."""
+def _warn_of_own_training(model, step):
     if isinstance(model, AdoptedModel) or not isinstance(model, keras.Model):
         return
     if names := own_training(model):
@@ -142,24 +162,24 @@ def warn_of_own_training(model, step):
             "evaluated as any Keras model.\nFix: give compile() the loss and the metrics, teach it with a Distiller, or put it into a keras.Model of "
             "your own whose train_step calls it.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def require_way_back(opened):
-    """Refuses a model of which `strip` could not make a Keras 3 model again, before it is trained.
+def require_strippable(opened):
+    """Refuses, before training, a model of which `strip` could not make a Keras 3 model again.
 
     Raises:
         BridgeError: naming the layer and the remedy.
     """
     if opened.original is not None:
-        # A class of Keras's own computes what its layers compute, which was compared on the way here.
-        own = not type(opened.original).__module__.startswith("keras.src.")
-        to_keras(opened.legacy, like=opened.original, check=own, by_place=True)
+        # A model that is remade from its graph computes what its layers compute, which `to_tf_keras` has compared already.
+        compared = layer_facts.is_remade_from_graph(opened.original)
+        to_keras(opened.legacy, like=opened.original, check=not compared, by_place=True)
 
 
 def layers_by_name(model):
-    """Returns the `Layers` of an `AdoptedModel` or a Keras 3 model, nested models opened up.
+    """Returns the `Layers` of an `AdoptedModel` or a Keras 3 model, with those of nested models.
 
     A Keras 3 model that holds an adopted one, such as a Distiller, is not searched: give the student.
     """
@@ -175,14 +195,14 @@ def _walk(model, prefix):
 
 
 def rebuild(legacy, replace):
-    """Rebuilds a tf_keras model with other layers in place of its own, weights included.
+    """Rebuilds a tf_keras model with other layers in place of its own, and with its weights.
 
-    Wrappers of pruning and clustering are taken off; the weights that they mask or cluster arrive so.
+    Wrappers of pruning and clustering are removed; the new layers have the weights as masked or clustered.
 
     Args:
         legacy: A functional or Sequential tf_keras model, nested ones included.
-        replace: Function of (path, layer): gets a fresh copy of each layer and returns what is to stand in its place: the copy itself, or a
-            wrapper around it. It is asked once per layer, also for one that several models share.
+        replace: Function of (path, layer) that gets a new copy of each layer and returns what takes its place: the copy itself, or a
+            wrapper around it. It is called once per layer, also for one that several models share.
 
     Returns:
         A new tf_keras model of the same names.
@@ -199,7 +219,7 @@ def rebuild(legacy, replace):
         pairs.append((layer, fresh))
         return replace(paths[id(layer)], fresh) if id(layer) in paths else fresh  # a quantizer of the input is no layer of the user's
 
-    if not isinstance(legacy, imports.tf_keras().Sequential) and not legacy._is_graph_network:
+    if not isinstance(legacy, imports.tf_keras().Sequential) and not layer_facts.is_graph_network(legacy):
         raise ModelError(f"The tf_keras model '{legacy.name}' is subclassed.", "a functional or Sequential model")
     with serialization.legacy_scope():
         copied = rewire(legacy, copy)
@@ -209,7 +229,7 @@ def rebuild(legacy, replace):
 
 
 def effective_weights(layer):
-    """Returns the weights of the user's layer as arrays, as it computes with them: masked and clustered by what is around it."""
+    """Returns the weights of the user's layer as arrays, as it computes with them: masked and clustered by its wrapper."""
     effective = introspection.effective_values(layer)
     return [np.asarray(effective.get(id(weight), weight)) for weight in introspection.weights_of(layer)]
 

@@ -1,19 +1,26 @@
 """Which layers a step works on: names, patterns or a predicate, with exceptions."""
 
 import fnmatch
+from collections.abc import Callable, Collection
+from typing import Any
 
 from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.graph.names import resolve_path
+
+# What a user may give to select layers: a name, a path or a pattern; or a predicate of a layer.
+Selector = str | Callable[[Any], bool]
+# What a user may give for `layers=` or `exclude=`.
+Selection = Selector | Collection[Selector] | None
 
 
 class Layers(dict):
     """Dict of path to layer that holds every layer once.
 
-    A layer that a nested model shares with the model around it, or with another nested one, has several paths. It stands under the shortest (of those
-    of one length, the first by the alphabet), and every selector may name it by any.
+    A layer that a nested model shares with the model around it, or with another nested one, has several paths. Its key is the shortest of them (among
+    several of one length, the first by the alphabet). A selector may use any of them.
 
     Attributes:
-        aliases: Dict of each further path to the one that its layer stands under.
+        aliases: Dict of each further path to the key of its layer.
 
     Example:
         >>> tied = object()
@@ -23,7 +30,7 @@ class Layers(dict):
     """
 
     def __init__(self, found):
-        """Makes it of a dict of all paths to layers."""
+        """Makes it of a dict of all paths to their layers."""
         paths = {}
         for path, layer in found.items():
             paths.setdefault(id(layer), []).append(path)
@@ -33,7 +40,7 @@ class Layers(dict):
 
 
 def selectors(value, setting):
-    """Puts what a user may give for `layers=` or `exclude=` into one form.
+    """Brings what a user gave for `layers=` or `exclude=` into one form.
 
     Args:
         value: None, a name or pattern (`"conv1"`, `"encoder/*"`), a predicate of one layer that returns a bool, or a list of these.
@@ -57,13 +64,13 @@ def selectors(value, setting):
 
 
 def settings_by_layer(setting, value, what, include=None):
-    """Takes a setting apart that is one value for all layers, or a dict of selector to value.
+    """Splits a setting that is one value for all layers, or a dict of selector to value.
 
     Args:
         setting: Name of the setting, for the error.
         value: What the user gave.
         what: What the values of a dict are, for the error: `"shares"`.
-        include: What the user gave for `layers=`, if a dict selects by itself.
+        include: What the user gave for `layers=`; it is refused beside a dict, which selects by itself.
 
     Returns:
         Tuple of the setting, a copy where it is a dict, and the list of its values. The values are not checked.
@@ -84,7 +91,7 @@ def select(layers, include=None, exclude=None):
     """Selects layers by name.
 
     Args:
-        layers: Dict of path to layer: all there are.
+        layers: Dict of path to layer, with every layer of the model.
         include: What `selectors` returns; None for all.
         exclude: What `selectors` returns; None for none. Wins over `include`.
 
@@ -103,14 +110,14 @@ def assign(layers, values):
     """Gives each layer the value of the first selector that matches it.
 
     Args:
-        layers: Dict of path to layer: all there are.
-        values: Dict of a name, path or pattern to a value; `"*"` is all the rest.
+        layers: Dict of path to layer, with every layer of the model.
+        values: Dict of a name, path or pattern to a value; `"*"` matches all the rest.
 
     Returns:
         Tuple of a dict of path to value, without the layers that no selector matches, and the set of those that were named outright.
 
     Raises:
-        ModelError: if a selector matches no layer, or only layers that those before it have taken.
+        ModelError: if a selector matches no layer, or only layers that an earlier selector matches.
     """
     found, named = {}, set()
     for selector, value in values.items():
@@ -127,11 +134,11 @@ def assign(layers, values):
 
 
 def select_values(layers, value, include=None, exclude=None):
-    """Selects layers by name, and gives each of them its value of a setting that may be one for all.
+    """Selects layers by name, and gives each of them its value of a setting.
 
     Args:
-        layers: Dict of path to layer: all there are.
-        value: The value of all; or a dict as `assign` takes it, which selects by itself.
+        layers: Dict of path to layer, with every layer of the model.
+        value: One value for all layers; or a dict as `assign` takes it, which selects by itself.
         include: What `selectors` returns; None for all.
         exclude: What `selectors` returns; None for none. Wins over the others.
 

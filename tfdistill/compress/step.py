@@ -1,29 +1,48 @@
-"""The protocol of every compression step, and the plan that it makes before it touches a model."""
+"""The protocol of every compression step, and what the steps share in their settings, plans and warnings."""
 
 import abc
+import typing
 import warnings
 
+import keras
 import numpy as np
 
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.compress import kernels
-from tfdistill.errors import ConfigurationError
+from tfdistill.compress.plan import Plan
+from tfdistill.compress.selection import selectors
+from tfdistill.errors import ConfigurationError, ModelError
 
-AUTO = "auto"
+AUTO: typing.Final = "auto"
+# Type of a setting that is True, False, or decided by what the model holds.
+AutoOrBool = bool | typing.Literal["auto"]
 NO_KERNEL = "has no kernel"
 FROZEN = "frozen"
 
 
 class Step(abc.ABC):
-    """One compression step: frozen settings and five verbs.
+    """One compression step: frozen settings, and the five methods that every step has.
 
-    Steps are frozen dataclasses that refuse contradictory settings when they are made. They hold no state of any model, so one step may serve
+    Steps are frozen dataclasses; contradictory settings are refused when a step is made. A step holds no state of any model, so one step may serve
     many. The order of use is `plan`, `apply`, training with `callbacks()`, `strip`, `check`; and `check` again after each later step.
+
+    Example:
+        >>> step = tfdistill.compress.Cluster(4)
+        >>> isinstance(step, tfdistill.compress.Step)
+        True
+        >>> clustered = step.apply(student)
+        >>> clustered.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = clustered.fit(x, y, epochs=1, verbose=0, callbacks=step.callbacks())
+        >>> smaller = step.strip(clustered)
+        >>> step.check(smaller)
+        >>> len(np.unique(smaller.get_layer("conv").kernel))
+        4
     """
 
     @abc.abstractmethod
-    def plan(self, model):
-        """Says what would be done to `model`, layer by layer, and changes nothing.
+    def plan(self, model: keras.Model) -> Plan:
+        """Lists layer by layer what the step would do to `model`. The model is not changed.
 
         Args:
             model: A built Keras 3 model, or an `AdoptedModel`.
@@ -33,8 +52,8 @@ class Step(abc.ABC):
         """
 
     @abc.abstractmethod
-    def apply(self, model):
-        """Returns a new model, ready to be trained under this step. `model` is left as it was.
+    def apply(self, model: keras.Model) -> AdoptedModel:
+        """Returns a new model, ready to be trained under this step. `model` is not changed.
 
         A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
 
@@ -45,33 +64,33 @@ class Step(abc.ABC):
             An `AdoptedModel` with the same weights.
 
         Raises:
-            ModelError: if there is nothing to do, or a layer that was named cannot be treated.
+            ModelError: if there is nothing to do, or the step does not work on a layer that was named.
             BridgeError: if the model cannot be converted exactly, or `strip` could not convert it back.
         """
 
-    def callbacks(self):
+    def callbacks(self) -> list[keras.callbacks.Callback]:
         """Returns the Keras 3 callbacks that training under this step needs, for `adopted.fit` or a Distiller's `fit`."""
         return []
 
     @abc.abstractmethod
-    def strip(self, model):
-        """Takes the step's scaffolding off a trained model.
+    def strip(self, model: AdoptedModel) -> keras.Model:
+        """Removes the step's wrappers from a trained model.
 
         Args:
             model: The `AdoptedModel` that `apply` returned, after training.
 
         Returns:
-            A plain Keras 3 model, or an `AdoptedModel` without wrappers where `apply` got a tf_keras model; for quantization-aware training the adopted
-            model itself, as the ranges are what the export needs.
+            A plain Keras 3 model, or an `AdoptedModel` without wrappers where `apply` got a tf_keras model. For quantization-aware training it is the adopted
+            model itself, as export needs its ranges.
 
         Raises:
-            ModelError: if the model does not carry this step.
+            ModelError: if the step was not applied to the model.
             BridgeError: if no Keras 3 model can be made of the trained weights. They are saved in a file first, which the message names.
         """
 
     @abc.abstractmethod
-    def check(self, model):
-        """Asserts what the step promised, on its own result or on that of any later step.
+    def check(self, model: keras.Model) -> None:
+        """Checks that the weights have the structure that the step gives them, in its own result or in that of any later step.
 
         Args:
             model: An `AdoptedModel` or a Keras 3 model.
@@ -82,27 +101,37 @@ class Step(abc.ABC):
 
 
 def why_no_kernel(layer):
-    """Says why no kernel is found in a layer: `NO_KERNEL`, or that its class is not known."""
+    """Returns the reason why no kernel is found in a layer: `NO_KERNEL`, or that its class is not known."""
     kind = introspection.kind_of(layer)
     without = not kernels.parameters(layer) or kind in kernels.NORMALIZATIONS
     return NO_KERNEL if without else f"no kernel is known in a {kind}"
 
 
-def frozen_note(layer, what):
+def why_left_out(setting, value):
+    """Returns the reason in the plan of a layer that was not selected.
+
+    Args:
+        setting: Name of the setting that selects layers if it is a dict.
+        value: Its value.
+    """
+    return f"left out by {setting if isinstance(value, dict) else 'layers'}= or exclude="
+
+
+def frozen_note(layer, consequence):
     """Returns a list with a remark for the plan if a live layer is frozen, an empty one if it is not.
 
     Args:
         layer: Live layer, wrapped or not.
-        what: What follows from that.
+        consequence: What follows from that.
     """
-    return [f"{FROZEN}, {what}"] if not layer.trainable and kernels.parameters(layer) else []
+    return [f"{FROZEN}, {consequence}"] if not layer.trainable and kernels.parameters(layer) else []
 
 
-def warn_of_frozen(step, model_name, layers, done, named):
-    """Warns that a step changes the weights of frozen layers, which no training will make up for; layers that the user named outright are left out.
+def warn_of_frozen(effect, model_name, layers, done, named):
+    """Warns that a step changes the weights of frozen layers, for which no training compensates. Layers that the user named outright are not listed.
 
     Args:
-        step: Name of the step and what it does: `"Prune makes zeros"`.
+        effect: Name of the step and what it does: `"Prune makes zeros"`.
         model_name: Name of the model.
         layers: Dict of path to live layer.
         done: Paths of the layers that the step changes.
@@ -112,11 +141,37 @@ def warn_of_frozen(step, model_name, layers, done, named):
     if frozen:
         shown = ", ".join(f"'{path}'" for path in frozen[:5]) + (f" and {len(frozen) - 5} more" if len(frozen) > 5 else "")
         warnings.warn(
-            f"{step} in frozen layers of '{model_name}' (trainable=False), which no training makes up for: {shown}. "
+            f"{effect} in frozen layers of '{model_name}' (trainable=False), which no training makes up for: {shown}. "
             f"To leave them as they are, give exclude={frozen[:5]!r}; to do it all the same without this warning, name them in layers=.",
             UserWarning,
             stacklevel=3,
         )
+
+
+def require_applied(model, wrapped, without, step):
+    """Refuses a model that is not what a step's `apply` returned.
+
+    Args:
+        model: What `strip` got.
+        wrapped: Function of an `AdoptedModel` that lists the step's wrappers in it.
+        without: What the error says of a model without them: `"carries no pruning"`.
+        step: Name of the step.
+
+    Raises:
+        ModelError: if `model` is no `AdoptedModel` or has no such wrappers.
+    """
+    if not isinstance(model, AdoptedModel) or not wrapped(model):
+        raise ModelError(f"'{getattr(model, 'name', model)}' {without}.", f"the model that {step}.apply returned")
+
+
+def set_selectors(step):
+    """Gives the settings `layers` and `exclude` of a new step the form that `select` takes.
+
+    Raises:
+        ConfigurationError: if one of them selects no layers.
+    """
+    for name in ("layers", "exclude"):
+        object.__setattr__(step, name, selectors(getattr(step, name), name))
 
 
 def is_whole(value, least):

@@ -1,1 +1,1 @@
-"""Clustering: few distinct weights."""
+"""Clustering: each kernel has a few distinct weights."""

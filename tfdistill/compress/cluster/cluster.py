@@ -8,16 +8,30 @@ import dataclasses
 import math
 import typing
 
+import keras
 import numpy as np
 
+from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.wrappers.clustering import Clusters, cluster_layer, is_clustered
 from tfdistill.compress import kernels, rebuild
 from tfdistill.compress.cluster.kmeans import INITIALIZATIONS, KMEANS, centroids
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
-from tfdistill.compress.selection import select_values, selectors, settings_by_layer
-from tfdistill.compress.step import AUTO, Step, frozen_note, is_whole, require_auto_or_bool, warn_of_frozen, why_no_kernel
+from tfdistill.compress.selection import Selection, select_values, settings_by_layer
+from tfdistill.compress.step import (
+    AUTO,
+    AutoOrBool,
+    Step,
+    frozen_note,
+    is_whole,
+    require_applied,
+    require_auto_or_bool,
+    set_selectors,
+    warn_of_frozen,
+    why_left_out,
+    why_no_kernel,
+)
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 
 
@@ -25,36 +39,49 @@ from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 class Cluster(Step):
     """Weight clustering: each kernel keeps at most `number_of_clusters` distinct values.
 
-    A file gets smaller after compression (gzip), or when it stores an index a weight: log2(number_of_clusters) bits each instead of 32.
+    A file gets smaller after compression (gzip), or when it stores an index per weight: log2(number_of_clusters) bits each instead of 32.
     Inference does not get faster.
 
     The values start as the centroids of a k-means over the kernel's weights. In training, each weight has the value of its nearest
-    centroid. A centroid's gradient is the sum over its weights; the weights behind are trained as well, each with its own gradient, and the
-    nearest centroid is looked up anew at every step, so weights change clusters while they are trained. After training, `strip` leaves the
-    values alone. A sum over thousands of weights is large: take an optimizer that does not mind (Adam), or a small learning rate.
+    centroid. A centroid's gradient is the sum over its weights. The original weights are trained as well, each with its own gradient, and the
+    nearest centroid is looked up anew at every step, so weights change clusters during training. After training, `strip` writes the
+    values into the kernels. A sum over thousands of weights is large: use an optimizer that normalizes gradients (Adam), or a small learning rate.
+
+    Han, Mao and Dally, "Deep Compression" (2016), https://arxiv.org/abs/1510.00149, section 3.
 
     Args:
         number_of_clusters: Number of distinct values of a kernel, 2 to 256; or a dict of selector (name, path or pattern; the first match
-            wins, `"*"` is all the rest) to such a number. Layers that no selector matches are left as they are.
-        initialization: Where k-means starts: `"kmeans++"`, `"density"`, `"linear"` or `"random"`; see `cluster_centroids.centroids`.
+            counts, `"*"` matches all the rest) to such a number. Layers that no selector matches are left as they are.
+        initialization: Where k-means starts: `"kmeans++"`, at weights drawn far from each other; `"density"`, at evenly spaced quantiles;
+            `"linear"`, evenly from the smallest to the largest weight; or `"random"`, at weights drawn uniformly.
         layers: Which layers: a name or path, a pattern, a predicate of a layer, or a list of these. None is every layer with a kernel. Not
             together with a dict, which selects by itself.
-        exclude: Which layers not; wins over `layers` and over a dict.
-        preserve_sparsity: `"auto"` keeps the zeros of every kernel that comes in with any: zero is one of the values, and stays exactly
-            zero. True does the same and insists that there are some. False lets them go.
+        exclude: Layers to leave as they are, in the same forms; overrides `layers` and a dict.
+        preserve_sparsity: `"auto"` keeps the zeros of every kernel that has any: zero is one of the values, and stays exactly
+            zero. True does the same, and requires that there are some. False does not keep them.
         per_channel: Whether each output channel (unit, filter) has values of its own. Embeddings, and kernels with no more weights in a
             channel than clusters, share their values in the whole kernel, which the plan says.
-        seed: Seed of the initializations that draw.
+        seed: Seed of `"kmeans++"` and `"random"`.
 
     Raises:
         ConfigurationError: if the settings contradict each other or are out of range.
+
+    Example:
+        >>> cluster = tfdistill.compress.Cluster({"conv": 4, "logits": 8})
+        >>> clustered = cluster.apply(student)
+        >>> clustered.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = clustered.fit(x, y, epochs=1, verbose=0)
+        >>> smaller = cluster.strip(clustered)
+        >>> cluster.check(smaller)
+        >>> [len(np.unique(smaller.get_layer(name).kernel)) for name in ("conv", "logits")]
+        [4, 8]
     """
 
-    number_of_clusters: typing.Any = 16
-    initialization: str = KMEANS
-    layers: typing.Any = None
-    exclude: typing.Any = None
-    preserve_sparsity: typing.Any = AUTO
+    number_of_clusters: int | dict[str, int] = 16
+    initialization: typing.Literal["kmeans++", "density", "linear", "random"] = KMEANS
+    layers: Selection = None
+    exclude: Selection = None
+    preserve_sparsity: AutoOrBool = AUTO
     per_channel: bool = False
     seed: int = 0
 
@@ -70,17 +97,14 @@ class Cluster(Step):
         if not is_whole(self.seed, 0):
             raise ConfigurationError(f"seed={self.seed!r}.", "a whole number of at least 0")
         object.__setattr__(self, "number_of_clusters", clusters)
-        object.__setattr__(self, "layers", selectors(self.layers, "layers"))
-        object.__setattr__(self, "exclude", selectors(self.exclude, "exclude"))
+        set_selectors(self)
 
-    def plan(self, model):
+    def plan(self, model: keras.Model) -> Plan:
         return self._plan(rebuild.open_model(model))[0]
 
-    def apply(self, model):
-        opened = rebuild.open_model(model)
-        rebuild.refuse_wrapped(opened, "Cluster")
-        rebuild.warn_of_own_training(model, "Cluster")
-        rebuild.require_way_back(opened)
+    def apply(self, model: keras.Model) -> AdoptedModel:
+        opened = rebuild.open_to_apply(model, "Cluster")
+        rebuild.require_strippable(opened)
         plan, named, clusters = self._plan(opened)
         plan.require_work(named)
         if self.preserve_sparsity is True and not any(c.sparse for found in clusters.values() for c in found.values()):
@@ -99,12 +123,11 @@ class Cluster(Step):
             self._start(layer)
         return adopted
 
-    def strip(self, model):
-        if not isinstance(model, AdoptedModel) or not clustered_layers(model):
-            raise ModelError(f"'{getattr(model, 'name', model)}' carries no clustering.", "the model that Cluster.apply returned")
+    def strip(self, model: AdoptedModel) -> keras.Model:
+        require_applied(model, clustered_layers, "carries no clustering", "Cluster")
         return rebuild.without_wrappers(model)
 
-    def check(self, model):
+    def check(self, model: keras.Model) -> None:
         layers = rebuild.layers_by_name(model)
         numbers, _ = self._numbers(layers)
         wrong, zeros = [], 0
@@ -123,20 +146,20 @@ class Cluster(Step):
                 "apply no later step that lets the values drift apart",
             )
         if self.preserve_sparsity is True and not zeros:
-            raise InvariantError(f"No kernel of '{model.name}' has a zero.", "the zeros that clustering was to keep")
+            raise InvariantError(f"No kernel of '{model.name}' has a zero.", "the zeros of the model that was clustered")
 
     def _numbers(self, layers):
         return select_values(layers, self.number_of_clusters, self.layers, self.exclude)
 
     def _clusters(self, kernel, value, number):
-        """Returns the `Clusters` of one kernel, whether or not it has more weights than clusters."""
+        """Returns the `Clusters` of one kernel, even if it has no more weights than clusters."""
         per_channel = self.per_channel and kernel.kind != kernels.LOOKUP and kernel.rows > number
         sparse = self.preserve_sparsity is not False and kernels.zeros(value) > 0
         return Clusters(int(number), kernel.shape, kernel.outputs if per_channel else (), sparse)
 
     def _plan(self, opened):
         """Returns the plan, the paths that were named outright, and a dict of path to the `Clusters` of the layer's kernels."""
-        layers, wanted, rows = opened.layers, {}, []
+        layers, by_layer, rows = opened.layers, {}, []
         numbers, named = self._numbers(layers)
         for path, layer in layers.items():
             found, reasons, zeros = {}, [], 0
@@ -149,31 +172,32 @@ class Cluster(Step):
                     reasons.append(f"{kernel.attribute}: all weights are zero")
                 else:
                     found[kernel.attribute] = clusters
-                    reasons.append(f"{kernel.attribute}: {self._told(value, clusters)}")
+                    reasons.append(f"{kernel.attribute}: {self._described(value, clusters)}")
                     zeros += kernels.zeros(value) if clusters.sparse else 0
             if found:
-                wanted[path] = found
+                by_layer[path] = found
                 reasons += frozen_note(layer, "so that no training makes up for it")
             if path not in numbers:
-                reasons = [f"left out by {'number_of_clusters=' if isinstance(self.number_of_clusters, dict) else 'layers='} or exclude="]
-            # A layer that is merely among those selected is skipped; one that was asked for by its name cannot be.
+                reasons = [why_left_out("number_of_clusters", self.number_of_clusters)]
+            # Only a layer that was selected by its name is "impossible"; one that a pattern matches is skipped.
             action = DONE if found else IMPOSSIBLE if path in named else SKIPPED
             rows.append(LayerPlan.of(path, layer, action, "; ".join(reasons) or why_no_kernel(layer), zeros))
-        return Plan(step=repr(self), model=opened.adopted.name, rows=tuple(rows)), named, wanted
+        return Plan(step=repr(self), model=opened.adopted.name, rows=tuple(rows)), named, by_layer
 
-    def _told(self, value, clusters):
+    def _described(self, value, clusters):
+        """Returns what the plan says of a kernel: its weights, its values, and its size if it stores an index per weight."""
         bits = max(1, math.ceil(math.log2(clusters.count)))
         size = math.ceil(value.size * bits / 8) + 4 * clusters.count * clusters.channels
-        told = f"{value.size:,} weights of at most {clusters.count} values"
+        text = f"{value.size:,} weights of at most {clusters.count} values"
         if clusters.channel_axes:
-            told += " per channel"
+            text += " per channel"
         elif self.per_channel:
-            told += " in all channels together"
-        told += f", {bits} bits each, {size:,} bytes with the values"
-        return told + (f", {kernels.zeros(value):,} zeros kept" if clusters.sparse else "")
+            text += " in all channels together"
+        text += f", {bits} bits each, {size:,} bytes with the values"
+        return text + (f", {kernels.zeros(value):,} zeros kept" if clusters.sparse else "")
 
     def _start(self, layer):
-        """Gives a new wrapper its centroids and masks, from the weights of the layer in it."""
+        """Computes the centroids and masks of a new wrapper from the weights of its layer."""
         for path, clusters in layer.clusters.items():
             value = np.asarray(introspection.weight_named(layer, path))
             if clusters.sparse:
@@ -185,7 +209,7 @@ class Cluster(Step):
 
 def clustered_layers(model):
     """Lists the clustering wrappers in an `AdoptedModel`, nested ones too."""
-    return [layer for layer in model.legacy._flatten_layers() if is_clustered(layer)]
+    return [layer for layer in layer_facts.flat_layers(model.legacy) if is_clustered(layer)]
 
 
 def _channels(value, clusters):
@@ -193,5 +217,5 @@ def _channels(value, clusters):
 
 
 def _distinct(value, clusters):
-    """Counts the distinct values of a kernel: the most of any channel."""
+    """Counts the distinct values of a kernel: the largest number in any set of centroids."""
     return int(np.max(np.sum(np.diff(np.sort(_channels(value, clusters))) != 0, axis=-1))) + 1

@@ -1,16 +1,21 @@
-"""k-means over the weights of one kernel: the centroids that weight clustering starts from.
+"""k-means over the weights of one kernel: the centroids from which weight clustering starts.
 
-Weights are numbers on a line, so a cluster is an interval of the sorted weights: an iteration costs a binary search per centroid, whatever
-the kernel's size, and no table of distances between weights and centroids is ever made. tensorflow-model-optimization has initialisers too,
-but no iterations after them; its density-based one looks centroids up on a grid of 30 points, so that there are never more of them, and its
-random one takes no seed.
+Weights are numbers on a line, so a cluster is an interval of the sorted weights. An iteration costs a binary search per centroid, whatever
+the kernel's size, and needs no table of distances between weights and centroids. The initializers of tensorflow-model-optimization are not used:
+no iterations follow them, the density-based one finds at most 30 centroids, and the random one takes no seed.
 """
+
+import typing
 
 import numpy as np
 
-KMEANS, DENSITY, LINEAR, RANDOM = INITIALIZATIONS = ("kmeans++", "density", "linear", "random")
+KMEANS: typing.Final = "kmeans++"
+DENSITY: typing.Final = "density"
+LINEAR: typing.Final = "linear"
+RANDOM: typing.Final = "random"
+INITIALIZATIONS = (KMEANS, DENSITY, LINEAR, RANDOM)
 
-# What scikit-learn allows too; a kernel converges in a few dozen.
+# The default of scikit-learn; a kernel converges in a few dozen.
 _ITERATIONS = 300
 
 
@@ -23,7 +28,7 @@ def centroids(weights, count, initialization=KMEANS, seed=0):
         initialization: Where the iterations start: `"kmeans++"`, at weights drawn far from each other (Arthur and Vassilvitskii, 2007,
             https://theory.stanford.edu/~sergei/papers/kMeansPP-soda.pdf); `"density"`, at evenly spaced quantiles; `"linear"`, evenly from
             the smallest to the largest weight, which keeps the few large weights; `"random"`, at weights drawn uniformly (Forgy).
-        seed: Seed of the two that draw.
+        seed: Seed of `"kmeans++"` and `"random"`.
 
     Returns:
         float32 array of shape (count,), ascending. Where there are no more distinct weights than centroids, they are those weights, the
@@ -51,7 +56,7 @@ def _plus_plus(values, count, seed):
     while len(chosen) < count:
         squares = np.minimum(squares, (values - chosen[-1]) ** 2)
         mass = np.cumsum(squares)
-        # side="right" never lands on a weight of no mass, so every choice is a new one.
+        # side="right" never chooses a weight of no mass, so every choice is a new weight.
         chosen.append(values[np.searchsorted(mass, rng.random() * mass[-1], side="right")])
     return np.array(chosen)
 

@@ -1,1 +1,1 @@
-"""Pruning: weights that are zero."""
+"""Pruning: small weights become zero."""

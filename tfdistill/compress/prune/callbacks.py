@@ -1,7 +1,8 @@
-"""A pruned model in training: what counts its steps, and what keeps its zeros."""
+"""A pruned model in training: the model that counts its steps, and the callback that keeps its zeros."""
 
 import keras
 
+from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.errors import ModelError
@@ -23,19 +24,19 @@ class PrunedModel(AdoptedModel):
 
 def pruned_layers(model):
     """Lists the pruning wrappers in an `AdoptedModel`, nested ones too."""
-    return [layer for layer in model.legacy._flatten_layers() if introspection.is_pruned(layer)]
+    return [layer for layer in layer_facts.flat_layers(model.legacy) if introspection.is_pruned(layer)]
 
 
 class KeepPruned(keras.callbacks.Callback):
-    """Puts pruned weights back to zero after every batch, so that whatever is saved or evaluated meanwhile is as sparse as its masks.
+    """Sets pruned weights back to zero after every batch, so that what is saved or evaluated during training is as sparse as its masks.
 
-    It finds the pruned models inside the model that is trained, so it serves `adopted.fit` and a Distiller's `fit` alike.
+    The callback finds the pruned models inside the model that is trained, so it works in `adopted.fit` and in a Distiller's `fit`.
     """
 
     def on_train_begin(self, logs=None):
         import tensorflow as tf
 
-        adopted = [layer for layer in self.model._flatten_layers() if isinstance(layer, AdoptedModel)]
+        adopted = [layer for layer in layer_facts.flat_layers(self.model) if isinstance(layer, AdoptedModel)]
         pairs = [pair for model in adopted for layer in pruned_layers(model) for pair in introspection.masks_of(layer)]
         if not pairs:
             raise ModelError(f"The model '{self.model.name}' holds no pruned model.", "training of what Prune.apply returned")

@@ -1,7 +1,8 @@
-"""Which weights of a kernel a pruning promises to be zero: counted before, and checked afterwards."""
+"""How many weights of a kernel, and which patterns of them, are to be zero after pruning: counted for the plan, checked afterwards."""
 
 import dataclasses
 import math
+import typing
 
 import numpy as np
 
@@ -11,12 +12,13 @@ from tfdistill.compress.selection import settings_by_layer
 from tfdistill.compress.step import is_whole
 from tfdistill.errors import ConfigurationError
 
-AVG, MAX = "avg", "max"
+AVG: typing.Final = "avg"
+MAX: typing.Final = "max"
 
 
 @dataclasses.dataclass(frozen=True)
 class SparsityTarget:
-    """What pruning promises of one kernel.
+    """The sparsity that one kernel is to have after pruning.
 
     The kernel is seen as a matrix with one column per output channel and one row per weight that such a channel sums (space, then input
     channels).
@@ -33,11 +35,12 @@ class SparsityTarget:
 
     @property
     def guarded(self):
-        """Whether no column is emptied. The rows of an embedding are looked up one by one: its columns are no channels to be lost."""
+        """Whether every column keeps a weight. It need not in an embedding, whose rows are looked up, not summed by columns."""
         return self.kernel.kind != kernels.LOOKUP
 
     @property
     def pruned_kernel(self):
+        """The kernel as the pruning wrapper takes it."""
         return PrunedKernel(self.kernel.attribute, self.kernel.inputs, self.kernel.outputs, self.guarded)
 
     @property
@@ -67,11 +70,11 @@ class SparsityTarget:
         return self.kernel.size // consecutive * (consecutive // m * n + min(consecutive % m, n))
 
     def impossible(self):
-        """Says why the pattern does not fit the kernel; None if it does."""
-        asked = "n_of_m" if self.pattern.n_of_m is not None else "block" if self.pattern.block != (1, 1) else None
-        if asked and self.kernel.kind == kernels.DEPTHWISE_FILTERS:
-            return f"{self.kernel.attribute}: a depthwise filter has no matrix of inputs and outputs for {asked}="
-        if asked == "n_of_m" and self.kernel.kind == kernels.LOOKUP:
+        """Returns the reason why the kernel cannot be pruned so; None if it can."""
+        setting = "n_of_m" if self.pattern.n_of_m is not None else "block" if self.pattern.block != (1, 1) else None
+        if setting and self.kernel.kind == kernels.DEPTHWISE_FILTERS:
+            return f"{self.kernel.attribute}: a depthwise filter has no matrix of inputs and outputs for {setting}="
+        if setting == "n_of_m" and self.kernel.kind == kernels.LOOKUP:
             return f"{self.kernel.attribute}: the rows of an embedding are looked up, not summed"
         if self.kept_units >= math.prod(self._grid):
             return (
@@ -80,7 +83,7 @@ class SparsityTarget:
         return None
 
     def notes(self):
-        """Lists what a plan says about the kernel beside the number of zeros."""
+        """Lists remarks for the plan about where the pattern does not fit the kernel evenly."""
         found = []
         rows, columns = self._grid
         if self.pattern.n_of_m is not None:
@@ -93,8 +96,8 @@ class SparsityTarget:
             found.append(f"no sparser, as every one of {columns} channels keeps its largest weight")
         return found
 
-    def broken(self, value):
-        """Says in which way the kernel `value` breaks the promise; None if it keeps it."""
+    def violation(self, value):
+        """Returns in which way the kernel `value` misses the target; None if it meets it."""
         matrix = self.kernel.matrix(value) != 0
         if self.pattern.n_of_m is not None:
             n, m = self.pattern.n_of_m
@@ -113,12 +116,12 @@ class SparsityTarget:
         return None
 
     def emptied(self, value):
-        """Counts the output channels of the kernel `value` that have no weight left, where none may be so."""
+        """Counts the output channels of the kernel `value` that have no weight left; 0 for a kernel that is not guarded."""
         return int(np.sum(~self.kernel.matrix(value != 0).any(0))) if self.guarded else 0
 
 
 def pattern(block, pooling, n_of_m):
-    """Makes a `Pattern` of a step's settings.
+    """Makes a `Pattern` of the settings of `Prune`.
 
     Raises:
         ConfigurationError: if they contradict each other or are out of range.

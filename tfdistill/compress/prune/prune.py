@@ -7,6 +7,8 @@ https://arxiv.org/abs/1710.01878, with the schedules of tensorflow-model-optimiz
 import dataclasses
 import typing
 
+import keras
+
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.wrappers.pruning import prune_layer
@@ -14,32 +16,45 @@ from tfdistill.compress import kernels, rebuild
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.prune import patterns
 from tfdistill.compress.prune.callbacks import KeepPruned, PrunedModel, pruned_layers
-from tfdistill.compress.selection import select_values, selectors
-from tfdistill.compress.step import NO_KERNEL, Step, frozen_note, is_whole, warn_of_frozen, why_no_kernel
-from tfdistill.errors import ConfigurationError, InvariantError, ModelError
+from tfdistill.compress.selection import Selection, select_values
+from tfdistill.compress.step import (
+    NO_KERNEL,
+    Step,
+    frozen_note,
+    is_whole,
+    require_applied,
+    set_selectors,
+    warn_of_frozen,
+    why_left_out,
+    why_no_kernel,
+)
+from tfdistill.errors import ConfigurationError, InvariantError
 
-POLYNOMIAL, CONSTANT = "polynomial", "constant"
+POLYNOMIAL: typing.Final = "polynomial"
+CONSTANT: typing.Final = "constant"
 
 
 @dataclasses.dataclass(frozen=True)
 class Prune(Step):
-    """Magnitude pruning: in each kernel the weights of smallest magnitude become zero, more and more of them as the schedule says.
+    """Magnitude pruning: in each kernel the weights of smallest magnitude become zero, more and more of them on a schedule.
 
     Every layer that has kernels is pruned: also those inside attention, recurrent, bidirectional and time-distributed layers, in nested
-    models, and in layers that are called several times. Depthwise kernels are spared unless `layers` or a dict of `sparsity` selects their
-    layer: they are a few percent of a model's weights, and a filter of nine weights has none to spare.
+    models, and in layers that are called several times. Depthwise kernels are not pruned unless `layers` or a dict of `sparsity` selects their
+    layer: they are a few percent of a model's weights, and a filter of nine weights needs all of them.
 
     A kernel is seen as a matrix with one column per output channel, and one row per weight that such a channel sums (space, then input
-    channels). No mask empties a column: each keeps at least its largest weight, or block. Embeddings alone have no such columns.
+    channels). No mask empties a column: each keeps at least its largest weight, or block. The columns of an embedding are not guarded so.
 
-    Zeros make a file smaller after compression (gzip), not the inference faster. Steps are training steps (batches), counted from 1;
-    training on goes on counting. The mask of a kernel is computed anew every `frequency` steps, counted back from `end_step`, so that the
-    last time falls on it; between these, pruned weights stay zero after every step. To be what it promises, training must reach `end_step`,
-    and best goes on a while after it with fixed masks. `Prune.for_training` computes it from epochs.
+    Zeros make a file smaller after compression (gzip); they do not make inference faster. Steps are training steps (batches), counted from 1; a
+    second `fit` continues the count. The mask of a kernel is computed anew every `frequency` steps, counted back from `end_step`, so that the
+    last computation falls on it. Between these, pruned weights stay zero after every step. Training must reach `end_step` for the final
+    sparsity; some more training with fixed masks after it is best. `Prune.for_training` computes `end_step` from epochs.
+
+    Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression" (2017), https://arxiv.org/abs/1710.01878.
 
     Args:
         sparsity: Final share of zeros in each pruned kernel, in (0, 1); None is 0.5, or what `n_of_m` leaves. Or a dict of selector
-            (name, path or pattern; the first match wins, `"*"` is all the rest) to such a share: `{"conv_1": 0.5, "encoder/*": 0.8}`.
+            (name, path or pattern; the first match counts, `"*"` matches all the rest) to such a share: `{"conv_1": 0.5, "encoder/*": 0.8}`.
             Layers that no selector matches are left as they are.
         initial_sparsity: Share at `begin_step`, in [0, sparsity); polynomial schedule only.
         begin_step: Step after which pruning begins, at least 0.
@@ -50,30 +65,40 @@ class Prune(Step):
         power: Exponent of the polynomial schedule, above 0.
         layers: Which layers: a name or path, a pattern, a predicate of a layer, or a list of these. None is every layer with a kernel that
             is not depthwise. Not together with a dict of `sparsity`, which selects by itself.
-        exclude: Which layers not; wins over `layers` and over a dict.
+        exclude: Layers to leave as they are, in the same forms; overrides `layers` and a dict.
         block: (rows, columns) of blocks of the matrix that are kept or zeroed as a whole, such as (4, 1): four inputs of one output
             channel. Blocks at the edge may be smaller. The sparsity is the share of zero blocks.
-        block_pooling: What of its magnitudes a block is measured by: `"avg"` or `"max"`.
+        block_pooling: By which of its magnitudes a block is ranked: their average, `"avg"`, or the largest, `"max"`.
         n_of_m: (n, m): of every m consecutive input channels of an output channel, at every place of the kernel, at most n weights are not
             zero. That is the N:M sparsity of Zhou et al., "Learning N:M fine-grained structured sparse neural networks from scratch"
-            (2021), https://arxiv.org/abs/2102.04010; (2, 4) is the one that hardware knows. Input channels are consecutive in a .tflite
-            file too. On the way, those weights that the pattern does not keep become zero from the smallest on.
+            (2021), https://arxiv.org/abs/2102.04010; (2, 4) is the one that hardware supports. Input channels are consecutive in a .tflite
+            file too. During the schedule, the weights that the pattern does not keep become zero, the smallest first.
 
     Raises:
         ConfigurationError: if the settings contradict each other or are out of range.
+
+    Example:
+        >>> prune = tfdistill.compress.Prune.for_training(steps_per_epoch=2, epochs=2, sparsity=0.75)
+        >>> pruned = prune.apply(student)
+        >>> pruned.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = pruned.fit(x, y, batch_size=32, epochs=2, verbose=0, callbacks=prune.callbacks())
+        >>> sparse = prune.strip(pruned)
+        >>> prune.check(sparse)
+        >>> float(np.mean(sparse.get_layer("conv").kernel == 0))
+        0.75
     """
 
-    sparsity: typing.Any = None
+    sparsity: float | dict[str, float] | None = None
     initial_sparsity: float = 0.0
     begin_step: int = 0
     end_step: int | None = None
     frequency: int | None = None
-    schedule: str = POLYNOMIAL
+    schedule: typing.Literal["polynomial", "constant"] = POLYNOMIAL
     power: float = 3
-    layers: typing.Any = None
-    exclude: typing.Any = None
+    layers: Selection = None
+    exclude: Selection = None
     block: tuple[int, int] | None = None
-    block_pooling: str = patterns.AVG
+    block_pooling: typing.Literal["avg", "max"] = patterns.AVG
     n_of_m: tuple[int, int] | None = None
 
     def __post_init__(self):
@@ -110,17 +135,16 @@ class Prune(Step):
                 f"frequency={self.frequency} with steps {self.begin_step} to {self.end_step}: no mask would ever be computed.",
                 f"at most {self.end_step - self.begin_step}",
             )
-        object.__setattr__(self, "layers", selectors(self.layers, "layers"))
-        object.__setattr__(self, "exclude", selectors(self.exclude, "exclude"))
+        set_selectors(self)
 
     @classmethod
-    def for_training(cls, steps_per_epoch, epochs, ramp=0.6, **settings):
-        """Makes a `Prune` whose schedule fits a training.
+    def for_training(cls, steps_per_epoch: int, epochs: int, ramp: float = 0.6, **settings: typing.Any) -> "Prune":
+        """Makes a `Prune` whose schedule fits the length of a training.
 
         Args:
             steps_per_epoch: Batches per epoch.
             epochs: Number of epochs.
-            ramp: Share of all steps at which the final sparsity is reached, in (0, 1]; the rest trains with fixed masks.
+            ramp: Share of all steps after which the final sparsity is reached, in (0, 1]; the rest trains with fixed masks.
             **settings: The other settings of `Prune`.
 
         Returns:
@@ -135,14 +159,12 @@ class Prune(Step):
             raise ConfigurationError(f"steps_per_epoch={steps_per_epoch}, epochs={epochs}.", "at least one step")
         return cls(end_step=max(1, round(steps_per_epoch * epochs * ramp)), **settings)
 
-    def plan(self, model):
+    def plan(self, model: keras.Model) -> Plan:
         return self._plan(rebuild.open_model(model))[0]
 
-    def apply(self, model):
-        opened = rebuild.open_model(model)
-        rebuild.refuse_wrapped(opened, "Prune")
-        rebuild.warn_of_own_training(model, "Prune")
-        rebuild.require_way_back(opened)
+    def apply(self, model: keras.Model) -> AdoptedModel:
+        opened = rebuild.open_to_apply(model, "Prune")
+        rebuild.require_strippable(opened)
         plan, named = self._plan(opened)
         plan.require_work(named)
         done, shares = set(plan.names(DONE)), self._shares(opened.layers)[0]
@@ -151,47 +173,46 @@ class Prune(Step):
         def replace(path, layer):
             if path not in done:
                 return layer
-            promises, _ = self._promises(opened.layers[path], shares[path])
+            targets, _ = self._targets(opened.layers[path], shares[path])
             schedule = self._tfmot_schedule(shares[path])
-            return prune_layer(layer, [promise.pruned_kernel for promise in promises], self._pattern(), schedule)
+            return prune_layer(layer, [target.pruned_kernel for target in targets], self._pattern(), schedule)
 
         adopted = PrunedModel(rebuild.rebuild(opened.legacy, replace), original=opened.original, name=opened.adopted.name)
         for layer in pruned_layers(adopted):
-            # -1, the initial value, is TFMOT's sign for a missing callback; ours has nothing to count.
+            # The initial value, -1, is how TFMOT notices that its callback is missing; this library's wrapper counts by itself.
             layer.pruning_step.assign(0)
         return adopted
 
-    def callbacks(self):
+    def callbacks(self) -> list[keras.callbacks.Callback]:
         return [KeepPruned()]
 
-    def strip(self, model):
-        if not isinstance(model, AdoptedModel) or not pruned_layers(model):
-            raise ModelError(f"'{getattr(model, 'name', model)}' carries no pruning.", "the model that Prune.apply returned")
+    def strip(self, model: AdoptedModel) -> keras.Model:
+        require_applied(model, pruned_layers, "carries no pruning", "Prune")
         return rebuild.without_wrappers(model)
 
-    def check(self, model):
+    def check(self, model: keras.Model) -> None:
         layers = rebuild.layers_by_name(model)
         shares, _ = self._shares(layers)
         wrong, emptied = [], []
         for path, layer in layers.items():
-            for promise in self._promises(layer, shares[path])[0] if path in shares else ():
-                attribute = promise.kernel.attribute
+            for target in self._targets(layer, shares[path])[0] if path in shares else ():
+                attribute = target.kernel.attribute
                 value = rebuild.effective_weight(layer, attribute)
-                if broken := promise.broken(value):
-                    wrong.append(f"'{path}' {attribute}: {broken}")
-                elif channels := promise.emptied(value):
-                    emptied.append(f"'{path}' {attribute}: {channels} of {promise.kernel.columns}")
+                if violation := target.violation(value):
+                    wrong.append(f"'{path}' {attribute}: {violation}")
+                elif channels := target.emptied(value):
+                    emptied.append(f"'{path}' {attribute}: {channels} of {target.kernel.columns}")
         if wrong:
             raise InvariantError(
-                f"Kernels are less sparse than promised: {'; '.join(wrong)}.{self._progress(model)}",
-                self._promised(),
+                f"Kernels are less sparse than they should be: {'; '.join(wrong)}.{self._progress(model)}",
+                self._target_text(),
                 f"train under the step's callbacks() up to end_step={self.end_step}, and apply no later step that fills zeros in",
             )
         if emptied:
             raise InvariantError(
                 f"Output channels have no weight left: {'; '.join(emptied)}.",
                 "at least one weight in each, which pruning keeps",
-                "look at what came after pruning, or whether these weights were zero before it",
+                "look at the steps after pruning, or whether these weights were zero before it",
             )
 
     def _progress(self, model):
@@ -202,7 +223,7 @@ class Prune(Step):
             return f" Training ended before the schedule did: at step {min(steps)} of {self.end_step}."
         return f" {min(steps)} steps were trained."
 
-    def _promised(self):
+    def _target_text(self):
         if self.n_of_m is not None:
             return "at most {} of {} consecutive weights that are not zero".format(*self.n_of_m)
         what = "zeros" if self.block is None else "zero blocks"
@@ -243,12 +264,12 @@ class Prune(Step):
     def _selects(self):
         return self.layers is not None or isinstance(self.sparsity, dict)
 
-    def _promises(self, layer, share):
-        """Returns what is promised of the kernels of a layer, and why others of them cannot be pruned."""
+    def _targets(self, layer, share):
+        """Returns the `SparsityTarget`s of the kernels of a layer that can be pruned, and for each of the others the reason why it cannot."""
         found = [k for k in kernels.kernels_of(layer) if self._selects or k.kind != kernels.DEPTHWISE_FILTERS]
-        promises = [patterns.SparsityTarget(kernel, share, self._pattern()) for kernel in found]
-        impossible = [promise.impossible() for promise in promises]
-        return [p for p, why in zip(promises, impossible, strict=True) if not why], [why for why in impossible if why]
+        targets = [patterns.SparsityTarget(kernel, share, self._pattern()) for kernel in found]
+        impossible = [target.impossible() for target in targets]
+        return [target for target, why in zip(targets, impossible, strict=True) if not why], [why for why in impossible if why]
 
     def _plan(self, opened):
         shares, named = self._shares(opened.layers)
@@ -256,16 +277,13 @@ class Prune(Step):
         return Plan(step=repr(self), model=opened.adopted.name, rows=rows), named
 
     def _row(self, path, layer, share):
-        promises, impossible = ([], []) if share is None else self._promises(layer, share)
+        targets, impossible = ([], []) if share is None else self._targets(layer, share)
         if share is None:
-            action, reason = SKIPPED, f"left out by {'sparsity=' if isinstance(self.sparsity, dict) else 'layers='} or exclude="
-        elif promises:
-            size = sum(promise.kernel.size for promise in promises)
-            reason = f"{100 * share:g} % of {size:,} weights in {', '.join(promise.kernel.attribute for promise in promises)}"
-            notes = [
-                *frozen_note(layer, "so that no training makes up for them"),
-                *(note for promise in promises for note in promise.notes()),
-            ]
+            action, reason = SKIPPED, why_left_out("sparsity", self.sparsity)
+        elif targets:
+            size = sum(target.kernel.size for target in targets)
+            reason = f"{100 * share:g} % of {size:,} weights in {', '.join(target.kernel.attribute for target in targets)}"
+            notes = [*frozen_note(layer, "so that no training makes up for them"), *(note for target in targets for note in target.notes())]
             action, reason = DONE, "; ".join([reason, *notes, *impossible])
         elif impossible:
             action, reason = IMPOSSIBLE, "; ".join(impossible)
@@ -274,7 +292,7 @@ class Prune(Step):
         else:
             reason = why_no_kernel(layer)
             action = SKIPPED if reason == NO_KERNEL else IMPOSSIBLE
-        # A layer that nobody asked for is skipped; only one that was selected is impossible.
+        # Without a selection, a layer that cannot be pruned is merely skipped.
         if action == IMPOSSIBLE and not self._selects:
             action = SKIPPED
-        return LayerPlan.of(path, layer, action, reason, zeros=sum(promise.kernel.size - promise.kept for promise in promises))
+        return LayerPlan.of(path, layer, action, reason, zeros=sum(target.kernel.size - target.kept for target in targets))

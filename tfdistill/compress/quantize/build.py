@@ -1,19 +1,21 @@
-"""Makes the quantization-aware model that was decided on."""
+"""Builds the quantization-aware model from the decisions about its layers."""
 
 import numpy as np
 
+from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection, serialization
 from tfdistill.bridge.adopt.rewire import rewire
 from tfdistill.bridge.wrappers.quantization import input_quantizer, is_quantized_layer, quantize_layer
 from tfdistill.compress import rebuild
 from tfdistill.compress.quantize import consumers
+from tfdistill.compress.quantize.layer_table import rule_of
 
 
 def build(opened, decided, quantize_inputs=True):
     """Returns a new tf_keras model that trains quantized, with the same weights.
 
     Args:
-        opened: `graph.Opened` of the model.
+        opened: `rebuild.Opened` of the model.
         decided: Dict of path to `LayerQuantization`.
         quantize_inputs: Whether float inputs are rounded.
     """
@@ -24,24 +26,24 @@ def build(opened, decided, quantize_inputs=True):
     def copy(layer):
         inner = introspection.unwrap(layer)
         fresh = type(inner).from_config(inner.get_config())
-        treatment = decided.get(paths[id(layer)])
-        made = quantize_layer(fresh, treatment.quantization) if treatment is not None and treatment.quantization else fresh
-        pairs.append((layer, made, treatment))
+        decision = decided.get(paths[id(layer)])
+        made = quantize_layer(fresh, decision.quantization) if decision is not None and decision.quantization else fresh
+        pairs.append((layer, made, decision))
         return made
 
     def enter(tensor):
-        indices = all(introspection.kind_of(layer) in consumers.READ_INDICES for layer in readers[id(tensor)])
-        wanted = quantize_inputs and tensor.dtype.is_floating and not indices
-        return input_quantizer(f"quantize_{tensor._keras_history.layer.name}") if wanted else None
+        indices = all(rule_of(introspection.kind_of(layer)).reads_indices for layer in readers[id(tensor)])
+        quantized = quantize_inputs and tensor.dtype.is_floating and not indices
+        return input_quantizer(f"quantize_{layer_facts.producer(tensor).name}") if quantized else None
 
     with serialization.legacy_scope():
         made = rewire(opened.legacy, copy, enter)
-    for layer, fresh, treatment in pairs:
+    for layer, fresh, decision in pairs:
         values = rebuild.effective_weights(layer)
         introspection.unwrap(fresh).set_weights(values)
         if is_quantized_layer(fresh):
             for weight, mask in introspection.masks_of(fresh):
                 mask.assign(np.asarray(weight) != 0)
             for path, variable in fresh.members.items():
-                variable.assign(treatment.members[path])
+                variable.assign(decision.members[path])
     return made

@@ -1,22 +1,23 @@
-"""A quantization-aware model in training: what notices that it has turned NaN."""
+"""The callback that stops a quantization-aware training as soon as it turns NaN."""
 
 import keras
 import numpy as np
 
+from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_finite
 
 
 class StopAtNaN(keras.callbacks.Callback):
-    """Ends a quantization-aware training that has turned NaN or infinite, naming the layer at which that began.
+    """Stops a quantization-aware training that has turned NaN or infinite, naming the first layer in which it has.
 
-    A range that is NaN stays so for ever, and every later batch is wasted. The loss in the logs is looked at after each batch, which costs one number; weights
-    and ranges are looked at where it is not finite, and after each epoch.
+    A range that is NaN stays NaN, so every later batch is wasted. After each batch only the loss in the logs is checked, which costs little. Weights
+    and ranges are checked when it is not finite, and after each epoch.
 
-    It finds the quantization-aware models inside the model that is trained, so it serves `adopted.fit` and a Distiller's `fit` alike.
+    The callback finds the quantization-aware models inside the model that is trained, so it works in `adopted.fit` and in a Distiller's `fit`.
 
     Raises:
-        InvariantError: while training.
+        InvariantError: during training.
     """
 
     def __init__(self):
@@ -24,7 +25,7 @@ class StopAtNaN(keras.callbacks.Callback):
         self._epoch, self._adopted = 0, []
 
     def on_train_begin(self, logs=None):
-        found = [layer for layer in self.model._flatten_layers() if isinstance(layer, AdoptedModel)]
+        found = [layer for layer in layer_facts.flat_layers(self.model) if isinstance(layer, AdoptedModel)]
         self._adopted = [model for model in found if quantized_layers(model.legacy)]
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -33,11 +34,11 @@ class StopAtNaN(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = (logs or {}).get("loss")
         if loss is not None and not np.isfinite(np.asarray(loss)).all():
-            self._look(f" in epoch {self._epoch + 1}, at the latest in batch {batch + 1}")
+            self._check(f" in epoch {self._epoch + 1}, at the latest in batch {batch + 1}")
 
     def on_epoch_end(self, epoch, logs=None):
-        self._look(f" in epoch {epoch + 1}")
+        self._check(f" in epoch {epoch + 1}")
 
-    def _look(self, when):
+    def _check(self, when):
         for model in self._adopted:
             require_finite(model, when)

@@ -1,4 +1,4 @@
-"""What must hold after quantization-aware training, in the model and in its file."""
+"""Checks that quantization-aware training has kept the zeros and clusters of the weights."""
 
 import numpy as np
 
@@ -9,19 +9,19 @@ from tfdistill.compress import kernels
 
 
 def wrong_structure(layer):
-    """Yields what a quantization wrapper has lost of its zeros and clusters."""
+    """Yields a text for each mask and each weight whose zeros or clusters a quantization wrapper has not kept."""
     for weight, mask in introspection.masks_of(layer):
         lost = int(np.sum((np.asarray(mask) == 0) & (np.asarray(weight) != 0)))
         if lost:
             yield f"'{layer.layer.name}' lost {lost} of {kernels.zeros(np.asarray(mask))} zeros"
     if is_quantized_layer(layer):
         for path, members in layer.members.items():
-            apart = _apart(np.asarray(variable_at(layer.layer, path)), np.asarray(members))
+            apart = _count_apart(np.asarray(variable_at(layer.layer, path)), np.asarray(members))
             if apart:
                 yield f"'{layer.layer.name}' {path} has {apart} clusters whose members moved apart"
 
 
-def _apart(value, members):
+def _count_apart(value, members):
     """Counts the clusters whose members differ by more than rounding."""
     flat, index = value.reshape(-1).astype("float64"), members.reshape(-1)
     low, high = np.full(index.max() + 1, np.inf), np.full(index.max() + 1, -np.inf)

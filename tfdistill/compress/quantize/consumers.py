@@ -1,17 +1,15 @@
-"""Who reads whose output in a tf_keras model: what the converter fuses into one integer operation follows from that."""
+"""Which layers read the output of which in a tf_keras model. What the converter fuses into one integer operation follows from that."""
 
 import collections
 import dataclasses
 
-from tfdistill.bridge import imports
+from tfdistill.bridge import imports, layer_facts
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.integer.rounding import FIXED_RANGES
 from tfdistill.compress.selection import Layers
 
 # Activations, and the operations of the same name, whose range the converter fixes.
 FIXED = {*FIXED_RANGES, *(name.capitalize() for name in FIXED_RANGES)}
-# Layers that read indices, whatever the type.
-READ_INDICES = {"Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"}
 
 
 def operation_of(layer):
@@ -31,17 +29,17 @@ def activation_of(layer):
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where one layer stands in its model.
+    """The place of one layer in its model.
 
     Attributes:
         path: The user's path of the layer.
         layer: The live tf_keras layer, without wrappers.
-        readers: The layers that read its output, one for each time; None stands for the model's own output.
+        readers: The layers that read its output, one entry for each time; None stands for the model's own output.
         sources: The layers whose outputs it reads; None stands for one of the model's inputs.
         calls: How often it is called.
         dtypes: Names of the types of its outputs.
         rank: Number of axes of its first output.
-        sized: Whether all of these but the batch are of known length.
+        sized: Whether all of these axes but the batch are of known length.
         masked: Whether its first input carries a mask.
         length: Length of the second axis of its first input; None if that is not known, or differs between its calls.
     """
@@ -69,7 +67,7 @@ class Place:
 
 
 def places(legacy):
-    """Finds every layer of a functional or Sequential tf_keras model, those of nested models too; one that several models share, once.
+    """Finds every layer of a functional or Sequential tf_keras model, those of nested models too. A layer that several models share is listed once.
 
     Args:
         legacy: The tf_keras model.
@@ -87,7 +85,7 @@ def places(legacy):
 
 
 def _together(path, places):
-    """Returns the place of a layer that stands at several, in models that share it."""
+    """Returns the one `Place` of a layer that several models share."""
     if len(places) == 1:
         return places[0]
     lengths = {place.length for place in places}
@@ -110,18 +108,18 @@ def _collect(model, prefix, found):
     tfk = imports.tf_keras()
     readers, sources, outputs, firsts = (collections.defaultdict(list) for _ in range(4))
     inputs = {id(tensor) for tensor in model.inputs}
-    for node in (node for nodes in model._nodes_by_depth.values() for node in nodes):
+    for node in layer_facts.graph_nodes(model):
         if node.is_input:
             continue
         outputs[id(node.layer)].append(tf.nest.flatten(node.outputs))
         firsts[id(node.layer)].extend(node.keras_inputs[:1])
         for tensor in node.keras_inputs:
-            source = None if id(tensor) in inputs else tensor._keras_history.layer
+            source = None if id(tensor) in inputs else layer_facts.producer(tensor)
             sources[id(node.layer)].append(source and introspection.unwrap(source))
             if source is not None:
                 readers[id(source)].append(introspection.unwrap(node.layer))
     for tensor in model.outputs:
-        readers[id(tensor._keras_history.layer)].append(None)
+        readers[id(layer_facts.producer(tensor))].append(None)
     for layer in model.layers:
         key, inner = id(layer), introspection.unwrap(layer)
         if key not in outputs or introspection.is_input_quantizer(layer):
@@ -140,7 +138,7 @@ def _collect(model, prefix, found):
             dtypes=tuple(tensor.dtype.name for tensor in flat),
             rank=flat[0].shape.rank if flat else None,
             sized=bool(flat) and flat[0].shape.rank is not None and flat[0].shape[1:].is_fully_defined(),
-            masked=any(getattr(x, "_keras_mask", None) is not None for x in firsts[key]),
+            masked=any(layer_facts.carries_mask(x) for x in firsts[key]),
             length=lengths.pop() if len(lengths) == 1 else None,
         )
 
@@ -148,7 +146,7 @@ def _collect(model, prefix, found):
 def input_readers(legacy):
     """Returns a dict of id of each of a tf_keras model's input tensors to the list of the layers that read it, without wrappers."""
     found = {id(tensor): [] for tensor in legacy.inputs}
-    for node in (node for nodes in legacy._nodes_by_depth.values() for node in nodes):
+    for node in layer_facts.graph_nodes(legacy):
         for tensor in () if node.is_input else node.keras_inputs:
             if id(tensor) in found:
                 found[id(tensor)].append(introspection.unwrap(node.layer))

@@ -1,21 +1,17 @@
-"""What the converter makes one operation of, so that it is rounded once."""
+"""Which layers the converter fuses into one operation, so that their result is rounded once."""
 
 from tfdistill.bridge.adopt.introspection import kind_of
 from tfdistill.compress.quantize.consumers import FIXED, activation_of
-
-_FOLDING = {
-    *("Dense", "Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"),
-    *("Conv1DTranspose", "Conv2DTranspose"),
-}
+from tfdistill.compress.quantize.layer_table import rule_of
 
 
 def among(layer, known):
-    """Returns the `Place` of a layer, or of None, in a dict of id of layer to place; None if it is not there."""
+    """Returns the `Place` of a layer in a dict of id of layer to place; None if it is not there, or the layer is None."""
     return None if layer is None else known.get(id(layer))
 
 
 def fused(place, known, bits):
-    """Whether what stands behind a layer takes its output without rounding it."""
+    """Whether the only layer that reads a layer's output takes it without rounding it."""
     reader = among(place.reader, known)
     if reader is None or reader.calls != 1:
         return False
@@ -23,23 +19,23 @@ def fused(place, known, bits):
     if folds(place, known, bits):
         return True
     if kind_of(reader.layer) == "Concatenate":
-        # All parts get the range of the whole; a fixed one cannot.
+        # All parts get the range of the whole; a part whose range the converter fixes cannot.
         return activation_of(place.layer) not in FIXED
     return _is_relu(reader.layer) and (kind in ("Add", "BatchNormalization") or _is_linear(place.layer, kind))
 
 
 def folds(place, known, bits):
-    """Whether a BatchNormalization behind a layer disappears in its kernel and bias."""
+    """Whether the converter folds a BatchNormalization that follows a layer into the layer's kernel and bias."""
     reader = among(place.reader, known) if place is not None else None
     if reader is None or kind_of(reader.layer) != "BatchNormalization" or reader.calls != 1 or reader.rank is None:
         return False
     kind = kind_of(place.layer)
-    # What is folded into a dense layer gives its channels scales of their own, which 4 bits have there not.
+    # Folding into a dense layer needs a scale per channel, which its 4-bit weights do not have.
     return _is_linear(place.layer, kind) and list(reader.layer.axis) == [reader.rank - 1] and not (kind == "Dense" and bits[place.path] < 8)
 
 
 def _is_linear(layer, kind):
-    return kind in _FOLDING and activation_of(layer) == "linear"
+    return rule_of(kind).folds and activation_of(layer) == "linear"
 
 
 def _is_relu(layer):

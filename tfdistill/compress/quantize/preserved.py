@@ -1,4 +1,4 @@
-"""What of a kernel's structure quantization-aware training keeps: the zeros of a pruned one, the few values of a clustered one."""
+"""Finds the structure of a kernel that quantization-aware training keeps: the zeros of a pruned one, the few values of a clustered one."""
 
 import typing
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from tfdistill.compress import kernels
 
-# A kernel is clustered if it has at most this many values, ...
+# A kernel counts as clustered if it has at most this many values, ...
 MOST_VALUES = 256
-# ... and if of its weights that are not zero at most this share differ. Trained weights hardly ever repeat one another.
+# ... and if its distinct values are at most this share of its weights that are not zero. Trained weights hardly ever repeat one another.
 MOST_DISTINCT = 0.75
 
 
@@ -19,19 +19,19 @@ class Clustering(typing.NamedTuple):
         values: Largest number of different values, in the whole kernel or in one of its channels.
         per_channel: Whether each output channel has values of its own.
         members: int32 array of the kernel's shape: the index of each weight's cluster.
-        count: Number of clusters, those of all channels together.
+        clusters: Number of clusters, those of all channels together.
     """
 
     values: int
     per_channel: bool
     members: np.ndarray
-    count: int
+    clusters: int
 
 
 def clustering(kernel, value):
-    """Finds out whether a kernel is clustered.
+    """Finds the clusters of a kernel, if it is clustered.
 
-    It is, if it has 2 to `MOST_VALUES` different values, at least two of them not zero, and if these are at most `MOST_DISTINCT` of the number of its weights
+    It is clustered if it has 2 to `MOST_VALUES` different values, at least two of them not zero, and if these are at most `MOST_DISTINCT` of the number of its weights
     that are not zero: in the whole kernel, or else in every output channel.
 
     Args:
@@ -41,7 +41,7 @@ def clustering(kernel, value):
     Returns:
         A `Clustering`; None if it is not clustered.
     """
-    # Most kernels have more values than that among their first weights: no need to sort them all.
+    # Most kernels have more values than that among their first weights, so sorting all of them is not needed.
     found = np.unique(value.reshape(-1)[: 4 * MOST_VALUES])
     if len(found) <= MOST_VALUES:
         found, members = np.unique(value, return_inverse=True)
@@ -71,7 +71,7 @@ def _few(found, value):
 
 
 class Structure(typing.NamedTuple):
-    """What of a kernel can be kept.
+    """The structure of a kernel that can be kept.
 
     Attributes:
         zeros: Number of its zeros.
@@ -83,6 +83,6 @@ class Structure(typing.NamedTuple):
 
 
 def structure(kernel, value):
-    """Returns the `Structure` of a kernel; one that is all zeros, as a layer may begin, has none."""
+    """Returns the `Structure` of a kernel. A kernel of zeros alone, as some layers are initialized, has none."""
     zeros = kernels.zeros(value)
     return Structure(0 if zeros == value.size else zeros, clustering(kernel, value))

@@ -6,6 +6,8 @@ Jacob et al., "Quantization and Training of Neural Networks for Efficient Intege
 import dataclasses
 import typing
 
+import keras
+
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_trained_ranges
@@ -16,50 +18,63 @@ from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.callbacks import StopAtNaN
 from tfdistill.compress.quantize.check import wrong_structure
 from tfdistill.compress.quantize.preserved import structure
-from tfdistill.compress.quantize.scheme import takes_bits, treatments
-from tfdistill.compress.selection import select, select_values, selectors, settings_by_layer
-from tfdistill.compress.step import AUTO, Step, frozen_note, require_auto_or_bool
+from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
+from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
+from tfdistill.compress.step import AUTO, AutoOrBool, Step, frozen_note, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizeAware(Step):
-    """Quantization-aware training: weights symmetric, per channel in convolutions and per tensor in dense layers; activations affine, per tensor.
+    """Quantization-aware training (QAT): training with the rounding of an int8 file in the forward pass.
 
-    Layers that are left out compute in float while they train and wherever Keras runs them. Their ranges are measured in training all the same, and the file,
-    which is full integer, rounds them over these. Of the few layers whose ranges cannot be trained, the converter calibrates the inside on a representative dataset.
-    The plan says which those are, and which ones TFLite computes in float only.
+    Weights are symmetric, per channel in convolutions and per tensor in dense layers; activations are affine, per tensor.
 
-    Kernels that come in with zeros (pruned models) keep them; kernels that come in with few values (clustered models) keep their clusters: each is the mean
-    of its members, which move together. Masks and clusters are saved with the model. So a pruned, a clustered, and a pruned and clustered model
-    become PQAT, CQAT and PCQAT ones.
+    Excluded layers compute in float in training and wherever Keras runs them. Training still measures their ranges, and the file, which is full integer,
+    rounds them over these. The ranges of a few layers cannot be trained: the converter calibrates them on a representative dataset. The plan says which
+    layers those are, and which ones TFLite computes in float only.
+
+    Kernels with zeros (pruned models) keep them; kernels with few values (clustered models) keep their clusters: the value of each is the mean
+    of its members, which move together. Masks and clusters are saved with the model. Applied to a pruned model this is PQAT, to a clustered one CQAT, and to
+    a pruned and clustered one PCQAT.
+
+    Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), https://arxiv.org/abs/1712.05877.
 
     Args:
         layers: Which layers: a name or path, a pattern such as `"encoder/*"`, a predicate of a layer, or a list of these. None is every layer.
-        exclude: Which layers not; wins over `layers`.
-        preserve_sparsity: `"auto"` keeps the zeros of every kernel that has any, True does the same and insists that there are some, False lets
-            zeros be trained away.
+        exclude: Layers to leave in float, in the same forms; overrides `layers`.
+        preserve_sparsity: `"auto"` keeps the zeros of every kernel that has any. True does the same, and requires that there are some. False lets
+            training change zeros.
         preserve_clusters: The same for clusters. A kernel counts as clustered if it has at most 256 values, and a quarter of its weights or more repeat
             another one; in the whole kernel, or in every output channel.
-        weight_bits: 8 or 4; or a dict of names and patterns to these, where the first that fits a layer counts and `"*"` is the rest. 4 bits are for Conv2D,
-            DepthwiseConv2D, SeparableConv2D, Dense, EinsumDense and MultiHeadAttention; a layer of another kind stays at 8, and the plan says so.
-        activation_bits: 8; or 16, for export as int16x8: weights are trained in 8 bits, and the activations, whose rounding to 65,536 steps no training
-            notices, are calibrated.
-        unroll: Whether recurrent layers are written out step by step, in training and in the file, each step adding some 5 KiB to it: `"auto"` writes out those of
-            up to 128 steps, True all whose length is fixed, False none but those built with `unroll=True`. What is not written out is not trained quantized: an LSTM
-            becomes TFLite's own operation, calibrated by the converter; any other loop cannot be integer.
+        weight_bits: 8 or 4; or a dict of names and patterns to these, where the first that matches a layer counts and `"*"` matches the rest. 4 bits are for
+            Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, EinsumDense and MultiHeadAttention; a layer of another class stays at 8, and the plan says so.
+        activation_bits: 8; or 16, for export as int16x8: weights are trained in 8 bits, and activations are calibrated, as rounding to 65,536 steps does not
+            affect training.
+        unroll: Whether recurrent layers are written out step by step, in training and in the file, where each step takes about 5 KiB: `"auto"` writes out those
+            of up to 128 steps, True all of fixed length, False only those built with `unroll=True`. A layer that is not written out is not trained quantized:
+            an LSTM becomes TFLite's own operation, calibrated by the converter; TFLite has no integer operation for any other loop.
 
     Raises:
-        ConfigurationError: if the settings are of the wrong kind, or TFLite has no such integers.
+        ConfigurationError: if a setting has a wrong value, or TFLite has no such integers.
+
+    Example:
+        >>> quantize = tfdistill.compress.QuantizeAware(exclude="logits")
+        >>> quantized = quantize.apply(student)
+        >>> quantized.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = quantized.fit(x, y, epochs=1, verbose=0, callbacks=quantize.callbacks())
+        >>> quantize.check(quantized)
+        >>> quantize.plan(student).row("norm").reason
+        'folded into the layer before it, which is trained quantized'
     """
 
-    layers: typing.Any = None
-    exclude: typing.Any = None
-    preserve_sparsity: typing.Any = AUTO
-    preserve_clusters: typing.Any = AUTO
-    weight_bits: typing.Any = 8
-    activation_bits: int = 8
-    unroll: typing.Any = AUTO
+    layers: Selection = None
+    exclude: Selection = None
+    preserve_sparsity: AutoOrBool = AUTO
+    preserve_clusters: AutoOrBool = AUTO
+    weight_bits: typing.Literal[8, 4] | dict[str, typing.Literal[8, 4]] = 8
+    activation_bits: typing.Literal[8, 16] = 8
+    unroll: AutoOrBool = AUTO
 
     def __post_init__(self):
         require_auto_or_bool(self, "preserve_sparsity", "preserve_clusters", "unroll")
@@ -78,38 +93,34 @@ class QuantizeAware(Step):
         if self.activation_bits == 16 and 4 in given:
             raise ConfigurationError("weight_bits=4 with activation_bits=16.", "8-bit weights: TFLite's int16x8 has no others")
         object.__setattr__(self, "weight_bits", weight_bits)
-        object.__setattr__(self, "layers", selectors(self.layers, "layers"))
-        object.__setattr__(self, "exclude", selectors(self.exclude, "exclude"))
+        set_selectors(self)
 
-    def plan(self, model):
+    def plan(self, model: keras.Model) -> Plan:
         opened = rebuild.open_model(model)
         return self._plan(opened, self._decide(opened)[0])
 
-    def apply(self, model):
-        opened = rebuild.open_model(model)
-        rebuild.refuse_wrapped(opened, "QuantizeAware")
-        rebuild.warn_of_own_training(model, "QuantizeAware")
+    def apply(self, model: keras.Model) -> AdoptedModel:
+        opened = rebuild.open_to_apply(model, "QuantizeAware")
         decided, named = self._decide(opened)
         plan = self._plan(opened, decided)
         plan.require_work(named)
         for row in plan.rows:
             if row.name in named and row.action == SKIPPED:
                 raise ModelError(f"QuantizeAware cannot train '{row.name}' quantized: {row.reason}.", fix="leave it out of layers=")
-        if not any(treatment.done and treatment.quantization for treatment in decided.values()):
+        if not any(decision.done and decision.quantization for decision in decided.values()):
             raise ModelError(f"QuantizeAware finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
         self._require_structure(opened, decided)
         made = build(opened, decided, quantize_inputs=self.activation_bits == 8)
         return adopt(made, original=opened.original, name=opened.adopted.name)
 
-    def callbacks(self):
+    def callbacks(self) -> list[keras.callbacks.Callback]:
         return [StopAtNaN()]
 
-    def strip(self, model):
-        if not isinstance(model, AdoptedModel) or not quantized_layers(model.legacy):
-            raise ModelError(f"'{getattr(model, 'name', model)}' is not quantization-aware.", "the model that QuantizeAware.apply returned")
+    def strip(self, model: AdoptedModel) -> keras.Model:
+        require_applied(model, lambda adopted: quantized_layers(adopted.legacy), "is not quantization-aware", "QuantizeAware")
         return model
 
-    def check(self, model):
+    def check(self, model: keras.Model) -> None:
         layers = quantized_layers(model.legacy) if isinstance(model, AdoptedModel) else []
         if not layers:
             raise InvariantError(
@@ -120,28 +131,28 @@ class QuantizeAware(Step):
         if wrong:
             raise InvariantError(
                 f"Sparsity or clusters were not kept: {'; '.join(wrong)}.",
-                "zeros that stay zero, and values that stay one for each cluster",
+                "zeros that stay zero, and one value for each cluster",
             )
 
     def _decide(self, opened):
         """Returns a dict of path to `LayerQuantization`, and the set of the paths that were named outright."""
         chosen, named = select(opened.layers, self.layers, self.exclude)
         bits = self._bits(opened.layers, chosen)
-        decided = treatments(consumers.places(opened.legacy), chosen, bits, self.activation_bits, self.unroll)
+        decided = layer_quantizations(consumers.places(opened.legacy), chosen, bits, self.activation_bits, self.unroll)
         return {path: self._with_structure(layer, decided[path]) for path, layer in opened.layers.items()}, named
 
-    def _with_structure(self, layer, treatment):
+    def _with_structure(self, layer, decision):
         zeros, clusters = self.preserve_sparsity is not False, self.preserve_clusters is not False
         found = {
             kernel.attribute: structure(kernel, rebuild.effective_weight(layer, kernel.attribute)) for kernel in kernels.kernels_of(layer)
         }
-        return treatment.keeping(
+        return decision.keeping(
             {path: kept.zeros if zeros else 0 for path, kept in found.items()},
             {path: kept.clustering if clusters else None for path, kept in found.items()},
         )
 
     def _require_structure(self, opened, decided):
-        weights = [w for treatment in decided.values() if treatment.quantization for w in treatment.quantization.weights]
+        weights = [w for decision in decided.values() if decision.quantization for w in decision.quantization.weights]
         for setting, kept, lacking, fix in (
             ("preserve_sparsity", any(w.sparse for w in weights), "has a zero", "prune it first, or use 'auto'"),
             ("preserve_clusters", any(w.clusters for w in weights), "is clustered", "cluster it first, or use 'auto'"),
@@ -158,12 +169,12 @@ class QuantizeAware(Step):
         return {path: bits.get(path, 8) for path in chosen}
 
     def _plan(self, opened, decided):
-        rows = tuple(self._row(path, opened.layers[path], treatment) for path, treatment in decided.items())
+        rows = tuple(self._row(path, opened.layers[path], decision) for path, decision in decided.items())
         return Plan(step=repr(self), model=opened.adopted.name, rows=rows)
 
-    def _row(self, path, layer, treatment):
+    def _row(self, path, layer, decision):
         zeros = sum(kernels.zeros(rebuild.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))
-        action = DONE if treatment.done else SKIPPED if treatment.possible else IMPOSSIBLE
-        rounded = treatment.done and treatment.quantization is not None and treatment.quantization.weights
+        action = DONE if decision.done else SKIPPED if decision.possible else IMPOSSIBLE
+        rounded = decision.done and decision.quantization is not None and decision.quantization.weights
         notes = frozen_note(layer, "its weights are rounded but do not move") if rounded else []
-        return LayerPlan.of(path, layer, action, "; ".join([treatment.reason, *notes]), zeros)
+        return LayerPlan.of(path, layer, action, "; ".join([decision.reason, *notes]), zeros)

@@ -1,4 +1,4 @@
-"""A model with its own way of training: `apply` says that it stays behind, and each remedy that it names works."""
+"""A model with a `train_step` or the like of its own: `apply` warns that it is not carried over, and each remedy that it names works."""
 
 import warnings
 
@@ -9,6 +9,7 @@ from keras import layers, ops
 from small import data, mlp
 
 from tfdistill import Distiller
+from tfdistill.bridge.convert import to_keras, to_tf_keras
 from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.losses import SoftTargets
 
@@ -100,7 +101,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_what_stays_behind_is_named_once(name):
+def test_what_is_not_carried_over_is_named_once(name):
     make, names = OWN[name]
     model = make()
     for step in STEPS:
@@ -110,7 +111,7 @@ def test_what_stays_behind_is_named_once(name):
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: type(step).__name__)
-def test_nothing_is_said_of_any_other_model(step):
+def test_other_models_cause_no_warning(step):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         applied = step.apply(mlp(6))
@@ -118,10 +119,24 @@ def test_nothing_is_said_of_any_other_model(step):
     assert applied.get_layer("hidden_0") is not None
 
 
-def test_the_class_comes_back_with_its_step():
+def test_strip_returns_the_class_with_its_step():
     with pytest.warns(UserWarning, match="train_step"):
         applied = STEPS[0].apply(functional(OwnStep))
     assert type(STEPS[0].strip(applied)) is OwnStep
+
+
+@pytest.mark.filterwarnings("ignore:'own':UserWarning")
+@pytest.mark.parametrize(
+    ("make", "comparisons"), [(lambda: functional(keras.Model), 1), (lambda: functional(OwnStep), 1), (sequential, 1), (subclassed, 2)]
+)
+def test_apply_compares_each_model_once(make, comparisons, monkeypatch):
+    """The second model is the one that a subclass makes of its config, which may compute something else."""
+    compared = []
+    for module in (to_keras, to_tf_keras):
+        check = module.check_parity
+        monkeypatch.setattr(module, "check_parity", lambda *args, check=check, **kwargs: compared.append(args) or check(*args, **kwargs))
+    STEPS[0].apply(make())
+    assert len(compared) == comparisons
 
 
 class Wrapped(keras.Model):

@@ -1,4 +1,4 @@
-"""What a step's `apply` takes, its `strip` gives back: whatever order, names or class the model has; else `apply` refuses, or the weights are in a file."""
+"""`strip` returns a model like the one that `apply` got, whatever its class, names and order. Otherwise `apply` refuses it, or the weights are saved."""
 
 import pathlib
 import re
@@ -18,7 +18,7 @@ PRUNE = Prune(0.5, schedule="constant", frequency=1)
 
 @keras.saving.register_keras_serializable("tests")
 class AttributeFirst(keras.Model):
-    """A functional model of a class of its own. What it sets before `super().__init__` is first among its weights."""
+    """A functional model of a user's class. What it sets before `super().__init__` is first among its weights."""
 
     def __init__(self, width=5, **kwargs):
         inputs = keras.Input((4,))
@@ -42,7 +42,7 @@ class ForgetsItsWidth(AttributeFirst):
 
 
 class ForgetsItsActivation(keras.Model):
-    """Made again from its config, it has the same weights, and computes something else."""
+    """A model made from its config has weights of the same shapes, but computes something else."""
 
     def __init__(self, activation="relu", **kwargs):
         super().__init__(**kwargs)
@@ -58,7 +58,7 @@ class ForgetsItsActivation(keras.Model):
 
 @keras.saving.register_keras_serializable("tests")
 class LastFirst(keras.Model):
-    """Its attributes are in another order than its calls; one of them is not called at all."""
+    """Its attributes are in another order than its calls; one of them is never called."""
 
     def __init__(self, width=6, **kwargs):
         super().__init__(**kwargs)
@@ -170,7 +170,7 @@ def values(model):
 
 @pytest.mark.parametrize("step", [PRUNE, Cluster(4)], ids=["prune", "cluster"])
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_comes_back(name, step, rng):
+def test_strip_returns_every_model(name, step, rng):
     make, kind, change = MODELS[name]
     original = make()
     adopted = step.apply(original)
@@ -194,7 +194,7 @@ def test_a_weight_that_no_call_uses_keeps_its_value():
     np.testing.assert_array_equal(PRUNE.strip(adopted).unused.kernel, original.unused.kernel)
 
 
-def test_a_model_from_a_file_comes_back(tmp_path, rng):
+def test_strip_works_on_a_loaded_model(tmp_path, rng):
     adopted = PRUNE.apply(AttributeFirst(7, name="own"))
     trained(adopted)
     adopted.save(tmp_path / "model.keras")
@@ -204,7 +204,7 @@ def test_a_model_from_a_file_comes_back(tmp_path, rng):
 
 
 @pytest.mark.parametrize("step", [PRUNE, Cluster(4)], ids=["prune", "cluster"])
-def test_a_tf_keras_model_comes_back_adopted(step, rng):
+def test_of_a_tf_keras_model_strip_returns_an_adopted_one(step, rng):
     adopted = step.apply(to_tf_keras(mlp()))
     trained(adopted)
     stripped = step.strip(adopted)
@@ -214,14 +214,14 @@ def test_a_tf_keras_model_comes_back_adopted(step, rng):
     assert PRUNE.apply(stripped).get_layer("hidden") is not None
 
 
-def test_a_training_that_ended_in_nan_comes_back():
+def test_strip_works_on_nan_weights():
     adopted = PRUNE.apply(mlp())
     adopted.trainable_variables[0].assign(np.full((4, 6), np.nan, "float32"))
     assert np.isnan(PRUNE.strip(adopted)(np.ones((1, 4), "float32"))).all()
 
 
 class Twice(layers.Dense):
-    """Its config does not say how many units it has."""
+    """Its config lacks the number of units."""
 
     def call(self, inputs):
         return 2.0 * super().call(inputs)
@@ -259,7 +259,7 @@ def build_twice(layer, base):
     return Doubled(layer.units, **base)
 
 
-NO_WAY_BACK = {
+NOT_STRIPPABLE = {
     "a function that Keras cannot find": (with_own_function, r"'head' \(Dense\)"),
     "a variable that no layer owns": (with_variable, "offset"),
     "a layer that cannot be made again": (with_layer_without_config, r"'twice' \(Twice\)"),
@@ -267,9 +267,9 @@ NO_WAY_BACK = {
 
 
 @pytest.mark.parametrize("step", [PRUNE, Cluster(4)], ids=["prune", "cluster"])
-@pytest.mark.parametrize("name", NO_WAY_BACK)
-def test_what_could_not_come_back_is_refused_before_it_is_trained(name, step):
-    make, words = NO_WAY_BACK[name]
+@pytest.mark.parametrize("name", NOT_STRIPPABLE)
+def test_a_model_that_cannot_be_stripped_is_refused_before_training(name, step):
+    make, words = NOT_STRIPPABLE[name]
     register_bridge(Twice, build_twice)
     try:
         with pytest.raises(BridgeError, match=words):
@@ -288,7 +288,7 @@ def test_the_remedy_for_a_function(rng):
 
 @keras.saving.register_keras_serializable("tests")
 class Moody(layers.Dense):
-    """A layer of the user's that cannot be made again whenever it does not want to."""
+    """A user's layer whose constructor fails while `willing` is False."""
 
     willing = True
 
@@ -317,7 +317,7 @@ def saved_in(error):
 
 
 @pytest.mark.parametrize("writable", [True, False], ids=["working directory", "temporary directory"])
-def test_what_cannot_come_back_after_all_is_saved_first(writable, tmp_path, monkeypatch, rng):
+def test_weights_that_strip_cannot_return_are_saved_first(writable, tmp_path, monkeypatch, rng):
     monkeypatch.chdir(tmp_path)
     if not writable:
         import tempfile

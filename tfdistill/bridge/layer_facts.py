@@ -1,0 +1,65 @@
+"""Facts about layers and graphs that Keras 3 and tf_keras keep in private attributes, each read by one function."""
+
+from tfdistill.graph.functional import is_functional, is_sequential
+
+_MAKING = ("__new__", "__init__", "get_config", "from_config")
+
+
+def flat_layers(model):
+    """Lists a Keras 3 or tf_keras model and all layers inside it, those of nested models and of wrappers too.
+
+    Args:
+        model: `keras.Model` or `tf_keras.Model`.
+    """
+    return list(model._flatten_layers())
+
+
+def is_graph_network(model):
+    """Returns whether a tf_keras model was built functionally, so that its graph says what it computes.
+
+    Args:
+        model: `tf_keras.Model`; for a Sequential one, whether its input shape is known.
+    """
+    return bool(model._is_graph_network)
+
+
+def graph_nodes(model):
+    """Lists the nodes of a functional tf_keras model: one for each call of a layer, and one for each input (`node.is_input`).
+
+    Args:
+        model: Functional or built Sequential `tf_keras.Model`.
+    """
+    return [node for nodes in model._nodes_by_depth.values() for node in nodes]
+
+
+def producer(tensor):
+    """Returns the layer whose output a symbolic tf_keras tensor is."""
+    return tensor._keras_history.layer
+
+
+def carries_mask(tensor):
+    """Returns whether a mask travels with a symbolic tf_keras tensor."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
+def is_standard_lstm(layer):
+    """Returns whether a tf_keras LSTM has the activations and settings of the fused kernel, which are those of TFLite's own LSTM too."""
+    return bool(layer._could_use_gpu_kernel)
+
+
+def standardized_axes(layer):
+    """Lists the axes along which a built tf_keras `Normalization` has a mean and a variance for each index, counted from 0."""
+    return list(layer._keep_axis)
+
+
+def is_remade_from_graph(model):
+    """Returns whether a Keras 3 model's class makes it again from the config of its layers and their connections, as Keras's own classes do.
+
+    That is so for a functional or Sequential model whose class overrides neither its constructor nor its config, such as one with only a `train_step`.
+    A copy then computes what copies of the layers compute.
+
+    Args:
+        model: Built `keras.Model`.
+    """
+    definers = [next(kind for kind in type(model).__mro__ if name in vars(kind)) for name in _MAKING]
+    return (is_functional(model) or is_sequential(model)) and all(kind.__module__.startswith("keras.src.") for kind in definers)

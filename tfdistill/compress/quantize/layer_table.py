@@ -1,0 +1,151 @@
+"""How TFLite computes each class of layer in integers: one row for all classes that are alike.
+
+Classes are known by their names, which Keras 3 and tf_keras share.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from tfdistill.bridge import layer_facts
+from tfdistill.bridge.adopt import introspection
+from tfdistill.compress.quantize.consumers import activation_of
+
+
+def _always(_):
+    return True
+
+
+def _never(_):
+    return False
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRule:
+    """How layers of some classes are quantized.
+
+    Attributes:
+        classes: Names of the classes.
+        integers: Whether TFLite has an integer operation for them.
+        passes: Function of a layer: whether its output has the range of its input, so that it needs none of its own.
+        recurrent: Whether they are loops over steps.
+        form: Name in `tfdistill.bridge.integer.layers.FORMS` of how they are computed in training, so that every integer tensor inside is rounded; empty
+            for a layer that is called as it is.
+        form_fits: Function of a `Place`: whether the layer there can be computed in that form.
+        hosted: Whether the form is for a Keras 3 layer that tf_keras only hosts; other hosted layers are called as they are.
+        folds: Whether a BatchNormalization behind them can be folded into them.
+        four_bits: Whether their weights can have 4 bits in a file.
+        per_channel: Whether their weights have a scale for each output channel.
+        reads_indices: Whether their inputs are indices, whatever the type, which must not be rounded.
+    """
+
+    classes: tuple[str, ...]
+    integers: bool = True
+    passes: Callable[[Any], bool] = _never
+    recurrent: bool = False
+    form: str = ""
+    form_fits: Callable[[Any], bool] = _always
+    hosted: bool = False
+    folds: bool = False
+    four_bits: bool = False
+    per_channel: bool = False
+    reads_indices: bool = False
+
+
+def _normalizes_last_axis(place):
+    """Whether a normalization is along the last of two to four axes, as a depthwise convolution, which has scales for it, needs."""
+    axes = place.layer.axis if isinstance(place.layer.axis, (list, tuple)) else [place.layer.axis]
+    return _has_channels(place) and [axis % place.rank for axis in axes] == [place.rank - 1]
+
+
+def _normalizes_groups(place):
+    return _normalizes_last_axis(place) and place.sized
+
+
+def _has_channels(place):
+    return place.rank is not None and 2 <= place.rank <= 4
+
+
+def _rescales(place):
+    return _has_channels(place) and place.layer.output_shape[-1] is not None
+
+
+def _standardizes(place):
+    return _rescales(place) and layer_facts.standardized_axes(place.layer) in ([], [place.rank - 1]) and not place.layer.invert
+
+
+def _has_length(place):
+    return place.length is not None
+
+
+def _is_unpadded(place):
+    return place.layer.padding == "valid"
+
+
+def _is_ungated(place):
+    return not getattr(introspection.computing_layer(place.layer), "use_gate", False)
+
+
+def _repeats_pixels(layer):
+    return layer.interpolation == "nearest"
+
+
+def _is_identity(layer):
+    return activation_of(layer) == "linear"
+
+
+RULES = (
+    LayerRule(("Dense",), folds=True, four_bits=True),
+    LayerRule(("EinsumDense",), four_bits=True),
+    LayerRule(("Conv1D", "DepthwiseConv1D", "Conv1DTranspose", "Conv2DTranspose"), folds=True, per_channel=True),
+    LayerRule(("Conv2D", "DepthwiseConv2D"), folds=True, four_bits=True, per_channel=True),
+    LayerRule(("SeparableConv1D",), form="separable", folds=True, per_channel=True),
+    LayerRule(("SeparableConv2D",), form="separable", folds=True, four_bits=True, per_channel=True),
+    LayerRule(("Conv3D", "Conv3DTranspose", "AveragePooling3D", "MaxPooling3D"), integers=False),
+    LayerRule(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), recurrent=True),
+    LayerRule(("MultiHeadAttention",), form="attention", four_bits=True),
+    LayerRule(("GroupedQueryAttention",), form="grouped attention", form_fits=_is_ungated, hosted=True),
+    LayerRule(("BatchNormalization",), form="normalization alone", form_fits=_normalizes_last_axis),
+    LayerRule(("GroupNormalization",), form="group normalization", form_fits=_normalizes_groups),
+    LayerRule(("LayerNormalization",), form="layer normalization", form_fits=_normalizes_last_axis),
+    LayerRule(("Rescaling",), form="rescaling", form_fits=_rescales),
+    LayerRule(("Normalization",), form="standardization", form_fits=_standardizes),
+    LayerRule(("AveragePooling2D",), form="average pooling", form_fits=_is_unpadded),
+    LayerRule(("GlobalAveragePooling1D",), form="average of steps", form_fits=_has_length),
+    LayerRule(("ELU",), form="elu"),
+    LayerRule(("Masking",), form="masking", passes=_always),
+    LayerRule(("Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"), reads_indices=True),
+    LayerRule(("UpSampling2D",), passes=_repeats_pixels),
+    LayerRule(("Activation",), passes=_is_identity),
+    LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
+    LayerRule(("Cropping1D", "Cropping2D", "Cropping3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), passes=_always),
+    LayerRule(("UpSampling1D", "UpSampling3D", "Flatten", "Reshape", "Permute", "RepeatVector"), passes=_always),
+    LayerRule(("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"), passes=_always),
+    LayerRule(("GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization"), passes=_always),
+    LayerRule(("Identity", "InputLayer"), passes=_always),
+)
+_BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
+
+# Operations of keras.ops, and of TensorFlow on tensors of Keras, whose output has the range of their input.
+PASSING_OPERATIONS = {
+    *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity"),
+    *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "stop_gradient"),
+}
+# Activations that the converter fuses into the operation before them.
+FUSIBLE_ACTIVATIONS = {"linear", "relu", "relu6"}
+# Ways in which a Bidirectional merges its directions by computing a new tensor.
+COMPUTING_MERGE_MODES = ("sum", "mul", "ave")
+
+
+def rule_of(kind):
+    """Returns the `LayerRule` of a class name; for a class in no row, that of a layer that is called as it is and has a range of its own."""
+    return _BY_CLASS.get(kind) or LayerRule((kind,))
+
+
+def form_of(place, kind):
+    """Returns the name of the form in which the layer of a `Place` is computed in training; empty for a layer that is called as it is."""
+    layer, rule = place.layer, rule_of(kind)
+    if rule.hosted is not (introspection.computing_layer(layer) is not layer):
+        return ""
+    channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
+    return rule.form if rule.form and channels_last and rule.form_fits(place) else ""
