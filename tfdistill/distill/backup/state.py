@@ -5,7 +5,7 @@ import random
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
+from keras.src.random.seed_generator import global_seed_generator
 
 from tfdistill.distill.backup.file import encodable
 from tfdistill.errors import DataError
@@ -56,7 +56,7 @@ def assign(variables, values, path, what):
 
 def random_states():
     """Reads the states of the random generators of Python, NumPy and Keras that belong to the process."""
-    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    generator = global_state.get_global_attribute("global_seed_generator")  # Keras 3.12 has no constant for it
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=False),
