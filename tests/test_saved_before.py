@@ -42,7 +42,9 @@ def folder(tmp_path_factory):
     """The unpacked files, and beside them what a new process found in them."""
     folder = tmp_path_factory.mktemp("saved")
     unpack(folder)
-    done = subprocess.run([sys.executable, str(TESTS / "load_saved_job.py"), str(folder)], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "load_saved_job.py"), str(folder)], capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
