@@ -34,7 +34,7 @@ setup(
         "keras>=3.12,<4",  # the first with keras.distillation
         "tf-keras>=2.20,<2.22",
         "tensorflow-model-optimization>=0.8.0",
-        "ai-edge-litert>=2.1",
+        "ai-edge-litert>=2.1.6",  # earlier ones crash on a truncated file
         "numpy>=1.26,<3",
         "pydantic>=2.7",
         "rich>=13",
