@@ -3,10 +3,15 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
-WORKS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
-# The first interpreter that fits; name another one with `make PYTHON=/path/to/python setup`.
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python; do \
-	"$$p" -c "$(WORKS)" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+LOWEST := .venv-lowest
+NEXT := .venv-next
+# The first interpreter of a list whose version is in a range, and that can make virtual environments: $(call first-python,LOWEST,HIGHEST,NAMES)
+first-python = $(shell for p in $(3); do "$$p" -c "import sys, venv, ensurepip; sys.exit(not $(1) <= sys.version_info[1] <= $(2))" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+# Name another one with `make PYTHON=/path/to/python setup`.
+PYTHON ?= $(call first-python,10,13,python3 python3.13 python3.12 python3.11 python3.10 python)
+# The lowest versions are those of Python 3.10, the newest Keras needs Python 3.11: `make PYTHON_LOWEST=/path/to/python3.10 test-lowest`.
+PYTHON_LOWEST ?= $(call first-python,10,10,python3.10 python3 python $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python))
+PYTHON_NEXT ?= $(call first-python,11,13,python3.13 python3.12 python3.11 python3 python)
 
 # Tests run in this many processes; each needs about 2 GiB.
 WORKERS ?= 2
@@ -14,17 +19,22 @@ WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow quick zoo api lint format clean
+.PHONY: setup demo test test-slow test-lowest test-next quick zoo api lint format clean
+
+# Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
+define fill
+	@test -n "$($(2))" || { echo "No Python $(4) with venv was found. Install one, or say which: make $(2)=/path/to/python" >&2; exit 1; }
+	@test -x $(1)/bin/python || "$($(2))" -m venv $(1)
+	@echo "Installing the packages of $(3) into $(1) (a few minutes the first time) ..."
+	@$(1)/bin/python -m pip install --quiet --requirement $(3)
+	@$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+endef
 
 setup: $(STAMP)
 
 # The virtual environment is made beside the stamp's inputs only: nothing is installed again while these are unchanged.
 $(STAMP): requirements.txt setup.py
-	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 with venv was found. Install one, or say: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
-	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@echo "Installing the packages of requirements.txt into $(VENV) (a few minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(call fill,$(VENV),PYTHON,requirements.txt,3.10 to 3.13)
 	@touch $(STAMP)
 
 demo: $(STAMP)
@@ -35,6 +45,24 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+# The fast tests with the lowest versions that setup.py allows. Old packages use what newer ones deprecate: such warnings are no failures here.
+test-lowest: $(LOWEST)/.set-up
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -W ignore::DeprecationWarning
+
+$(LOWEST)/.set-up: requirements-lowest.txt setup.py
+	$(call fill,$(LOWEST),PYTHON_LOWEST,requirements-lowest.txt,3.10)
+	@touch $@
+
+# The fast tests with the Keras of tomorrow and the newest LiteRT, fetched anew each time; the summary at the end lists what broke.
+# keras-nightly has the files of keras, so it takes its place.
+test-next:
+	$(call fill,$(NEXT),PYTHON_NEXT,requirements.txt,3.11 to 3.13)
+	@$(NEXT)/bin/python -m pip uninstall --quiet --yes keras keras-nightly
+	@$(NEXT)/bin/python -m pip install --quiet --no-deps --pre keras-nightly
+	@$(NEXT)/bin/python -m pip install --quiet --upgrade ai-edge-litert
+	@$(NEXT)/bin/python -m pip list | grep -i -E "^(keras|tf_keras|tensorflow|ai-edge-litert|numpy)"
+	$(NEXT)/bin/python -m pytest -n $(WORKERS) --tb=line
 
 # All models of tests/zoo, 40 minutes to an hour on two cores: records in runs/zoo, the table in docs/coverage.md.
 zoo: $(STAMP)
@@ -59,4 +87,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) $(NEXT) build dist *.egg-info

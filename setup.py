@@ -1,4 +1,4 @@
-"""Packaging of tfdistill. Ranges are what the library works with; requirements.txt pins what is tested."""
+"""Packaging of tfdistill. `make test-lowest` tests the lower ends of the ranges, `make test` the versions of requirements.txt (docs/compatibility.md)."""
 
 import pathlib
 import runpy
@@ -29,12 +29,13 @@ setup(
     packages=find_packages(include=["tfdistill", "tfdistill.*"]),
     package_data={"tfdistill": ["py.typed"], "": ["*.pyi"]},
     install_requires=[
-        "tensorflow>=2.18",
-        "keras>=3.12",  # the first with keras.distillation
-        "tf-keras>=2.18",
+        # What quantization-aware layers need of tf-keras came with 2.20, and each tf-keras takes the TensorFlow of its own number alone.
+        "tensorflow>=2.20,<2.22",
+        "keras>=3.12,<4",  # the first with keras.distillation
+        "tf-keras>=2.20,<2.22",
         "tensorflow-model-optimization>=0.8.0",
-        "ai-edge-litert>=2.1",
-        "numpy>=1.26",
+        "ai-edge-litert>=2.1.6",  # earlier ones crash on a truncated file
+        "numpy>=1.26,<3",
         "pydantic>=2.7",
         "rich>=13",
         "typer>=0.12",

@@ -1,5 +1,6 @@
 """What all tests share: seeds, and small models and data that are quick to train."""
 
+import importlib.util
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -7,6 +8,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import pytest
+
+# Only some releases of Keras are installed with their own tests; those of requirements.txt are (tests/test_compatibility.py).
+OF_KERAS = ["distill/test_keras_own_tests.py", "distill/test_backup_keras.py"]
+collect_ignore = [] if importlib.util.find_spec("keras.src.distillation.distiller_test") else OF_KERAS
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import importlib
 
 from tfdistill.public import ROOMS, TOP, module_of
 from tfdistill.saveable import register_saved_classes
+from tfdistill.utils.deprecation import deprecated_attribute, is_deprecated
 from tfdistill.utils.lazy import missing
 from tfdistill.version import __version__
 
@@ -21,6 +22,8 @@ def __getattr__(name):
         value = getattr(importlib.import_module(module_of(TOP[name], name)), name)
     elif name in ROOMS:
         value = importlib.import_module(f"tfdistill.{name}")
+    elif is_deprecated(__name__, name):
+        value = deprecated_attribute(__name__, name)
     else:
         raise missing(__name__, name)
     globals()[name] = value

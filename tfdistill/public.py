@@ -138,6 +138,9 @@ TOP = {
     "verify": "tflite",
     "warm_start": "distill",
 }
+# Old public path -> (new public path, version that brought the new name): `"tfdistill.losses.Old": ("tfdistill.losses.New", "0.2")`. The old name works and
+# warns once (`tfdistill.utils.deprecation`); it is in no stub and on no page.
+DEPRECATED: dict[str, tuple[str, str]] = {}
 
 
 def module_of(room, name):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
+from keras.src.random.seed_generator import global_seed_generator
 from keras.src.trainers.epoch_iterator import EpochIterator
 from tensorflow.python.eager import context
 
@@ -101,10 +101,10 @@ def skip(iterator, batches):
 def keras_random_state():
     """Returns the state of Keras's random generator of the process, an int array of shape (2,), or None if there is no generator yet.
 
-    Reads `keras.src.backend.common.global_state` under the key `GLOBAL_SEED_GENERATOR`. If Keras moves them, importing this module fails;
+    Reads `keras.src.backend.common.global_state` under the key "global_seed_generator", for which Keras 3.12 has no constant. If Keras moves them, importing this module fails;
     if it keeps the generator elsewhere, this returns None and dropout of a resumed training differs.
     """
-    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    generator = global_state.get_global_attribute("global_seed_generator")
     return None if generator is None else np.asarray(generator.state.numpy())
 
 

@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from tfdistill.public import ROOMS, homes, module_of
+from tfdistill.utils.deprecation import deprecated_attribute, is_deprecated
 
 
 def lazily(package):
@@ -22,6 +23,8 @@ def lazily(package):
 
     def getattribute(name):
         if name not in names:
+            if is_deprecated(package, name):
+                return deprecated_attribute(package, name)
             raise missing(package, name)
         return getattr(importlib.import_module(module_of(room, name)), name)
 
