@@ -13,8 +13,8 @@ from tfdistill.bridge.convert.to_keras import to_keras as to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras as to_tf_keras
 from tfdistill.distill.backup.callback import BackupAndRestore as BackupAndRestore
 from tfdistill.distill.cache.build import soft_targets as soft_targets
-from tfdistill.distill.cache.query import CacheOptions as CacheOptions
-from tfdistill.distill.cache.ray_workers import label as label
+from tfdistill.distill.cache.options import CacheOptions as CacheOptions
+from tfdistill.distill.cache.ray_workers import label_with_ray as label_with_ray
 from tfdistill.distill.cache.reader import SoftTargetCache as SoftTargetCache
 from tfdistill.distill.callbacks import StopAtTarget as StopAtTarget
 from tfdistill.distill.chains.average import many_to_one as many_to_one

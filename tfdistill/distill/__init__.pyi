@@ -1,8 +1,8 @@
 # Made by `make api` from tfdistill/public.py.
 from tfdistill.distill.backup.callback import BackupAndRestore as BackupAndRestore
 from tfdistill.distill.cache.build import soft_targets as soft_targets
-from tfdistill.distill.cache.query import CacheOptions as CacheOptions
-from tfdistill.distill.cache.ray_workers import label as label
+from tfdistill.distill.cache.options import CacheOptions as CacheOptions
+from tfdistill.distill.cache.ray_workers import label_with_ray as label_with_ray
 from tfdistill.distill.cache.reader import SoftTargetCache as SoftTargetCache
 from tfdistill.distill.callbacks import StopAtTarget as StopAtTarget
 from tfdistill.distill.chains.average import many_to_one as many_to_one

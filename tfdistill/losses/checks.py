@@ -27,8 +27,7 @@ def enough_samples(owner, count, fewest, fix=None):
         raise ConfigurationError(
             f"{owner}: the first batch has {count} sample{'' if count == 1 else 's'}.",
             f"at least {fewest}: with fewer, relations between samples are the same whatever the student does",
-            f"give `fit` a batch_size of at least {fewest} (relations of fewer than about 32 say little)"
-            + (f", or {fix}" if fix else ""),
+            f"give `fit` a batch_size of at least {fewest} (relations of fewer than about 32 say little)" + (f", or {fix}" if fix else ""),
         )
 
 
