@@ -256,7 +256,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             )
         if epochs.shuffled_without_seed(self._iterator):
             warnings.warn(
-                f"The training is resumed after batch {state['batch']} of an epoch whose order no seed determines: some samples are trained twice in it, and "
+                f"The training is resumed after batch {state['batch']} of an epoch whose order no seed decided: some samples come twice in it, and "
                 "others not at all. Call keras.utils.set_random_seed before fit, or save with save_freq='epoch'.",
                 stacklevel=2,
             )

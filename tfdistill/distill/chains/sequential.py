@@ -64,7 +64,7 @@ def assistants(
     """
     check_students(students, 1)
     if any(model is teacher for model in students):
-        raise ModelError(f"The teacher '{teacher.name}' is also one of the students.", "different models")
+        raise ModelError(f"The teacher '{teacher.name}' is among its students.", "models of their own")
     with ChainRunner("assistants", settings, (x, y, validation_data), len(students)) as runner:
         for index, model in enumerate(students):
             runner.distil(
@@ -122,7 +122,7 @@ def born_again(
     with ChainRunner("born_again", settings, (x, y, validation_data), count) as runner:
         if teacher is None and (settings.loss is None or (y is None and isinstance(x, np.ndarray))):
             raise ConfigurationError(
-                "Without a teacher the first generation is trained on labels alone, and there is no loss on labels, or there are no labels.",
+                "There is no teacher, so the first generation is trained on labels alone, and the loss or the labels are missing.",
                 "settings with a loss, and y, or a trained teacher",
             )
         for _ in range(count):
