@@ -13,7 +13,8 @@ import numpy as np
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt import introspection, serialization
-from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt, named_layers
+from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
+from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.rewire import rewire
 from tfdistill.bridge.convert.to_keras import to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras

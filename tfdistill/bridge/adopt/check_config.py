@@ -13,8 +13,10 @@ from tfdistill.errors import ModelError
 # How deep the dicts and lists of a config may be nested. Each model inside a model takes four levels.
 DEPTH = 250
 
-_VALUES = ("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__", "__tuple__")
-_VALUES += ("TensorShape", "TypeSpec", "CompositeTensor")
+_VALUES = (
+    *("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__", "__tuple__"),
+    *("TensorShape", "TypeSpec", "CompositeTensor"),
+)
 _OTHER_FILES = ("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TensorFlowOpLayer")
 _LOADABLE = (
     "classes and functions of Keras, tf_keras and TFMOT, and those that are registered with @keras.saving.register_keras_serializable() or passed as "

@@ -4,7 +4,8 @@ import numpy as np
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt import introspection
-from tfdistill.bridge.adopt.adopt import AdoptedModel, named_layers
+from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.errors import InvariantError
 
 

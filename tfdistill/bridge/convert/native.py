@@ -2,7 +2,7 @@
 
 import keras
 
-from tfdistill.bridge.imports import tf_keras
+from tfdistill.bridge import imports
 
 _MERGE = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply", "Maximum": "Maximum", "Minimum": "Minimum"}
 _ACTIVATION = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
@@ -21,7 +21,7 @@ def native_layer(call):
     kind = type(operation)
     if not kind.__module__.startswith("keras.src.ops."):
         return None
-    layers = tf_keras().layers
+    layers = imports.tf_keras().layers
     base = {"name": operation.name}
     tensors = call.tensors()
     if kind.__name__ in _MERGE and len(tensors) == 2 and len(call.args) == 2 and not call.kwargs and _alike(*tensors):

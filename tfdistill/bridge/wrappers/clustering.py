@@ -10,16 +10,17 @@ weight itself gets its own gradient, straight through, so that it can move over 
 The class derives from tf_keras's, so it is made at first use.
 """
 
+import dataclasses
 import functools
 import math
 import types
-import typing
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
 
 
-class Clusters(typing.NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Clusters:
     """How one kernel is clustered.
 
     Attributes:
@@ -48,6 +49,11 @@ class Clusters(typing.NamedTuple):
     def channels_first(self):
         """Permutation of the kernel's axes that puts those of the channels first."""
         return self.channel_axes + tuple(axis for axis in range(len(self.shape)) if axis not in self.channel_axes)
+
+
+def _read(fields):
+    """Makes `Clusters` of the list of its fields that a config holds."""
+    return Clusters(*(tuple(field) if isinstance(field, (list, tuple)) else field for field in fields))
 
 
 def is_clustered(layer):
@@ -86,7 +92,7 @@ def clustered_layer_class():
             )
             self.become_like(layer)
             # In a namespace, or tf_keras would wrap the dict.
-            found = {path: Clusters(*(tuple(x) if isinstance(x, (list, tuple)) else x for x in given)) for path, given in clusters.items()}
+            found = {path: given if isinstance(given, Clusters) else _read(given) for path, given in clusters.items()}
             self._clustering = types.SimpleNamespace(clusters=found, centroids={}, masks={})
 
         @property
@@ -142,7 +148,10 @@ def clustered_layer_class():
             return tf.transpose(found, [order.index(axis) for axis in range(len(order))])
 
         def get_config(self):
-            return {**super().get_config(), "clusters": {path: list(clusters) for path, clusters in self.clusters.items()}}
+            return {
+                **super().get_config(),
+                "clusters": {path: list(dataclasses.astuple(clusters)) for path, clusters in self.clusters.items()},
+            }
 
     return ClusteredLayer
 
