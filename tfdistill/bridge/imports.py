@@ -11,6 +11,8 @@ import os
 import warnings
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
+# Private modules of tf_keras whose classes it names in configs. Nothing else of tf_keras.src is read but the flag of `tf_keras_safe_mode`.
+MODULES_IN_CONFIGS = ("tf_keras.src.engine.functional", "tf_keras.src.engine.base_layer", "tf_keras.src.layers.core.tf_op_layer")
 
 
 @contextlib.contextmanager

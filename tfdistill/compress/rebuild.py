@@ -20,6 +20,7 @@ from tfdistill.bridge.convert.to_keras import to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras
 from tfdistill.compress.selection import Layers
 from tfdistill.errors import BridgeError, ModelError
+from tfdistill.graph.keras_internals import is_keras_own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ _STEPS_OF_TRAINING = (
 
 def own_training(model):
     """Lists the methods by which a Keras 3 model is trained, evaluated or asked otherwise than any other; `apply` does not carry them over."""
-    own = [vars(kind) for kind in type(model).__mro__ if not kind.__module__.startswith("keras.src.")]
+    own = [vars(kind) for kind in type(model).__mro__ if not is_keras_own(kind)]
     return [name for name in _STEPS_OF_TRAINING if any(name in names for names in [vars(model), *own])]
 
 
@@ -155,7 +156,7 @@ def require_way_back(opened):
     """
     if opened.original is not None:
         # A class of Keras's own computes what its layers compute, which was compared on the way here.
-        own = not type(opened.original).__module__.startswith("keras.src.")
+        own = not is_keras_own(type(opened.original))
         to_keras(opened.legacy, like=opened.original, check=own, by_place=True)
 
 

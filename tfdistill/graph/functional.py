@@ -1,10 +1,11 @@
-"""Reads the graph of a Keras 3 model: the one place that touches what Keras keeps private about it."""
+"""Reads the graph of a Keras 3 model."""
 
 import dataclasses
 
 import keras
 
 from tfdistill.errors import ModelError
+from tfdistill.graph.keras_internals import is_keras_own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Call:
 def has_own_call(model):
     """Whether `call` of a functional or Sequential model is the author's, so that its graph does not say what it computes."""
     definer = next(c for c in type(model).__mro__ if "call" in vars(c))
-    return not definer.__module__.startswith("keras.src.")
+    return not is_keras_own(definer)
 
 
 def is_functional(model):

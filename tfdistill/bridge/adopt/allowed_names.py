@@ -28,9 +28,7 @@ _BASES = {
 }
 # Private modules whose classes tf_keras and TFMOT name in their own configs.
 _PRIVATE = (
-    "tf_keras.src.engine.functional",
-    "tf_keras.src.engine.base_layer",
-    "tf_keras.src.layers.core.tf_op_layer",
+    *imports.MODULES_IN_CONFIGS,
     "tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule",
 )
 _PACKAGES = ("keras", "tf_keras", "tensorflow_model_optimization")

@@ -9,6 +9,7 @@ import sys
 
 from tfdistill.bridge.adopt import allowed_names
 from tfdistill.errors import ModelError
+from tfdistill.graph.keras_internals import loads_in_safe_mode
 
 # How deep the dicts and lists of a config may be nested. Each model inside a model takes four levels.
 DEPTH = 250
@@ -26,16 +27,12 @@ _TRUST = "if you trust where it comes from, keras.saving.load_model(path, safe_m
 
 
 def in_safe_mode(safe_mode=None):
-    """Says whether Keras 3 loads in safe mode now: always, but for `safe_mode=False` and `keras.config.enable_unsafe_deserialization()`.
-
-    The one place that reads Keras's private flag.
+    """Whether Keras 3 loads in safe mode now: always, but for `safe_mode=False` and `keras.config.enable_unsafe_deserialization()`.
 
     Args:
-        safe_mode: What the caller of a `from_config` wishes; None leaves it to what Keras was told.
+        safe_mode: What the caller of a `from_config` wants; None leaves it to Keras's own setting.
     """
-    from keras.src.saving import serialization_lib
-
-    return (serialization_lib.in_safe_mode() if safe_mode is None else safe_mode) is not False
+    return (loads_in_safe_mode() if safe_mode is None else safe_mode) is not False
 
 
 def check_config(config, owner, safe_mode=None):

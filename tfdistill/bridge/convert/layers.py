@@ -13,6 +13,7 @@ from tfdistill.bridge import imports
 from tfdistill.bridge.convert.activations import translate_activation
 from tfdistill.bridge.convert.hosted import host
 from tfdistill.errors import BridgeError
+from tfdistill.graph.keras_internals import is_keras_own
 
 if typing.TYPE_CHECKING:
     import tf_keras
@@ -117,7 +118,7 @@ def build_layer(layer, path, build_model, allow_lambda=False):
             )
         return made
     name = public_name(kind)
-    if name is None and kind.__module__.startswith("keras.src."):
+    if name is None and is_keras_own(kind):
         return host(layer, base)  # a private layer of keras.applications
     if name is None:
         name = kind.__name__

@@ -3,6 +3,7 @@
 import keras
 
 from tfdistill.bridge import imports
+from tfdistill.graph.keras_internals import is_keras_operation
 
 _MERGE = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply", "Maximum": "Maximum", "Minimum": "Minimum"}
 _ACTIVATION = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
@@ -19,7 +20,7 @@ def native_layer(call):
     """
     operation = call.operation
     kind = type(operation)
-    if not kind.__module__.startswith("keras.src.ops."):
+    if not is_keras_operation(kind):
         return None
     layers = imports.tf_keras().layers
     base = {"name": operation.name}

@@ -10,6 +10,7 @@ from tfdistill.bridge.convert.weights import copy_weights
 from tfdistill.bridge.parity.check import check_parity
 from tfdistill.errors import BridgeError, nearest
 from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential
+from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.tracing import open_model, symbolic_inputs
 
 if typing.TYPE_CHECKING:
@@ -83,7 +84,7 @@ def to_keras(
 
 def _same_class(like, inputs):
     """Makes a model of a class of the user's own again from its config; None where the class is Keras's own, or cannot be made so."""
-    if type(like).__module__.startswith("keras.src."):
+    if is_keras_own(type(like)):
         return None
     try:
         fresh = type(like).from_config(like.get_config())

@@ -57,8 +57,8 @@ def _read(fields):
 
 
 def is_clustered(layer):
-    """Says whether `layer` is the clustering wrapper. Does not import tf_keras when it was never used."""
-    return type(layer).__module__ == __name__ and type(layer).__name__ == "ClusteredLayer"
+    """Whether `layer` is the clustering wrapper of this library. Does not import tf_keras when it was never used."""
+    return isinstance(layer, TransparentWrapper) and layer.step == "clustering"
 
 
 @functools.cache
@@ -86,6 +86,8 @@ def clustered_layer_class():
             clusters: Dict of a weight's path from the layer (`"kernel"`, `"cell.kernel"`) to `Clusters`, or to a list of its fields.
         """
 
+        step = "clustering"
+
         def __init__(self, layer, clusters, **kwargs):
             super().__init__(
                 layer, autocast=False, **{"name": f"cluster_{layer.name}", "trainable": layer.trainable, "dtype": "float32", **kwargs}
@@ -109,6 +111,15 @@ def clustered_layer_class():
         def centroids(self):
             """Dict of a weight's path to the variable of its centroids, one channel's after another's."""
             return self._clustering.centroids
+
+        def own_variables(self):
+            return [*self.centroids.values(), *self.masks.values()]
+
+        def masked_weights(self):
+            return [(variable_at(self.layer, path), mask) for path, mask in self.masks.items()]
+
+        def effective_values(self):
+            return {id(variable_at(self.layer, path)): self.clustered(path) for path in self.clusters}
 
         def build(self, input_shape=None):
             # The layer itself is built by its own first call, which alone knows all of its inputs.

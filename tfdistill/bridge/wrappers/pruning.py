@@ -47,11 +47,6 @@ class Pattern(typing.NamedTuple):
     n_of_m: tuple[int, int] | None = None
 
 
-def is_pruned_layer(layer):
-    """Says whether `layer` is the pruning wrapper of this library. Does not import tf_keras when it was never used."""
-    return type(layer).__module__ == __name__ and type(layer).__name__ == "PrunedLayer"
-
-
 def prune_layer(layer, kernels, pattern, schedule):
     """Wraps a tf_keras layer so that it is pruned while it trains.
 
@@ -148,6 +143,8 @@ def pruned_layer_class():
             pattern: `Pattern`, or a list of its fields.
         """
 
+        step = "pruning"
+
         def __init__(self, layer, kernels, pattern, **kwargs):
             # In a namespace, or tf_keras would wrap the tuples.
             settings = types.SimpleNamespace(
@@ -160,6 +157,9 @@ def pruned_layer_class():
             self._settings = settings
             self._autocast = False  # the layer casts by itself
             self.become_like(layer)
+
+        def masked_weights(self):
+            return [(weight, mask) for weight, mask, _ in self.pruning_vars]
 
         def build(self, input_shape=None):
             # The layer is built by its own first call, which alone knows all of its inputs; the masks come after that.

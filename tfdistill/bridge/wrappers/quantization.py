@@ -20,6 +20,7 @@ from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.layers import FORMS
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
+from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
 
 
 class QuantizedWeight(typing.NamedTuple):
@@ -73,8 +74,8 @@ def as_in_the_file():
 
 
 def is_quantized_layer(layer):
-    """Says whether `layer` is the quantization wrapper of this library. Does not import tf_keras when it was never used."""
-    return type(layer).__module__ == __name__ and type(layer).__name__ == "QuantizedLayer"
+    """Whether `layer` is the quantization wrapper of this library. Does not import tf_keras when it was never used."""
+    return isinstance(layer, TransparentWrapper) and layer.step == "quantization"
 
 
 def quantize_layer(layer, quantization):
@@ -105,6 +106,8 @@ def quantized_layer_class():
             layer: tf_keras layer; it need not be built.
             quantization: `Quantization`, or a list of its fields.
         """
+
+        step = "quantization"
 
         def __init__(self, layer, quantization, **kwargs):
             super().__init__(
@@ -141,6 +144,16 @@ def quantized_layer_class():
         def members(self):
             """Dict of a clustered weight's path to the int32 variable that holds the index of each weight's cluster."""
             return self._quantizing.members
+
+        def masked_weights(self):
+            return [(variable_at(self.layer, path), mask) for path, mask in self.masks.items()]
+
+        def effective_values(self):
+            kept = [weight for weight in self.quantization.weights if weight.sparse or weight.clusters]
+            return {id(variable_at(self.layer, weight.path)): self.effective(weight) for weight in kept}
+
+        def activation_ranges(self):
+            return [(what, low, high) for what, (low, high, _) in self.ranges.items()]
 
         def build(self, input_shape=None):
             # The layer is built by its own first call, which alone knows all of its inputs; masks and ranges come with that.
@@ -246,6 +259,4 @@ def input_quantizer(name):
     """Returns TFMOT's layer that rounds an input to 256 steps over the range of all values that training has seen."""
     quantization = imports.tfmot().quantization.keras
     quantizer = quantization.quantizers.AllValuesQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
-    from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
-
-    return QuantizeLayer(quantizer, name=name)
+    return quantize_layer_class()(quantizer, name=name)

@@ -7,8 +7,9 @@ import sys
 
 import keras
 import tensorflow as tf
-from keras.src.trainers.epoch_iterator import EpochIterator
 from tensorflow.python.eager import context
+
+from tfdistill.graph.keras_internals import epoch_iterator_class
 
 # Calls between a callback's method and `fit`, wrappers included.
 _DEPTH = 12
@@ -21,7 +22,7 @@ def calling_list():
 
 def running_iterator():
     """The iterator over the epochs of the running `fit`, or None if a loop of the user's runs."""
-    return _local(lambda frame: frame.f_locals.get("epoch_iterator") if frame.f_code.co_name == "fit" else None, EpochIterator)
+    return _local(lambda frame: frame.f_locals.get("epoch_iterator") if frame.f_code.co_name == "fit" else None, epoch_iterator_class())
 
 
 def _local(look, kind):

@@ -4,11 +4,10 @@ import random
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR, global_seed_generator
 
 from tfdistill.distill.backup.file import encodable
 from tfdistill.errors import DataError
+from tfdistill.graph.keras_internals import global_seed_generator, has_global_seed_generator
 
 # Set by Keras itself on every callback.
 _OF_KERAS = ("params", "model", "_model")
@@ -56,11 +55,10 @@ def assign(variables, values, path, what):
 
 def random_states():
     """Reads the states of the random generators of Python, NumPy and Keras that belong to the process."""
-    generator = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=False),
-        "keras": None if generator is None else np.asarray(generator.state.numpy()),
+        "keras": np.asarray(global_seed_generator().state.numpy()) if has_global_seed_generator() else None,
     }
 
 
