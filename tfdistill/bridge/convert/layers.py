@@ -90,6 +90,11 @@ def register_bridge(keras_layer_class: type[keras.layers.Layer], builder: Builde
 _REGISTERED: dict[type, Builder] = {}
 
 
+def is_registered(keras_layer_class):
+    """Whether `register_bridge` was called for a class."""
+    return keras_layer_class in _REGISTERED
+
+
 def build_layer(layer, path, build_model, allow_lambda=False):
     """Returns a new tf_keras layer that computes what `layer` computes, without its weights' values yet.
 

@@ -12,7 +12,7 @@ from tfdistill.bridge.convert.hosted import call_by_name, layer_class, operation
 from tfdistill.bridge.convert.layers import build_layer
 from tfdistill.bridge.convert.native import native_layer
 from tfdistill.bridge.convert.weights import copy_weights, holds_weights, pair_weights
-from tfdistill.bridge.parity.check import check_parity
+from tfdistill.bridge.parity.once import check_parity_once
 from tfdistill.bridge.parity.opened import check_opened, refuse_copies
 from tfdistill.errors import BridgeError, ModelError
 from tfdistill.graph.functional import as_functional, calls, implicit_mask, input_operation, is_functional, is_sequential
@@ -39,7 +39,8 @@ def to_tf_keras(
 
     Args:
         model: Built `keras.Model`: functional, Sequential, or subclassed where its `call` works on symbolic tensors.
-        check: Whether the models are compared on random input before the new one is returned; see `check_parity`.
+        check: Whether the models are compared on random input before the new one is returned; see `check_parity`. A model of Keras's own
+            layers that has not changed since it was compared is not compared again.
         seed: Seed of that input.
         allow_lambda: Whether Lambda layers are carried over with their Python function; they are refused otherwise.
         inputs: `keras.Input`s, in the structure that `call` takes, for a subclassed model whose inputs are not float32 of the shapes that it was built
@@ -73,7 +74,7 @@ def to_tf_keras(
     refuse_copies([(*pair, path) for variables, made, path in bridge.pairs for pair in pair_weights(variables, made.weights, path)])
     bridge.copy_trainable()
     if check:
-        check_parity(opened, rebuilt, seed=seed)
+        check_parity_once(opened, rebuilt, seed)
     return rebuilt
 
 

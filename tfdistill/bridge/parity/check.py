@@ -6,8 +6,9 @@ import typing
 import keras
 import numpy as np
 
-from tfdistill.bridge.parity.layers import compare_layers, has_graph
-from tfdistill.bridge.parity.run import arrays, difference, run_keras, statistics_kept
+from tfdistill.bridge.parity.graphs import has_graph, run_every_call
+from tfdistill.bridge.parity.layers import compare_layers
+from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
 from tfdistill.errors import BridgeError
 from tfdistill.graph.functional import as_functional, index_bounds
 from tfdistill.records import Record
@@ -95,13 +96,14 @@ def check_parity(
     opened = as_functional(keras_model)
     if inputs is None:
         inputs = random_inputs(opened, seed, batch_size)
-    ours = arrays(run_keras(opened, inputs, training))
+    seen = run_every_call(opened, inputs, training)
+    ours = arrays(seen.outputs)
     with statistics_kept(tf_keras_model, training):
         theirs = arrays(tf_keras_model(inputs, training=training))
     errors = [difference(a, b) for a, b in zip(ours, theirs, strict=True)]
     (worst, scale_of_worst), scale = max(errors), max(s for _, s in errors)
     agree = all(within(e, s, tolerance) for e, s in errors)
-    largest, wrong = compare_layers(opened, tf_keras_model, inputs, ours, training) if has_graph(tf_keras_model) else (None, None)
+    largest, wrong = compare_layers(opened, tf_keras_model, inputs, seen, training) if has_graph(tf_keras_model) else (None, None)
     if wrong is not None or not (agree or (largest is not None and np.isfinite(worst))):
         raise _refusal(keras_model.name, wrong, worst, scale_of_worst, tolerance)
     path, share = (None, None) if agree or largest is None else (largest.path, largest.share)
