@@ -1,6 +1,6 @@
 """Adopts a tf_keras model as a Keras 3 model, so that Keras 3 trains it: its optimizers, callbacks, checkpoints, and a Distiller.
 
-Every `tf.Variable` of the tf_keras model is wrapped, not copied, as a `keras.Variable`: both sides see the same memory.
+Every `tf.Variable` of the tf_keras model is wrapped, not copied, as a `keras.Variable`: the two share their memory.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class AdoptedModel(keras.Model):
             )
         if original is not None and not isinstance(original, keras.Model):
             raise ConfigurationError(f"original is a {type(original).__name__}.", "the Keras 3 model that the tf_keras model was made from")
-        # No casting on the way in: the tf_keras model casts by its own policy.
+        # The inputs are not cast: the tf_keras model casts by its own policy.
         super().__init__(name=name or legacy.name, dtype="float32", autocast=False)
         self.supports_jit = False
         self.legacy = legacy

@@ -1,4 +1,4 @@
-"""Holds every name in the config of a saved model against what may be loaded, before anything is made from it.
+"""Checks every name in the config of a saved model against what may be loaded, before anything is made from it.
 
 tf_keras imports whatever module a config names and takes any function from it, so a file could run any program. Here a config is refused unless each of
 its classes and functions belongs to Keras, tf_keras or TFMOT, or is registered or passed by the user. What Keras allows with `safe_mode=False`
@@ -113,7 +113,7 @@ class _Check:
     def _kind(self, kind, config, where):
         """Refuses a class, by the name of it or of a base, that does more in safe mode than compute."""
         if kind in _OTHER_FILES:
-            self._only_trusted(f"the layer '{kind}', which runs what another file or a raw graph says", where)
+            self._only_trusted(f"the layer '{kind}', which runs another file or a raw graph", where)
         if kind == "Lambda" and "lambda" in (config.get(key) for key in ("function_type", "output_shape_type", "mask_type")):
             self._only_trusted("a Lambda layer with Python code", where)
         if kind in ("TFOpLambda", "SlicingOpLambda") and not allowed_names.is_operation(config.get("function")):

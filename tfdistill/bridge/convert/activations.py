@@ -1,4 +1,4 @@
-"""Activations of Keras 3 as tf_keras can hold, serialize and clone them."""
+"""Translates activations of Keras 3 into those that tf_keras can serialize and clone."""
 
 import functools
 import hashlib
@@ -9,7 +9,7 @@ import keras
 
 from tfdistill.bridge import imports
 
-# Those that are the same function in both, to the bit. Names alone do not tell: `hard_sigmoid` is min(max(0.2 x + 0.5, 0), 1) in tf_keras and
+# Activations that are the same function in Keras 3 and tf_keras, to the bit. Equal names do not imply that: `hard_sigmoid` is min(max(0.2 x + 0.5, 0), 1) in tf_keras and
 # relu6(x + 3) / 6 in Keras 3.
 SAME = {
     "elu",

@@ -39,7 +39,7 @@ def operation_class():
         """
 
         def __init__(self, operation, arguments, shapes, variables=(), **kwargs):
-            # Operations of Keras 3 promote dtypes by themselves; a cast before them would be a second opinion.
+            # Operations of Keras 3 promote dtypes by themselves: a cast before them could change the result.
             super().__init__(autocast=False, **kwargs)
             # Plain dicts in a namespace: as attributes, tf_keras would wrap them, and a deserialization may change what it is given.
             self._host = types.SimpleNamespace(operation=operation, arguments=arguments, shapes=shapes, variables=list(variables))

@@ -21,7 +21,7 @@ if typing.TYPE_CHECKING:
 # Makes the tf_keras layer for a Keras 3 layer, given the name, trainable flag and dtype that it is to have.
 Builder = Callable[[keras.layers.Layer, dict[str, typing.Any]], "tf_keras.layers.Layer"]
 
-# Layers that tf_keras lacks; they run as they are.
+# Layers that tf_keras lacks; the Keras 3 layer itself runs inside tf_keras.
 HOSTED = (
     "AdaptiveAveragePooling1D",
     "AdaptiveAveragePooling2D",
@@ -211,7 +211,7 @@ def _lambda(layer, base, path, allow_lambda):
 
 
 def _normalization(layer, base):
-    # What `adapt` learned is put into the settings: as weights it would only take effect after a call that cloning does not make.
+    # The statistics that `adapt` learned become settings: as weights they would take effect only after a call that cloning does not make.
     config = layer.get_config()
     if layer.input_mean is None:
         mean, variance = (keras.ops.convert_to_numpy(x).tolist() for x in (layer.adapt_mean, layer.adapt_variance))

@@ -16,7 +16,7 @@ def native_layer(call):
         call: `graph.Call` of a `keras.Operation` that is not a layer.
 
     Returns:
-        Pair of the layer and the symbolic tensor, or list of them, to call it on; None where only the operation itself is exact.
+        Pair of the layer and the symbolic tensor, or list of them, to call it on; None where no layer computes exactly the same.
     """
     operation = call.operation
     kind = type(operation)

@@ -122,7 +122,7 @@ class _Bridge:
     def _functional(self, model, inputs, path):
         tensors = {id(kept): made for kept, made in zip(model.inputs, inputs, strict=True)}
 
-        def now(value):
+        def current(value):
             return keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x, value)
 
         for call in calls(model):
@@ -135,7 +135,7 @@ class _Bridge:
                         args, kwargs = call_by_name(call.operation, args, kwargs)
                     if id(call.outputs[0]) in self.frozen:
                         kwargs = {**kwargs, "training": False}
-                    outputs = layer(*now(args), **now(kwargs))
+                    outputs = layer(*current(args), **current(kwargs))
                 else:
                     outputs = self._operation(call, where, tensors)
             except (TypeError, ValueError, NotImplementedError) as error:
@@ -149,7 +149,7 @@ class _Bridge:
             for kept, made in zip(call.outputs, tf_keras_flat(outputs), strict=True):
                 tensors[id(kept)] = made
         structure = keras.tree.pack_sequence_as(model.input, inputs)
-        return imports.tf_keras().Model(structure, now(model.output), name=model.name)
+        return imports.tf_keras().Model(structure, current(model.output), name=model.name)
 
     def layer(self, layer, path):
         """Returns the counterpart of a layer or nested model, the same one every time."""

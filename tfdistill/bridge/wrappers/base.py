@@ -55,7 +55,7 @@ class TransparentWrapper(WrapperState):
         return list(self._non_trainable_weights)
 
     def become_like(self, layer):
-        """Takes over how `layer` is called: the names of its inputs, and whether it takes masks and the training mode."""
+        """Copies how `layer` is called: the names of its inputs, and whether it takes masks and the training mode."""
         self._call_spec = layer._call_spec
         self.supports_masking = layer.supports_masking
 

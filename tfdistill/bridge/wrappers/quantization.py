@@ -117,7 +117,7 @@ def quantized_layer_class():
             weights = tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in weights)
             # In a namespace, or tf_keras would wrap the tuples and dicts.
             self._quantizing = types.SimpleNamespace(
-                settings=Quantization(weights, tuple(activations), *rest), ranges={}, masks={}, members={}, whole=False
+                settings=Quantization(weights, tuple(activations), *rest), ranges={}, masks={}, members={}, complete=False
             )
             self.become_like(layer)
             # Ranges move in training, whatever the layer does.
@@ -163,12 +163,15 @@ def quantized_layer_class():
             training = bool(tf.get_static_value(kwargs.get("training", False)))
             if not self.layer._expects_training_arg:
                 kwargs.pop("training", None)
-            if not self._quantizing.whole:
+            if not self._quantizing.complete:
                 self._add_variables(args, kwargs)
             rounding = _in_the_file.get() or not self.quantization.observed
             quantize = ActivationRounder(self._range, training, rounding, in_the_file=_in_the_file.get())
-            weigh = self.quantized if rounding else self.effective
-            with replaced_weights(self.layer, {w.path: weigh(w) for w in self.quantization.weights}), self._before(quantize):
+            weight_of = self.quantized if rounding else self.effective
+            with (
+                replaced_weights(self.layer, {w.path: weight_of(w) for w in self.quantization.weights}),
+                self._quantized_activation_inputs(quantize),
+            ):
                 compute = FORMS.get(self.quantization.form)
                 outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
             return self._quantize_outputs(outputs, quantize) if self.quantization.output else outputs
@@ -185,7 +188,7 @@ def quantized_layer_class():
                         self.members[weight.path] = self.add_weight(
                             f"{name}_clusters", shape, dtype="int32", initializer="zeros", trainable=False
                         )
-            self._quantizing.whole = True
+            self._quantizing.complete = True
 
         def effective(self, weight):
             """Returns a weight, one of `quantization.weights`, with its zeros and clusters, before any rounding: a float32 tensor."""
@@ -200,7 +203,7 @@ def quantized_layer_class():
             return round_weights(self.effective(weight), weight.bits, weight.axes)
 
         @contextlib.contextmanager
-        def _before(self, quantize):
+        def _quantized_activation_inputs(self, quantize):
             """While open, what goes into the layer's activation functions is quantized."""
             places = []
             for path in self.quantization.activations:
@@ -223,7 +226,7 @@ def quantized_layer_class():
         def _quantize_outputs(self, outputs, quantize):
             flat = tf.nest.flatten(outputs)
             if hasattr(self, "_compute_attention"):
-                flat[0] = quantize(flat[0], "output")  # its scores, where they are asked for, are no tensor of the file
+                flat[0] = quantize(flat[0], "output")  # attention scores, where the call returns them, are no tensor of the file
             else:
                 flat = [quantize(x, f"output_{i}" if i else "output") if x.dtype.is_floating else x for i, x in enumerate(flat)]
             return tf.nest.pack_sequence_as(outputs, flat)
@@ -246,7 +249,7 @@ def quantized_layer_class():
             return self.ranges[what]
 
         def _should_use_autograph(self):
-            return False  # there is nothing to convert here, and looking takes a third of the time; the layer inside decides for itself
+            return False  # there is nothing to convert here, and the search takes a third of the time; the layer inside decides for itself
 
         def get_config(self):
             weights, *rest = self.quantization
