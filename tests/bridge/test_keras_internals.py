@@ -1,4 +1,4 @@
-"""What the library reads of `keras.src`: each function says what breaks when Keras moves it."""
+"""What the library reads of `keras.src`: each test fails when Keras moves what it is about."""
 
 import keras
 import numpy as np

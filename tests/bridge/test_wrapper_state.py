@@ -1,4 +1,4 @@
-"""What the library reads of a wrapper comes from the wrapper: TFMOT's by a view, this library's and any new step's by its own methods."""
+"""Masks, ranges and variables of wrappers are read through methods: of a view for TFMOT's wrappers, of the wrapper itself for this library's."""
 
 import keras
 import numpy as np
@@ -51,7 +51,7 @@ def test_a_layer_that_is_not_wrapped_has_none():
     assert introspection.unwrap(layer) is layer
 
 
-def test_a_wrapper_of_a_new_step_is_known_by_its_methods():
+def test_a_wrapper_of_a_new_step_needs_its_methods_only():
     class Doubling(TransparentWrapper, imports.tf_keras().layers.Wrapper):
         step = "doubling"
 
