@@ -6,6 +6,7 @@ A new version of those libraries breaks here first. `graph` and `bridge` are the
 import ast
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -85,3 +86,43 @@ def test_no_private_attribute_is_used_outside_its_room():
 )
 def test_a_private_name_is_found(source, names):
     assert foreign_by_room({"somewhere": [source]}) == ({"somewhere": names} if names else {})
+
+
+# Private package of a library -> the module of this one that alone may name it, in code or in a string: where it moves, one file changes.
+ONE_HOME = {"keras.src": "graph/keras_internals.py", "tf_keras.src": "bridge/imports.py"}
+
+
+def without_docstrings(source):
+    """Returns the code of a module without comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def strays(path, source):
+    """Returns the private packages that a module names without being their home."""
+    named = set(re.findall(r"\b(?:tf_)?keras\.src\b", without_docstrings(source)))
+    return sorted(package for package in named if path != ONE_HOME[package])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_private_package_has_one_home(path):
+    assert strays(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "found"),
+    [
+        ("distill/distiller.py", "from keras.src.trainers import trainer", ["keras.src"]),
+        ("bridge/convert/layers.py", "own = kind.__module__.startswith('keras.src.')", ["keras.src"]),
+        ("bridge/convert/layers.py", "MODULES = ['tf_keras.src.engine']", ["tf_keras.src"]),
+        ("graph/keras_internals.py", "import tf_keras.src.saving", ["tf_keras.src"]),
+        ("graph/keras_internals.py", "import keras.src.saving", []),
+        ("bridge/imports.py", "import tf_keras.src.saving", []),
+        ("losses/base.py", '"""Keras moves keras.src."""\n\n\ndef f():\n    """As keras.src does."""', []),
+    ],
+)
+def test_a_stray_private_package_is_found(path, source, found):
+    assert strays(path, source) == found

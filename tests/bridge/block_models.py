@@ -65,7 +65,7 @@ def of_blocks(depth, width=8, name=None):
 
 
 def named_halves(depth, width=8, name=None):
-    """Two equal dense layers make a block: only their names say so."""
+    """Two equal dense layers make a block: only their names show it."""
     x = inputs = keras.Input((4,))
     x = keras.layers.Dense(width, name="embed")(x)
     for i in range(depth):

@@ -202,7 +202,7 @@ def places(rebuilt):
 
 @contextlib.contextmanager
 def planted(rebuilt, fault, name, rng):
-    """While open, a layer of a tf_keras model is wrong. Gives whether it is: a bias of zeros cannot be missed."""
+    """While open, a layer of a tf_keras model is wrong. Yields whether it really is: a bias of zeros cannot be left out."""
     layer = rebuilt.get_layer(name)
     weights = layer.get_weights()
     settings = {key: getattr(layer, key) for key in ("epsilon", "activation", "max_value", "padding") if hasattr(layer, key)}

@@ -141,8 +141,8 @@ def test_it_computes_what_the_tf_keras_model_computes(make):
 @EVERY
 def test_the_user_finds_the_layers_by_the_names_given(make):
     adopted, reference = adopt(make()), (nested() if make is nested else plain() if make is not regularized else regularized())
-    wanted = {layer.name for layer in reference.layers} | ({"encoder/block", "encoder/drop"} if make is nested else set())
-    assert wanted <= set(adopted.named_layers())
+    expected = {layer.name for layer in reference.layers} | ({"encoder/block", "encoder/drop"} if make is nested else set())
+    assert expected <= set(adopted.named_layers())
     assert adopted.output_names == ["logits"]
     live = adopted.get_layer("logits")
     assert live in adopted.legacy.layers

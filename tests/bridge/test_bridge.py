@@ -32,7 +32,7 @@ def named(model):
 
 
 def round_trip(model):
-    """Goes there and back; returns the largest difference, that of a layer where the net multiplies rounding."""
+    """Converts a model to tf_keras and back; returns the largest difference, that of a layer where the net amplifies rounding."""
     weights = [w.numpy() for w in model.weights]
     opened = model if is_sequential(model) else open_model(model)
     rebuilt = to_tf_keras(model)

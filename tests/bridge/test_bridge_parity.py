@@ -1,4 +1,4 @@
-"""The bridge's own check: rounding that a net multiplies passes, whatever it grows to; a wrong layer or connection does not, whatever surrounds it."""
+"""The bridge's own check: amplified rounding passes, however large it grows; a wrong layer or connection does not, whatever surrounds it."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ LOOSE = 1e-5  # ten times what the outputs may differ by without a look at the l
 
 
 def faint(x, name, channels=4):
-    """A convolution whose channels hardly differ from 1, and a normalization that makes loud what little there is: rounding above all."""
+    """A convolution whose channels hardly differ from 1, and a normalization that amplifies these differences: mostly rounding."""
     x = layers.Conv2D(
         channels, 1, bias_initializer="ones", kernel_initializer=keras.initializers.RandomNormal(0.0, 1e-4), name=f"conv_{name}"
     )(x)
@@ -81,7 +81,7 @@ def masked(wrong=False):
 
 
 class Own(keras.Model):
-    """A subclassed model, which the bridge opens."""
+    """A subclassed model, which the bridge traces."""
 
     def __init__(self):
         super().__init__(name="own")
@@ -109,13 +109,13 @@ def test_rounding_that_is_multiplied_passes(make):
     assert type(record).from_dict(record.to_dict()) == record
 
 
-def test_the_way_back_passes_too():
+def test_to_keras_passes_too():
     model = chain()
     fresh = to_keras(to_tf_keras(model), model)
     np.testing.assert_array_equal(fresh.get_layer("conv_b").kernel, model.get_layer("conv_b").kernel)
 
 
-def test_layers_are_not_looked_at_where_the_outputs_agree():
+def test_no_layer_is_named_where_the_outputs_agree():
     x = image()
     model = keras.Model(x, layers.Conv2D(3, 1)(x))
     record = check_parity(model, to_tf_keras(model))

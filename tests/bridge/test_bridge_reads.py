@@ -1,4 +1,4 @@
-"""A subclassed model crosses the bridge whole: a weight that its call reads as a value, or a mode that it has for training only, is refused or carried over."""
+"""A subclassed model is translated completely or refused: weights that its call reads as values, and graphs that differ in training mode."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ WORDS, WIDTH = 11, 6
 
 
 class Net(keras.Model):
-    """Embeds tokens and ends as the test says."""
+    """Embeds tokens; the test gives the last operation."""
 
     def __init__(self, end, **kwargs):
         super().__init__(**kwargs)
@@ -31,7 +31,7 @@ class Net(keras.Model):
 
 
 class WithoutMode(Net):
-    """Its call does not know the mode."""
+    """Its call does not take `training`."""
 
     def call(self, inputs):
         return self.end(self, self.norm(self.dense(self.embed(inputs))), None)
@@ -256,7 +256,7 @@ CROSSES = {
 
 
 @pytest.mark.parametrize("name", CROSSES)
-def test_what_is_carried_over_answers_to_every_weight(name, rng):
+def test_the_copy_depends_on_every_weight(name, rng):
     register_bridge(Tempered, host)
     try:
         model = CROSSES[name]()

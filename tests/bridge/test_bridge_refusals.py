@@ -1,4 +1,4 @@
-"""What the bridge refuses, what it says, and that its own checks can fail."""
+"""What the bridge refuses, its messages, and that its own checks can fail."""
 
 import keras
 import numpy as np
@@ -148,7 +148,7 @@ def test_parity_changes_neither_model():
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_missing_layer_on_the_way_back():
+def test_to_keras_names_a_missing_layer():
     model = sequence(layers.Dense(4, name="first"), layers.Dense(2, name="second"))
     rebuilt = to_tf_keras(sequence(layers.Dense(4, name="first"), layers.Dense(2, name="secund")))
     with pytest.raises(BridgeError, match=r"'model/second'.*Nearest: 'secund'"):
@@ -204,7 +204,7 @@ def test_a_builder_that_forgets_the_name():
         to_tf_keras(sequence(Tripled(3, name="twice")))
 
 
-def test_a_registered_class_says_nothing_about_its_subclasses():
+def test_a_registration_does_not_hold_for_subclasses():
     register_bridge(Doubled, host)
 
     class Again(Doubled):

@@ -1,4 +1,4 @@
-"""The bridge's check on trained nets: rounding is never taken for a fault, whatever training does to the weights, and a fault is never taken for rounding."""
+"""The bridge's check on trained nets: it takes rounding for no fault and a fault for no rounding, whatever training does to the weights."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ def test_no_checkpoint_is_refused_and_every_fault_is_found(family):
 
 
 def found(model, rebuilt):
-    """Name of the layer that the check says is wrong, None where it passes."""
+    """Name of the layer that the check reports, None where it passes."""
     try:
         check_parity(model, rebuilt)
     except BridgeError as error:

@@ -1,6 +1,6 @@
-"""The only door to tf_keras and tensorflow-model-optimization: models go there, are adopted from there, and come back."""
+"""Models between Keras 3 and tf_keras, the Keras of tensorflow-model-optimization: rebuilt there, adopted from there, and rebuilt in Keras 3."""
 
-# Not lazily, as the other rooms: the package `adopt` would stand in the place of the function.
+# Not imported lazily, as in other packages: the package `adopt` would hide the function of that name.
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.convert.hosted import host
 from tfdistill.bridge.convert.layers import register_bridge

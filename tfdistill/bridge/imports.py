@@ -1,8 +1,8 @@
 """The only place that imports `tf_keras` and tensorflow-model-optimization (TFMOT).
 
-Importing TFMOT sets `TF_USE_LEGACY_KERAS=1` for the whole process, even over a user's own value; if that happens before `tf.keras` was first
-touched, `tf.keras` turns into `tf_keras` for everybody. So both are imported at first use only, after TensorFlow and Keras, and the variable
-is put back.
+Importing TFMOT sets `TF_USE_LEGACY_KERAS=1` for the whole process, and overwrites a user's own value. If that happens before the first use of
+`tf.keras`, `tf.keras` becomes `tf_keras` in the whole process. So both are imported at first use only, after TensorFlow and Keras, and the variable
+gets its old value back.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import os
 import warnings
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
+# Private modules of tf_keras whose classes it names in configs. Nothing else of tf_keras.src is read but the flag of `tf_keras_safe_mode`.
+MODULES_IN_CONFIGS = ("tf_keras.src.engine.functional", "tf_keras.src.engine.base_layer", "tf_keras.src.layers.core.tf_op_layer")
 
 
 @contextlib.contextmanager
@@ -54,7 +56,7 @@ def tfmot():
 
 @contextlib.contextmanager
 def tf_keras_safe_mode(on):
-    """While open, tf_keras loads in safe mode, or not: without it, Lambda layers may hold Python code. The flag is a private one of tf_keras."""
+    """While open, tf_keras loads in safe mode or, with `on=False`, loads Lambda layers with Python code too. The flag is private to tf_keras."""
     tf_keras()
     from tf_keras.src.saving import serialization_lib
 

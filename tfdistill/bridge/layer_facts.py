@@ -1,6 +1,7 @@
 """Facts about layers and graphs that Keras 3 and tf_keras keep in private attributes, each read by one function."""
 
 from tfdistill.graph.functional import is_functional, is_sequential
+from tfdistill.graph.keras_internals import is_keras_own
 
 _MAKING = ("__new__", "__init__", "get_config", "from_config")
 
@@ -62,4 +63,4 @@ def is_remade_from_graph(model):
         model: Built `keras.Model`.
     """
     definers = [next(kind for kind in type(model).__mro__ if name in vars(kind)) for name in _MAKING]
-    return (is_functional(model) or is_sequential(model)) and all(kind.__module__.startswith("keras.src.") for kind in definers)
+    return (is_functional(model) or is_sequential(model)) and all(is_keras_own(kind) for kind in definers)

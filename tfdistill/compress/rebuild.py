@@ -13,12 +13,14 @@ import numpy as np
 
 from tfdistill.bridge import imports, layer_facts
 from tfdistill.bridge.adopt import introspection, serialization
-from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt, named_layers
+from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
+from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.rewire import rewire
 from tfdistill.bridge.convert.to_keras import to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras
 from tfdistill.compress.selection import Layers
 from tfdistill.errors import BridgeError, ModelError
+from tfdistill.graph.keras_internals import is_keras_own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +151,7 @@ _STEPS_OF_TRAINING = (
 
 def own_training(model):
     """Lists the methods of training, evaluation and prediction that a Keras 3 model overrides; `apply` does not carry them over."""
-    own = [vars(kind) for kind in type(model).__mro__ if not kind.__module__.startswith("keras.src.")]
+    own = [vars(kind) for kind in type(model).__mro__ if not is_keras_own(kind)]
     return [name for name in _STEPS_OF_TRAINING if any(name in names for names in [vars(model), *own])]
 
 

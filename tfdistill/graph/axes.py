@@ -30,7 +30,7 @@ _PER_CHANNEL = {
 
 
 def axes_of(layer):
-    """Says what the axes of a layer's weights mean, by the weight's name; None for layers that cannot be narrowed."""
+    """Returns a dict of weight name to the meaning of its `Axes`; None for layers that cannot be narrowed."""
     if isinstance(layer, keras.layers.Dense):
         return {"kernel": Axes(reads=0, writes=1), "bias": Axes(writes=0)}
     if isinstance(layer, _CONVOLUTIONS):

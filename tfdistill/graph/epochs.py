@@ -8,10 +8,9 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import global_seed_generator
-from keras.src.trainers.epoch_iterator import EpochIterator
 from tensorflow.python.eager import context
+
+from tfdistill.graph import keras_internals
 
 # Calls between a callback's method and `fit`, wrappers included.
 _DEPTH = 12
@@ -31,9 +30,10 @@ def running_iterator():
 
     Looks for the variable `epoch_iterator`, a `keras.src.trainers.epoch_iterator.EpochIterator`, in the frame of `fit` above the caller. If
     Keras renames the variable, this returns None: the order of the data is not restored, and a training that was interrupted in the middle
-    of an epoch is refused. If Keras moves the class, importing this module fails.
+    of an epoch is refused.
     """
-    return _local(lambda frame: frame.f_locals.get("epoch_iterator") if frame.f_code.co_name == "fit" else None, EpochIterator)
+    kind = keras_internals.epoch_iterator_class()
+    return _local(lambda frame: frame.f_locals.get("epoch_iterator") if frame.f_code.co_name == "fit" else None, kind)
 
 
 def _local(look, kind):
@@ -99,20 +99,13 @@ def skip(iterator, batches):
 
 
 def keras_random_state():
-    """Returns the state of Keras's random generator of the process, an int array of shape (2,), or None if there is no generator yet.
-
-    Reads `keras.src.backend.common.global_state` under the key "global_seed_generator", for which Keras 3.12 has no constant. If Keras moves them, importing this module fails;
-    if it keeps the generator elsewhere, this returns None and dropout of a resumed training differs.
-    """
-    generator = global_state.get_global_attribute("global_seed_generator")
-    return None if generator is None else np.asarray(generator.state.numpy())
+    """Returns the state of Keras's random generator of the process, an int array of shape (2,), or None if there is no generator yet."""
+    if not keras_internals.has_global_seed_generator():
+        return None
+    return np.asarray(keras_internals.global_seed_generator().state.numpy())
 
 
 def set_keras_random_state(state):
-    """Sets the state that `keras_random_state` returned; None leaves the generator as it is.
-
-    Calls `keras.src.random.seed_generator.global_seed_generator`, which makes the generator if there is none. If Keras moves it, importing
-    this module fails.
-    """
+    """Sets the state that `keras_random_state` returned; None leaves the generator as it is."""
     if state is not None:
-        global_seed_generator().state.assign(state)
+        keras_internals.global_seed_generator().state.assign(state)

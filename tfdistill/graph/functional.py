@@ -1,10 +1,11 @@
-"""Reads the graph of a Keras 3 model: the one place that touches what Keras keeps private about it."""
+"""Reads the graph of a Keras 3 model."""
 
 import dataclasses
 
 import keras
 
 from tfdistill.errors import ModelError
+from tfdistill.graph.keras_internals import is_keras_own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Call:
 def has_own_call(model):
     """Whether `call` of a functional or Sequential model is the author's, so that its graph does not say what it computes."""
     definer = next(c for c in type(model).__mro__ if "call" in vars(c))
-    return not definer.__module__.startswith("keras.src.")
+    return not is_keras_own(definer)
 
 
 def is_functional(model):
@@ -118,13 +119,13 @@ def _bounds_of(operation):
         return _bounds_of(operation.layer)
     if is_functional(operation) or is_sequential(operation):
         return index_bounds(as_functional(operation))
-    if isinstance(operation, keras.Model):  # a subclassed one: which of its inputs are the indices, its layers do not say
+    if isinstance(operation, keras.Model):  # a subclassed one: its layers do not show which of its inputs are the indices
         inside = [layer.input_dim for layer in operation._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
         return {None: min(inside)} if inside else {}
     return {}
 
 
-# What passes values on, or only orders them anew: the activation is the one before it.
+# Layers that pass values on or only reorder them: the activation is that of the layer before.
 _TRANSPARENT = {"Reshape", "Flatten", "Dropout", "Permute", "Identity", "Cropping1D", "Cropping2D", "UpSampling1D", "UpSampling2D"}
 _ACTIVATION_LAYERS = {
     "Softmax": "softmax",
@@ -145,8 +146,8 @@ def last_activations(model):
         model: A built Keras 3 model, or the tf_keras model that an `AdoptedModel` holds.
 
     Returns:
-        List with one entry for each output, in flattened order: a name such as `"softmax"`, `"sigmoid"` or `"linear"`, or None where the graph does not say. An empty list for a
-        model without a graph (a subclassed one).
+        List with one entry for each output, in flattened order: a name such as `"softmax"`, `"sigmoid"` or `"linear"`, or None where the
+        graph does not show it. An empty list for a model without a graph (a subclassed one).
     """
     tensors = getattr(model, "outputs", None) if not (isinstance(model, keras.Model) and has_own_call(model)) else None
     return [_activation_of(tensor) for tensor in keras.tree.flatten(tensors)] if tensors else []

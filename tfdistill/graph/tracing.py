@@ -1,4 +1,4 @@
-"""Opens a subclassed model: its `call` is run once on symbolic inputs, which gives a functional model of its inner layers, sharing their weights."""
+"""Traces subclassed models: one run of `call` on symbolic inputs gives a functional model of the inner layers, which shares their weights."""
 
 import inspect
 import re

@@ -1,1 +1,1 @@
-"""Adopts tf_keras models as Keras 3 models, and looks into the wrappers inside them."""
+"""Adopts tf_keras models as Keras 3 models, and reads the wrappers inside them."""

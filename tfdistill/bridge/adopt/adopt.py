@@ -1,21 +1,32 @@
 """Adopts a tf_keras model as a Keras 3 model, so that Keras 3 trains it: its optimizers, callbacks, checkpoints, and a Distiller.
 
-Every `tf.Variable` of the tf_keras model is wrapped, not copied, as a `keras.Variable`: both sides see the same memory.
+Every `tf.Variable` of the tf_keras model is wrapped, not copied, as a `keras.Variable`: the two share their memory.
 """
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping, MutableMapping
 
 import keras
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt import introspection, loading, serialization
+from tfdistill.bridge.adopt.layers import named_layers, walk
+from tfdistill.bridge.adopt.variables import adopted_variables
 from tfdistill.errors import ConfigurationError, ModelError, nearest
+from tfdistill.utils.types import Config, Tensors
+
+if typing.TYPE_CHECKING:
+    import tf_keras
 
 
-def adopt(tf_keras_model, original=None, name=None):
-    """Adopts a tf_keras model as a `keras.Model`.
+def adopt(tf_keras_model: tf_keras.Model, original: keras.Model | None = None, name: str | None = None) -> AdoptedModel:
+    """Adopts a tf_keras model as a `keras.Model`. Both share their weights: training one trains the other.
 
     Args:
         tf_keras_model: A built `tf_keras.Model`, plain or wrapped by TFMOT (pruning, clustering, quantization-aware).
-        original: The Keras 3 model that it was made from. Optional; what gives a Keras 3 model back after compression needs it.
+        original: The Keras 3 model that it was made from. The `strip` of a compression step needs it to return a Keras 3 model.
         name: Name of the adopted model. Defaults to the tf_keras model's.
 
     Returns:
@@ -24,6 +35,13 @@ def adopt(tf_keras_model, original=None, name=None):
     Raises:
         ModelError: if `tf_keras_model` is no tf_keras model, or is not built.
         ConfigurationError: if `original` is no Keras 3 model.
+
+    Example:
+        >>> adopted = tfdistill.adopt(tfdistill.to_tf_keras(student), original=student)
+        >>> adopted.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = adopted.fit(x, y, verbose=0)
+        >>> sorted(history.history)
+        ['loss']
     """
     return AdoptedModel(tf_keras_model, original=original, name=name)
 
@@ -32,18 +50,30 @@ def adopt(tf_keras_model, original=None, name=None):
 class AdoptedModel(keras.Model):
     """A tf_keras model that trains, saves and loads as a Keras 3 model. Made by `adopt`.
 
-    Calling it runs the tf_keras model. Each layer's `call` is really called whenever a function is traced. Frozen layers of the tf_keras model stay
-    frozen. XLA is left off, as TFMOT's wrappers do not compile with it.
+    Calling it runs the tf_keras model. Each layer's `call` runs whenever a function is traced. Frozen layers of the tf_keras model stay frozen.
+    XLA is off, as TFMOT's wrappers do not compile with it.
 
-    Random layers (dropout) are given their random state in a variable: it is in every checkpoint, so an interrupted training goes on as if it had
-    never been interrupted.
+    Random layers (dropout) keep their random state in a variable, which every checkpoint holds: a training that is interrupted and continued gives
+    the same weights as one that is not.
+
+    Args:
+        legacy: A built `tf_keras.Model`.
+        original: The Keras 3 model that it was made from, or None.
+        name: Name of the adopted model. Defaults to the tf_keras model's.
 
     Attributes:
         legacy: The live tf_keras model.
         original: The Keras 3 model that it was made from, or None.
+
+    Example:
+        >>> adopted = tfdistill.adopt(tfdistill.to_tf_keras(student))
+        >>> list(adopted.named_layers())
+        ['image', 'conv', 'norm', 'relu', 'pool', 'logits']
+        >>> adopted.predict(x, verbose=0).shape
+        (64, 10)
     """
 
-    def __init__(self, legacy, original=None, name=None):
+    def __init__(self, legacy: tf_keras.Model, original: keras.Model | None = None, name: str | None = None):
         if not isinstance(legacy, imports.tf_keras().Model):
             raise ModelError(
                 f"A {type(legacy).__name__} cannot be adopted.", "a tf_keras.Model", "convert a Keras 3 model with to_tf_keras first"
@@ -54,32 +84,31 @@ class AdoptedModel(keras.Model):
             )
         if original is not None and not isinstance(original, keras.Model):
             raise ConfigurationError(f"original is a {type(original).__name__}.", "the Keras 3 model that the tf_keras model was made from")
-        # No casting on the way in: the tf_keras model casts by its own policy.
+        # The inputs are not cast: the tf_keras model casts by its own policy.
         super().__init__(name=name or legacy.name, dtype="float32", autocast=False)
         self.supports_jit = False
         self.legacy = legacy
         # Not an attribute that Keras sees: the original's weights are no part of this model, nor of its checkpoints.
         object.__setattr__(self, "_original", original)
-        names = _variable_names(legacy)
         with keras.name_scope(self.name):
-            taken = set()
-            for variable in [*legacy.weights, *_random_states(legacy)]:
-                self._track_variable(_wrapped(variable, names.get(id(variable), "random_state"), taken))
+            for variable in adopted_variables(legacy):
+                self._track_variable(variable)
         self._copy_trainable_flags()
         self.built = True
 
     @property
-    def original(self):
+    def original(self) -> keras.Model | None:
+        """The Keras 3 model that it was made from, or None."""
         return self._original
 
     def __dir__(self):
         # Keras finds what to save by dir(); see __init__.
         return [name for name in super().__dir__() if name not in ("original", "_original")]
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensors, training: bool | None = None) -> Tensors:
         return self.legacy(inputs, training=bool(training))
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: typing.Any = None) -> None:
         self.built = True
 
     def _get_own_losses(self):
@@ -96,17 +125,17 @@ class AdoptedModel(keras.Model):
             variable.trainable = id(variable.value) in trainable
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         """Whether the model is trained. Setting it sets every layer, as for any Keras model."""
         return self._trainable
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         self._trainable = bool(value)
         self.legacy.trainable = bool(value)
         self._copy_trainable_flags()
 
-    def named_layers(self):
+    def named_layers(self) -> dict[str, tf_keras.layers.Layer]:
         """Lists the live tf_keras layers under the names that the user gave them.
 
         Returns:
@@ -115,7 +144,7 @@ class AdoptedModel(keras.Model):
         """
         return named_layers(self.legacy)
 
-    def get_layer(self, name=None, index=None):
+    def get_layer(self, name: str | None = None, index: int | None = None) -> tf_keras.layers.Layer:
         """Finds a live tf_keras layer by the user's name or path, or by its index among the tf_keras model's layers.
 
         Raises:
@@ -134,43 +163,51 @@ class AdoptedModel(keras.Model):
         return layers[name]
 
     @property
-    def input_shape(self):
+    def input_shape(self) -> typing.Any:
         """Shape of the input, or structure of shapes; None for an unknown size."""
         return self.legacy.input_shape
 
     @property
-    def output_shape(self):
+    def output_shape(self) -> typing.Any:
         """Shape of the output, or structure of shapes; None for an unknown size."""
         return self.legacy.output_shape
 
     @property
-    def output_names(self):
+    def output_names(self) -> list[str]:
         """Names of the outputs, in order, as the tf_keras model gives them."""
-        paths = {layer.name: path for path, layer in _walk(self.legacy)}
+        paths = {layer.name: path for path, layer in walk(self.legacy)}
         return [paths.get(name, name) for name in self.legacy.output_names]
 
-    def input_spec_structure(self):
+    def input_spec_structure(self) -> typing.Any:
         """Returns the structure of the inputs (one, list or dict) with a `keras.KerasTensor` of shape and dtype for each."""
         return _specs(self.legacy.input)
 
-    def output_spec_structure(self):
+    def output_spec_structure(self) -> typing.Any:
         """Returns the structure of the outputs with a `keras.KerasTensor` of shape and dtype for each."""
         return _specs(self.legacy.output)
 
-    def count_params(self):
+    def count_params(self) -> int:
         """Counts the user's parameters: all weights but the masks, steps and ranges that TFMOT added."""
         own = {id(v) for layer in self.legacy._flatten_layers() for v in introspection.own_variables(layer)}
         return sum(_size(weight) for weight in self.legacy.weights if id(weight) not in own)
 
-    def summary(self, line_length=None, positions=None, print_fn=None, expand_nested=False, show_trainable=False, layer_range=None):
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: list[float] | None = None,
+        print_fn: Callable[[str], typing.Any] | None = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: tuple[str, str] | list[str] | None = None,
+    ) -> None:
         """Prints the tf_keras model's summary, wrappers and all."""
         self.legacy.summary(line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping[str, typing.Any]) -> None:
         for variable in self._trainable_variables + self._non_trainable_variables:
             store[variable.name] = variable.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Mapping[str, typing.Any]) -> None:
         variables = {v.name: v for v in self._trainable_variables + self._non_trainable_variables}
         missing, unknown = sorted(set(variables) - set(store.keys())), sorted(set(store.keys()) - set(variables))
         wrong = [
@@ -184,12 +221,14 @@ class AdoptedModel(keras.Model):
         for name, variable in variables.items():
             variable.assign(store[name])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         original = None if self._original is None else keras.saving.serialize_keras_object(self._original)
         return {"name": self.name, "legacy": serialization.config_of(self.legacy), "original": original, "trainable": self.trainable}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None, safe_mode=None):
+    def from_config(
+        cls, config: Config, custom_objects: dict[str, typing.Any] | None = None, safe_mode: bool | None = None
+    ) -> AdoptedModel:
         """Makes the model from what `get_config` returned. Every name in the config is checked before anything is made or imported.
 
         Args:
@@ -207,57 +246,11 @@ class AdoptedModel(keras.Model):
             model.trainable = False
         return model
 
-    def get_build_config(self):
+    def get_build_config(self) -> None:
         return None
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: typing.Any) -> None:
         self.built = True
-
-
-def named_layers(legacy, inputs=False):
-    """Lists the layers of a live tf_keras model, wrapped or not, as `AdoptedModel.named_layers` does; with `inputs=True` the quantizers of its input too."""
-    quantizers = [layer for layer in legacy.layers if introspection.is_input_quantizer(layer)] if inputs else []
-    return {**{layer.name: layer for layer in quantizers}, **dict(_walk(legacy))}
-
-
-def _variable_names(legacy):
-    # tf_keras names a variable by the way in which its layer was first built; a checkpoint needs names that a rebuilt twin has too.
-    names = {}
-    quantizers = [layer for layer in legacy.layers if introspection.is_input_quantizer(layer)]
-    for i, layer in enumerate(quantizers):
-        # TFMOT numbers them through the process.
-        names.update({id(weight): f"input_quantizer_{i}/{_last(weight).removeprefix(layer.name + '_')}" for weight in layer.weights})
-    for path, layer in _walk(legacy):
-        names.update({id(weight): f"{path}/{_last(weight)}" for weight in layer.weights})
-    return names
-
-
-def _last(variable):
-    return variable.name.partition(":")[0].rpartition("/")[2]
-
-
-def _wrapped(variable, name, taken):
-    name = unique = name.replace("/", "_")  # Keras allows no slash
-    count = 1
-    while unique in taken:
-        unique, count = f"{name}_{count}", count + 1
-    taken.add(unique)
-    dtype = keras.backend.standardize_dtype(variable.dtype)
-    return keras.Variable(variable, dtype=dtype, trainable=variable.trainable, autocast=False, name=unique)
-
-
-def _random_states(legacy):
-    states = []
-    for layer in legacy._flatten_layers():
-        generator = getattr(layer, "_random_generator", None)
-        if generator is None or generator._rng_type == generator.RNG_STATELESS:
-            continue
-        if generator._rng_type == generator.RNG_LEGACY_STATEFUL:
-            # The default keeps its state inside the graph's kernels, where no checkpoint can see it.
-            generator._rng_type, generator._built = generator.RNG_STATEFUL, False
-        generator._maybe_init()
-        states.append(generator._generator._state_var)
-    return states
 
 
 def _is_stale(loss):
@@ -265,16 +258,6 @@ def _is_stale(loss):
 
     # Losses of an activity are tensors of the graph in which the layer was last called.
     return tf.is_symbolic_tensor(loss) and loss.graph is not tf.compat.v1.get_default_graph()
-
-
-def _walk(model, prefix=""):
-    for layer in model.layers:
-        if introspection.is_input_quantizer(layer):
-            continue
-        inner = introspection.unwrap(layer)
-        yield prefix + inner.name, layer
-        if isinstance(inner, imports.tf_keras().Model):
-            yield from _walk(inner, f"{prefix}{inner.name}/")
 
 
 def _specs(structure):

@@ -11,11 +11,11 @@ import keras
 
 from tfdistill.bridge import imports
 
-# Where both Keras look for functions that a config names without their module.
+# Modules in which Keras 3 and tf_keras look for functions that a config names without their module.
 FUNCTION_MODULES = ("activations", "losses", "metrics", "initializers", "regularizers", "constraints")
 _NO_FUNCTIONS_OF_A_MODEL = ("get", "serialize", "deserialize")
 
-# Public modules of both Keras, and the base class of what each of them holds.
+# Public modules of Keras 3 and tf_keras -> the base class of what each of them holds.
 _BASES = {
     "layers": "Layer",
     "initializers": "Initializer",
@@ -28,9 +28,7 @@ _BASES = {
 }
 # Private modules whose classes tf_keras and TFMOT name in their own configs.
 _PRIVATE = (
-    "tf_keras.src.engine.functional",
-    "tf_keras.src.engine.base_layer",
-    "tf_keras.src.layers.core.tf_op_layer",
+    *imports.MODULES_IN_CONFIGS,
     "tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule",
 )
 _PACKAGES = ("keras", "tf_keras", "tensorflow_model_optimization")
@@ -86,7 +84,7 @@ def classes(name, module=None):
 
     Args:
         name: The class's name.
-        module: The module's name, or None where the config does not say it: then every module is meant in which a reader may look.
+        module: The module's name, or None where the config has none: then every module counts in which a reader may look.
     """
     if module is None:
         found = [_public(place, name) for place in _public_modules()]
@@ -115,7 +113,7 @@ def functions(name, module=None):
 
 
 def is_operation(name):
-    """Says whether a TensorFlow operation, such as `"nn.relu"` or `"concat"`, computes from its arguments alone."""
+    """Whether a TensorFlow operation, such as `"nn.relu"` or `"concat"`, computes from its arguments alone."""
     if not isinstance(name, str):
         return False
     short = name.removeprefix("compat.v1.")
@@ -126,7 +124,7 @@ def is_operation(name):
 
 
 def _symbol(name):
-    """Returns the symbol that TensorFlow or tf_keras exports under a name; the one place that asks TensorFlow's private table."""
+    """Returns the symbol that TensorFlow or tf_keras exports under a name; the one place that reads TensorFlow's private table."""
     from tensorflow.python.util import tf_export
 
     return tf_export.get_symbol_from_name(name)

@@ -1,4 +1,4 @@
-"""Holds every name in the config of a saved model against what may be loaded, before anything is made from it.
+"""Checks every name in the config of a saved model against what may be loaded, before anything is made from it.
 
 tf_keras imports whatever module a config names and takes any function from it, so a file could run any program. Here a config is refused unless each of
 its classes and functions belongs to Keras, tf_keras or TFMOT, or is registered or passed by the user. What Keras allows with `safe_mode=False`
@@ -9,12 +9,15 @@ import sys
 
 from tfdistill.bridge.adopt import allowed_names
 from tfdistill.errors import ModelError
+from tfdistill.graph.keras_internals import loads_in_safe_mode
 
 # How deep the dicts and lists of a config may be nested. Each model inside a model takes four levels.
 DEPTH = 250
 
-_VALUES = ("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__", "__tuple__")
-_VALUES += ("TensorShape", "TypeSpec", "CompositeTensor")
+_VALUES = (
+    *("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__", "__tuple__"),
+    *("TensorShape", "TypeSpec", "CompositeTensor"),
+)
 _OTHER_FILES = ("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "TensorFlowOpLayer")
 _LOADABLE = (
     "classes and functions of Keras, tf_keras and TFMOT, and those that are registered with @keras.saving.register_keras_serializable() or passed as "
@@ -24,16 +27,12 @@ _TRUST = "if you trust where it comes from, keras.saving.load_model(path, safe_m
 
 
 def in_safe_mode(safe_mode=None):
-    """Says whether Keras 3 loads in safe mode now: always, but for `safe_mode=False` and `keras.config.enable_unsafe_deserialization()`.
-
-    The one place that reads Keras's private flag.
+    """Whether Keras 3 loads in safe mode now: always, but for `safe_mode=False` and `keras.config.enable_unsafe_deserialization()`.
 
     Args:
-        safe_mode: What the caller of a `from_config` wishes; None leaves it to what Keras was told.
+        safe_mode: What the caller of a `from_config` wants; None leaves it to Keras's own setting.
     """
-    from keras.src.saving import serialization_lib
-
-    return (serialization_lib.in_safe_mode() if safe_mode is None else safe_mode) is not False
+    return (loads_in_safe_mode() if safe_mode is None else safe_mode) is not False
 
 
 def check_config(config, owner, safe_mode=None):
@@ -114,7 +113,7 @@ class _Check:
     def _kind(self, kind, config, where):
         """Refuses a class, by the name of it or of a base, that does more in safe mode than compute."""
         if kind in _OTHER_FILES:
-            self._only_trusted(f"the layer '{kind}', which runs what another file or a raw graph says", where)
+            self._only_trusted(f"the layer '{kind}', which runs another file or a raw graph", where)
         if kind == "Lambda" and "lambda" in (config.get(key) for key in ("function_type", "output_shape_type", "mask_type")):
             self._only_trusted("a Lambda layer with Python code", where)
         if kind in ("TFOpLambda", "SlicingOpLambda") and not allowed_names.is_operation(config.get("function")):

@@ -38,7 +38,7 @@ def parts(config, custom_objects=None, safe_mode=None):
             raise ModelError(f"{owner} has a config whose '{key}' is a {type(config[key]).__name__}: {config[key]!r:.80}.", expected)
     owner = f"The adopted model '{config['name']:.80}'"
     try:
-        # Keras's scope replaces the one around it, so it is opened only where it has something to say.
+        # Keras's scope replaces the one around it, so it is opened only where there are custom objects.
         with keras.saving.custom_object_scope(custom_objects) if custom_objects else contextlib.nullcontext():
             original = _original(config["original"], owner, safe_mode)
             return _legacy(config["legacy"], owner, safe_mode), original
@@ -56,7 +56,7 @@ def _original(config, owner, safe_mode):
     check_config(config, f"{owner}, in the Keras 3 model that it was made from,", safe_mode)
     original = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=in_safe_mode(safe_mode))
     if not isinstance(original, keras.Model):
-        raise ModelError(f"{owner} was made from a {type(original).__name__}, says its config.", "a Keras 3 model")
+        raise ModelError(f"{owner} was made from a {type(original).__name__}, according to its config.", "a Keras 3 model")
     for layer in original._flatten_layers():
         translate_activation(getattr(layer, "activation", None))  # makes the user's own functions known to tf_keras
     return original

@@ -1,16 +1,16 @@
-"""Rebuilds a tf_keras model call by call, so that layers can be put in between: what cloning, which only exchanges layers, cannot do."""
+"""Rebuilds a tf_keras model call by call, so that layers can be put between its layers. Cloning can only exchange layers."""
 
 from tfdistill.bridge import imports
 
 
 def rewire(legacy, copy, enter=lambda tensor: None):
-    """Makes every call of a model anew, nested models included, in time that grows with the number of calls.
+    """Repeats every call of a model with other layers, nested models included, in time that grows with the number of calls.
 
     A layer that is shared stays shared, between a nested model and the one around it too.
 
     Args:
         legacy: A functional or Sequential tf_keras model that is built.
-        copy: Function of a layer: returns the layer to call in its place. It is asked once per layer, also for a shared one.
+        copy: Function of a layer: returns the layer to call in its place. It is called once per layer, also for a shared one.
         enter: Function of an input tensor of the outermost model: returns a layer to put between it and its readers, or None.
 
     Returns:
@@ -21,7 +21,7 @@ def rewire(legacy, copy, enter=lambda tensor: None):
     tfk = imports.tf_keras()
     made = {}
 
-    def again(layer):
+    def copied(layer):
         if id(layer) not in made:
             made[id(layer)] = (layer, rebuilt(layer) if isinstance(layer, tfk.Model) else copy(layer))
         return made[id(layer)][1]
@@ -31,21 +31,21 @@ def rewire(legacy, copy, enter=lambda tensor: None):
         between = {id(tensor): enter(tensor) if model is legacy else None for tensor in model.inputs}
         if isinstance(model, tfk.Sequential):
             first = [layer for layer in between.values() if layer is not None]
-            return tfk.Sequential([*inputs.values(), *first, *(again(layer) for layer in model.layers)], name=model.name)
+            return tfk.Sequential([*inputs.values(), *first, *(copied(layer) for layer in model.layers)], name=model.name)
         tensors = {key: tensor if between[key] is None else between[key](tensor) for key, tensor in inputs.items()}
 
-        def now(structure):
+        def current(structure):
             return tf.nest.map_structure(lambda x: tensors.get(id(x), x), structure)
 
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
                 if node.is_input:
                     continue
-                outputs = again(node.layer)(*now(node.call_args), **now(node.call_kwargs))
+                outputs = copied(node.layer)(*current(node.call_args), **current(node.call_kwargs))
                 for kept, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
                     tensors[id(kept)] = new
         structure = tf.nest.map_structure(lambda x: inputs[id(x)], model._nested_inputs)
-        return tfk.Model(structure, now(model._nested_outputs), name=model.name)
+        return tfk.Model(structure, current(model._nested_outputs), name=model.name)
 
     return rebuilt(legacy)
 

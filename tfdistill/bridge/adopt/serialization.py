@@ -1,8 +1,4 @@
-"""How TFMOT's wrappers are seen through, and how a wrapped model is written down and rebuilt.
-
-TFMOT wraps and renames layers (`quant_conv`), and keeps its masks and ranges among the weights. Here are the functions that find the user's layer,
-kernel and mask again.
-"""
+"""Serializes a tf_keras model, wrappers included, and opens the scope in which it can be made from its config again."""
 
 import contextlib
 import functools
@@ -12,7 +8,7 @@ import types
 import keras
 
 from tfdistill.bridge import imports
-from tfdistill.bridge.adopt.introspection import _is_quantized_by_tfmot
+from tfdistill.bridge.adopt.introspection import original_activations
 from tfdistill.bridge.convert.activations import translate_activation
 from tfdistill.bridge.convert.hosted import layer_class, operation_class
 from tfdistill.bridge.wrappers.clustering import clustered_layer_class
@@ -51,8 +47,8 @@ def legacy_scope(custom_objects=None):
 
 
 def config_of(legacy):
-    """Returns the JSON text from which `adopt_loading` rebuilds a tf_keras model, TFMOT's wrappers included."""
-    with plain_activations(legacy):
+    """Returns the JSON text from which `tfdistill.bridge.adopt.loading` makes a tf_keras model, TFMOT's wrappers included."""
+    with original_activations(legacy):
         return json.dumps(_without_build_config(json.loads(legacy.to_json())))
 
 
@@ -63,23 +59,3 @@ def _without_build_config(config):
         dropped = "build_config" if "class_name" in config else None
         return {key: _without_build_config(value) for key, value in config.items() if key != dropped}
     return [_without_build_config(value) for value in config] if isinstance(config, list) else config
-
-
-@contextlib.contextmanager
-def plain_activations(legacy):
-    """While open, TFMOT's quantization wrappers show the activations that they were made with.
-
-    A traced wrapper has put its own fake-quantizing activation into the layer. Written into a config as it stands, that would come back as one
-    more quantizer in the rebuilt model.
-    """
-    replaced = []
-    for layer in legacy._flatten_layers():
-        if _is_quantized_by_tfmot(layer) and layer.built and layer._quantize_activations:
-            own = [activation.activation for activation in layer._quantize_activations]
-            layer.quantize_config.set_quantize_activations(layer.layer, own)
-            replaced.append(layer)
-    try:
-        yield
-    finally:
-        for layer in replaced:
-            layer.quantize_config.set_quantize_activations(layer.layer, layer._quantize_activations)

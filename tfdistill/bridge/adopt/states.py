@@ -9,7 +9,7 @@ from tfdistill.bridge.adopt.adopt import AdoptedModel
 
 
 def stateful_layers(model):
-    """Lists the layers of a model that keep state between calls: those with `reset_state` or `reset_states`, unless they say `stateful=False`.
+    """Lists the layers of a model that keep state between calls: those with `reset_state` or `reset_states`, unless they have `stateful=False`.
 
     Args:
         model: A built Keras model, or an adopted tf_keras model.
@@ -20,14 +20,14 @@ def stateful_layers(model):
 
 
 def reset_states(layers):
-    """Puts layers that keep state back to where they begin."""
+    """Resets the state of layers that keep it."""
     for layer in layers:
         _reset_of(layer)()
 
 
 @contextlib.contextmanager
 def initial_states(model):
-    """Resets the state of a model's layers, and gives it back at the end as it was.
+    """Resets the state of a model's layers, and restores it at the end.
 
     Args:
         model: A built Keras model, or an adopted tf_keras model.

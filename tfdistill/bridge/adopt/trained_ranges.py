@@ -4,7 +4,8 @@ import numpy as np
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt import introspection
-from tfdistill.bridge.adopt.adopt import AdoptedModel, named_layers
+from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.errors import InvariantError
 
 
@@ -14,7 +15,7 @@ def quantized_layers(legacy):
 
 
 def wrong_ranges(layer):
-    """Yields what is wrong with the ranges of a quantization wrapper: every range starts at -6 to 6, and training moves it with the first batch."""
+    """Yields a text for every range of a quantization wrapper that was never trained: it starts at -6 to 6, and the first batch of training moves it."""
     for what, low, high in introspection.ranges_of(layer):
         if np.all(np.asarray(low) == -6) and np.all(np.asarray(high) == 6):
             yield f"'{layer.layer.name}' {what} is -6 to 6, as it began"

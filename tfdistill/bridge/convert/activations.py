@@ -1,4 +1,4 @@
-"""Activations of Keras 3 as tf_keras can hold, serialize and clone them."""
+"""Translates activations of Keras 3 into those that tf_keras can serialize and clone."""
 
 import functools
 import hashlib
@@ -7,9 +7,9 @@ import types
 
 import keras
 
-from tfdistill.bridge.imports import tf_keras
+from tfdistill.bridge import imports
 
-# Those that are the same function in both, to the bit. Names alone do not tell: `hard_sigmoid` is min(max(0.2 x + 0.5, 0), 1) in tf_keras and
+# Activations that are the same function in Keras 3 and tf_keras, to the bit. Equal names do not imply that: `hard_sigmoid` is min(max(0.2 x + 0.5, 0), 1) in tf_keras and
 # relu6(x + 3) / 6 in Keras 3.
 SAME = {
     "elu",
@@ -54,7 +54,7 @@ def _register(name, call):
         return call(x)
 
     activation.__name__ = activation.__qualname__ = name
-    return tf_keras().utils.register_keras_serializable("tfdistill", name)(activation)
+    return imports.tf_keras().utils.register_keras_serializable("tfdistill", name)(activation)
 
 
 @functools.cache
@@ -62,7 +62,8 @@ def _of_keras(name):
     return _register(name, getattr(keras.activations, name))
 
 
-_USER = {}  # registered name -> the user's callable; a second function of the same name gets a number
+# Registered name -> (the user's callable, the function registered for it). A second callable of the same name gets a number.
+_USER: dict[str, tuple] = {}
 
 
 def _of_user(activation):

@@ -4,22 +4,28 @@ Keras 3 on TensorFlow computes with plain TensorFlow operations, so the result i
 belong to the tf_keras layer: it can be cloned, saved, frozen and trained there.
 """
 
+from __future__ import annotations
+
 import copy
 import functools
 import inspect
 import types
+import typing
 
 import keras
 
+from tfdistill.bridge import imports
 from tfdistill.bridge.convert.encoding import decode
-from tfdistill.bridge.imports import tf_keras
 from tfdistill.errors import BridgeError
+
+if typing.TYPE_CHECKING:
+    import tf_keras
 
 
 @functools.cache
 def operation_class():
     """Returns the class `KerasOperation`: a tf_keras layer for one call of a `keras.ops` operation."""
-    tfk = tf_keras()
+    tfk = imports.tf_keras()
 
     @tfk.utils.register_keras_serializable("tfdistill")
     class KerasOperation(tfk.layers.Layer):
@@ -33,7 +39,7 @@ def operation_class():
         """
 
         def __init__(self, operation, arguments, shapes, variables=(), **kwargs):
-            # Operations of Keras 3 promote dtypes by themselves; a cast before them would be a second opinion.
+            # Operations of Keras 3 promote dtypes by themselves: a cast before them could change the result.
             super().__init__(autocast=False, **kwargs)
             # Plain dicts in a namespace: as attributes, tf_keras would wrap them, and a deserialization may change what it is given.
             self._host = types.SimpleNamespace(operation=operation, arguments=arguments, shapes=shapes, variables=list(variables))
@@ -78,7 +84,7 @@ def operation_class():
 @functools.cache
 def layer_class():
     """Returns the class `KerasLayer`: a tf_keras layer around a Keras 3 layer."""
-    tfk = tf_keras()
+    tfk = imports.tf_keras()
 
     @tfk.utils.register_keras_serializable("tfdistill")
     class KerasLayer(tfk.layers.Layer):
@@ -160,7 +166,7 @@ def call_by_name(layer, args, kwargs):
     return args[:1], {**dict(zip(names[1:], args[1:], strict=False)), **kwargs}
 
 
-def host(layer, base):
+def host(layer: keras.layers.Layer, base: dict[str, typing.Any]) -> tf_keras.layers.Layer:
     """Builder for `register_bridge`: runs the Keras 3 layer itself inside tf_keras.
 
     Args:
@@ -172,6 +178,13 @@ def host(layer, base):
 
     Raises:
         BridgeError: if Keras cannot make a second layer from its config.
+
+    Example:
+        >>> layer = keras.layers.UnitNormalization()
+        >>> layer.build((None, 2))
+        >>> hosted = tfdistill.bridge.host(layer, {"name": "unit", "trainable": True, "dtype": "float32"})
+        >>> hosted(np.array([[3.0, 4.0]])).numpy()
+        array([[0.6, 0.8]])
     """
     try:
         return layer_class()(keras.saving.serialize_keras_object(layer), layer.get_build_config(), **base)

@@ -1,16 +1,27 @@
 """Builds the tf_keras counterpart of a Keras 3 layer from its public configuration."""
 
+from __future__ import annotations
+
 import functools
 import inspect
+import typing
+from collections.abc import Callable
 
 import keras
 
+from tfdistill.bridge import imports
 from tfdistill.bridge.convert.activations import translate_activation
 from tfdistill.bridge.convert.hosted import host
-from tfdistill.bridge.imports import tf_keras
 from tfdistill.errors import BridgeError
+from tfdistill.graph.keras_internals import is_keras_own
 
-# Layers that tf_keras lacks; they run as they are.
+if typing.TYPE_CHECKING:
+    import tf_keras
+
+# Makes the tf_keras layer for a Keras 3 layer, given the name, trainable flag and dtype that it is to have.
+Builder = Callable[[keras.layers.Layer, dict[str, typing.Any]], "tf_keras.layers.Layer"]
+
+# Layers that tf_keras lacks; the Keras 3 layer itself runs inside tf_keras.
 HOSTED = (
     "AdaptiveAveragePooling1D",
     "AdaptiveAveragePooling2D",
@@ -47,8 +58,8 @@ HARMLESS = {
 DROPPED = ("seed", "query_shape", "key_shape", "value_shape", "weights")
 
 
-def register_bridge(keras_layer_class, builder):
-    """Says how a Keras 3 layer class is rebuilt in tf_keras.
+def register_bridge(keras_layer_class: type[keras.layers.Layer], builder: Builder) -> None:
+    """Sets how `to_tf_keras` rebuilds a class of Keras 3 layers, in place of the builder that it had.
 
     Args:
         keras_layer_class: Subclass of `keras.layers.Layer`. Its own subclasses are not included: they may compute something else.
@@ -58,6 +69,16 @@ def register_bridge(keras_layer_class, builder):
 
     Raises:
         BridgeError: if the class is not a Keras 3 layer class or the builder cannot be called.
+
+    Example:
+        >>> @keras.saving.register_keras_serializable("examples")
+        ... class Squared(keras.layers.Layer):
+        ...     def call(self, inputs):
+        ...         return keras.ops.square(inputs)
+        >>> tfdistill.bridge.register_bridge(Squared, tfdistill.bridge.host)
+        >>> model = keras.Sequential([keras.Input((3,)), Squared()])
+        >>> tfdistill.to_tf_keras(model)(np.ones((1, 3)) * 2.0).numpy()
+        array([[4., 4., 4.]], dtype=float32)
     """
     if not (inspect.isclass(keras_layer_class) and issubclass(keras_layer_class, keras.layers.Layer)):
         raise BridgeError(f"{keras_layer_class!r} is not a Keras 3 layer class.", "a subclass of keras.layers.Layer")
@@ -66,7 +87,12 @@ def register_bridge(keras_layer_class, builder):
     _REGISTERED[keras_layer_class] = builder
 
 
-_REGISTERED = {}
+_REGISTERED: dict[type, Builder] = {}
+
+
+def is_registered(keras_layer_class):
+    """Whether `register_bridge` was called for a class."""
+    return keras_layer_class in _REGISTERED
 
 
 def build_layer(layer, path, build_model, allow_lambda=False):
@@ -89,7 +115,7 @@ def build_layer(layer, path, build_model, allow_lambda=False):
     base = {"name": layer.name, "trainable": layer.trainable, "dtype": dtype_of(layer, path)}
     if kind in _REGISTERED:
         made = _REGISTERED[kind](layer, base)
-        if not isinstance(made, tf_keras().layers.Layer) or made.name != layer.name:
+        if not isinstance(made, imports.tf_keras().layers.Layer) or made.name != layer.name:
             raise BridgeError(
                 f"The builder registered for {kind.__name__} returned {made!r} for the layer '{path}'.",
                 f"a tf_keras layer named '{layer.name}'",
@@ -97,20 +123,20 @@ def build_layer(layer, path, build_model, allow_lambda=False):
             )
         return made
     name = public_name(kind)
-    if name is None and kind.__module__.startswith("keras.src."):
+    if name is None and is_keras_own(kind):
         return host(layer, base)  # a private layer of keras.applications
     if name is None:
         name = kind.__name__
         raise BridgeError(
             f"The layer '{path}' is of the class {kind.__module__}.{name}, which has no counterpart in tf_keras.",
             "layers of Keras, or classes that were registered",
-            f"tell how to build it: tfdistill.bridge.register_bridge({name}, builder); with builder=tfdistill.bridge.host it runs as it is",
+            f"tfdistill.bridge.register_bridge({name}, builder) sets how it is built; with builder=tfdistill.bridge.host it runs as it is",
         )
     if name in HOSTED:
         return host(layer, base)
     if name == "Lambda":
         return _lambda(layer, base, path, allow_lambda)
-    if not hasattr(tf_keras().layers, name):
+    if not hasattr(imports.tf_keras().layers, name):
         raise BridgeError(
             f"The layer '{path}' is a keras.layers.{name}, which tf_keras does not have.",
             fix="take it out of the model that is compressed (preprocessing belongs in the data pipeline), or "
@@ -134,7 +160,7 @@ def _public_names():
 
 
 def _same_class(layer, name, base, path, build_inner):
-    target = getattr(tf_keras().layers, name)
+    target = getattr(imports.tf_keras().layers, name)
     accepted = _accepted(target)
     config = layer.get_config()
     arguments = {}
@@ -156,9 +182,9 @@ def _value(layer, key, value, path, build_inner):
     if key.endswith("activation"):
         return translate_activation(getattr(layer, key, None))
     if key.endswith("regularizer"):
-        return _object(tf_keras().regularizers, value, key, path)
+        return _object(imports.tf_keras().regularizers, value, key, path)
     if key.endswith("constraint"):
-        return _object(tf_keras().constraints, value, key, path)
+        return _object(imports.tf_keras().constraints, value, key, path)
     if key in ("layer", "backward_layer", "cell", "cells"):
         return _inner(layer, key, path, build_inner)
     return value
@@ -181,17 +207,17 @@ def _lambda(layer, base, path, allow_lambda):
             "layers, or keras.ops operations on tensors",
             "write the function with keras.ops on the tensors themselves, make it a layer and register it, or pass allow_lambda=True",
         )
-    return tf_keras().layers.Lambda(layer.function, arguments=layer.arguments, **base)
+    return imports.tf_keras().layers.Lambda(layer.function, arguments=layer.arguments, **base)
 
 
 def _normalization(layer, base):
-    # What `adapt` learned is put into the settings: as weights it would only take effect after a call that cloning does not make.
+    # The statistics that `adapt` learned become settings: as weights they would take effect only after a call that cloning does not make.
     config = layer.get_config()
     if layer.input_mean is None:
         mean, variance = (keras.ops.convert_to_numpy(x).tolist() for x in (layer.adapt_mean, layer.adapt_variance))
     else:
         mean, variance = config["mean"], config["variance"]
-    return tf_keras().layers.Normalization(axis=config["axis"], mean=mean, variance=variance, invert=config["invert"], **base)
+    return imports.tf_keras().layers.Normalization(axis=config["axis"], mean=mean, variance=variance, invert=config["invert"], **base)
 
 
 def _object(module, value, key, path):
@@ -217,7 +243,7 @@ def _accepted(kind):
             names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
             if not any(p.kind == p.VAR_KEYWORD for p in parameters):
                 break
-    if issubclass(kind, tf_keras().layers.RNN):
+    if issubclass(kind, imports.tf_keras().layers.RNN):
         names.add("zero_output_for_mask")  # taken out of **kwargs there
     return names - {"self"}
 

@@ -2,7 +2,8 @@
 
 import keras
 
-from tfdistill.bridge.imports import tf_keras
+from tfdistill.bridge import imports
+from tfdistill.graph.keras_internals import is_keras_operation
 
 _MERGE = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply", "Maximum": "Maximum", "Minimum": "Minimum"}
 _ACTIVATION = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
@@ -15,13 +16,13 @@ def native_layer(call):
         call: `graph.Call` of a `keras.Operation` that is not a layer.
 
     Returns:
-        Pair of the layer and the symbolic tensor, or list of them, to call it on; None where only the operation itself is exact.
+        Pair of the layer and the symbolic tensor, or list of them, to call it on; None where no layer computes exactly the same.
     """
     operation = call.operation
     kind = type(operation)
-    if not kind.__module__.startswith("keras.src.ops."):
+    if not is_keras_operation(kind):
         return None
-    layers = tf_keras().layers
+    layers = imports.tf_keras().layers
     base = {"name": operation.name}
     tensors = call.tensors()
     if kind.__name__ in _MERGE and len(tensors) == 2 and len(call.args) == 2 and not call.kwargs and _alike(*tensors):

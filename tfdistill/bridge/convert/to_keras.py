@@ -1,4 +1,8 @@
-"""The way back: the weights of a tf_keras model in a fresh Keras 3 model."""
+"""Makes a new Keras 3 model with the weights of a tf_keras model."""
+
+from __future__ import annotations
+
+import typing
 
 import keras
 
@@ -6,54 +10,81 @@ from tfdistill.bridge.convert.weights import copy_weights
 from tfdistill.bridge.parity.check import check_parity
 from tfdistill.errors import BridgeError, nearest
 from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential
+from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.tracing import open_model, symbolic_inputs
 
+if typing.TYPE_CHECKING:
+    import tf_keras
 
-def to_keras(tf_keras_model, like, *, check=True, seed=0, inputs=None, by_place=False):
+
+def to_keras(
+    tf_keras_model: tf_keras.Model,
+    like: keras.Model,
+    *,
+    check: bool = True,
+    seed: int = 0,
+    inputs: typing.Any = None,
+    by_place: bool = False,
+) -> keras.Model:
     """Makes a Keras 3 model of the architecture of `like` with the weights of a tf_keras model.
 
-    Layers are matched one by one, by their names; in which order a model lists its weights does not matter. A model of a class of your own is made again
-    by that class, from its config. Where that gives other layers, or another computation, the result is a functional model of new layers instead.
+    Layers are matched by name, and their weights by name and shape: the order in which a model lists its weights does not matter. A model of a
+    user's class is made by that class from its config. Where that gives other layers or another computation, the result is a functional model of
+    new layers instead.
 
     Args:
-        tf_keras_model: `tf_keras.Model` of the same layers as `like`: what `to_tf_keras(like)` gave, trained, and stripped of the wrappers that
-            pruning or clustering put around its layers.
-        like: Built `keras.Model`. It is not changed. Weights that none of its calls use keep the values that they have in it, or are left out where the
-            class cannot be made again.
-        check: Whether both are compared on random input before the new model is returned.
+        tf_keras_model: `tf_keras.Model` of the same layers as `like`: what `to_tf_keras(like)` returned, trained, without the wrappers that pruning
+            or clustering put around its layers.
+        like: Built `keras.Model`. It is not changed. Weights that none of its calls use keep the values that they have in it, or are left out where
+            its class cannot be made from its config.
+        check: Whether the models are compared on random input before the new model is returned; see `check_parity`.
         seed: Seed of that input.
         inputs: As in `to_tf_keras`, for a subclassed `like`.
-        by_place: Whether layers that are not found by their names are matched by their order, as for a `like` whose layers were renamed since.
+        by_place: Whether layers that are not found by name are matched by their order, as for a `like` whose layers were renamed since.
 
     Returns:
         `keras.Model`, with the names, trainable flags and dtype policies of `like`.
 
     Raises:
-        BridgeError: if a layer is missing, has other weights, or the result computes something else.
+        BridgeError: if a layer is missing or has other weights, or if the result computes something else.
+
+    Example:
+        >>> copy = tfdistill.to_tf_keras(student)
+        >>> copy.compile("sgd", "mse")
+        >>> history = copy.fit(x, np.eye(10)[y], verbose=0)
+        >>> trained = tfdistill.to_keras(copy, like=student)
+        >>> np.allclose(trained(x), copy(x), atol=1e-5), np.allclose(trained(x), student(x), atol=1e-5)
+        (True, False)
     """
     view = like if is_sequential(like) else open_model(like, inputs)
+
+    def filled(fresh):
+        if fresh is None:
+            return None
+        opened = fresh if is_functional(fresh) or is_sequential(fresh) else open_model(fresh, inputs)
+        _take_over_names(view, opened, like.name)
+        _copy(view, opened, tf_keras_model, like.name, set(), by_place)
+        if check:
+            check_parity(opened, tf_keras_model, seed=seed)
+        return fresh
+
     failure = None
-    for make in (_same_class, _same_layers):
-        try:
-            fresh = make(like, view, inputs)
-            if fresh is None:
-                continue
-            opened = fresh if is_functional(fresh) or is_sequential(fresh) else open_model(fresh, inputs)
-            _take_over_names(view, opened, like.name)
-            _copy(view, opened, tf_keras_model, like.name, set(), by_place)
-            if check:
-                check_parity(opened, tf_keras_model, seed=seed)
-            return fresh
-        except BridgeError as error:
-            # Of two failures the second is told: the first is that of a class whose config does not say all.
-            error.__cause__ = error.__cause__ or failure
-            failure = error
-    raise failure
+    try:
+        if (made := filled(_same_class(like, inputs))) is not None:
+            return made
+    except BridgeError as error:
+        failure = error
+    try:
+        return filled(_same_layers(like, view))
+    except BridgeError as error:
+        # The first failure is that of a class whose config is incomplete: it is shown as the cause.
+        error.__cause__ = error.__cause__ or failure
+        raise
 
 
-def _same_class(like, view, inputs):
+def _same_class(like, inputs):
     """Makes a model of a class of the user's own again from its config; None where the class is Keras's own, or cannot be made so."""
-    if type(like).__module__.startswith("keras.src."):
+    if is_keras_own(type(like)):
         return None
     try:
         fresh = type(like).from_config(like.get_config())
@@ -67,7 +98,7 @@ def _same_class(like, view, inputs):
     return fresh
 
 
-def _same_layers(like, view, inputs):
+def _same_layers(like, view):
     """Makes a functional or Sequential model of clones of the layers."""
     return _cloner()(like if is_functional(like) else view)
 

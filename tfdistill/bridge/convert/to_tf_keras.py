@@ -1,39 +1,50 @@
 """Rebuilds a Keras 3 model in tf_keras, the only Keras that tensorflow-model-optimization works on."""
 
+from __future__ import annotations
+
+import typing
+
 import keras
 
+from tfdistill.bridge import imports
 from tfdistill.bridge.convert.encoding import encode
 from tfdistill.bridge.convert.hosted import call_by_name, layer_class, operation_class
 from tfdistill.bridge.convert.layers import build_layer
 from tfdistill.bridge.convert.native import native_layer
 from tfdistill.bridge.convert.weights import copy_weights, holds_weights, pair_weights
-from tfdistill.bridge.imports import tf_keras
-from tfdistill.bridge.parity.check import check_parity
+from tfdistill.bridge.parity.once import check_parity_once
 from tfdistill.bridge.parity.opened import check_opened, refuse_copies
 from tfdistill.errors import BridgeError, ModelError
 from tfdistill.graph.functional import as_functional, calls, implicit_mask, input_operation, is_functional, is_sequential
 from tfdistill.graph.tracing import open_model
 
+if typing.TYPE_CHECKING:
+    import tf_keras
 
-def to_tf_keras(model, *, check=True, seed=0, allow_lambda=False, inputs=None):
+
+def to_tf_keras(
+    model: keras.Model, *, check: bool = True, seed: int = 0, allow_lambda: bool = False, inputs: typing.Any = None
+) -> tf_keras.Model:
     """Rebuilds a Keras 3 model in tf_keras, with the same weights and the same layer names.
 
     Every layer becomes the tf_keras layer of the same name and settings; operations of `keras.ops` become layers as well. Regularizers,
     constraints, dtype policies and trainable flags are kept; initializers are not, as the weights are copied. The two models share nothing.
 
-    In training they compute the same too, random layers aside, with one exception: the fused BatchNormalization of tf_keras moves its variance towards
-    the batch's unbiased variance, n / (n - 1) times that of Keras 3, n being the number of values per channel in a batch.
+    In training they compute the same too, with two exceptions: random layers, and the fused BatchNormalization of tf_keras, which moves its variance
+    towards the batch's unbiased variance. That is n / (n - 1) times the variance of Keras 3, n being the number of values per channel in a batch.
 
-    A subclassed model is opened: its `call` is run once on symbolic tensors. It is refused where that shows only a part of it: a weight that is read as a
-    value, another graph in training mode. Layers that it always calls in inference mode (`training=False`) stay in it. What the model class does besides
-    `call`, such as a `train_step`, is not carried over.
+    A subclassed model is traced: its `call` runs once on symbolic tensors. The model is refused where the trace holds only a part of it: where `call`
+    reads a weight as a value, or computes by another graph in training mode. Layers that it always calls with `training=False` stay in inference
+    mode. What the model class does besides `call`, such as a `train_step`, is not carried over.
 
     Args:
         model: Built `keras.Model`: functional, Sequential, or subclassed where its `call` works on symbolic tensors.
-        check: Whether both models are compared on random input before the new one is returned.
+        check: Whether the models are compared on random input before the new one is returned; see `check_parity`. A model of Keras's own
+            layers that has not changed since it was compared is not compared again.
         seed: Seed of that input.
-        allow_lambda: Whether Lambda layers may be carried over with their Python function.
-        inputs: For a subclassed model whose inputs are not float32 of the shapes that it was built with: `keras.Input`s.
+        allow_lambda: Whether Lambda layers are carried over with their Python function; they are refused otherwise.
+        inputs: `keras.Input`s, in the structure that `call` takes, for a subclassed model whose inputs are not float32 of the shapes that it was built
+            with.
 
     Returns:
         `tf_keras.Model`: Sequential where `model` is, else functional, with the inputs and outputs in the same structure.
@@ -41,12 +52,19 @@ def to_tf_keras(model, *, check=True, seed=0, allow_lambda=False, inputs=None):
     Raises:
         ModelError: if `model` is no Keras 3 model or is not built.
         BridgeError: if a layer has no counterpart, a weight would become two, or the rebuilt model computes something else; the layer or weight is named.
+
+    Example:
+        >>> copy = tfdistill.to_tf_keras(student)
+        >>> [layer.name for layer in copy.layers]
+        ['image', 'conv', 'norm', 'relu', 'pool', 'logits']
+        >>> np.allclose(copy(x), student(x), atol=1e-5)
+        True
     """
     if not isinstance(model, keras.Model):
         raise ModelError(
             f"{type(model).__module__}.{type(model).__name__} was given as the model.",
             "a built keras.Model (Keras 3)",
-            "a tf_keras model needs no bridge: use it as it is" if isinstance(model, tf_keras().Model) else None,
+            "a tf_keras model needs no bridge: use it as it is" if isinstance(model, imports.tf_keras().Model) else None,
         )
     bridge = _Bridge(allow_lambda)
     opened = bridge.open(model, model.name, inputs)
@@ -56,12 +74,12 @@ def to_tf_keras(model, *, check=True, seed=0, allow_lambda=False, inputs=None):
     refuse_copies([(*pair, path) for variables, made, path in bridge.pairs for pair in pair_weights(variables, made.weights, path)])
     bridge.copy_trainable()
     if check:
-        check_parity(opened, rebuilt, seed=seed)
+        check_parity_once(opened, rebuilt, seed)
     return rebuilt
 
 
 class _Bridge:
-    """One rebuilding: remembers what every layer became, so that shared layers stay shared, across nested models too."""
+    """One translation of a model: remembers what every layer became, so that shared layers stay shared, across nested models too."""
 
     def __init__(self, allow_lambda):
         self.allow_lambda = allow_lambda
@@ -71,7 +89,7 @@ class _Bridge:
         self.frozen = set()  # id of the first output of every call that stays in inference mode
 
     def open(self, model, path, inputs=None):
-        """Returns the functional view of a model, or the Sequential model itself. Whether a subclassed one can be seen so is checked."""
+        """Returns the functional view of a model, or the Sequential model itself. Of a subclassed model it is checked that the view is complete."""
         if is_sequential(model) or is_functional(model):
             return model
         opened = open_model(model, inputs, path)
@@ -85,7 +103,7 @@ class _Bridge:
         inputs = [self._input(tensor) for tensor in opened.inputs]
         if sequential:
             layers = [self.layer(layer, f"{path}/{layer.name}") for layer in model.layers]
-            made = tf_keras().Sequential([*inputs, *layers], name=model.name)
+            made = imports.tf_keras().Sequential([*inputs, *layers], name=model.name)
         else:
             made = self._functional(opened, inputs, path)
         self.made[id(model)] = (model, made)
@@ -97,14 +115,14 @@ class _Bridge:
             raise BridgeError(
                 f"The input '{operation.name}' is optional, which tf_keras does not have.", fix="give the model one that is not"
             )
-        return tf_keras().Input(
+        return imports.tf_keras().Input(
             shape=tensor.shape[1:], batch_size=tensor.shape[0], name=operation.name, dtype=tensor.dtype, sparse=bool(tensor.sparse)
         )
 
     def _functional(self, model, inputs, path):
         tensors = {id(kept): made for kept, made in zip(model.inputs, inputs, strict=True)}
 
-        def now(value):
+        def current(value):
             return keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x, value)
 
         for call in calls(model):
@@ -117,7 +135,7 @@ class _Bridge:
                         args, kwargs = call_by_name(call.operation, args, kwargs)
                     if id(call.outputs[0]) in self.frozen:
                         kwargs = {**kwargs, "training": False}
-                    outputs = layer(*now(args), **now(kwargs))
+                    outputs = layer(*current(args), **current(kwargs))
                 else:
                     outputs = self._operation(call, where, tensors)
             except (TypeError, ValueError, NotImplementedError) as error:
@@ -126,12 +144,12 @@ class _Bridge:
                 raise BridgeError(
                     f"The layer '{where}' ({type(call.operation).__name__}) was rebuilt in tf_keras, but cannot be called there as it is in Keras 3: "
                     f"{type(error).__name__}: {error}",
-                    fix=f"tfdistill.bridge.register_bridge({type(call.operation).__name__}, builder) says how to build it",
+                    fix=f"tfdistill.bridge.register_bridge({type(call.operation).__name__}, builder) sets how it is built",
                 ) from error
             for kept, made in zip(call.outputs, tf_keras_flat(outputs), strict=True):
                 tensors[id(kept)] = made
         structure = keras.tree.pack_sequence_as(model.input, inputs)
-        return tf_keras().Model(structure, now(model.output), name=model.name)
+        return imports.tf_keras().Model(structure, current(model.output), name=model.name)
 
     def layer(self, layer, path):
         """Returns the counterpart of a layer or nested model, the same one every time."""

@@ -3,7 +3,7 @@
 import contextlib
 import math
 
-# The score of what attention must not see: e to the power of it is nothing next to 8 bits, and no range of 256 steps holds -1e9 and the others.
+# The score of masked positions. Its exponential is below the smallest of 256 steps, and no range of 256 steps holds both -1e9 and ordinary scores.
 MASKED = -16.0
 
 
@@ -12,7 +12,7 @@ def attention(layer, quantize, args, kwargs):
     import tensorflow as tf
 
     def compute(query, key, value, attention_mask=None, training=None):
-        return _attended(
+        return _attention_outputs(
             quantize,
             (query, key, value),
             scale=1.0 / math.sqrt(float(layer._key_dim)),
@@ -23,7 +23,7 @@ def attention(layer, quantize, args, kwargs):
             combine=lambda scores, value: tf.einsum(layer._combine_equation, layer._dropout_layer(scores, training=training), value),
         )
 
-    with _computing(layer, compute):
+    with _attention_computed_by(layer, compute):
         return layer(*args, **kwargs)
 
 
@@ -42,7 +42,7 @@ def grouped_attention(layer, quantize, args, kwargs):
             dropped = hosted._dropout_layer(scores, training=training) if hosted.dropout > 0 else scores
             return tf.einsum(hosted._combine_equation, dropped, value)
 
-        return _attended(
+        return _attention_outputs(
             quantize,
             (query, key, value),
             scale=1.0 / math.sqrt(float(hosted.head_dim)),
@@ -53,11 +53,11 @@ def grouped_attention(layer, quantize, args, kwargs):
             combine=combine,
         )
 
-    with _computing(hosted, compute):
+    with _attention_computed_by(hosted, compute):
         return layer(*args, **kwargs)
 
 
-def _attended(quantize, operands, scale, score, mask, mask_axis, softmax, combine):
+def _attention_outputs(quantize, operands, scale, score, mask, mask_axis, softmax, combine):
     import tensorflow as tf
 
     query, key, value = operands
@@ -73,7 +73,7 @@ def _attended(quantize, operands, scale, score, mask, mask_axis, softmax, combin
 
 
 @contextlib.contextmanager
-def _computing(layer, compute):
+def _attention_computed_by(layer, compute):
     vars(layer)["_compute_attention"] = compute
     try:
         yield

@@ -27,8 +27,12 @@ def recurrent(layer, quantize, args, kwargs):
             found = _cells(inner, prefix)
             cells = [(cell, _Named(quantize, name, shared if cell is found[-1][1] else ())) for name, cell in found]
             for cell, within in cells:
-                replaced.enter_context(_attribute(cell, "call", _plain(functools.partial(STEPS[type(cell).__name__], cell, within))))
-            replaced.enter_context(_attribute(inner, "call", _plain(functools.partial(_pinned, inner, zeroed, inner.call, cells))))
+                replaced.enter_context(
+                    _attribute(cell, "call", _not_converted(functools.partial(STEPS[type(cell).__name__], cell, within)))
+                )
+            replaced.enter_context(
+                _attribute(inner, "call", _not_converted(functools.partial(_rounded_outputs, inner, zeroed, inner.call, cells)))
+            )
         return layer(*args, **kwargs)
 
 
@@ -58,8 +62,8 @@ class _Named:
         return self._quantize(x, what if what in self._shared else self._prefix + what)
 
 
-def _pinned(layer, zeroed, call, cells, inputs, mask=None, **kwargs):
-    """Runs a recurrent layer and rounds what it gives to the ranges of its states once more.
+def _rounded_outputs(layer, zeroed, call, cells, inputs, mask=None, **kwargs):
+    """Runs a recurrent layer and rounds its outputs to the ranges of its states once more.
 
     Under a mask a step's output is chosen between two states, and the file's operation for that has one scale for all three tensors. Without a range of its
     own, its output would take that of whatever stands behind the layer.
@@ -101,10 +105,10 @@ def _attribute(owner, name, value):
             own[name] = before
 
 
-def _plain(step):
+def _not_converted(step):
     import tensorflow as tf
 
-    # There is no Python control flow of tensors to convert, and looking for it takes most of the time of tracing.
+    # There is no Python control flow of tensors to convert, and the search for it takes most of the time of tracing.
     return tf.autograph.experimental.do_not_convert(lambda *args, **kwargs: step(*args, **kwargs))
 
 
@@ -114,11 +118,13 @@ def lstm_step(cell, quantize, inputs, states, training=None):
     carry = states[1]
     inputs, state = _dropped(cell, inputs, states[0], training, 4)
     gates = quantize(_from_inputs(cell, quantize, inputs, cell.bias) + _from_state(cell, quantize, state), "gates")
-    enter, forget, candidate, leave = _parts(gates, 4)
-    enter, forget, leave = (_activated(cell.recurrent_activation, x, quantize, "gate") for x in (enter, forget, leave))
-    written = quantize(enter * _activated(cell.activation, candidate, quantize, "candidate"), "written")
-    carry = quantize(quantize(forget * carry, "kept") + written, "carry")
-    state = quantize(leave * _activated(cell.activation, carry, quantize, "activated_carry"), "state")
+    input_gate, forget_gate, candidate, output_gate = _split(gates, 4)
+    input_gate, forget_gate, output_gate = (
+        _activated(cell.recurrent_activation, x, quantize, "gate") for x in (input_gate, forget_gate, output_gate)
+    )
+    written = quantize(input_gate * _activated(cell.activation, candidate, quantize, "candidate"), "written")
+    carry = quantize(quantize(forget_gate * carry, "kept") + written, "carry")
+    state = quantize(output_gate * _activated(cell.activation, carry, quantize, "activated_carry"), "state")
     return state, [state, carry]
 
 
@@ -129,12 +135,12 @@ def gru_step(cell, quantize, inputs, states, training=None):
     nested = tf.nest.is_nested(states)
     before = states[0] if nested else states
     inputs, state = _dropped(cell, inputs, before, training, 3)
-    own, given = (tf.unstack(cell.bias) if cell.reset_after else (cell.bias, None)) if cell.use_bias else (None, None)
-    update, reset, candidate = _parts(_from_inputs(cell, quantize, inputs, own), 3)
+    input_bias, recurrent_bias = (tf.unstack(cell.bias) if cell.reset_after else (cell.bias, None)) if cell.use_bias else (None, None)
+    update, reset, candidate = _split(_from_inputs(cell, quantize, inputs, input_bias), 3)
     if cell.reset_after:
-        products = _parts(_from_state(cell, quantize, state, given), 3)
+        products = _split(_from_state(cell, quantize, state, recurrent_bias), 3)
     else:
-        products = _parts(quantize(tf.matmul(state, cell.recurrent_kernel[:, : 2 * cell.units]), "product"), 2)
+        products = _split(quantize(tf.matmul(state, cell.recurrent_kernel[:, : 2 * cell.units]), "product"), 2)
     update = _activated(cell.recurrent_activation, quantize(update + products[0], "update"), quantize, "gate")
     reset = _activated(cell.recurrent_activation, quantize(reset + products[1], "reset"), quantize, "gate")
     if cell.reset_after:
@@ -175,8 +181,8 @@ def _dropped(cell, inputs, state, training, count):
     return tuple(x if mask is None else x * mask for x, mask in zip((inputs, state), first, strict=True))
 
 
-def _parts(gates, count):
-    """Cuts gates apart, not by a split: of the first step, whose state is zero, not all are used, and the converter leaves such a split in float."""
+def _split(gates, count):
+    """Slices the gates apart. `tf.split` is not used: of the first step, whose state is zero, not all are used, and the converter leaves such a split in float."""
     units = gates.shape[-1] // count
     return [gates[:, i * units : (i + 1) * units] for i in range(count)]
 

@@ -1,15 +1,20 @@
 """Proves that a Keras 3 model and a tf_keras model compute the same."""
 
 import dataclasses
+import typing
 
 import keras
 import numpy as np
 
-from tfdistill.bridge.parity.layers import compare_layers, has_graph
-from tfdistill.bridge.parity.run import arrays, difference, run_keras, statistics_kept
+from tfdistill.bridge.parity.graphs import has_graph, run_every_call
+from tfdistill.bridge.parity.layers import compare_layers
+from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
 from tfdistill.errors import BridgeError
 from tfdistill.graph.functional import as_functional, index_bounds
 from tfdistill.records import Record
+
+if typing.TYPE_CHECKING:
+    import tf_keras
 
 # Both run the same TensorFlow kernels; what may remain is the rounding of float32 in another order of operations, which most nets do not multiply.
 TOLERANCE = 1e-6
@@ -17,12 +22,23 @@ TOLERANCE = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class ParityRecord(Record):
-    """How far two models' outputs are apart on random input.
+    """How far two models' outputs are apart. Made by `check_parity`, which raises unless every layer agrees with its counterpart on equal inputs.
 
-    `max_abs_error` is the largest difference of any output element, `output_scale` the largest absolute value of the outputs,
-    `tolerance` the share of the scale up to which they count as equal. Every layer was compared on its own, on equal inputs, and agrees. Where the error is
-    beyond the tolerance, the models multiply rounding: `layer` is the path of the layer with the largest difference, `layer_error` that difference as a share
-    of the layer's largest output; otherwise both are None.
+    Attributes:
+        model: Name of the Keras 3 model.
+        max_abs_error: Largest difference of any output element.
+        output_scale: Largest absolute value of the outputs.
+        tolerance: Share of the scale up to which outputs count as equal.
+        training: Whether the models ran in training mode.
+        seed: Seed of the random input.
+        layer: Path of the layer with the largest difference, where the outputs' error is beyond the tolerance although all layers agree: the model
+            then amplifies rounding. None where the outputs are within the tolerance.
+        layer_error: That layer's difference as a share of its largest output, or None.
+
+    Example:
+        >>> record = tfdistill.bridge.check_parity(student, tfdistill.to_tf_keras(student, check=False))
+        >>> record.max_abs_error <= record.tolerance * record.output_scale, record.layer
+        (True, None)
     """
 
     model: str
@@ -35,43 +51,63 @@ class ParityRecord(Record):
     layer_error: float | None = None
 
 
-def check_parity(keras_model, tf_keras_model, *, inputs=None, seed=0, tolerance=TOLERANCE, training=False, batch_size=2):
-    """Compares the outputs of a Keras 3 model and its tf_keras counterpart, and raises if they differ.
+def check_parity(
+    keras_model: keras.Model,
+    tf_keras_model: "tf_keras.Model",
+    *,
+    inputs: typing.Any = None,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    training: bool = False,
+    batch_size: int = 2,
+) -> ParityRecord:
+    """Compares a Keras 3 model with its tf_keras counterpart, layer by layer, and raises if one computes something else.
 
-    Layer by layer is compared, on equal inputs: outputs alone tell too little. Those that differ may be those of a net that multiplies rounding, and those that
-    agree may come from a softmax that is 1 whatever is wrong before it. What two layers may differ by is what rounding does to them: see `tfdistill.bridge.parity.layers`.
-    Neither model is changed: in training mode, moving statistics are put back.
+    Each layer is compared with its counterpart on equal inputs, as the models' outputs alone show too little. Outputs that differ may come from a
+    model that amplifies rounding; outputs that agree may come from a softmax that is 1 whatever is wrong before it. Two layers may differ by what
+    rounding explains; `tfdistill.bridge.parity.layers` describes how that is measured. Neither model is changed: after a comparison in training
+    mode, moving statistics get their values back.
 
     Args:
         keras_model: Functional or Sequential `keras.Model`.
         tf_keras_model: `tf_keras.Model` of the same inputs and outputs.
         inputs: Arrays in the structure of the model's inputs. By default random: normal floats, valid indices, booleans.
         seed: Seed of the random input.
-        tolerance: Largest difference of the outputs that is not put down to any layer, as a share of the largest absolute value of that output (and of 0.1
-            where that is smaller).
-        training: Whether both run in training mode. Only meaningful for models without dropout and other randomness.
-        batch_size: Batch of the random input, where the model leaves it free.
+        tolerance: Largest difference of an output that is not attributed to a layer, as a share of the output's largest absolute value (of 0.1 where
+            that is smaller).
+        training: Whether the models run in training mode. Only meaningful for models without dropout and other randomness.
+        batch_size: Batch size of the random input, where the model leaves it free.
 
     Returns:
         `ParityRecord`.
 
     Raises:
-        BridgeError: if a layer differs, or is connected otherwise; the message names the first one.
+        BridgeError: if a layer differs, or reads other layers' outputs; the message names the first one.
+
+    Example:
+        >>> copy = tfdistill.to_tf_keras(student)
+        >>> tfdistill.bridge.check_parity(student, copy).model
+        'student'
+        >>> copy.get_layer("norm").epsilon = 0.5
+        >>> tfdistill.bridge.check_parity(student, copy)
+        Traceback (most recent call last):
+        tfdistill.errors.BridgeError: ...The first layer that differs is 'student/norm'...
     """
     opened = as_functional(keras_model)
     if inputs is None:
         inputs = random_inputs(opened, seed, batch_size)
-    ours = arrays(run_keras(opened, inputs, training))
+    seen = run_every_call(opened, inputs, training)
+    ours = arrays(seen.outputs)
     with statistics_kept(tf_keras_model, training):
         theirs = arrays(tf_keras_model(inputs, training=training))
     errors = [difference(a, b) for a, b in zip(ours, theirs, strict=True)]
-    worst, scale = max(errors)[0], max(s for _, s in errors)
+    (worst, scale_of_worst), scale = max(errors), max(s for _, s in errors)
     agree = all(within(e, s, tolerance) for e, s in errors)
-    largest, wrong = compare_layers(opened, tf_keras_model, inputs, ours, training) if has_graph(tf_keras_model) else (None, None)
-    if wrong is not None or not (agree or (largest and np.isfinite(worst))):
-        raise _refusal(keras_model.name, wrong, *max(errors), tolerance)
-    named = (None, None) if agree else (largest.path, largest.share)
-    return ParityRecord(keras_model.name, worst, scale, tolerance, training, seed, *named)
+    largest, wrong = compare_layers(opened, tf_keras_model, inputs, seen, training) if has_graph(tf_keras_model) else (None, None)
+    if wrong is not None or not (agree or (largest is not None and np.isfinite(worst))):
+        raise _refusal(keras_model.name, wrong, worst, scale_of_worst, tolerance)
+    path, share = (None, None) if agree or largest is None else (largest.path, largest.share)
+    return ParityRecord(keras_model.name, worst, scale, tolerance, training, seed, path, share)
 
 
 def within(error, scale, tolerance):
@@ -120,7 +156,7 @@ def _refusal(name, wrong, error, scale, tolerance):
     """Returns the error for a model that differs, given the first layer that does (None where no layer was found)."""
     expected = f"differences of at most {tolerance:g} of the outputs' scale, or of a rounding in each layer"
     fix = (
-        "tfdistill.bridge.register_bridge(the layer's class, builder) says how to build that layer; tfdistill.bridge.host runs it as it is"
+        "tfdistill.bridge.register_bridge(the layer's class, builder) sets how that layer is built; tfdistill.bridge.host runs it as it is"
     )
     if wrong is None:
         happened = f"The tf_keras copy of '{name}' differs by {error:.3g} at outputs of up to {scale:.3g}; no single layer accounts for it."

@@ -1,7 +1,7 @@
 """Checks that the functional view of a subclassed model is that model: while it trains, and whatever values its weights take.
 
-Opening runs `call` once, on symbolic tensors. What Python decides or computes on the way is fixed from then on: a branch on `training`, or the value of a
-weight that is read outside of a layer. A graph with such a value in it agrees with the model today, and trains into another one.
+The view comes from one run of `call` on symbolic tensors. What Python decides or computes in that run is fixed from then on: a branch on `training`, or the
+value of a weight that is read outside of a layer. A graph with such a value agrees with the model until it is trained, and differs from then on.
 """
 
 import inspect
@@ -22,7 +22,7 @@ _OWN_LAYER = "write a layer of your own that owns the weight and computes with i
 
 
 def check_opened(model, opened, path):
-    """Refuses a subclassed model of which the functional view shows only a part.
+    """Refuses a subclassed model whose functional view is only a part of it.
 
     The model is not changed: it runs with other weights in a `keras.StatelessScope`.
 
@@ -49,7 +49,7 @@ def _takes_training(model):
 
 
 def _in_training(model, opened, path):
-    """Returns the graph of the model's training mode; `opened` itself where its call does not know the mode."""
+    """Returns the graph of the model's training mode; `opened` itself where its call does not take `training`."""
     return traced(model, opened.input, path, training=True) if _takes_training(model) else opened
 
 
@@ -84,7 +84,7 @@ def _refuse_other_graph(model, opened, path):
 
 
 def _described(model):
-    """Returns a row for each call of a functional model: its name, what is called, and on what; the last is that of the outputs."""
+    """Returns a row for each call of a functional model: name, layer or operation, and arguments. The last row stands for the outputs."""
     places = {id(tensor): f"input {i}" for i, tensor in enumerate(model.inputs)}
     rows = []
     for number, call in enumerate(calls(model)):

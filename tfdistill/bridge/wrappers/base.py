@@ -4,17 +4,58 @@ import contextlib
 import functools
 import typing
 
+import numpy as np
+
 from tfdistill.bridge import imports
 
 
-class TransparentWrapper:
-    """Mixin for a tf_keras `Wrapper`: it is called, masked, told of training and tapped for attention scores as the layer inside would be.
+class WrapperState:
+    """What the library reads of a wrapper around a user's layer. The defaults are those of a wrapper that leaves the layer's weights alone.
 
-    `become_like` is to be called at the end of the constructor.
+    This library's wrappers have these methods themselves; `tfdistill.bridge.wrappers.tfmot` has a view with them for each class of TFMOT's.
+
+    Attributes:
+        step: What the wrapper is for: `"pruning"`, `"clustering"` or `"quantization"`.
     """
 
+    step = ""
+
+    def own_variables(self):
+        """Lists the variables that the wrapper added: masks, thresholds, centroids, ranges; never a weight of the user's."""
+        raise NotImplementedError
+
+    def masked_weights(self):
+        """Lists the weights that a mask keeps sparse: pairs (weight variable, mask variable)."""
+        return []
+
+    def effective_values(self):
+        """Returns a dict of id to value of the weights that the layer computes with changed: masked, or clustered."""
+        return {id(weight): np.asarray(weight) * np.asarray(mask) for weight, mask in self.masked_weights()}
+
+    def activation_ranges(self):
+        """Lists the trained quantization ranges: tuples (what is quantized, minimum variable, maximum variable)."""
+        return []
+
+    def held_weights(self):
+        """Lists weights of the user's that the wrapper took out of the layer: pairs (attribute name, variable)."""
+        return []
+
+    def original_activations(self):
+        """Returns a context manager: while it is open, the layer has the activations that the user gave it."""
+        return contextlib.nullcontext()
+
+
+class TransparentWrapper(WrapperState):
+    """Mixin for a tf_keras `Wrapper` that is called like the layer inside: same inputs, masks, training mode and attention scores.
+
+    Its constructor ends with a call of `become_like`.
+    """
+
+    def own_variables(self):
+        return list(self._non_trainable_weights)
+
     def become_like(self, layer):
-        """Takes over how `layer` is called: the names of its inputs, and whether it takes masks and the training mode."""
+        """Copies how `layer` is called: the names of its inputs, and whether it takes masks and the training mode."""
         self._call_spec = layer._call_spec
         self.supports_masking = layer.supports_masking
 
@@ -27,7 +68,7 @@ class TransparentWrapper:
 
     @property
     def _compute_attention(self):
-        # A layer that has it gives attention scores when asked.
+        # Attention layers have it; those that want attention scores look for it.
         return self.layer._compute_attention
 
     @classmethod
@@ -48,9 +89,9 @@ def _place(layer, path):
         holder, name = _holder(layer, path)
         return _Place(vars(holder), name, holder.compute_dtype)
     holder, name = _holder(hosted.layer, path)
-    wanted = getattr(holder, name)
+    variable = getattr(holder, name)
     held = [(hosted.trainable, hosted.layer.trainable_variables), (hosted.fixed, hosted.layer.non_trainable_variables)]
-    return next(_Place(kept, i, None) for kept, variables in held for i, v in enumerate(variables) if v is wanted)
+    return next(_Place(kept, i, None) for kept, variables in held for i, v in enumerate(variables) if v is variable)
 
 
 def _holder(layer, path):

@@ -10,16 +10,17 @@ weight itself gets its own gradient, straight through, so that it can move over 
 The class derives from tf_keras's, so it is made at first use.
 """
 
+import dataclasses
 import functools
 import math
 import types
-import typing
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
 
 
-class Clusters(typing.NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Clusters:
     """How one kernel is clustered.
 
     Attributes:
@@ -50,9 +51,14 @@ class Clusters(typing.NamedTuple):
         return self.channel_axes + tuple(axis for axis in range(len(self.shape)) if axis not in self.channel_axes)
 
 
+def _read(fields):
+    """Makes `Clusters` of the list of its fields that a config holds."""
+    return Clusters(*(tuple(field) if isinstance(field, (list, tuple)) else field for field in fields))
+
+
 def is_clustered(layer):
-    """Says whether `layer` is the clustering wrapper. Does not import tf_keras when it was never used."""
-    return type(layer).__module__ == __name__ and type(layer).__name__ == "ClusteredLayer"
+    """Whether `layer` is the clustering wrapper of this library. Does not import tf_keras when it was never used."""
+    return isinstance(layer, TransparentWrapper) and layer.step == "clustering"
 
 
 @functools.cache
@@ -80,13 +86,15 @@ def clustered_layer_class():
             clusters: Dict of a weight's path from the layer (`"kernel"`, `"cell.kernel"`) to `Clusters`, or to a list of its fields.
         """
 
+        step = "clustering"
+
         def __init__(self, layer, clusters, **kwargs):
             super().__init__(
                 layer, autocast=False, **{"name": f"cluster_{layer.name}", "trainable": layer.trainable, "dtype": "float32", **kwargs}
             )
             self.become_like(layer)
             # In a namespace, or tf_keras would wrap the dict.
-            found = {path: Clusters(*(tuple(x) if isinstance(x, (list, tuple)) else x for x in given)) for path, given in clusters.items()}
+            found = {path: given if isinstance(given, Clusters) else _read(given) for path, given in clusters.items()}
             self._clustering = types.SimpleNamespace(clusters=found, centroids={}, masks={})
 
         @property
@@ -103,6 +111,15 @@ def clustered_layer_class():
         def centroids(self):
             """Dict of a weight's path to the variable of its centroids, one channel's after another's."""
             return self._clustering.centroids
+
+        def own_variables(self):
+            return [*self.centroids.values(), *self.masks.values()]
+
+        def masked_weights(self):
+            return [(variable_at(self.layer, path), mask) for path, mask in self.masks.items()]
+
+        def effective_values(self):
+            return {id(variable_at(self.layer, path)): self.clustered(path) for path in self.clusters}
 
         def build(self, input_shape=None):
             # The layer itself is built by its own first call, which alone knows all of its inputs.
@@ -142,7 +159,10 @@ def clustered_layer_class():
             return tf.transpose(found, [order.index(axis) for axis in range(len(order))])
 
         def get_config(self):
-            return {**super().get_config(), "clusters": {path: list(clusters) for path, clusters in self.clusters.items()}}
+            return {
+                **super().get_config(),
+                "clusters": {path: list(dataclasses.astuple(clusters)) for path, clusters in self.clusters.items()},
+            }
 
     return ClusteredLayer
 

@@ -2,8 +2,7 @@
 
 tensorflow-model-optimization's own, `PruneLowMagnitude`, takes a closed list of layers and one input; it drops masks of padded steps,
 activity regularizers and half precision, counts a training step for every call of a shared layer, knows blocks for matrices alone, and
-keeps more weights than asked for where several are equally large. Its schedules, its variables and what it does on several devices
-are used as they are.
+keeps too many weights where several are equally large. Its schedules, its variables and its handling of several devices are used as they are.
 
 The classes derive from TFMOT's, so they are made at first use.
 """
@@ -45,11 +44,6 @@ class Pattern(typing.NamedTuple):
     block: tuple[int, int] = (1, 1)
     pooling: str = "avg"
     n_of_m: tuple[int, int] | None = None
-
-
-def is_pruned_layer(layer):
-    """Says whether `layer` is the pruning wrapper of this library. Does not import tf_keras when it was never used."""
-    return type(layer).__module__ == __name__ and type(layer).__name__ == "PrunedLayer"
 
 
 def prune_layer(layer, kernels, pattern, schedule):
@@ -112,14 +106,14 @@ def pruned_layer_class():
 
         def _pooled(self, magnitudes, pool):
             (height, width), (rows, columns) = self._pattern.block, magnitudes.shape
-            # Filled up behind: TFMOT's pooling pads on both sides, and so measures other blocks than those it zeroes.
+            # Padded at the end: TFMOT's pooling pads on both sides, and so measures other blocks than those it zeroes.
             padded = tf.pad(magnitudes, ((0, -rows % height), (0, -columns % width)))
             return pool(tf.reshape(padded, (-1, height, padded.shape[1] // width, width)), axis=(1, 3))
 
         def _largest_of_groups(self, magnitudes, consecutive):
             n, m = self._pattern.n_of_m
             columns = magnitudes.shape[1]
-            # (places, inputs, columns), the inputs filled up to whole groups with what is smaller than any weight.
+            # (places, inputs, columns), the inputs padded to whole groups with a value below any magnitude.
             padded = tf.pad(
                 tf.reshape(magnitudes, (-1, consecutive, columns)), ((0, 0), (0, -consecutive % m), (0, 0)), constant_values=-1.0
             )
@@ -148,18 +142,23 @@ def pruned_layer_class():
             pattern: `Pattern`, or a list of its fields.
         """
 
+        step = "pruning"
+
         def __init__(self, layer, kernels, pattern, **kwargs):
             # In a namespace, or tf_keras would wrap the tuples.
             settings = types.SimpleNamespace(
                 kernels=[PrunedKernel(path, tuple(inputs), tuple(outputs), guarded) for path, inputs, outputs, guarded in kernels],
                 pattern=Pattern(*(tuple(field) if isinstance(field, (list, tuple)) else field for field in pattern)),
             )
-            # TFMOT's sign for a layer of no class that it knows.
+            # TFMOT looks for this method on layers of classes that it does not know.
             layer.get_prunable_weights = lambda: [variable_at(layer, kernel.path) for kernel in settings.kernels]
             super().__init__(layer, **kwargs)
             self._settings = settings
             self._autocast = False  # the layer casts by itself
             self.become_like(layer)
+
+        def masked_weights(self):
+            return [(weight, mask) for weight, mask, _ in self.pruning_vars]
 
         def build(self, input_shape=None):
             # The layer is built by its own first call, which alone knows all of its inputs; the masks come after that.

@@ -20,6 +20,7 @@ from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.layers import FORMS
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
+from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
 
 
 class QuantizedWeight(typing.NamedTuple):
@@ -73,8 +74,8 @@ def as_in_the_file():
 
 
 def is_quantized_layer(layer):
-    """Says whether `layer` is the quantization wrapper of this library. Does not import tf_keras when it was never used."""
-    return type(layer).__module__ == __name__ and type(layer).__name__ == "QuantizedLayer"
+    """Whether `layer` is the quantization wrapper of this library. Does not import tf_keras when it was never used."""
+    return isinstance(layer, TransparentWrapper) and layer.step == "quantization"
 
 
 def quantize_layer(layer, quantization):
@@ -106,6 +107,8 @@ def quantized_layer_class():
             quantization: `Quantization`, or a list of its fields.
         """
 
+        step = "quantization"
+
         def __init__(self, layer, quantization, **kwargs):
             super().__init__(
                 layer, autocast=False, **{"name": f"quant_{layer.name}", "trainable": layer.trainable, "dtype": "float32", **kwargs}
@@ -114,7 +117,7 @@ def quantized_layer_class():
             weights = tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in weights)
             # In a namespace, or tf_keras would wrap the tuples and dicts.
             self._quantizing = types.SimpleNamespace(
-                settings=Quantization(weights, tuple(activations), *rest), ranges={}, masks={}, members={}, whole=False
+                settings=Quantization(weights, tuple(activations), *rest), ranges={}, masks={}, members={}, complete=False
             )
             self.become_like(layer)
             # Ranges move in training, whatever the layer does.
@@ -142,6 +145,16 @@ def quantized_layer_class():
             """Dict of a clustered weight's path to the int32 variable that holds the index of each weight's cluster."""
             return self._quantizing.members
 
+        def masked_weights(self):
+            return [(variable_at(self.layer, path), mask) for path, mask in self.masks.items()]
+
+        def effective_values(self):
+            kept = [weight for weight in self.quantization.weights if weight.sparse or weight.clusters]
+            return {id(variable_at(self.layer, weight.path)): self.effective(weight) for weight in kept}
+
+        def activation_ranges(self):
+            return [(what, low, high) for what, (low, high, _) in self.ranges.items()]
+
         def build(self, input_shape=None):
             # The layer is built by its own first call, which alone knows all of its inputs; masks and ranges come with that.
             self.built = True
@@ -150,12 +163,15 @@ def quantized_layer_class():
             training = bool(tf.get_static_value(kwargs.get("training", False)))
             if not self.layer._expects_training_arg:
                 kwargs.pop("training", None)
-            if not self._quantizing.whole:
+            if not self._quantizing.complete:
                 self._add_variables(args, kwargs)
             rounding = _in_the_file.get() or not self.quantization.observed
             quantize = ActivationRounder(self._range, training, rounding, in_the_file=_in_the_file.get())
-            weigh = self.quantized if rounding else self.effective
-            with replaced_weights(self.layer, {w.path: weigh(w) for w in self.quantization.weights}), self._before(quantize):
+            weight_of = self.quantized if rounding else self.effective
+            with (
+                replaced_weights(self.layer, {w.path: weight_of(w) for w in self.quantization.weights}),
+                self._quantized_activation_inputs(quantize),
+            ):
                 compute = FORMS.get(self.quantization.form)
                 outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
             return self._quantize_outputs(outputs, quantize) if self.quantization.output else outputs
@@ -172,7 +188,7 @@ def quantized_layer_class():
                         self.members[weight.path] = self.add_weight(
                             f"{name}_clusters", shape, dtype="int32", initializer="zeros", trainable=False
                         )
-            self._quantizing.whole = True
+            self._quantizing.complete = True
 
         def effective(self, weight):
             """Returns a weight, one of `quantization.weights`, with its zeros and clusters, before any rounding: a float32 tensor."""
@@ -187,7 +203,7 @@ def quantized_layer_class():
             return round_weights(self.effective(weight), weight.bits, weight.axes)
 
         @contextlib.contextmanager
-        def _before(self, quantize):
+        def _quantized_activation_inputs(self, quantize):
             """While open, what goes into the layer's activation functions is quantized."""
             places = []
             for path in self.quantization.activations:
@@ -210,7 +226,7 @@ def quantized_layer_class():
         def _quantize_outputs(self, outputs, quantize):
             flat = tf.nest.flatten(outputs)
             if hasattr(self, "_compute_attention"):
-                flat[0] = quantize(flat[0], "output")  # its scores, where they are asked for, are no tensor of the file
+                flat[0] = quantize(flat[0], "output")  # attention scores, where the call returns them, are no tensor of the file
             else:
                 flat = [quantize(x, f"output_{i}" if i else "output") if x.dtype.is_floating else x for i, x in enumerate(flat)]
             return tf.nest.pack_sequence_as(outputs, flat)
@@ -233,7 +249,7 @@ def quantized_layer_class():
             return self.ranges[what]
 
         def _should_use_autograph(self):
-            return False  # there is nothing to convert here, and looking takes a third of the time; the layer inside decides for itself
+            return False  # there is nothing to convert here, and the search takes a third of the time; the layer inside decides for itself
 
         def get_config(self):
             weights, *rest = self.quantization
@@ -246,6 +262,4 @@ def input_quantizer(name):
     """Returns TFMOT's layer that rounds an input to 256 steps over the range of all values that training has seen."""
     quantization = imports.tfmot().quantization.keras
     quantizer = quantization.quantizers.AllValuesQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
-    from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
-
-    return QuantizeLayer(quantizer, name=name)
+    return quantize_layer_class()(quantizer, name=name)

@@ -1,0 +1,57 @@
+"""The variables of a tf_keras model as `keras.Variable`s, under names that a rebuilt model has too."""
+
+import keras
+
+from tfdistill.bridge.adopt.layers import input_quantizers, walk
+
+
+def adopted_variables(legacy):
+    """Wraps every weight of a tf_keras model, and the random state of every random layer, as a `keras.Variable` on the same memory.
+
+    Args:
+        legacy: A built `tf_keras.Model`.
+
+    Returns:
+        List of `keras.Variable`s: the weights in the model's order, then the random states. Their names are unique.
+    """
+    names, taken = _names(legacy), set()
+    return [_wrapped(variable, names.get(id(variable), "random_state"), taken) for variable in [*legacy.weights, *_random_states(legacy)]]
+
+
+def _names(legacy):
+    # tf_keras names a variable by the way in which its layer was first built; a checkpoint needs names that a rebuilt model has too.
+    names = {}
+    for i, layer in enumerate(input_quantizers(legacy)):
+        # TFMOT numbers them through the process.
+        names.update({id(weight): f"input_quantizer_{i}/{_last(weight).removeprefix(layer.name + '_')}" for weight in layer.weights})
+    for path, layer in walk(legacy):
+        names.update({id(weight): f"{path}/{_last(weight)}" for weight in layer.weights})
+    return names
+
+
+def _last(variable):
+    return variable.name.partition(":")[0].rpartition("/")[2]
+
+
+def _wrapped(variable, name, taken):
+    name = unique = name.replace("/", "_")  # Keras allows no slash
+    count = 1
+    while unique in taken:
+        unique, count = f"{name}_{count}", count + 1
+    taken.add(unique)
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    return keras.Variable(variable, dtype=dtype, trainable=variable.trainable, autocast=False, name=unique)
+
+
+def _random_states(legacy):
+    states = []
+    for layer in legacy._flatten_layers():
+        generator = getattr(layer, "_random_generator", None)
+        if generator is None or generator._rng_type == generator.RNG_STATELESS:
+            continue
+        if generator._rng_type == generator.RNG_LEGACY_STATEFUL:
+            # The default keeps its state inside the graph's kernels, where no checkpoint can see it.
+            generator._rng_type, generator._built = generator.RNG_STATEFUL, False
+        generator._maybe_init()
+        states.append(generator._generator._state_var)
+    return states
