@@ -160,7 +160,7 @@ def test_fashion_mnist_of_a_local_folder(tmp_path):
 
 BAD_DATA = {
     "unknown name": (lambda folder: datasets.load("mnist"), errors.ConfigurationError, "digits"),
-    "digits with a folder": (lambda folder: datasets.load("digits", folder), errors.ConfigurationError, "no use"),
+    "digits with a folder": (lambda folder: datasets.load("digits", folder), errors.ConfigurationError, "not used"),
     "empty folder": (lambda folder: datasets.load("fashion-mnist", folder), errors.DataError, "lacks train-images"),
     "cut short": (lambda folder: _load_broken(folder, idx(np.zeros((6, 28, 28)))[:-5]), errors.DataError, "6 x 28 x 28"),
     "another format": (lambda folder: _load_broken(folder, b"PNG and so on"), errors.DataError, "IDX"),

@@ -12,7 +12,8 @@ from keras.distillation import DistillationLoss
 
 from tfdistill.distill.checked_fit import CheckedFit
 from tfdistill.distill.distributed import DistributedTraining
-from tfdistill.distill.metrics.teacher_report import TeacherReport, take_reports
+from tfdistill.distill.metrics.compiled import take_reports
+from tfdistill.distill.metrics.teacher_report import TeacherReport
 from tfdistill.distill.metrics.trackers import LastValue, MetricAlias
 from tfdistill.distill.objective import compatibility
 from tfdistill.distill.objective.batch import inputs_of

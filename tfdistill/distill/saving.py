@@ -6,7 +6,7 @@ import typing
 
 import keras
 
-from tfdistill.distill.metrics.teacher_report import with_reports
+from tfdistill.distill.metrics.compiled import with_reports
 from tfdistill.saveable import checks_config
 from tfdistill.utils.types import Config
 

@@ -250,38 +250,6 @@ class TeacherReport(keras.metrics.Metric):
         return cls(**{**config, "metrics": [keras.metrics.deserialize(m) for m in config["metrics"]]})
 
 
-def take_reports(arguments):
-    """Separates the `TeacherReport`s from the other metrics.
-
-    Args:
-        arguments: Dict of arguments of `compile`.
-
-    Returns:
-        List of `TeacherReport`s, and the arguments without them. Those of `weighted_metrics` weigh samples, those of `metrics` do not, as
-        in Keras.
-    """
-    reports, rest = [], dict(arguments)
-    for kind in ("metrics", "weighted_metrics"):
-        metrics = rest.get(kind)
-        if isinstance(metrics, (list, tuple)):
-            own = [m for m in metrics if isinstance(m, TeacherReport)]
-            for report in own:
-                report.weighted = kind == "weighted_metrics"
-            reports += own
-            rest[kind] = [m for m in metrics if not isinstance(m, TeacherReport)]
-    return reports, rest
-
-
-def with_reports(config, reports):
-    """Adds reports to the serialized arguments of `compile` from which `take_reports` took them."""
-    config = dict(config)
-    for kind, weighted in (("metrics", False), ("weighted_metrics", True)):
-        own = [report for report in reports if report.weighted == weighted]
-        if own:
-            config[kind] = [*(config.get(kind) or []), *keras.saving.serialize_keras_object(own)]
-    return config
-
-
 def _unfit(signs, task, space, output):
     """Returns the error for a report of classes on an output that is not for classes, with a report that fits."""
     metric = "MeanAbsoluteError()" if task == "regression" else f"BinaryAccuracy(threshold={0.5 if space == 'probabilities' else 0.0})"
