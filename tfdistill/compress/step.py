@@ -5,14 +5,14 @@ import typing
 import warnings
 
 import keras
-import numpy as np
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.compress import kernels
 from tfdistill.compress.plan import Plan
 from tfdistill.compress.selection import selectors
-from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.errors import ModelError
+from tfdistill.utils import validate
 
 AUTO: typing.Final = "auto"
 # Type of a setting that is True, False, or decided by what the model holds.
@@ -174,11 +174,6 @@ def set_selectors(step):
         object.__setattr__(step, name, selectors(getattr(step, name), name))
 
 
-def is_whole(value, least):
-    """Whether a setting is a whole number of at least `least`."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-
-
 def require_auto_or_bool(step, *settings):
     """Refuses settings of a step that are not `"auto"`, True or False.
 
@@ -186,6 +181,4 @@ def require_auto_or_bool(step, *settings):
         ConfigurationError: naming the setting and its value.
     """
     for name in settings:
-        value = getattr(step, name)
-        if not isinstance(value, bool) and value != AUTO:
-            raise ConfigurationError(f"{name}={value!r}.", "'auto', True or False")
+        validate.one_of(name, getattr(step, name), (AUTO, True, False))

@@ -9,6 +9,7 @@ from tfdistill.distill.distiller import Distiller
 from tfdistill.distill.evaluation import CompiledCopy
 from tfdistill.errors import ConfigurationError, DataError, nearest
 from tfdistill.graph.training import loss_on_labels
+from tfdistill.utils import validate
 from tfdistill.utils.types import Data
 
 DIRECTIONS = ("auto", "max", "min")
@@ -76,13 +77,11 @@ class StopAtTarget(keras.callbacks.Callback):
         batch_size: int | None = None,
     ):
         super().__init__()
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share <= 1.0:
-            raise ConfigurationError(f"share is {share!r}.", "a number above 0 and at most 1")
+        validate.share("share", share, zero=False)
         if (teacher_value is None) == (validation_data is None):
             given = "neither" if teacher_value is None else "both"
             raise ConfigurationError(f"StopAtTarget was given {given} of teacher_value and validation_data.", "one of them")
-        if direction not in DIRECTIONS:
-            raise ConfigurationError(f"direction is {direction!r}.", f"one of {DIRECTIONS}")
+        validate.one_of("direction", direction, DIRECTIONS)
         if teacher_metric is not None and validation_data is None:
             raise ConfigurationError(
                 "teacher_metric is given, but the teacher's value is known.", "teacher_metric with validation_data only"

@@ -27,6 +27,7 @@ from tfdistill.distill.teachers.freeze import Freeze
 from tfdistill.errors import ConfigurationError
 from tfdistill.graph.layers import all_layers
 from tfdistill.graph.training import loss_on_labels, loss_tracker
+from tfdistill.utils import validate
 from tfdistill.utils.types import Tensor, Tensors
 
 # The losses of one output, and their weights.
@@ -91,12 +92,7 @@ class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChec
         **kwargs: typing.Any,
     ):
         super().__init__(name=name, **kwargs)
-        if (
-            isinstance(student_loss_weight, bool)
-            or not isinstance(student_loss_weight, (int, float))
-            or not 0.0 <= student_loss_weight <= 1.0
-        ):
-            raise ConfigurationError(f"student_loss_weight is {student_loss_weight!r}.", "a number between 0.0 and 1.0")
+        validate.share("student_loss_weight", student_loss_weight)
         terms, flat_losses, flat_weights = make_terms(distillation_losses, distillation_loss_weights)
         teacher = as_teacher(teacher)
         compatibility.check_models(teacher, student, compare_outputs=any(t.compares_final_outputs and t.output is None for t in terms))

@@ -11,14 +11,13 @@ import importlib.util
 import pathlib
 import time
 
-import numpy as np
-
 from tfdistill.errors import ConfigurationError, ExportError, RuntimeUnavailableError, nearest
 from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import quiet_interpreter
 from tfdistill.runtime.model import TFLiteModel
 from tfdistill.runtime.structure import check_structure
 from tfdistill.runtime.tensors import TensorInfo, sample_inputs, tensor_names
+from tfdistill.utils import validate
 
 __all__ = ["ENGINES", "ModelFile", "TFLiteModel", "TensorInfo", "engine_name", "open_file", "read_file"]
 
@@ -163,7 +162,7 @@ def checked_shape(name, shape):
     Raises:
         ConfigurationError: if a size is not an integer of at least 1; the message names the input.
     """
-    if not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size > 0 for size in shape):
+    if not all(validate.is_whole_number(size, 1) for size in shape):
         raise ConfigurationError(f"shapes={{'{name}': {shape}}} is impossible.", "whole numbers, at least 1")
     return [int(size) for size in shape]
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 from tfdistill.errors import ConfigurationError, nearest
 from tfdistill.runtime.interpreter import ENGINES, open_file
 from tfdistill.runtime.model import TFLiteModel
+from tfdistill.utils import validate
 from tfdistill.utils.types import PathLike
 
 
@@ -34,8 +35,7 @@ class Cpu:
     engine: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threads, int) or isinstance(self.threads, bool) or self.threads < 1:
-            raise ConfigurationError(f"threads={self.threads!r} is impossible.", "a whole number, at least 1")
+        validate.whole_number("threads", self.threads)
         if self.engine is not None and self.engine not in ENGINES:
             raise ConfigurationError(
                 f"There is no engine '{self.engine}'.", f"one of {', '.join(ENGINES)}", nearest(str(self.engine), ENGINES)

@@ -24,7 +24,6 @@ from tfdistill.compress.step import (
     AutoOrBool,
     Step,
     frozen_note,
-    is_whole,
     require_applied,
     require_auto_or_bool,
     set_selectors,
@@ -33,6 +32,7 @@ from tfdistill.compress.step import (
     why_no_kernel,
 )
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
+from tfdistill.utils import validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +87,12 @@ class Cluster(Step):
 
     def __post_init__(self):
         clusters, given = settings_by_layer("number_of_clusters", self.number_of_clusters, "numbers", self.layers)
-        if not all(is_whole(number, 2) and number <= 256 for number in given):
+        if not all(validate.is_whole_number(number, 2, 256) for number in given):
             raise ConfigurationError(f"number_of_clusters={clusters!r}.", "whole numbers from 2 to 256")
-        if self.initialization not in INITIALIZATIONS:
-            raise ConfigurationError(f"initialization={self.initialization!r}.", f"one of {', '.join(map(repr, INITIALIZATIONS))}")
+        validate.one_of("initialization", self.initialization, INITIALIZATIONS)
         require_auto_or_bool(self, "preserve_sparsity")
-        if not isinstance(self.per_channel, bool):
-            raise ConfigurationError(f"per_channel={self.per_channel!r}.", "True or False")
-        if not is_whole(self.seed, 0):
-            raise ConfigurationError(f"seed={self.seed!r}.", "a whole number of at least 0")
+        validate.boolean("per_channel", self.per_channel)
+        validate.whole_number("seed", self.seed, at_least=0)
         object.__setattr__(self, "number_of_clusters", clusters)
         set_selectors(self)
 

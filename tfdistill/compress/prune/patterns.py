@@ -9,8 +9,8 @@ import numpy as np
 from tfdistill.bridge.wrappers.pruning import Pattern, PrunedKernel
 from tfdistill.compress import kernels
 from tfdistill.compress.selection import settings_by_layer
-from tfdistill.compress.step import is_whole
 from tfdistill.errors import ConfigurationError
+from tfdistill.utils import validate
 
 AVG: typing.Final = "avg"
 MAX: typing.Final = "max"
@@ -127,7 +127,9 @@ def pattern(block, pooling, n_of_m):
         ConfigurationError: if they contradict each other or are out of range.
     """
     for name, value in (("block", block), ("n_of_m", n_of_m)):
-        if value is not None and not (isinstance(value, (tuple, list)) and len(value) == 2 and all(is_whole(v, 1) for v in value)):
+        if value is not None and not (
+            isinstance(value, (tuple, list)) and len(value) == 2 and all(validate.is_whole_number(v, 1) for v in value)
+        ):
             raise ConfigurationError(f"{name}={value!r}.", "two whole numbers of at least 1")
     if block is not None and n_of_m is not None:
         raise ConfigurationError(f"block={block!r} with n_of_m={n_of_m!r}.", "one pattern")

@@ -21,7 +21,6 @@ from tfdistill.compress.step import (
     NO_KERNEL,
     Step,
     frozen_note,
-    is_whole,
     require_applied,
     set_selectors,
     warn_of_frozen,
@@ -29,6 +28,7 @@ from tfdistill.compress.step import (
     why_no_kernel,
 )
 from tfdistill.errors import ConfigurationError, InvariantError
+from tfdistill.utils import validate
 
 POLYNOMIAL: typing.Final = "polynomial"
 CONSTANT: typing.Final = "constant"
@@ -120,7 +120,7 @@ class Prune(Step):
             raise ConfigurationError(f"power={self.power}.", "a number above 0")
         for name, least in (("begin_step", 0), ("end_step", 1), ("frequency", 1)):
             value = getattr(self, name)
-            if value is not None and not is_whole(value, least):
+            if value is not None and not validate.is_whole_number(value, least):
                 raise ConfigurationError(f"{name}={value!r}.", f"a whole number of training steps, at least {least}")
         if self.end_step is None and self.schedule == POLYNOMIAL:
             raise ConfigurationError(

@@ -13,6 +13,7 @@ from tfdistill.distill.backup import state as backup_state
 from tfdistill.distill.distributed import spans_workers
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.graph import epochs
+from tfdistill.utils import validate
 from tfdistill.utils.files import clear_leftovers, writable_folder, write_whole
 from tfdistill.utils.types import PathLike
 from tfdistill.version import __version__
@@ -76,7 +77,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         super().__init__()
         if not backup_dir:
             raise ConfigurationError("Empty `backup_dir` argument passed.", "the path of a folder")
-        if save_freq != "epoch" and (isinstance(save_freq, bool) or not isinstance(save_freq, int) or save_freq < 1):
+        if save_freq != "epoch" and not validate.is_whole_number(save_freq, 1):
             raise ConfigurationError(
                 f"Invalid value for argument `save_freq`: {save_freq!r}.", "'epoch', or a number of batches of at least 1"
             )

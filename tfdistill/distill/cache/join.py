@@ -12,6 +12,7 @@ from tfdistill.distill.cache import position as cache_position
 from tfdistill.distill.cache.manifest import Manifest
 from tfdistill.distill.objective.batch import BatchWithTargets
 from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.utils import validate
 from tfdistill.utils.arrays import rows_of
 
 # Teacher outputs that are shuffled with one another: the shards in this many bytes are read at once.
@@ -40,14 +41,13 @@ class Order:
 
     def __post_init__(self):
         size, shuffle = self.batch_size, self.shuffle
-        if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1):
-            raise ConfigurationError(f"batch_size is {size!r}.", "a whole number of at least 1")
-        if not isinstance(shuffle, bool) and (not isinstance(shuffle, int) or shuffle < 2):
+        if size is not None:
+            validate.whole_number("batch_size", size)
+        if not isinstance(shuffle, bool) and not validate.is_whole_number(shuffle, 2):
             raise ConfigurationError(f"shuffle is {shuffle!r}.", "True, False, or a number of elements above 1")
         if self.seed is None:
             object.__setattr__(self, "seed", int(keras.random.SeedGenerator().state.numpy()[0]))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)) or not 0 <= self.seed < 2**63:
-            raise ConfigurationError(f"seed is {self.seed!r}.", "a whole number from 0 to 2**63 - 1")
+        validate.whole_number("seed", self.seed, at_least=0, at_most=2**63 - 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
 from tfdistill.distill.cache.format import FLOATS
 from tfdistill.errors import ConfigurationError
+from tfdistill.utils import validate
 
 TEMPERATURES = (1.0, 2.0, 4.0)
 
@@ -63,10 +62,8 @@ class CacheOptions:
             raise ConfigurationError(f"dtype is {self.dtype!r}.", f"one of {FLOATS}")
         for name in ("top_k", "views", "batch_size", "shard_elements"):
             value = getattr(self, name)
-            if value is None and name != "views":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ConfigurationError(f"{name} is {value!r}.", "a whole number of at least 1")
+            if value is not None or name == "views":
+                validate.whole_number(name, value)
         if self.views > 1 and self.augment is None:
             raise ConfigurationError(
                 f"views is {self.views}, but without augment all views are the same.", "augment=f(x, seed), or views=1"
@@ -95,4 +92,4 @@ def checked_options(options: CacheOptions | None) -> CacheOptions:
 
 
 def _is_temperature(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    return validate.is_number(value) and 0 < value < math.inf

@@ -25,6 +25,7 @@ from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.distill.cache.writer import ShardWriter
 from tfdistill.distill.teachers.convert import as_teacher
 from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
+from tfdistill.utils import validate
 from tfdistill.utils.optional import require
 from tfdistill.utils.progress import progress
 from tfdistill.utils.types import Data, PathLike
@@ -80,8 +81,7 @@ def label_with_ray(
         2
     """
     for name, value in (("num_shards", num_shards), ("threads", threads), ("workers", 1 if workers is None else workers)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigurationError(f"{name} is {value!r}.", "a whole number of at least 1")
+        validate.whole_number(name, value)
     options = checked_options(options)
     if options.shard_elements is not None:
         raise ConfigurationError(

@@ -12,6 +12,7 @@ from tfdistill.distill.chains.runner import ChainRunner, check_students
 from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.evaluation import CompiledCopy
 from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.utils import validate
 from tfdistill.utils.types import Data, Tensors
 
 
@@ -115,8 +116,7 @@ def born_again(
         >>> len(result.generations), [generation.role for generation in result.record.generations]
         (2, ['generation', 'generation', 'ensemble'])
     """
-    if isinstance(generations, bool) or not isinstance(generations, int) or generations < 1:
-        raise ConfigurationError(f"generations is {generations!r}.", "a whole number of at least 1")
+    validate.whole_number("generations", generations)
     count = generations + (teacher is None)
     made: list[keras.Model] = []
     with ChainRunner("born_again", settings, (x, y, validation_data), count) as runner:

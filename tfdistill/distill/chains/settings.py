@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tfdistill.distill.objective.terms import make_terms
 from tfdistill.errors import ConfigurationError
+from tfdistill.utils import validate
 from tfdistill.utils.types import Data
 
 # `fit` arguments that the functions of a chain take themselves.
@@ -61,8 +62,7 @@ class ChainSettings:
     def __post_init__(self) -> None:
         make_terms(self.losses, self.weights)
         weight = self.student_loss_weight
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1:
-            raise ConfigurationError(f"student_loss_weight is {weight!r}.", "a number between 0.0 and 1.0")
+        validate.share("student_loss_weight", weight)
         if self.loss is None and weight > 0:
             raise ConfigurationError(
                 f"loss is None, but student_loss_weight is {weight}.", "the loss on the labels, or student_loss_weight=0"
@@ -73,8 +73,7 @@ class ChainSettings:
                 "a function that makes a new optimizer for each training",
                 "for example optimizer=lambda: keras.optimizers.Adam(1e-3)",
             )
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ConfigurationError(f"epochs is {self.epochs!r}.", "a whole number of at least 1")
+        validate.whole_number("epochs", self.epochs)
         if not isinstance(self.metrics, (list, tuple)):
             raise ConfigurationError(f"metrics is {self.metrics!r}.", "a list of metrics")
         taken = sorted(set(self.fit) & set(_TAKEN))

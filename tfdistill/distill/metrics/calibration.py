@@ -7,6 +7,7 @@ from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses import spaces
 from tfdistill.losses.reduction import at_least_float32
 from tfdistill.saveable import checks_config
+from tfdistill.utils import validate
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -30,8 +31,7 @@ class CalibrationError(keras.metrics.Metric):
         super().__init__(name=name)
         if outputs not in spaces.SPACES:
             raise ConfigurationError(f"outputs is {outputs!r}.", f"one of {spaces.SPACES}")
-        if isinstance(bins, bool) or not isinstance(bins, int) or bins < 1:
-            raise ConfigurationError(f"bins is {bins!r}.", "a whole number of at least 1")
+        validate.whole_number("bins", bins)
         self.outputs, self.bins = outputs, bins
         # Per bin: sum of weights, of confidences, of right answers.
         self.sums = self.add_variable(shape=(3, bins), initializer="zeros", name="sums")

@@ -13,6 +13,7 @@ from tfdistill.distill.objective.taps import OUTPUT, Tap
 from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.losses import KnowledgeLoss, masking
 from tfdistill.losses.schedules import is_schedule, value_at
+from tfdistill.utils import validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +152,7 @@ def _term(output, loss, weight):
             f"A distillation loss is {loss!r}, a {type(loss).__name__}.",
             "an object of tfdistill.losses, or another keras.distillation.DistillationLoss",
         )
-    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not is_schedule(weight) and not (number and 0 <= weight < float("inf")):
+    if not is_schedule(weight) and not (validate.is_number(weight) and 0 <= weight < float("inf")):
         raise ConfigurationError(f"The weight of {type(loss).__name__} is {weight!r}.", "a finite number of at least 0, or a schedule")
     known = loss if isinstance(loss, KnowledgeLoss) else KerasLossAdapter(loss)
     return Term(

@@ -15,6 +15,7 @@ from tfdistill.distill.teachers.convert import as_teacher
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses import masking, spaces
 from tfdistill.saveable import checks_config
+from tfdistill.utils import validate
 from tfdistill.utils.types import Config, Tensors
 
 AVERAGES = ("probabilities", "logits")
@@ -241,7 +242,7 @@ def _shares(weights, count):
     weights = list(weights) if isinstance(weights, (list, tuple, np.ndarray)) else [weights]
     if len(weights) != count:
         raise ConfigurationError(f"The Ensemble has {count} members, but {len(weights)} weights: {weights}.", "one for each member")
-    numbers = all(isinstance(w, (int, float, np.number)) and not isinstance(w, bool) and 0 <= w < float("inf") for w in weights)
+    numbers = all(validate.is_number(w) and 0 <= w < float("inf") for w in weights)
     if not numbers or sum(weights) == 0:
         raise ConfigurationError(f"The weights of the Ensemble are {weights}.", "finite numbers of at least 0, not all 0")
     return tuple(float(w) / float(sum(weights)) for w in weights)

@@ -1,7 +1,6 @@
 """Remote teachers, such as an API: retries, rate limit and call budget."""
 
 import dataclasses
-import math
 import time
 import typing
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfdistill.errors import BudgetExceededError, ConfigurationError, DataError
+from tfdistill.utils import validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,20 +41,12 @@ class RetryPolicy:
 
     def __post_init__(self):
         for name, least in (("retries", 0), ("budget", 1)):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ConfigurationError(f"RetryPolicy: {name} is {value!r}.", f"a whole number of at least {least}")
-        for name in ("wait_seconds", "longest_wait_seconds", "calls_per_second"):
-            value = getattr(self, name)
-            if value is None and name == "calls_per_second":
-                continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 <= value < math.inf
-                or (value == 0 and name == "calls_per_second")
-            ):
-                raise ConfigurationError(f"RetryPolicy: {name} is {value!r}.", "a finite number, not negative (a rate above 0)")
+            if getattr(self, name) is not None:
+                validate.whole_number(name, getattr(self, name), at_least=least, owner="RetryPolicy")
+        for name in ("wait_seconds", "longest_wait_seconds"):
+            validate.number(name, getattr(self, name), at_least=0, owner="RetryPolicy")
+        if self.calls_per_second is not None:
+            validate.positive_number("calls_per_second", self.calls_per_second, owner="RetryPolicy")
         kinds = self.retry_on if isinstance(self.retry_on, tuple) else (self.retry_on,)
         if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
             raise ConfigurationError(f"RetryPolicy: retry_on is {self.retry_on!r}.", "a tuple of exception classes")
