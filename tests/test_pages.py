@@ -1,0 +1,75 @@
+"""The Python code in README and docs runs as it is written, block after block of a page, on small models and data."""
+
+import pathlib
+import re
+
+import keras
+import pytest
+from example_names import classifier, images
+
+import tfdistill
+
+ROOT = pathlib.Path(__file__).parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+WITH_CODE = [page for page, text in PAGES.items() if BLOCK.search(text)]
+CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def image_names():
+    """Classifiers of images, and their data, as the README has them."""
+    x, y = images()
+    teacher, student = classifier(16, "teacher"), classifier(8, "student")
+    return dict(teacher=teacher, student=student, x_train=x, y_train=y, x_test=x, y_test=y, steps_per_epoch=2, loss=CROSS_ENTROPY)
+
+
+def encoder_net(name, block, attention, width):
+    """A net with an attention layer inside a nested model `encoder`, and a block after it."""
+    inside = keras.Input((6, width))
+    encoder = keras.Model(inside, keras.layers.MultiHeadAttention(2, 4, name=attention)(inside, inside), name="encoder")
+    inputs = keras.Input((6, 4))
+    x = encoder(keras.layers.Dense(width, name="stem")(inputs))
+    x = keras.layers.Dense(width, activation="relu", name=block)(x)
+    return keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling1D()(x)), name=name)
+
+
+def sequence_names():
+    """Nets with the layers that docs/distillation.md names, and data."""
+    x, y = images()
+    x = x.reshape(64, -1)[:, :24].reshape(64, 6, 4)
+    names = dict(teacher=encoder_net("teacher", "block_4", "attention_6", 16), student=encoder_net("student", "block_2", "attention_3", 8))
+    return {**names, "x": x, "y": y, "keras": keras, "tfdistill": tfdistill}
+
+
+NAMES = {
+    "README.md": image_names,
+    "docs/compression.md": image_names,
+    "docs/distillation.md": sequence_names,
+}
+
+
+def blocks(text):
+    """Returns the Python blocks of a page."""
+    return BLOCK.findall(text)
+
+
+def test_every_page_with_code_is_run():
+    assert sorted(NAMES) == sorted(WITH_CODE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_CODE)
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = NAMES[page]()
+    for number, block in enumerate(blocks(PAGES[page])):
+        if "BackupAndRestore" in block:  # the page leaves making and compiling the model to the reader
+            names["distiller"].compile("adam", CROSS_ENTROPY)
+        exec(compile(block, f"{page}, block {number}", "exec"), names)
+
+
+def test_blocks_are_found():
+    assert blocks("text\n```python\na = 1\n```\n```bash\nmake\n```\n```python\nb = 2\n```\n") == ["a = 1\n", "b = 2\n"]
