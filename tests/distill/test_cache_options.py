@@ -38,16 +38,16 @@ def test_options_are_normalized(given, expected):
     [
         (dict(layers="conv"), r"layers is 'conv'.*layers=\['conv'\]"),
         (dict(dtype="int8"), "dtype is 'int8'"),
-        (dict(top_k=0), "top_k is 0"),
-        (dict(top_k=True), "top_k is True"),
+        (dict(top_k=0), "top_k=0"),
+        (dict(top_k=True), "top_k=True"),
         (dict(top_k=2, temperatures=()), "temperatures is"),
         (dict(top_k=2, temperatures=(0,)), "temperatures is"),
         (dict(temperatures=("1",)), "temperatures is"),
-        (dict(views=None), "views is None"),
+        (dict(views=None), "views=None"),
         (dict(views=2), "without augment"),
         (dict(augment=1), "augment is 1"),
-        (dict(batch_size=0), "batch_size is 0"),
-        (dict(shard_elements=1.5), "shard_elements is 1.5"),
+        (dict(batch_size=0), "batch_size=0"),
+        (dict(shard_elements=1.5), "shard_elements=1.5"),
     ],
 )
 def test_impossible_options_are_refused(given, words):

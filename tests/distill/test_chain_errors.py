@@ -56,7 +56,7 @@ REFUSED = {
     ),
     "block twice": (lambda: run_blocks([("hidden_0", "hidden_0"), ("hidden_0", "hidden_1")]), ConfigurationError, "each layer once"),
     "blocks are no pairs": (lambda: run_blocks(["hidden_0"]), ConfigurationError, "a list of"),
-    "generations": (lambda: run(born_again, lambda: mlp(4), 0), ConfigurationError, "generations is 0"),
+    "generations": (lambda: run(born_again, lambda: mlp(4), 0), ConfigurationError, "generations=0"),
     "one model again and again": (lambda: run(born_again, lambda: SAME, 2), ModelError, "stands twice"),
     "no labels, no teacher": (
         lambda: born_again(lambda: mlp(4), 1, settings(student_loss_weight=0, loss=None), data()[0]),
@@ -109,7 +109,7 @@ def test_what_cannot_be_is_refused(case):
 BAD_SETTINGS = {
     "optimizer object": (dict(optimizer=keras.optimizers.Adam()), "a function that makes a new optimizer"),
     "optimizer name": (dict(optimizer="adam"), "a function that makes a new optimizer"),
-    "share": (dict(student_loss_weight=1.5), "between 0.0 and 1.0"),
+    "share": (dict(student_loss_weight=1.5), "between 0 and 1"),
     "no loss": (dict(loss=None), "loss is None"),
     "epochs": (dict(epochs=0), "at least 1"),
     "metrics": (dict(metrics="accuracy"), "a list of metrics"),

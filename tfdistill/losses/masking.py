@@ -12,11 +12,14 @@ from tfdistill.errors import ModelError
 
 
 def mask_of(x):
-    """Returns the mask that Keras attached to a tensor, or to the only tensor of a structure: boolean `(batch, positions...)`, or None."""
+    """Returns the mask that Keras attached to a tensor, or to the only tensor of a structure: boolean `(batch, positions...)`, or None.
+
+    The mask of a `TopK` is that of its values.
+    """
     if isinstance(x, (list, tuple, dict)) and not hasattr(x, "_fields"):
         leaves = keras.tree.flatten(x)
         x = leaves[0] if len(leaves) == 1 else None
-    return getattr(x, "_keras_mask", None)
+    return getattr(x.values if hasattr(x, "_fields") else x, "_keras_mask", None)
 
 
 def with_mask(x, mask):

@@ -170,6 +170,8 @@ def _prefix(owner):
 
 def _range(above=None, at_least=None, below=None, at_most=None):
     """The limits of a range in words, with a space before them; empty without limits."""
+    if at_least is not None and at_most is not None:
+        return f" between {at_least} and {at_most}"
     limits = (("greater than", above), ("of at least", at_least), ("less than", below), ("at most", at_most))
     words = [f"{words} {limit}" for words, limit in limits if limit is not None]
     return f" {' and '.join(words)}" if words else ""

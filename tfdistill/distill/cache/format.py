@@ -34,9 +34,10 @@ class Leaf(Record):
 
     Attributes:
         role: "output", "layer", or for a final output of which only the largest logits are stored "values", "indices" and "rest"; "scale"
-            for the scale of the leaf before it.
+            for the scale of the leaf before it; "mask" for the padding mask of an output or layer, 1 where a position counts and 0 where it
+            is padding.
         name: Number of the output, counted from 0 as text; or the layer's name or path; of a scale, role and name of its leaf with a slash
-            between them.
+            between them; of a mask, "output" or "layer" and the name, likewise.
         shape: Shape without the batch axis.
         dtype: Name of the type in the file.
     """
@@ -130,7 +131,9 @@ class Layout(Record):
             rows = tf.gather(tf.reshape(rows, [-1, self.views, self.view_bytes]), view, batch_dims=1)
         found = []
         for leaf, place in self._places():
-            own = tf.reshape(rows[:, place], [-1, *leaf.shape, leaf.numpy_dtype.itemsize])
+            size = leaf.numpy_dtype.itemsize
+            # A type of one byte is the bytes themselves.
+            own = tf.reshape(rows[:, place], [-1, *leaf.shape, size] if size > 1 else [-1, *leaf.shape])
             found.append(tf.bitcast(own, tf.as_dtype(leaf.dtype)))
         return tuple(found)
 

@@ -15,6 +15,7 @@ from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.distill.teachers.finite import refuse_hidden_nan
 from tfdistill.distill.teachers.remote import RemoteTeacher, checked_outputs
 from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.losses import masking
 from tfdistill.losses.spaces import SUM_TOLERANCE
 
 
@@ -33,6 +34,8 @@ class TeacherQuery:
         self.teacher, self.options = teacher, options
         self.remote = isinstance(teacher, RemoteTeacher)
         self._structure = None
+        # What of the teacher's outputs carries a padding mask: "output/0", "layer/path".
+        self._masked = ()
         if self.remote:
             if options.layers:
                 raise ModelError(
@@ -103,7 +106,13 @@ class TeacherQuery:
             if not hasattr(feature, "shape"):
                 raise ModelError(f"The layer '{path}' of the teacher has several outputs.", "a layer with one output")
         flat = keras.tree.flatten(outputs)
-        return [tf.convert_to_tensor(t) for t in (*(self._top_k_with_rest(flat) if self.options.top_k else flat), *layers)]
+        named = [
+            *((f"output/{number}", t) for number, t in enumerate(flat)),
+            *((f"layer/{p}", t) for p, t in zip(self.options.layers, layers, strict=True)),
+        ]
+        masks = {name: mask for name, t in named if (mask := masking.mask_of(t)) is not None}
+        self._masked = tuple(masks)
+        return [tf.convert_to_tensor(t) for t in (*(self._top_k_with_rest(flat) if self.options.top_k else flat), *layers, *masks.values())]
 
     def _record_structure(self, outputs):
         """Remembers whether the final outputs are one tensor, a list or a dict, and their names: a flat list of arrays does not tell."""
@@ -159,8 +168,10 @@ class TeacherQuery:
             else:
                 kinds = (("output", queue.pop(0), dtype),)
             leaves += [Leaf(role, str(number), tuple(int(s) for s in value.shape[1:]), type_) for role, value, type_ in kinds]
-        for path, value in zip(self.options.layers, queue, strict=True):
-            leaves.append(Leaf("layer", path, tuple(int(s) for s in value.shape[1:]), dtype))
+        for path in self.options.layers:
+            leaves.append(Leaf("layer", path, tuple(int(s) for s in queue.pop(0).shape[1:]), dtype))
+        for name, value in zip(self._masked, queue, strict=True):
+            leaves.append(Leaf("mask", name, tuple(int(s) for s in value.shape[1:]), "uint8"))
         leaves = with_scales(leaves) if scaled else tuple(leaves)
         return {"layout": Layout(leaves, self.options.views), "structure": kind, "output_names": names, "classes": classes}
 

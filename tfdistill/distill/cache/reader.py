@@ -16,6 +16,7 @@ from tfdistill.distill.cache.manifest import MANIFEST, PLAN, Manifest
 from tfdistill.distill.cache.writer import check_digests
 from tfdistill.distill.objective.batch import BatchWithTargets
 from tfdistill.errors import ConfigurationError, DataError, ModelError
+from tfdistill.losses import masking
 from tfdistill.losses.top_k import TopK
 from tfdistill.saveable import checks_config
 from tfdistill.utils.arrays import rows_of
@@ -135,14 +136,19 @@ class SoftTargetCache(keras.Model):
             value, scale = keras.ops.cast(stored[role, name], "float32"), stored.get(("scale", f"{role}/{name}"))
             return value if scale is None else value * keras.ops.reshape(from_scales(scale), (-1, *[1] * (len(value.shape) - 1)))
 
+        def masked(tensor, name):
+            mask = stored.get(("mask", name))
+            return tensor if mask is None else masking.with_mask(tensor, keras.ops.cast(mask, "bool"))
+
         for role, name in stored:
             if role == "output":
-                outputs.append(number(role, name))
+                outputs.append(masked(number(role, name), f"output/{name}"))
             elif role == "values":
                 indices = keras.ops.cast(stored["indices", name], "int32")
-                outputs.append(TopK(number(role, name), indices, number("rest", name), settings.temperatures))
+                values = masked(number(role, name), f"output/{name}")
+                outputs.append(TopK(values, indices, number("rest", name), settings.temperatures))
             elif role == "layer":
-                next(recorded)(number(role, name))
+                next(recorded)(masked(number(role, name), f"layer/{name}"))
         if settings.structure == "single":
             return outputs[0]
         return outputs if settings.structure == "list" else dict(zip(settings.output_names, outputs, strict=True))
