@@ -4,6 +4,7 @@ import keras
 import pytest
 
 from tfdistill.bridge import imports, layer_facts
+from tfdistill.graph.layers import all_layers
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,8 @@ def test_all_layers_are_found_in_both_kinds_of_model(nested):
     inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], name="inner")
     inputs = keras.Input((3,))
     outer = keras.Model(inputs, keras.layers.Activation("relu", name="relu")(inner(inputs)), name="outer")
-    assert {"outer", "inner", "dense", "relu"} <= {layer.name for layer in layer_facts.flat_layers(outer)}
-    assert {"outer", "inner", "embedding", "lstm", "logits"} <= {layer.name for layer in layer_facts.flat_layers(nested)}
+    assert {"outer", "inner", "dense", "relu"} <= {layer.name for layer in all_layers(outer)}
+    assert {"outer", "inner", "embedding", "lstm", "logits"} <= {layer.name for layer in all_layers(nested)}
 
 
 def test_a_functional_model_is_told_from_a_subclassed_one(tfk, nested):

@@ -6,15 +6,6 @@ from tfdistill.graph.keras_internals import is_keras_own
 _MAKING = ("__new__", "__init__", "get_config", "from_config")
 
 
-def flat_layers(model):
-    """Lists a Keras 3 or tf_keras model and all layers inside it, those of nested models and of wrappers too.
-
-    Args:
-        model: `keras.Model` or `tf_keras.Model`.
-    """
-    return list(model._flatten_layers())
-
-
 def is_graph_network(model):
     """Returns whether a tf_keras model was built functionally, so that its graph says what it computes.
 

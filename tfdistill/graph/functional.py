@@ -6,6 +6,7 @@ import keras
 
 from tfdistill.errors import ModelError
 from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.layers import all_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _bounds_of(operation):
     if is_functional(operation) or is_sequential(operation):
         return index_bounds(as_functional(operation))
     if isinstance(operation, keras.Model):  # a subclassed one: its layers do not show which of its inputs are the indices
-        inside = [layer.input_dim for layer in operation._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+        inside = [layer.input_dim for layer in all_layers(operation) if isinstance(layer, keras.layers.Embedding)]
         return {None: min(inside)} if inside else {}
     return {}
 

@@ -1,9 +1,11 @@
 """Walks over the layers of a model."""
 
+from tfdistill.graph.layers import child_layers
+
 
 def sublayers(layer):
     """Lists the layers directly inside a layer that have weights, in order: of a functional model from input to output, else as they were made."""
-    found = {id(child): child for child in layer._flatten_layers(include_self=False, recursive=False) if child.weights}
+    found = {id(child): child for child in child_layers(layer) if child.weights}
     return list(found.values())
 
 

@@ -15,6 +15,7 @@ from tfdistill.bridge.adopt import introspection, loading, serialization
 from tfdistill.bridge.adopt.layers import named_layers, walk
 from tfdistill.bridge.adopt.variables import adopted_variables
 from tfdistill.errors import ConfigurationError, ModelError, nearest
+from tfdistill.graph.layers import all_layers
 from tfdistill.utils.types import Config, Tensors
 
 if typing.TYPE_CHECKING:
@@ -116,7 +117,7 @@ class AdoptedModel(keras.Model):
 
     def _copy_trainable_flags(self):
         frozen = set()
-        for layer in self.legacy._flatten_layers():
+        for layer in all_layers(self.legacy):
             # TFMOT's quantization wrapper lists the kernel as trainable even when its layer is frozen.
             if not layer.trainable:
                 frozen.update(id(weight) for weight in layer.weights)
@@ -188,7 +189,7 @@ class AdoptedModel(keras.Model):
 
     def count_params(self) -> int:
         """Counts the user's parameters: all weights but the masks, steps and ranges that TFMOT added."""
-        own = {id(v) for layer in self.legacy._flatten_layers() for v in introspection.own_variables(layer)}
+        own = {id(v) for layer in all_layers(self.legacy) for v in introspection.own_variables(layer)}
         return sum(_size(weight) for weight in self.legacy.weights if id(weight) not in own)
 
     def summary(

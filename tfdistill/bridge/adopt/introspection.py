@@ -7,6 +7,7 @@ import contextlib
 
 from tfdistill.bridge.wrappers.base import TransparentWrapper, variable_at
 from tfdistill.bridge.wrappers.tfmot import is_from_tfmot, quantize_layer_class, view_of_tfmot
+from tfdistill.graph.layers import all_layers
 
 
 def state_of(layer):
@@ -123,6 +124,6 @@ def original_activations(legacy):
     back as a second quantizer in the rebuilt model.
     """
     with contextlib.ExitStack() as opened:
-        for state in filter(None, map(state_of, legacy._flatten_layers())):
+        for state in filter(None, map(state_of, all_layers(legacy))):
             opened.enter_context(state.original_activations())
         yield

@@ -11,6 +11,7 @@ from tfdistill.bridge.adopt.check_config import check_config, in_safe_mode
 from tfdistill.bridge.adopt.serialization import legacy_scope
 from tfdistill.bridge.convert.activations import translate_activation
 from tfdistill.errors import ModelError, TfdistillError
+from tfdistill.graph.layers import all_layers
 
 _KEYS = ("legacy", "name", "original", "trainable")
 
@@ -57,7 +58,7 @@ def _original(config, owner, safe_mode):
     original = keras.saving.deserialize_keras_object(copy.deepcopy(config), safe_mode=in_safe_mode(safe_mode))
     if not isinstance(original, keras.Model):
         raise ModelError(f"{owner} was made from a {type(original).__name__}, according to its config.", "a Keras 3 model")
-    for layer in original._flatten_layers():
+    for layer in all_layers(original):
         translate_activation(getattr(layer, "activation", None))  # makes the user's own functions known to tf_keras
     return original
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.graph.layers import all_layers
 
 
 def stateful_layers(model):
@@ -15,7 +16,7 @@ def stateful_layers(model):
         model: A built Keras model, or an adopted tf_keras model.
     """
     source = model.legacy if isinstance(model, AdoptedModel) else model
-    layers = list(source._flatten_layers(include_self=False, recursive=True))
+    layers = all_layers(source)[1:]
     return [layer for layer in layers if _reset_of(layer) and getattr(layer, "stateful", True) and not _is_model(layer)]
 
 

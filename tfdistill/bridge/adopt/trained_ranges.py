@@ -7,11 +7,12 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.errors import InvariantError
+from tfdistill.graph.layers import all_layers
 
 
 def quantized_layers(legacy):
     """Lists the quantization wrappers in a tf_keras model, this library's and TFMOT's."""
-    return [layer for layer in legacy._flatten_layers() if introspection.is_quantized(layer)]
+    return [layer for layer in all_layers(legacy) if introspection.is_quantized(layer)]
 
 
 def wrong_ranges(layer):

@@ -3,6 +3,7 @@
 import keras
 
 from tfdistill.bridge.adopt.layers import input_quantizers, walk
+from tfdistill.graph.layers import all_layers
 
 
 def adopted_variables(legacy):
@@ -45,7 +46,7 @@ def _wrapped(variable, name, taken):
 
 def _random_states(legacy):
     states = []
-    for layer in legacy._flatten_layers():
+    for layer in all_layers(legacy):
         generator = getattr(layer, "_random_generator", None)
         if generator is None or generator._rng_type == generator.RNG_STATELESS:
             continue

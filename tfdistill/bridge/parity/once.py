@@ -13,6 +13,7 @@ import keras
 from tfdistill.bridge.convert.layers import is_registered
 from tfdistill.bridge.parity.check import check_parity
 from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.layers import all_layers
 
 # Model -> digest of all that its last comparison without a disagreement depended on.
 _AGREED: "weakref.WeakKeyDictionary[keras.Model, str]" = weakref.WeakKeyDictionary()
@@ -39,8 +40,8 @@ def check_parity_once(model, tf_keras_model, seed):
 
 def _digest(model, tf_keras_model, seed):
     """Returns a digest of what both models compute and of the seed; None where code of a user's has a part in it."""
-    layers = list(model._flatten_layers())
-    if not all(map(_is_known, layers)) or not all(map(_is_known_copy, tf_keras_model._flatten_layers())):
+    layers = all_layers(model)
+    if not all(map(_is_known, layers)) or not all(map(_is_known_copy, all_layers(tf_keras_model))):
         return None
     try:
         ours = json.dumps([model.get_config(), [_plain_attributes(layer) for layer in layers]], sort_keys=True)

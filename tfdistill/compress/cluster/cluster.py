@@ -11,7 +11,6 @@ import typing
 import keras
 import numpy as np
 
-from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.wrappers.clustering import Clusters, cluster_layer, is_clustered
@@ -32,6 +31,7 @@ from tfdistill.compress.step import (
     why_no_kernel,
 )
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
+from tfdistill.graph.layers import all_layers
 from tfdistill.utils import validate
 
 
@@ -206,7 +206,7 @@ class Cluster(Step):
 
 def clustered_layers(model):
     """Lists the clustering wrappers in an `AdoptedModel`, nested ones too."""
-    return [layer for layer in layer_facts.flat_layers(model.legacy) if is_clustered(layer)]
+    return [layer for layer in all_layers(model.legacy) if is_clustered(layer)]
 
 
 def _channels(value, clusters):

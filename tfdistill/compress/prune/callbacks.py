@@ -2,10 +2,10 @@
 
 import keras
 
-from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.errors import ModelError
+from tfdistill.graph.layers import all_layers
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -24,7 +24,7 @@ class PrunedModel(AdoptedModel):
 
 def pruned_layers(model):
     """Lists the pruning wrappers in an `AdoptedModel`, nested ones too."""
-    return [layer for layer in layer_facts.flat_layers(model.legacy) if introspection.is_pruned(layer)]
+    return [layer for layer in all_layers(model.legacy) if introspection.is_pruned(layer)]
 
 
 class KeepPruned(keras.callbacks.Callback):
@@ -36,7 +36,7 @@ class KeepPruned(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         import tensorflow as tf
 
-        adopted = [layer for layer in layer_facts.flat_layers(self.model) if isinstance(layer, AdoptedModel)]
+        adopted = [layer for layer in all_layers(self.model) if isinstance(layer, AdoptedModel)]
         pairs = [pair for model in adopted for layer in pruned_layers(model) for pair in introspection.masks_of(layer)]
         if not pairs:
             raise ModelError(f"The model '{self.model.name}' holds no pruned model.", "training of what Prune.apply returned")

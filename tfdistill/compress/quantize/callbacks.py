@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
-from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_finite
+from tfdistill.graph.layers import all_layers
 
 
 class StopAtNaN(keras.callbacks.Callback):
@@ -25,7 +25,7 @@ class StopAtNaN(keras.callbacks.Callback):
         self._epoch, self._adopted = 0, []
 
     def on_train_begin(self, logs=None):
-        found = [layer for layer in layer_facts.flat_layers(self.model) if isinstance(layer, AdoptedModel)]
+        found = [layer for layer in all_layers(self.model) if isinstance(layer, AdoptedModel)]
         self._adopted = [model for model in found if quantized_layers(model.legacy)]
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -10,6 +10,7 @@ from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.integer.rounding import FLOAT
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.errors import ExportError, InvariantError, ModelError
+from tfdistill.graph.layers import all_layers
 from tfdistill.tflite.inspection.weights import IntegerWeights, integer_weights
 from tfdistill.utils.types import PathLike
 
@@ -82,7 +83,7 @@ def check_preserved_structure(path: PathLike, model: keras.Model) -> None:
 
 def _quantized(model):
     """Yields (wrapper, weight) for every weight that the model quantizes. The converter alone quantizes those of `bits == FLOAT`."""
-    layers = model.legacy._flatten_layers() if isinstance(model, AdoptedModel) else []
+    layers = all_layers(model.legacy) if isinstance(model, AdoptedModel) else []
     for layer in layers:
         if is_quantized_layer(layer):
             yield from ((layer, weight) for weight in layer.quantization.weights if weight.bits != FLOAT)
