@@ -9,7 +9,8 @@ from keras import layers, ops
 from small import data, mlp
 
 from tfdistill import Distiller
-from tfdistill.bridge.convert import to_keras, to_tf_keras
+from tfdistill.bridge.convert import to_keras
+from tfdistill.bridge.parity import once
 from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.losses import SoftTargets
 
@@ -132,7 +133,7 @@ def test_strip_returns_the_class_with_its_step():
 def test_apply_compares_each_model_once(make, comparisons, monkeypatch):
     """The second model is the one that a subclass makes of its config, which may compute something else."""
     compared = []
-    for module in (to_keras, to_tf_keras):
+    for module in (to_keras, once):
         check = module.check_parity
         monkeypatch.setattr(module, "check_parity", lambda *args, check=check, **kwargs: compared.append(args) or check(*args, **kwargs))
     STEPS[0].apply(make())

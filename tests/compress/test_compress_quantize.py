@@ -276,8 +276,8 @@ def test_a_saved_model_is_the_same(attended, tmp_path):
     [
         ({"preserve_sparsity": "yes"}, "'yes'"),
         ({"preserve_clusters": 3}, "preserve_clusters"),
-        ({"preserve_clusters": 1}, "True or False"),
-        ({"unroll": 64}, "True or False"),
+        ({"preserve_clusters": 1}, "'auto', True, False"),
+        ({"unroll": 64}, "'auto', True, False"),
         ({"weight_bits": 16}, "float16"),
         ({"weight_bits": 2}, "8 or 4"),
         ({"weight_bits": {"conv*": True}}, "8 or 4"),

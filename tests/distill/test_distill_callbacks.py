@@ -96,11 +96,11 @@ def without_a_teacher():
 
 
 REFUSED = {
-    "share of nothing": (lambda: StopAtTarget(0.0, teacher_value=0.5), ConfigurationError, "share is 0.0"),
+    "share of nothing": (lambda: StopAtTarget(0.0, teacher_value=0.5), ConfigurationError, "share=0.0"),
     "percent": (lambda: StopAtTarget(95, teacher_value=0.5), ConfigurationError, "at most 1"),
     "no teacher's value": (lambda: StopAtTarget(0.9), ConfigurationError, "neither"),
     "two": (lambda: StopAtTarget(0.9, teacher_value=0.5, validation_data=data()), ConfigurationError, "both"),
-    "direction": (lambda: StopAtTarget(0.9, teacher_value=0.5, direction="up"), ConfigurationError, "direction is 'up'"),
+    "direction": (lambda: StopAtTarget(0.9, teacher_value=0.5, direction="up"), ConfigurationError, "direction='up'"),
     "unclear direction": (lambda: StopAtTarget(0.9, "val_strangeness", teacher_value=0.5), ConfigurationError, "cannot be told"),
     "negative": (lambda: StopAtTarget(0.9, "val_r2_score", teacher_value=-0.5), DataError, "is -0.5"),
     "zero": (lambda: StopAtTarget(0.9, teacher_value=0.0), DataError, "is 0.0"),
