@@ -68,10 +68,10 @@ test-next:
 zoo: $(STAMP)
 	$(BIN)/python tests/zoo/run_zoo.py
 
-# The fast tests of one room: make quick ROOM=losses
+# The fast tests of one room, without those that tests/thorough.txt lists, in about a minute: make quick ROOM=losses
 quick: $(STAMP)
 	@test -n "$(ROOM)" -a -d "tests/$(ROOM)" || { echo "Say which room: make quick ROOM=losses (bridge, compress, distill, runtime, tflite, ...)" >&2; exit 1; }
-	$(BIN)/python -m pytest -n $(WORKERS) tests/$(ROOM)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not thorough" tests/$(ROOM)
 
 # What is made from the list of public names: docs/api.md, and the stubs that editors and type checkers read.
 api: $(STAMP)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -12,6 +13,17 @@ import pytest
 # Only some releases of Keras are installed with their own tests; those of requirements.txt are (tests/test_compatibility.py).
 OF_KERAS = ["distill/test_keras_own_tests.py", "distill/test_backup_keras.py"]
 collect_ignore = [] if importlib.util.find_spec("keras.src.distillation.distiller_test") else OF_KERAS
+
+
+# Test functions that `make quick` leaves out, as they take long; made by tests/find_thorough.py.
+THOROUGH = frozenset(pathlib.Path(__file__).with_name("thorough.txt").read_text(encoding="utf-8").split())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid.partition("[")[0] in THOROUGH:
+            item.add_marker("thorough")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,28 @@
+"""What `make quick` leaves out: the list names functions that exist, and is as long as the time of a room asks for."""
+
+import pathlib
+
+import pytest
+from conftest import THOROUGH
+from find_thorough import seconds_by_function, thorough
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", sorted(THOROUGH))
+def test_a_listed_function_exists(name):
+    path, _, function = name.partition("::")
+    assert f"def {function}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_longest_are_left_out_until_a_room_fits():
+    seconds = {"tests/a/test_x.py::one": 5.0, "tests/a/test_x.py::two": 3.0, "tests/a/test_y.py::three": 1.0, "tests/test_z.py::four": 3.5}
+    assert thorough(seconds, limit=4) == ["tests/a/test_x.py::one"]
+    assert thorough(seconds, limit=3) == ["tests/a/test_x.py::one", "tests/a/test_x.py::two", "tests/test_z.py::four"]
+
+
+def test_cases_are_added_up(tmp_path):
+    case = '<testcase classname="tests.a.test_x" name="{}" time="{}"/>'
+    rows = [case.format("one[1]", 0.5), case.format("one[2]", 0.25), case.format("two", 1.0)]
+    (tmp_path / "record.xml").write_text(f"<testsuites><testsuite>{''.join(rows)}</testsuite></testsuites>")
+    assert seconds_by_function(tmp_path / "record.xml") == {"tests/a/test_x.py::one": 0.75, "tests/a/test_x.py::two": 1.0}
