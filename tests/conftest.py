@@ -1,5 +1,6 @@
 """What all tests share: seeds, and small models and data that are quick to train."""
 
+import gc
 import importlib.util
 import os
 import pathlib
@@ -31,6 +32,18 @@ def _seeded():
     keras.utils.set_random_seed(7)
     yield
     keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _settled_garbage():
+    """Takes what is left of a module's tests out of the garbage collector's sight.
+
+    TensorFlow keeps thousands of Python objects for each function that it traced. After some thousand tests every full collection walks
+    over millions of them and takes a minute.
+    """
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
