@@ -38,7 +38,7 @@ setup(
         "numpy>=1.26,<3",
         "pydantic>=2.7",
         "rich>=13",
-        "typer>=0.12",
+        "typer>=0.20",
     ],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["tfdistill=tfdistill.cli.app:main"]},

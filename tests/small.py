@@ -4,6 +4,11 @@ import keras
 import numpy as np
 
 CLASSES = 5
+_KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
+# Keras 3.12 does not divide the penalty of an activity by the batch, as later versions and tf_keras do.
+DIVIDES_ACTIVITY_PENALTIES = _KERAS >= (3, 13)
+# Keras 3.12 cannot train any model with Muon on TensorFlow.
+OPTIMIZERS_OF_KERAS = ["AdamW", "Muon"] if _KERAS >= (3, 13) else ["AdamW"]
 
 
 def data(samples=64, features=8, classes=CLASSES, seed=3):

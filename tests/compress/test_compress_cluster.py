@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from opened_models import opened
+from small import OPTIMIZERS_OF_KERAS
 from zoo_models import SMALL, randomize
 
 from tfdistill.bridge.adopt import introspection
@@ -229,7 +230,7 @@ def pruned(share=0.6):
     return model
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "Muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS_OF_KERAS)
 def test_zeros_stay_zero_and_are_one_of_the_values(optimizer):
     model, step = pruned(), Cluster(4, preserve_sparsity=True)
     row = step.plan(model).row("encoder/conv")

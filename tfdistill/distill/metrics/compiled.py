@@ -23,7 +23,8 @@ def take_reports(arguments):
             for report in own:
                 report.weighted = kind == "weighted_metrics"
             reports += own
-            rest[kind] = [m for m in metrics if not isinstance(m, TeacherReport)]
+            # Keras 3.12 refuses an empty list for a model with several outputs.
+            rest[kind] = [m for m in metrics if not isinstance(m, TeacherReport)] or None
     return reports, rest
 
 
