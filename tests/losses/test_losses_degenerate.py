@@ -341,8 +341,10 @@ def test_losses_of_logits_are_finite(kind, other, temperature, dtype, batch, see
         losses.DecoupledKD(temperature, target="teacher"),
         losses.BinarySoftTargets(temperature),
     ):
-        # Float16 has neither -1e9 nor gradients of one over the deviation of the smallest teachers.
-        assert_finite(loss, teacher, student, "float32" if {"masked", "tiny"} & {kind, other} else dtype)
+        # Float16 has neither -1e9 nor gradients of one over the deviation of the smallest teachers. A high temperature makes a teacher small: DIST's
+        # gradient for a constant student is about 10 T / (the deviation of the teacher's logits / T), 1e5 at T = 100.
+        beyond = {"masked", "tiny"} & {kind, other} or (isinstance(loss, losses.DIST) and temperature == 100.0)
+        assert_finite(loss, teacher, student, "float32" if beyond else dtype)
 
 
 @given(KINDS, KINDS, TEMPERATURES, st.sampled_from(["float32", "bfloat16"]), BATCHES, st.integers(0, 3))

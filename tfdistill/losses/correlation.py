@@ -116,7 +116,7 @@ class DIST(ClassOutputs):
     Huang et al. 2022, "Knowledge distillation from a stronger teacher", arXiv 2205.10536. The paper's formula has no bound for a student
     whose predictions are nearly equal, as with a last layer that starts at zero. Here, where the student's predictions deviate by less than
     a tenth of their mean (or of the teacher's deviation, where that is less than the mean), their correlation is scaled down, so the
-    gradient is bounded.
+    gradient is bounded: by about 10 * T**2 / (deviation of the teacher's logits). From T = 50 on this may leave the range of float16.
 
     Between two classes a correlation is 1 or -1, so beta must be 0 there. The intra-class part relates the samples of a batch: the first
     batch must have at least three, more are better, and a last batch of one or two adds hardly any gradient. A sample's weight multiplies
