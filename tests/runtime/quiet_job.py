@@ -37,7 +37,7 @@ def capture_and_fail(number, path):
         with contextlib.suppress(ValueError), captured_output() as captured:
             os.write(1, b"secret before\n")
             raise ValueError(number, turn)
-        assert captured.text == "secret before\n"
+        assert captured.text == "secret before\n", captured.text
 
 
 def open_again_and_again(number, path):

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 
 from tfdistill.runtime.capture_streams import ThreadStreams, ThreadWarnings
 
@@ -56,7 +57,7 @@ def captured_output():
             stack.callback(os.close, copies[descriptor])
         # The streams of other threads bypass the descriptors before these change, and until they are restored.
         stack.enter_context(ThreadStreams(copies))
-        _flush()
+        _finish_writes()
         for descriptor, copy in copies.items():
             stack.callback(os.dup2, copy, descriptor)
             os.dup2(log.fileno(), descriptor)
@@ -178,6 +179,18 @@ def _flush():
     # C's buffers too, or the output of a library would appear after the descriptors are restored.
     with contextlib.suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).fflush(None)
+
+
+def _finish_writes():
+    """Flushes the streams until other threads have ended the writes that they began before their streams were replaced.
+
+    Such a thread may wait for the lock of a stream's buffer: once to write into it, and once to flush it. Each flush here takes that lock too,
+    and what it finds in the buffer goes where it belongs.
+    """
+    for _ in range(2 * threading.active_count()):
+        _flush()
+        time.sleep(0)
+    _flush()
 
 
 def _is_open(descriptor):
