@@ -19,8 +19,11 @@ def seconds_by_function(record):
     """Returns a dict of "tests/room/file.py::function" to the seconds of all its cases."""
     seconds = collections.Counter()
     for case in ElementTree.parse(record).iter("testcase"):
-        path, function = case.get("classname").replace(".", "/") + ".py", case.get("name").partition("[")[0]
-        seconds[f"{path}::{function}"] += float(case.get("time"))
+        parts = case.get("classname").split(".")
+        # The file is the first part that is called like a test; after it come classes.
+        size = next(i for i, part in enumerate(parts) if part.startswith("test_")) + 1
+        function = "::".join([*parts[size:], case.get("name").partition("[")[0]])
+        seconds[f"{'/'.join(parts[:size])}.py::{function}"] += float(case.get("time"))
     return seconds
 
 

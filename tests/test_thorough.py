@@ -11,8 +11,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.mark.parametrize("name", sorted(THOROUGH))
 def test_a_listed_function_exists(name):
-    path, _, function = name.partition("::")
-    assert f"def {function}(" in (ROOT / path).read_text(encoding="utf-8")
+    path, *classes, function = name.split("::")
+    # Classes are those of Keras's own tests, which the file imports.
+    assert classes or f"def {function}(" in (ROOT / path).read_text(encoding="utf-8")
+    assert (ROOT / path).is_file()
 
 
 def test_the_longest_are_left_out_until_a_room_fits():
@@ -24,5 +26,10 @@ def test_the_longest_are_left_out_until_a_room_fits():
 def test_cases_are_added_up(tmp_path):
     case = '<testcase classname="tests.a.test_x" name="{}" time="{}"/>'
     rows = [case.format("one[1]", 0.5), case.format("one[2]", 0.25), case.format("two", 1.0)]
+    rows.append(case.format("three", 2.0).replace("test_x", "test_x.TestClass"))
     (tmp_path / "record.xml").write_text(f"<testsuites><testsuite>{''.join(rows)}</testsuite></testsuites>")
-    assert seconds_by_function(tmp_path / "record.xml") == {"tests/a/test_x.py::one": 0.75, "tests/a/test_x.py::two": 1.0}
+    assert seconds_by_function(tmp_path / "record.xml") == {
+        "tests/a/test_x.py::one": 0.75,
+        "tests/a/test_x.py::two": 1.0,
+        "tests/a/test_x.py::TestClass::three": 2.0,
+    }
