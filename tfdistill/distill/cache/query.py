@@ -17,6 +17,7 @@ from tfdistill.distill.teachers.remote import RemoteTeacher, checked_outputs
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses import masking
 from tfdistill.losses.spaces import SUM_TOLERANCE
+from tfdistill.utils.arrays import rows_of
 
 
 class TeacherQuery:
@@ -66,7 +67,7 @@ class TeacherQuery:
         """The inputs that the teacher gets in one view."""
         if self._augment is None:
             return inputs
-        rows = len(keras.tree.flatten(inputs)[0])
+        rows = rows_of(inputs)
         seeds = augmentation.element_seeds(tf.range(first, first + rows, dtype=tf.int64), number)
         return keras.tree.map_structure(lambda t: t.numpy(), self._augment(inputs, seeds))
 
@@ -87,7 +88,7 @@ class TeacherQuery:
         # NaN in the inputs need not show in the outputs: a ReLU may turn it into 0.
         refuse_nonfinite_inputs(inputs, f"in the batch that begins with element {first}", "clean the data, and what augment makes of it")
         if self.remote:
-            rows = len(keras.tree.flatten(inputs)[0])
+            rows = rows_of(inputs)
             outputs = checked_outputs(self.teacher(inputs), rows, self.teacher.name)
             self._record_structure(outputs)
             leaves = self._reduce(keras.tree.flatten(outputs)) if self.options.top_k else keras.tree.flatten(outputs)

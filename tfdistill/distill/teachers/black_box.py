@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
 from tfdistill.graph.layers import all_layers
+from tfdistill.utils.arrays import rows_of
 from tfdistill.utils.types import Tensors
 
 
@@ -69,7 +70,7 @@ class BlackBox(keras.Model):
             index, box.batches = box.batches, box.batches + 1
             try:
                 arrays = keras.tree.pack_sequence_as(structure, [np.asarray(keras.ops.convert_to_numpy(leaf)) for leaf in leaves])
-                return self._checked(self._run_or_explain(arrays, index), len(keras.tree.flatten(arrays)[0]), index)
+                return self._checked(self._run_or_explain(arrays, index), rows_of(arrays), index)
             except TfdistillError as error:
                 box.failure = error
                 raise
