@@ -11,6 +11,7 @@ from tfdistill.benchmarking.run import benchmark as benchmark
 from tfdistill.bridge.adopt.adopt import adopt as adopt
 from tfdistill.bridge.convert.to_keras import to_keras as to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras as to_tf_keras
+from tfdistill.convert.census import census as census
 from tfdistill.distill.backup.callback import BackupAndRestore as BackupAndRestore
 from tfdistill.distill.cache.build import soft_targets as soft_targets
 from tfdistill.distill.cache.options import CacheOptions as CacheOptions
@@ -30,6 +31,5 @@ from tfdistill.distill.teachers.remote import RemoteTeacher as RemoteTeacher
 from tfdistill.distill.teachers.remote import RetryPolicy as RetryPolicy
 from tfdistill.graph.names import named_layers as named_layers
 from tfdistill.tflite.export import export_tflite as export_tflite
-from tfdistill.tflite.inspection.census import census as census
 from tfdistill.tflite.verification.verify import verify as verify
 from tfdistill.version import __version__ as __version__

@@ -4,7 +4,7 @@ Everything else is internal and may change without notice. From this list come t
 checkers read, and `docs/api.md`: `make api` writes both anew.
 """
 
-# Room -> public name -> module that defines it, from the room on.
+# Room -> public name -> module that defines it, from the room on; from `tfdistill` on where it begins with a dot.
 ROOMS = {
     "distill": {
         "BackupAndRestore": "backup.callback",
@@ -76,15 +76,15 @@ ROOMS = {
         "named_layers": "names",
     },
     "tflite": {
-        "VARIANTS": "convert.variants",
-        "CensusRecord": "inspection.census",
+        "VARIANTS": ".convert.variants",
+        "CensusRecord": ".convert.census",
         "ExportRecord": "export",
         "IndexComparison": "verification.comparison",
         "OutputComparison": "verification.comparison",
-        "Tolerances": "convert.variants",
-        "Variant": "convert.variants",
+        "Tolerances": ".convert.variants",
+        "Variant": ".convert.variants",
         "VerificationRecord": "verification.verify",
-        "census": "inspection.census",
+        "census": ".convert.census",
         "check_preserved_structure": "inspection.preserved",
         "export_tflite": "export",
         "verify": "verification.verify",
@@ -145,7 +145,8 @@ DEPRECATED: dict[str, tuple[str, str]] = {}
 
 def module_of(room, name):
     """Returns the whole name of the module that defines a public name of a room."""
-    return f"tfdistill.{room}.{ROOMS[room][name]}".rstrip(".")
+    module = ROOMS[room][name]
+    return f"tfdistill{module}" if module.startswith(".") else f"tfdistill.{room}.{module}".rstrip(".")
 
 
 def public_path(room, name):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdistill.convert.samples import collect
+from tfdistill.convert.signature import describe
 from tfdistill.errors import DataError
-from tfdistill.tflite.samples import collect
-from tfdistill.tflite.signature import describe
 
 X = np.arange(60, dtype="float32").reshape(20, 3)
 Y = np.arange(20)

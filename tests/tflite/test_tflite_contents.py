@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdistill.convert.census import require_integer, require_no_flex
 from tfdistill.errors import ConfigurationError, ExportError
 from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import captured_output
 from tfdistill.tflite import CensusRecord, census, export_tflite
-from tfdistill.tflite.inspection.census import require_integer, require_no_flex
 
 DATA = np.random.default_rng(0).random((32, 6, 6, 2), dtype="float32")
 

@@ -12,9 +12,9 @@ import pytest
 
 from tfdistill.bridge.adopt.adopt import adopt
 from tfdistill.bridge.imports import tf_keras, tfmot
+from tfdistill.convert.census import FLOAT_TYPES
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError
 from tfdistill.tflite import ExportRecord, Tolerances, export_tflite
-from tfdistill.tflite.inspection.census import FLOAT_TYPES
 
 SAMPLES = 40
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tfdistill.tflite.convert.variants import VARIANTS
+from tfdistill.convert.variants import VARIANTS
 from tfdistill.tflite.verification.comparison import compare
 from tfdistill.tflite.verification.paired import accuracy_drop_interval, mean_interval, proportion_interval
 from tfdistill.tflite.verification.ranges import stretching_samples

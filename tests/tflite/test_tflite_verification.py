@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from tfdistill.convert.variants import VARIANTS
 from tfdistill.errors import ConfigurationError, DataError, ExportError, VerificationError
 from tfdistill.tflite import Tolerances, VerificationRecord, export_tflite, verify
-from tfdistill.tflite.convert.variants import VARIANTS
 from tfdistill.tflite.verification.verify import compare
 
 X = np.random.default_rng(0).standard_normal((60, 8)).astype("float32")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import useless_files as useless
 
+from tfdistill.convert.variants import VARIANTS
 from tfdistill.errors import VerificationError
 from tfdistill.tflite import Tolerances, export_tflite, verify
-from tfdistill.tflite.convert.variants import VARIANTS
 
 L = keras.layers
 

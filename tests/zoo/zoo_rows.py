@@ -18,12 +18,12 @@ from tfdistill.bridge import check_parity, to_keras, to_tf_keras
 from tfdistill.bridge.parity.check import random_inputs
 from tfdistill.compress import Cluster, Prune, QuantizeAware, rebuild
 from tfdistill.compress.plan import DONE
+from tfdistill.convert.variants import Tolerances
 from tfdistill.graph.functional import as_functional, is_sequential
 from tfdistill.graph.tracing import open_model
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.losses import OutputMatching
 from tfdistill.records import Record
-from tfdistill.tflite.convert.variants import Tolerances
 from tfdistill.tflite.export import export_tflite
 
 COLUMNS = ("bridge", "pruning", "clustering", "QAT", "integer file", "parity")

@@ -9,15 +9,15 @@ import keras
 
 from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.bridge.adopt.trained_ranges import require_trained_ranges
+from tfdistill.convert.census import CensusRecord, census, require_integer, require_no_flex
+from tfdistill.convert.converter import convert
+from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
+from tfdistill.convert.signature import describe
+from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.records import Record
-from tfdistill.tflite.convert.converter import convert
-from tfdistill.tflite.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
-from tfdistill.tflite.inspection.census import CensusRecord, census, require_integer, require_no_flex
 from tfdistill.tflite.inspection.preserved import require_trained_bits
-from tfdistill.tflite.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
-from tfdistill.tflite.signature import describe
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
 from tfdistill.tflite.verification.verify import VerificationRecord, tolerances_or_default, verify_samples
 from tfdistill.utils.files import write_whole

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 
 from tfdistill import tasks
+from tfdistill.convert.variants import DECIDED_MARGIN
 from tfdistill.errors import DataError, VerificationError
 from tfdistill.records import Record
 from tfdistill.runtime.tensors import is_finite
-from tfdistill.tflite.convert.variants import DECIDED_MARGIN
 from tfdistill.tflite.verification.labels import against_labels, compare_integers
 from tfdistill.tflite.verification.ranges import stretching_samples
 

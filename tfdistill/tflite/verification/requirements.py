@@ -3,8 +3,8 @@
 import dataclasses
 import math
 
+from tfdistill.convert.variants import DEFAULT_ACCURACY_DROP, Tolerances
 from tfdistill.errors import VerificationError
-from tfdistill.tflite.convert.variants import DEFAULT_ACCURACY_DROP, Tolerances
 from tfdistill.tflite.verification.comparison import CONSTANT_R_SQUARED
 
 # With a smaller share of decided samples the agreement of the classes means little.

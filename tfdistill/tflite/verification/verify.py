@@ -8,14 +8,14 @@ import keras
 import numpy as np
 
 from tfdistill.bridge.adopt.states import initial_states
+from tfdistill.convert.census import census
+from tfdistill.convert.samples import collect
+from tfdistill.convert.signature import describe
+from tfdistill.convert.variants import Tolerances, VariantName, variant_named
 from tfdistill.errors import ConfigurationError, VerificationError, nearest
 from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tasks import TASKS
-from tfdistill.tflite.convert.variants import Tolerances, VariantName, variant_named
-from tfdistill.tflite.inspection.census import census
-from tfdistill.tflite.samples import collect
-from tfdistill.tflite.signature import describe
 from tfdistill.tflite.verification.comparison import OutputComparison, compare
 from tfdistill.tflite.verification.input_steps import input_steps
 from tfdistill.tflite.verification.ranges import coarse_inputs, warn

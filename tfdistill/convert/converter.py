@@ -7,12 +7,12 @@ import pathlib
 import re
 
 from tfdistill.bridge.wrappers.quantization import as_in_the_file
+from tfdistill.convert.census import census
+from tfdistill.convert.variants import VARIANTS
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
 from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import captured_output
 from tfdistill.runtime.tensors import pad_batch
-from tfdistill.tflite.convert.variants import VARIANTS
-from tfdistill.tflite.inspection.census import census
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import progress
 

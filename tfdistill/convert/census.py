@@ -147,7 +147,7 @@ def census(path: PathLike | ModelFile, trusted: bool = False) -> CensusRecord:
         except Exception as error:  # flatbuffers does not validate: a truncated file fails anywhere in the parser
             raise _read_error(file)(error) from error
     else:
-        found = probe(file, "tfdistill.tflite.inspection.census:count_content", None, _read_error(file))
+        found = probe(file, "tfdistill.convert.census:count_content", None, _read_error(file))
     return CensusRecord.from_dict({"path": str(file.path), "size_bytes": len(file.content), "sha256": file.sha256, **found})
 
 

@@ -1,1 +1,0 @@
-"""Conversion to the bytes of a .tflite file."""
