@@ -15,6 +15,8 @@ PYTHON_NEXT ?= $(call first-python,11,13,python3.13 python3.12 python3.11 python
 
 # Tests run in this many processes; each needs about 2 GiB.
 WORKERS ?= 2
+# Each process takes neighbouring tests, which share the models that a module builds, and in the end some of those that another has left.
+PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -41,14 +43,14 @@ demo: $(STAMP)
 	$(BIN)/tfdistill demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python $(PYTEST)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+	$(BIN)/python $(PYTEST) -m slow
 
 # The fast tests with the lowest versions that setup.py allows. Old packages use what newer ones deprecate: such warnings are no failures here.
 test-lowest: $(LOWEST)/.set-up
-	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -W ignore::DeprecationWarning
+	$(LOWEST)/bin/python $(PYTEST) -W ignore::DeprecationWarning
 
 $(LOWEST)/.set-up: requirements-lowest.txt setup.py
 	$(call fill,$(LOWEST),PYTHON_LOWEST,requirements-lowest.txt,3.10)
@@ -62,7 +64,7 @@ test-next:
 	@$(NEXT)/bin/python -m pip install --quiet --no-deps --pre keras-nightly
 	@$(NEXT)/bin/python -m pip install --quiet --upgrade ai-edge-litert
 	@$(NEXT)/bin/python -m pip list | grep -i -E "^(keras|tf_keras|tensorflow|ai-edge-litert|numpy)"
-	$(NEXT)/bin/python -m pytest -n $(WORKERS) --tb=line
+	$(NEXT)/bin/python $(PYTEST) --tb=line
 
 # All models of tests/zoo, 40 minutes to an hour on two cores: records in runs/zoo, the table in docs/coverage.md.
 zoo: $(STAMP)
@@ -71,7 +73,7 @@ zoo: $(STAMP)
 # The fast tests of one room, without those that tests/thorough.txt lists, in about a minute: make quick ROOM=losses
 quick: $(STAMP)
 	@test -n "$(ROOM)" -a -d "tests/$(ROOM)" || { echo "Say which room: make quick ROOM=losses (bridge, compress, distill, runtime, tflite, ...)" >&2; exit 1; }
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not thorough" tests/$(ROOM)
+	$(BIN)/python $(PYTEST) -m "not slow and not thorough" tests/$(ROOM)
 
 # What is made from the list of public names: docs/api.md, and the stubs that editors and type checkers read.
 api: $(STAMP)

@@ -3,6 +3,7 @@
 import typing
 
 import keras
+import tensorflow as tf
 
 from tfdistill.distill.cache.position import following_epochs
 from tfdistill.distill.objective import compatibility, first_batch
@@ -127,4 +128,15 @@ class CheckedFit(keras.Model):
             outputs = self._objective.check_first_batch(batch[0])
         check_labels(self, batch, outputs)
         self.built = True
+        if not tf.distribute.has_strategy() and not self.made_for_strategy:
+            self._make_variables(batch, outputs)
         self._models_checked = True
+
+    def _make_variables(self, batch, outputs):
+        """Makes the variables of the optimizer and of the metrics: TensorFlow traces a training step that makes variables twice."""
+        x, y, sample_weight = batch
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_weights)
+        if y is not None:
+            self.compute_metrics(x, y, outputs.y_pred, sample_weight)
+            self.reset_metrics()

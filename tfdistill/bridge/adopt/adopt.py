@@ -112,6 +112,13 @@ class AdoptedModel(keras.Model):
     def build(self, input_shape: typing.Any = None) -> None:
         self.built = True
 
+    def make_train_function(self, force: bool = False) -> typing.Any:
+        """Makes the function of a training step, as in Keras; the optimizer's variables are made first, as TensorFlow traces a step that makes any twice."""
+        if not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_weights)
+        return super().make_train_function(force)
+
     def _get_own_losses(self):
         return super()._get_own_losses() + [loss for loss in self.legacy.losses if not _is_stale(loss)]
 
