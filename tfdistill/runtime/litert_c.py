@@ -73,14 +73,14 @@ class ProfiledModel:
         self._call("LiteRtCompiledModelGetProfiler", self._model, ctypes.byref(self._profiler))
         names = self._names(model, "Input", len(inputs)), self._names(model, "Output", len(outputs))
         types = {name: (array.dtype, array.shape) for name, array in inputs.items()}
-        self._inputs = [self._buffer(environment, "Input", i, *types[name]) for i, name in enumerate(names[0])]
-        self._outputs = [self._buffer(environment, "Output", i, *outputs[name]) for i, name in enumerate(names[1])]
-        for name, buffer in zip(names[0], self._inputs, strict=True):
+        self._input_buffers = [self._buffer(environment, "Input", i, *types[name]) for i, name in enumerate(names[0])]
+        self._output_buffers = [self._buffer(environment, "Output", i, *outputs[name]) for i, name in enumerate(names[1])]
+        for name, buffer in zip(names[0], self._input_buffers, strict=True):
             self._fill(buffer, inputs[name])
 
     def run(self):
         """Runs the model once on the inputs."""
-        sides = [(_SIZE(len(side)), (_HANDLE * len(side))(*side)) for side in (self._inputs, self._outputs)]
+        sides = [(_SIZE(len(side)), (_HANDLE * len(side))(*side)) for side in (self._input_buffers, self._output_buffers)]
         self._call("LiteRtRunCompiledModel", self._model, _SIZE(0), *sides[0], *sides[1])
 
     def timed_run(self):
