@@ -21,7 +21,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-lowest test-next quick zoo api lint format clean
+.PHONY: setup demo test test-slow test-lowest test-next quick zoo operations api lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -69,6 +69,10 @@ test-next:
 # All models of tests/zoo, 40 minutes to an hour on two cores: records in runs/zoo, the table in docs/coverage.md.
 zoo: $(STAMP)
 	$(BIN)/python tests/zoo/run_zoo.py
+
+# What XNNPACK, the interpreter's own kernels and tflite-micro take: tfdistill/runtime/operation_tables.
+operations: $(STAMP)
+	PYTHONPATH=tests/runtime $(BIN)/python tests/runtime/measure_operations.py
 
 # The fast tests of one room, without those that tests/thorough.txt lists, in about a minute: make quick ROOM=losses
 quick: $(STAMP)

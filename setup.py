@@ -14,9 +14,12 @@ EXTRAS = {
     "search": ["optuna>=4"],
     "ray": ["ray[default,train]>=2.60"],
     "quantizer": ["litert-quantizer>=0.11"],
+    "micro": ["tflite-micro>=0.dev20260801"],
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
-EXTRAS["dev"] = sorted({*EXTRAS["demo"], *EXTRAS["report"], "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=2"})
+EXTRAS["dev"] = sorted(
+    {*EXTRAS["demo"], *EXTRAS["report"], *EXTRAS["micro"], "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=2"}
+)
 
 setup(
     name="tfdistill",
@@ -27,7 +30,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfdistill", "tfdistill.*"]),
-    package_data={"tfdistill": ["py.typed"], "": ["*.pyi"]},
+    package_data={"tfdistill": ["py.typed", "runtime/operation_tables/*.json"], "": ["*.pyi"]},
     install_requires=[
         # What quantization-aware layers need of tf-keras came with 2.20, and each tf-keras takes the TensorFlow of its own number alone.
         "tensorflow>=2.20,<2.22",

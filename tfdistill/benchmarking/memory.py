@@ -4,6 +4,8 @@ import pathlib
 import resource
 import sys
 
+from tfdistill.runtime.delegated import operation_nodes
+
 _STATUS = pathlib.Path("/proc/self/status")
 
 
@@ -49,7 +51,7 @@ def arena_bytes(model):
     """
     interpreter = model.interpreter
     made, read = {info.index for info in model.inputs.values()}, set()
-    for operation in interpreter._get_ops_details():
+    for operation in operation_nodes(interpreter):
         made.update(int(i) for i in operation["outputs"])
         read.update(int(i) for i in operation["inputs"])
     spans = []

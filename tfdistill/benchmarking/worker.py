@@ -18,6 +18,7 @@ from tfdistill.benchmarking.timing import Timing, measure
 from tfdistill.errors import ConfigurationError, TfdistillError
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
+from tfdistill.runtime.delegated import operation_nodes
 from tfdistill.runtime.interpreter import engine_name, interpreter_class, open_file, read_file
 from tfdistill.runtime.tensors import sample_inputs
 
@@ -118,7 +119,7 @@ def measure_arena(request, engine):
     """Measures the memory of the activations, in bytes, with the built-in kernels; None if they cannot run the file."""
     try:
         plain = open_file(request["path"], xnnpack=False, engine=engine, shapes=request.get("shapes"), trusted=True)
-        if not hasattr(plain.interpreter, "_get_ops_details"):
+        if operation_nodes(plain.interpreter) is None:
             return None  # old runtimes cannot list their operations
         plain.set_inputs(random_inputs(plain))
         plain.invoke()
