@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 LOWEST := .venv-lowest
 NEXT := .venv-next
+FOREIGN := .venv-foreign
 # The first interpreter of a list whose version is in a range, and that can make virtual environments: $(call first-python,LOWEST,HIGHEST,NAMES)
 first-python = $(shell for p in $(3); do "$$p" -c "import sys, venv, ensurepip; sys.exit(not $(1) <= sys.version_info[1] <= $(2))" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 # Name another one with `make PYTHON=/path/to/python setup`.
@@ -19,7 +20,7 @@ WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-lowest test-next quick zoo api lint format clean
+.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-foreign api lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -68,6 +69,16 @@ test-next:
 zoo: $(STAMP)
 	$(BIN)/python tests/zoo/run_zoo.py
 
+# Models that others wrote, of keras-hub, kimm and keras.io, in an environment of their own: about an hour and a half on two cores; records in runs/zoo_foreign,
+# the second table in docs/coverage.md.
+zoo-foreign: $(FOREIGN)/.set-up
+	$(FOREIGN)/bin/python tests/zoo_foreign/run_foreign.py
+
+$(FOREIGN)/.set-up: requirements.txt requirements-foreign.txt setup.py
+	$(call fill,$(FOREIGN),PYTHON_NEXT,requirements.txt,3.11 to 3.13)
+	@$(FOREIGN)/bin/python -m pip install --quiet --no-deps --requirement requirements-foreign.txt
+	@touch $@
+
 # The fast tests of one room, without those that tests/thorough.txt lists, in about a minute: make quick ROOM=losses
 quick: $(STAMP)
 	@test -n "$(ROOM)" -a -d "tests/$(ROOM)" || { echo "Say which room: make quick ROOM=losses (bridge, compress, distill, runtime, tflite, ...)" >&2; exit 1; }
@@ -87,4 +98,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(NEXT) build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) $(NEXT) $(FOREIGN) build dist *.egg-info

@@ -1,6 +1,7 @@
 """Runs a table of models, a process for each, and writes its records and its part of docs/coverage.md."""
 
 import argparse
+import concurrent.futures
 import dataclasses
 import pathlib
 import subprocess
@@ -25,6 +26,7 @@ class Zoo:
         heading: First line of its part of the page.
         introduction: Function of the rows that returns the text above the table.
         seconds: Time limit of a row.
+        workers: How many rows run at the same time.
     """
 
     script: str
@@ -35,6 +37,7 @@ class Zoo:
     heading: str
     introduction: object
     seconds: float
+    workers: int = 1
 
 
 def main(zoo, description):
@@ -43,6 +46,7 @@ def main(zoo, description):
     parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--records", type=pathlib.Path, default=zoo.records)
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/coverage.md"))
+    parser.add_argument("--workers", type=int, default=zoo.workers, help="rows that run at the same time; each takes about 3 GiB")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
@@ -56,11 +60,13 @@ def main(zoo, description):
         return
 
     chosen = arguments.only or zoo.names
-    with progress("Models", total=len(chosen)) as advance:
-        for name in chosen:
-            path_of(name).unlink(missing_ok=True)
-            cells = _run_row(zoo, name, path_of(name), arguments.records)
-            print(f"{name:<20}", "  ".join((cells[c].text or "").strip().splitlines()[0][:60] for c in zoo.columns), flush=True)
+    for name in chosen:
+        path_of(name).unlink(missing_ok=True)
+    with progress("Models", total=len(chosen)) as advance, concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
+        running = {pool.submit(_run_row, zoo, name, path_of(name), arguments.records): name for name in chosen}
+        for done in concurrent.futures.as_completed(running):
+            cells = done.result()
+            print(f"{running[done]:<20}", "  ".join(cells[c].text.strip().splitlines()[0][:60] for c in zoo.columns), flush=True)
             advance()
     rows = [_ended(ZooRow.load(path), zoo.columns, "there is no result") for name in zoo.names if (path := path_of(name)).exists()]
     with write_whole(arguments.page) as beside:
