@@ -53,7 +53,7 @@ def as_functional(model):
         raise unbuilt(model) from error
     if not inputs or not outputs:
         raise unbuilt(model)
-    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+    return functional_model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, model.name)
 
 
 def unbuilt(model):
@@ -88,6 +88,50 @@ def implicit_mask(value):
     return keras.tree.map_structure(lambda x: getattr(x, "_keras_mask", None), value)
 
 
+def own_arguments(call):
+    """Returns the keyword arguments of a call without those that Keras recorded for itself: the training flag, and masks that travel with the tensors."""
+    implicit = {id(m) for m in keras.tree.flatten(implicit_mask((call.args, call.kwargs))) if m is not None}
+
+    def recorded(name, value):
+        if name == "training":
+            return True
+        if name == "mask" or name.endswith("_mask"):
+            masks = [m for m in keras.tree.flatten(value) if m is not None]
+            return all(id(m) in implicit for m in masks)
+        return False
+
+    return {name: value for name, value in call.kwargs.items() if not recorded(name, value)}
+
+
+def functional_model(inputs, outputs, name):
+    """Makes a functional model whose operations may have equal names, which Keras refuses; they have other names while it is made.
+
+    Args:
+        inputs: Structure of `keras.Input`s.
+        outputs: Structure of symbolic tensors.
+        name: Name of the model, which may be a path.
+    """
+    found, queue = {}, [x._keras_history for x in keras.tree.flatten(outputs)]
+    while queue:
+        operation, index, _ = queue.pop()
+        node = operation._inbound_nodes[index] if operation is not None else None
+        if node is not None and id(node) not in found:
+            found[id(node)] = operation
+            queue += [x._keras_history for x in node.input_tensors]
+    names = {
+        id(operation): (operation, operation.name) for operation in found.values() if not isinstance(operation, keras.layers.InputLayer)
+    }
+    try:
+        for number, (operation, before) in enumerate(names.values()):
+            operation.name = f"{before}_{number}"
+        made = keras.Model(inputs, outputs, name=name.replace("/", "_"))
+        made.name = name
+        return made
+    finally:
+        for operation, before in names.values():
+            operation.name = before
+
+
 def index_bounds(model):
     """Finds inputs that end as indices of an Embedding.
 
@@ -120,7 +164,7 @@ def _bounds_of(operation):
         return _bounds_of(operation.layer)
     if is_functional(operation) or is_sequential(operation):
         return index_bounds(as_functional(operation))
-    if isinstance(operation, keras.Model):  # a subclassed one: its layers do not show which of its inputs are the indices
+    if isinstance(operation, keras.layers.Layer):  # a subclassed one: its layers do not show which of its inputs are the indices
         inside = [layer.input_dim for layer in all_layers(operation) if isinstance(layer, keras.layers.Embedding)]
         return {None: min(inside)} if inside else {}
     return {}

@@ -7,6 +7,7 @@ import traceback
 import keras
 
 from tfdistill.errors import BridgeError
+from tfdistill.graph.carriers import CARRIERS
 from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential, unbuilt
 
 
@@ -50,32 +51,40 @@ def traced(model, inputs, path, **mode):
     except Exception as error:
         raise BridgeError(
             f"The model '{path}' ({type(model).__name__}) cannot be opened: its call does not work on symbolic tensors."
-            f"{_where(model, error)}\n{type(error).__name__}: {_first_line(error)}",
+            f"{line_of(type(model).call, error)}\n{reason_of(error)}",
             "a call made of layers and keras.ops",
             "replace TensorFlow or NumPy functions and Python conditions on values in `call` by keras.ops, or build the model functionally; if its"
             " inputs are not float32, pass inputs=keras.Input(...)",
         ) from error
-    _name_operations(opened)
+    name_operations(opened)
     return opened
 
 
-def _name_operations(model):
+def name_operations(model):
     """Numbers the operations by their order, so that the same model opened twice gives the same names.
 
     Operations are made anew each time and belong to this view alone; layers keep their names.
     """
-    used = {op.name for op in model.operations if isinstance(op, keras.layers.Layer)}
-    for call in calls(model):
-        operation = call.operation
-        if isinstance(operation, keras.layers.Layer):
-            continue
-        base = "_".join(re.findall("[A-Z][a-z0-9]*|[a-z0-9]+", type(operation).__name__)).lower()
+    used = {op.name for op in model.operations if is_layer(op)}
+    numbered = {id(call.operation): call.operation for call in calls(model) if not is_layer(call.operation)}
+    for operation in numbered.values():
+        base = base_name(operation)
         name, number = base, 0
         while name in used:
             number += 1
             name = f"{base}_{number}"
         used.add(name)
         operation.name = name
+
+
+def is_layer(operation):
+    """Whether an operation of a graph is a layer that was there before the graph, and keeps its name."""
+    return isinstance(operation, keras.layers.Layer) and not isinstance(operation, CARRIERS)
+
+
+def base_name(operation):
+    """Returns the name of an operation's class as Keras writes names: `"get_item"`."""
+    return "_".join(re.findall("[A-Z][a-z0-9]*|[a-z0-9]+", type(operation).__name__)).lower()
 
 
 def symbolic_inputs(model):
@@ -110,15 +119,18 @@ def _symbolic(shapes, name):
     return [_symbolic(shape, f"{name}_{i}") for i, shape in enumerate(shapes)]
 
 
-def _where(model, error):
-    # The last frame inside the file of the user's class: the line that could not be traced.
-    filename = type(model).call.__code__.co_filename
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == filename]
-    if not frames:
-        return ""
-    return f"\n  {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
+def line_of(call, error):
+    """Returns the last line of the user's own code that an error came through, with its file, as a line of a message; empty if there is none.
+
+    Args:
+        call: The `call` of the user's class.
+        error: What it raised.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == call.__code__.co_filename]
+    return f"\n  {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
 
 
-def _first_line(error):
+def reason_of(error):
+    """Returns class and first line of an error."""
     text = str(error).strip().splitlines()
-    return text[0] if text else ""
+    return f"{type(error).__name__}: {text[0] if text else ''}"
