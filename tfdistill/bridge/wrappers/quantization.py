@@ -73,6 +73,23 @@ def as_in_the_file():
         _in_the_file.reset(token)
 
 
+_assumed = contextvars.ContextVar("_assumed", default=None)
+
+
+@contextlib.contextmanager
+def assumed_ranges(range_of):
+    """While open, quantized layers take their ranges from a function, and make no variables for them.
+
+    Args:
+        range_of: Function of (wrapper, name of a tensor in it) that returns its range, `(minimum, maximum)`.
+    """
+    token = _assumed.set(range_of)
+    try:
+        yield
+    finally:
+        _assumed.reset(token)
+
+
 def is_quantized_layer(layer):
     """Whether `layer` is the quantization wrapper of this library. Does not import tf_keras when it was never used."""
     return isinstance(layer, TransparentWrapper) and layer.step == "quantization"
@@ -232,6 +249,8 @@ def quantized_layer_class():
             return tf.nest.pack_sequence_as(outputs, flat)
 
         def _range(self, what):
+            if (range_of := _assumed.get()) is not None:
+                return (*map(tf.constant, range_of(self, what)), None)
             if what not in self.ranges:
                 name = what.replace(".", "_")
                 first = tf.VariableAggregation.ONLY_FIRST_REPLICA
