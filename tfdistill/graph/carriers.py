@@ -31,7 +31,7 @@ class HeldWeight(keras.layers.Layer):
             layer: The layer that computes with it; its dtype policy says what the weight is cast to.
         """
         dtype = keras.backend.standardize_dtype(variable.dtype)
-        made = cls(variable.shape, dtype, variable.name, variable.regularizer, dtype=layer.dtype_policy)
+        made = cls(variable.shape, dtype, variable.name, variable.regularizer, dtype=layer.dtype_policy, trainable=variable.trainable)
         made.weight, made.built = variable, True
         return made
 

@@ -1,5 +1,6 @@
 """Reads the graph of a Keras 3 model."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -103,6 +104,10 @@ def own_arguments(call):
     return {name: value for name, value in call.kwargs.items() if not recorded(name, value)}
 
 
+# Attributes of a layer or model whose name is a path: Keras opens a name scope around every call, which allows no path.
+UNSCOPED = {"_open_name_scope": contextlib.nullcontext}
+
+
 def functional_model(inputs, outputs, name):
     """Makes a functional model whose operations may have equal names, which Keras refuses; they have other names while it is made.
 
@@ -126,6 +131,7 @@ def functional_model(inputs, outputs, name):
             operation.name = f"{before}_{number}"
         made = keras.Model(inputs, outputs, name=name.replace("/", "_"))
         made.name = name
+        vars(made).update(UNSCOPED)
         return made
     finally:
         for operation, before in names.values():

@@ -12,7 +12,7 @@ import keras
 
 from tfdistill.errors import BridgeError
 from tfdistill.graph.carriers import CARRIERS, HeldConstant, HeldWeight, WithMask
-from tfdistill.graph.functional import calls, functional_model, own_arguments
+from tfdistill.graph.functional import UNSCOPED, calls, functional_model, own_arguments
 from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.tracing import base_name, is_layer, line_of, name_operations, reason_of
 
@@ -37,10 +37,7 @@ def stand_in(operation, name, kind=None):
     source = origin(operation)
     made = object.__new__(kind or type(source))
     vars(made).update(vars(operation))
-    # Keras opens a name scope around a call, which allows no path.
-    vars(made).update(
-        {"name": name, "_inbound_nodes": [], "_outbound_nodes": [], "_open_name_scope": contextlib.nullcontext, _ORIGIN: source}
-    )
+    vars(made).update({"name": name, "_inbound_nodes": [], "_outbound_nodes": [], _ORIGIN: source, **UNSCOPED})
     return made
 
 

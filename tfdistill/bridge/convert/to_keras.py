@@ -138,7 +138,7 @@ def _cloner():
                 config = {key: value for key, value in layer.get_config().items() if key != "layer"}
                 made[id(layer)] = keras.layers.TimeDistributed(clone_one(layer.layer), **config)
             else:
-                made[id(layer)] = again(layer)
+                made[id(layer)] = again(layer, clone_one)
         return made[id(layer)]
 
     return clone_one

@@ -7,9 +7,9 @@ import typing
 import keras
 
 from tfdistill.bridge import imports
+from tfdistill.bridge.convert.custom import Opener
 from tfdistill.bridge.convert.encoding import encode
 from tfdistill.bridge.convert.hosted import call_by_name, layer_class, operation_class
-from tfdistill.bridge.convert.custom import Opener
 from tfdistill.bridge.convert.layers import build_layer
 from tfdistill.bridge.convert.native import native_layer
 from tfdistill.bridge.convert.weights import copy_weights, holds_weights, pair_weights
