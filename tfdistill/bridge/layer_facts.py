@@ -44,6 +44,40 @@ def standardized_axes(layer):
     return list(layer._keep_axis)
 
 
+def as_function(layer):
+    """Returns a tf_keras layer as a function of the tensors of its first call, and the list of their specs; the list is empty if it was never called.
+
+    Args:
+        layer: A tf_keras layer.
+    """
+    import tensorflow as tf
+
+    if not layer.inbound_nodes:
+        return layer, []
+    node = layer.inbound_nodes[0]
+    flat = tf.nest.flatten((node.call_args, node.call_kwargs))
+    positions = [i for i, x in enumerate(flat) if hasattr(x, "_keras_history")]
+
+    def function(*tensors):
+        filled = list(flat)
+        for i, tensor in zip(positions, tensors, strict=True):
+            filled[i] = tensor
+        args, kwargs = tf.nest.pack_sequence_as((node.call_args, node.call_kwargs), filled)
+        return layer(*args, **kwargs)
+
+    return function, [tf.TensorSpec(flat[i].shape, flat[i].dtype) for i in positions]
+
+
+def activation_as_function(layer):
+    """Returns the activation of a tf_keras layer, and the list of the one spec of the layer's output; the list is empty if the layer was never called."""
+    import tensorflow as tf
+
+    if not layer.inbound_nodes:
+        return layer.activation, []
+    output = tf.nest.flatten(layer.inbound_nodes[0].outputs)[0]
+    return layer.activation, [tf.TensorSpec(output.shape, output.dtype)]
+
+
 def is_remade_from_graph(model):
     """Returns whether a Keras 3 model's class makes it again from the config of its layers and their connections, as Keras's own classes do.
 

@@ -89,7 +89,12 @@ class ActivationRounder:
         self._variables, self._training, self._rounding, self._in_the_file = variables, training, rounding, in_the_file
         self._seen = None
 
-    def __call__(self, x, what, symmetric=False, positive=False, counted=None):
+    @property
+    def in_the_file(self):
+        """Whether this call is traced for an integer file."""
+        return self._in_the_file
+
+    def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None):
         """Rounds a tensor.
 
         Args:
@@ -99,13 +104,19 @@ class ActivationRounder:
             positive: Whether `x` is above 0 and something is divided by it: what would round to 0 becomes one step. A file needs no operation for
                 that: TFLite's integer RSQRT gives its largest output for an input of 0.
             counted: bool tensor that broadcasts to `x`: the entries that belong to the range; None for all. The others may be clipped.
+            low, high: Bounds that `x` is clipped to, None for none. The file needs no operation for that, as its integers end there. Bounds of which
+                none is 0 are moved by up to half a step, for 0 to be one of the steps.
 
         Returns:
             Tensor of the type and shape of `x`.
         """
         import tensorflow as tf
 
+        lowest, highest = low, high
         low, high, batches = self._variables(what)
+        if not self._in_the_file:
+            x = x if lowest is None else tf.maximum(x, tf.cast(lowest, x.dtype))
+            x = x if highest is None else tf.minimum(x, tf.cast(highest, x.dtype))
         wide = tf.cast(x, tf.float32)
         if self._training:
             within = wide if counted is None else tf.where(counted, wide, 0.0)
@@ -133,6 +144,24 @@ class ActivationRounder:
         if not self._rounding:
             return x
         return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), *FIXED_RANGES[activation]), x.dtype)
+
+    def within(self, x, low, high):
+        """Clips to a range that is known beforehand, one end of which is 0, and rounds to 256 steps of it."""
+        import tensorflow as tf
+
+        if not self._rounding:
+            return tf.clip_by_value(x, tf.cast(low, x.dtype), tf.cast(high, x.dtype))
+        return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), low, high), x.dtype)
+
+    def divisor(self, x, what):
+        """Rounds a tensor of numbers that are not negative; what would become 0 becomes one step, in the file too."""
+        import tensorflow as tf
+
+        rounded = self(x, what, positive=True)
+        if not self._rounding or not self._in_the_file:
+            return rounded
+        low, high, _ = self._variables(what)
+        return tf.maximum(rounded, tf.cast(tf.maximum((high - low) / 255.0, _TINY), x.dtype))
 
     @contextlib.contextmanager
     def together(self):

@@ -16,8 +16,8 @@ import types
 import typing
 
 from tfdistill.bridge import imports
-from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.layers import FORMS
+from tfdistill.bridge.integer.recognize import activated, rounded_input
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
@@ -220,8 +220,7 @@ def quantized_layer_class():
                     attributes[name] = function
 
         def _activated(self, x, function, path, quantize):
-            x, form = quantize(x, path), ACTIVATIONS.get(getattr(function, "__name__", ""))
-            return form(function, x, quantize, path) if form else function(x)
+            return activated(function, rounded_input(function, x, quantize, path), quantize, path)
 
         def _quantize_outputs(self, outputs, quantize):
             flat = tf.nest.flatten(outputs)

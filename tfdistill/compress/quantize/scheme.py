@@ -17,7 +17,7 @@ from tfdistill.bridge.wrappers.quantization import Quantization, QuantizedWeight
 from tfdistill.compress import kernels
 from tfdistill.compress.quantize.consumers import FIXED, activation_of, operation_of
 from tfdistill.compress.quantize.fusion import among, folds, fused
-from tfdistill.compress.quantize.layer_table import COMPUTING_MERGE_MODES, FUSIBLE_ACTIVATIONS, PASSING_OPERATIONS, form_of, rule_of
+from tfdistill.compress.quantize.layer_table import COMPUTING_MERGE_MODES, FUSIBLE_ACTIVATIONS, PASSING_OPERATIONS, float_operations, form_of, rule_of
 from tfdistill.compress.step import AUTO
 
 WEIGHTS, OUTPUT, INSIDE = "weights and output trained quantized", "output trained quantized", "weights trained quantized"
@@ -138,6 +138,9 @@ def _rounded(place, known, bits):
         return LayerQuantization(True, FOLDED, quantization if quantization.output else None)
     if activation_of(layer) in FIXED and not kernels.kernels_of(layer):
         return LayerQuantization(True, f"{PASSES}: the file's is fixed")
+    floats = float_operations(place, kind)
+    if floats:
+        return LayerQuantization(False, f"TFLite computes {', '.join(floats)} in float only", possible=False)
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
     output = kind != "Embedding" and activation_of(layer) not in FIXED and not fused(place, known, bits)
