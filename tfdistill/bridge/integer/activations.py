@@ -78,12 +78,27 @@ def softsign(x, quantize, what):
     return x / quantize(quantize(tf.abs(x), f"{what}_magnitude") + 1.0, f"{what}_divisor", high=255.0)
 
 
-def squareplus(x, quantize, what, b=4.0):
-    """(x + sqrt(x ** 2 + b)) / 2."""
+def root(x, quantize, what, quantize_divisor):
+    """sqrt(x), by one step of Newton's method from TFLite's SQRT, which does not round to the nearest step but down.
+
+    Args:
+        x: Rounded tensor of numbers above 0.
+        quantize: The `ActivationRounder`.
+        what: Beginning of the names of the ranges.
+        quantize_divisor: Function like `quantize` for the root, by which is divided.
+    """
     import tensorflow as tf
 
-    root = tf.sqrt(quantize(quantize(x * x, f"{what}_square") + b, f"{what}_radicand"))
-    return 0.5 * quantize(x + quantize(root, f"{what}_root"), f"{what}_sum")
+    low = quantize_divisor(tf.sqrt(x), f"{what}_root")
+    return 0.5 * quantize(low + quantize(x / low, f"{what}_quotient"), f"{what}_roots")
+
+
+def squareplus(x, quantize, what, b=4.0):
+    """(x + sqrt(x ** 2 + b)) / 2."""
+    # Up to 510, so that the root of b is at least one of the 255 steps.
+    divisor = functools.partial(quantize, high=510.0)
+    radicand = quantize(quantize(x * x, f"{what}_square") + b, f"{what}_radicand")
+    return 0.5 * quantize(x + quantize(root(radicand, quantize, what, divisor), f"{what}_deviation"), f"{what}_sum")
 
 
 def hard_sigmoid(x, quantize, what, slope=1.0):

@@ -5,10 +5,11 @@ Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer,
 """
 
 from tfdistill.bridge.integer import normalizations, traced
-from tfdistill.bridge.integer.activations import ONE, above_zero, elu
+from tfdistill.bridge.integer.activations import ONE, elu
 from tfdistill.bridge.integer.attention import attention, grouped_attention
 from tfdistill.bridge.integer.recognize import activated
 from tfdistill.bridge.integer.recurrent import recurrent
+from tfdistill.bridge.integer.rescaled import rescaling_folded
 
 
 def separable(layer, quantize, args, kwargs):
@@ -82,19 +83,24 @@ def elu_layer(layer, quantize, args, kwargs):
 
 
 def relu_layer(layer, quantize, args, kwargs):
-    """A ReLU layer with a slope, a threshold or a largest value: what is above the threshold, and what is below it, each clipped by its range."""
+    """A ReLU layer with a slope, a threshold or a largest value: what is above the threshold, less what is below it."""
     import tensorflow as tf
 
-    x, threshold, most = args[0], float(layer.threshold), None if layer.max_value is None else float(layer.max_value)
+    x, threshold, slope = args[0], float(layer.threshold), float(layer.negative_slope)
+    most = None if layer.max_value is None else float(layer.max_value)
+    if threshold == 0.0 and most is None:
+        return tf.nn.leaky_relu(x, slope)
     if threshold == 0.0:
-        above = above_zero(x, quantize, "above") if most is None else quantize.within(ONE * x, 0.0, most)
+        # The range ends at the largest value. A product by one leaves the second rounding, over what training saw of that range, to an operation.
+        above = quantize.within(ONE * x, 0.0, most)
+        above = above if slope else ONE * above
     else:
-        x_or_most = x if most is None else quantize(tf.minimum(x, most), "clipped")
-        above = tf.where(x >= threshold, x_or_most, tf.zeros_like(x))
-    if not layer.negative_slope:
-        return ONE * above if threshold == 0.0 else above
-    above = above if threshold == 0.0 else quantize(above, "above")
-    return above - quantize(float(layer.negative_slope) * (threshold - x), "below", low=0.0)
+        above = tf.where(x >= threshold, x if most is None else quantize(tf.minimum(x, most), "clipped"), tf.zeros_like(x))
+        above = quantize(above, "above") if slope else above
+    if not slope:
+        return above
+    below = -slope * x if threshold == 0.0 else slope * quantize(threshold - x, "below_threshold", low=0.0)
+    return above - quantize(below, "below", low=0.0)
 
 
 def activation(layer, quantize, args, kwargs):
@@ -134,6 +140,7 @@ FORMS = {
     "recurrent": recurrent,
     "relu": relu_layer,
     "rescaling": normalizations.rescaling,
+    "rescaling folded": rescaling_folded,
     "root mean square normalization": normalizations.root_mean_square_normalization,
     "separable": separable,
     "standardization": normalizations.standardization,

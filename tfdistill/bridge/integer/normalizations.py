@@ -9,15 +9,19 @@ def normalization_alone(layer, quantize, args, kwargs):
     """A BatchNormalization that is folded into no convolution."""
     import tensorflow as tf
 
-    if kwargs.get("training") and layer.trainable:
-        return layer(*args, **kwargs)
+    x, axes = args[0], list(layer.axis)
     multiplier = tf.math.rsqrt(layer.moving_variance + layer.epsilon)
     if layer.scale:
         multiplier *= layer.gamma
     offset = -layer.moving_mean * multiplier
     if layer.center:
         offset += layer.beta
-    return _affine(layer, args[0], multiplier, offset, quantize, list(layer.axis))
+    if kwargs.get("training") and layer.trainable:
+        outputs = layer(*args, **kwargs)
+        if not _is_convolution(x, axes):
+            quantize(tf.cast(outputs, "float32") - tf.reshape(offset, _broadcast_shape(x, axes)), "scaled")  # for its range
+        return outputs
+    return _affine(layer, x, multiplier, offset, quantize, axes)
 
 
 def rescaling(layer, quantize, args, kwargs):
@@ -56,12 +60,9 @@ def group_normalization(layer, quantize, args, kwargs):
     x = tf.cast(args[0], "float32")
     axis = layer.axis % x.shape.rank
     before, channels, after = math.prod(x.shape[1:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
-    grouped = tf.reshape(x, (-1, before, layer.groups, channels // layer.groups, after))
-    if after == 1:
-        y = standardized(grouped[..., 0], [1, 3], layer.epsilon, quantize)
-    else:
-        y = standardized(tf.reshape(grouped, (-1, before, layer.groups, channels // layer.groups * after)), [1, 3], layer.epsilon, quantize)
-    y = tf.reshape(y, (-1, *x.shape[1:]))
+    # The channels of a group, and all that stands behind their axis, are next to each other.
+    grouped = tf.reshape(x, (-1, before, layer.groups, channels // layer.groups * after))
+    y = tf.reshape(standardized(grouped, [1, 3], layer.epsilon, quantize), (-1, *x.shape[1:]))
     return _scaled(layer, y, quantize, [axis], layer.gamma if layer.scale else None, layer.beta if layer.center else None)
 
 
@@ -127,12 +128,23 @@ def _affine(layer, x, multiplier, offset, quantize, axes=(-1,)):
     """
     import tensorflow as tf
 
-    x, axes = tf.cast(x, "float32"), [axis % x.shape.rank for axis in axes]
-    if axes == [x.shape.rank - 1] and 2 <= x.shape.rank <= 4:
+    x = tf.cast(x, "float32")
+    if _is_convolution(x, axes):
         return tf.cast(_per_channel(x, multiplier, offset), layer.compute_dtype)
-    shape = [x.shape[axis] if axis in axes else 1 for axis in range(x.shape.rank)]
+    shape = _broadcast_shape(x, axes)
     scaled = quantize(x * tf.reshape(multiplier, shape), "scaled")
     return tf.cast(scaled + tf.reshape(offset, shape), layer.compute_dtype)
+
+
+def _is_convolution(x, axes):
+    """Whether a product and a sum along some axes can be a 1 x 1 depthwise convolution: along the last of at most four."""
+    rank = x.shape.rank
+    return [axis % rank for axis in axes] == [rank - 1] and 2 <= rank <= 4
+
+
+def _broadcast_shape(x, axes):
+    along = {axis % x.shape.rank for axis in axes}
+    return [size if axis in along else 1 for axis, size in enumerate(x.shape)]
 
 
 def _per_channel(x, multiplier, offset):

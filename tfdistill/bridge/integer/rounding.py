@@ -112,14 +112,10 @@ class ActivationRounder:
         """
         import tensorflow as tf
 
-        lowest, highest = low, high
+        wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
         low, high, batches = self._variables(what)
-        if not self._in_the_file:
-            x = x if lowest is None else tf.maximum(x, tf.cast(lowest, x.dtype))
-            x = x if highest is None else tf.minimum(x, tf.cast(highest, x.dtype))
-        wide = tf.cast(x, tf.float32)
         if self._training:
-            within = wide if counted is None else tf.where(counted, wide, 0.0)
+            within = tf.cast(x, tf.float32) if counted is None else tf.where(counted, tf.cast(x, tf.float32), 0.0)
             found = tf.minimum(tf.reduce_min(within), 0.0), tf.maximum(tf.reduce_max(within), 0.0)
             if self._seen is None:
                 _move_range((low, high, batches), *found)
@@ -130,6 +126,7 @@ class ActivationRounder:
         if symmetric:
             scale = tf.maximum(high / 127.0, -low / 128.0)
             low, high = -128.0 * scale, 127.0 * scale
+        # What is not clipped yet ends at the last of the steps, as it does in the file, and not halfway between two of them.
         rounded = tf.quantization.fake_quant_with_min_max_vars(wide, low, high)
         if positive and not self._in_the_file:
             rounded = tf.maximum(rounded, tf.maximum((high - low) / 255.0, _TINY))
@@ -174,6 +171,13 @@ class ActivationRounder:
             lows, highs = zip(*found, strict=True)
             _move_range(self._variables(what), tf.reduce_min(lows), tf.reduce_max(highs))
         self._seen = None
+
+
+def _clipped(x, low, high):
+    import tensorflow as tf
+
+    x = x if low is None else tf.maximum(x, tf.cast(low, x.dtype))
+    return x if high is None else tf.minimum(x, tf.cast(high, x.dtype))
 
 
 def _move_range(variables, lowest, highest):

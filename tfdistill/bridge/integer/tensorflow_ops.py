@@ -1,5 +1,7 @@
 """TensorFlow's operations by how TFLite's int8 kernels compute them: as they are, in other operations, or not at all."""
 
+import inspect
+
 from tfdistill.bridge.integer import activations
 
 # The result has the range of the input.
@@ -12,7 +14,7 @@ PASSING = {
 _COMPUTING = {
     *("Abs", "Add", "AddV2", "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BiasAdd", "ConcatV2", "Conv2D", "DepthwiseConv2dNative", "Exp"),
     *("LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Pack", "Prod", "ResizeBilinear", "Select", "SelectV2", "SquaredDifference"),
-    *("Sqrt", "Sub", "Sum"),
+    *("Sub", "Sum"),
 }
 # Results that are no floats.
 _COMPARING = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "ArgMax", "ArgMin", "Shape", "ZerosLike", "OnesLike", "Rank", "Size"}
@@ -23,7 +25,6 @@ FLOAT_ONLY = {
     *("FloorDiv", "FloorMod", "Lgamma", "Mod", "Ndtri", "RFFT", "Rint", "Round", "Sign", "Sin", "Sinh", "Tan", "TruncateDiv", "TruncateMod"),
 }
 CONTROL = {"If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall", "Case", "StatelessCase", "AssignVariableOp"}
-
 
 def run(op, inputs):
     """Runs an operation of a graph on other tensors.
@@ -53,7 +54,11 @@ def run(op, inputs):
             attributes[attribute.name] = value.decode() if isinstance(value, bytes) else value
     if op.type == "Const":
         return tf.constant(tf.make_ndarray(op.get_attr("value")))
-    outputs = getattr(tf.raw_ops, op.type)(**arguments, **attributes)
+    function = getattr(tf.raw_ops, op.type)
+    given = {**arguments, **attributes}
+    taken = [name for name in inspect.signature(function).parameters if name != "name"]
+    # TensorFlow's Python functions call some arguments otherwise: always "axis".
+    outputs = function(**{name if name in taken else "axis": value for name, value in given.items()})
     return list(outputs) if isinstance(outputs, (list, tuple)) else outputs
 
 
@@ -119,7 +124,12 @@ def _power(op, values):
     x = values.rounded(op.inputs[0])
     if found == 3.0:
         return values.quantize(x * x, f"{values.name(op)}_square") * x
-    return {0.5: tf.sqrt, 1.0: tf.identity, 2.0: lambda x: x * x}[found](x)
+    return _root(op, values) if found == 0.5 else x * x if found == 2.0 else tf.identity(x)
+
+
+def _root(op, values):
+    x = values.rounded(op.inputs[0], positive=True)
+    return activations.root(x, values.quantize, values.name(op), values.quantize.divisor)
 
 
 def _divisor(tensor, values):
@@ -196,6 +206,7 @@ REWRITTEN = {
     "Softmax": _fixed("softmax"),
     "Softplus": lambda op, values: values.form(op, "softplus"),
     "Softsign": lambda op, values: values.form(op, "softsign"),
+    "Sqrt": _root,
     "Square": _square,
     "Tanh": _fixed("tanh"),
 }

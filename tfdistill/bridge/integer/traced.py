@@ -5,8 +5,7 @@ written in others where that is exact: a square as a product, a negation as a pr
 """
 
 from tfdistill.bridge.integer import activations, tensorflow_ops
-
-_FREE, _KNOWN, _UNKNOWN, _FLOAT_ONLY = range(4)
+from tfdistill.bridge.integer.rounding import round_weights
 
 
 def without_integers(function, specs):
@@ -23,14 +22,24 @@ def without_integers(function, specs):
     return sorted({text for op in trace.needed if (text := trace.float_only(op))}) if trace else []
 
 
-def needs_rewriting(function, specs):
-    """Returns whether a function has to be computed here: its operations are all known, and one of them has inner results or no integers as it is."""
+def needs_rewriting(function, specs, in_training=None):
+    """Returns whether a function has to be computed here: its operations are all known, and one of them has inner results or no integers as it is.
+
+    Args:
+        function: Function of tensors.
+        specs: List of a `tf.TensorSpec` for each.
+        in_training: The function as it is in training, if it differs. It has to have the same operations: the ranges of all results are trained.
+    """
     trace = _Trace.of(function, specs)
-    if trace is None:
+    if trace is None or not trace.is_known():
         return False
-    computing = [op for op in trace.needed if trace.moves(op) and op.type not in tensorflow_ops.PASSING]
-    known = all(op.type in tensorflow_ops.KNOWN and not trace.float_only(op) for op in computing)
-    return known and (len(computing) > 1 or any(op.type in tensorflow_ops.REWRITTEN for op in computing))
+    computing = trace.computing()
+    # The converter fuses a ReLU alone into the operation before it.
+    rewritten = len(computing) > 1 or any(op.type in tensorflow_ops.REWRITTEN and op.type not in ("Relu", "Relu6") for op in computing)
+    if not rewritten or in_training is None:
+        return rewritten
+    trained = _Trace.of(in_training, specs)
+    return trained is not None and trained.is_known() and {op.name for op in computing} <= {op.name for op in trained.computing()}
 
 
 def compute(function, inputs, quantize, what):
@@ -48,7 +57,7 @@ def compute(function, inputs, quantize, what):
     import tensorflow as tf
 
     trace = _Trace.of(function, [tf.TensorSpec(x.shape, x.dtype) for x in inputs])
-    if trace is None or not all(op.type in tensorflow_ops.KNOWN for op in trace.needed if trace.moves(op)):
+    if trace is None or not trace.is_known():
         return function(*inputs)
     values = _Values(trace, quantize, what)
     values.start(inputs)
@@ -99,10 +108,16 @@ class _Trace:
 
     def moves(self, op):
         """Whether an operation depends on the arguments of the function, and reads or writes floats."""
-        return self.is_moving_op(op) and any(tensor.dtype.is_floating for tensor in [*op.inputs, *op.outputs])
+        moving = any(id(tensor) in self._moving for tensor in op.inputs)
+        return moving and any(tensor.dtype.is_floating for tensor in [*op.inputs, *op.outputs])
 
-    def is_moving_op(self, op):
-        return any(id(tensor) in self._moving for tensor in op.inputs)
+    def computing(self):
+        """Lists the operations whose results have ranges of their own."""
+        return [op for op in self.needed if self.moves(op) and op.type not in tensorflow_ops.PASSING]
+
+    def is_known(self):
+        """Whether all operations can be computed in integers, as far as is known here."""
+        return all(op.type in tensorflow_ops.KNOWN and not self.float_only(op) for op in self.needed if self.moves(op))
 
     def is_moving(self, tensor):
         """Whether a tensor depends on the arguments of the function."""
@@ -184,8 +199,6 @@ class _Values:
             (self._rounded if ready or not tensor.dtype.is_floating else self._raw)[id(tensor)] = value
 
     def _operand(self, op, tensor):
-        from tfdistill.bridge.integer.rounding import round_weights
-
         value = self.rounded(tensor)
         matrix = op.type in tensorflow_ops.PRODUCTS and tensor.dtype.is_floating and not self.trace.is_moving(tensor) and (tensor.shape.rank or 0) > 1
         return round_weights(value, 8) if matrix else value

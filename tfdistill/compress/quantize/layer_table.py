@@ -9,6 +9,7 @@ from typing import Any
 
 from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.convert.layers import AUGMENTING
 from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.recognize import name_of
@@ -126,6 +127,8 @@ RULES = (
     LayerRule(("Normalization",), form="standardization", form_fits=_standardizes),
     LayerRule(("AveragePooling2D",), form="average pooling", form_fits=_is_unpadded),
     LayerRule(("GlobalAveragePooling1D",), form="average of steps", form_fits=_has_length),
+    # In training it changes the kernel of the layer inside, which is no operation on tensors.
+    LayerRule(("SpectralNormalization",)),
     LayerRule(("ELU",), form="elu"),
     LayerRule(("ReLU",), form="relu", form_fits=_is_bent_elsewhere),
     LayerRule(("KerasOperation", "TFOpLambda", "Lambda"), form="operation", form_fits=_is_rewritten),
@@ -138,7 +141,11 @@ RULES = (
     LayerRule(("UpSampling1D", "UpSampling3D", "Flatten", "Reshape", "Permute", "RepeatVector"), passes=_always),
     LayerRule(("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"), passes=_always),
     LayerRule(("GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization"), passes=_always),
-    LayerRule(("Identity", "InputLayer"), passes=_always),
+    LayerRule(("Identity", "InputLayer", "CenterCrop", "RandomCrop"), passes=_always),
+    LayerRule(AUGMENTING, passes=_always),
+    LayerRule(("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness"), passes=_always),
+    LayerRule(("RandomHeight", "RandomWidth"), passes=_always),
+    LayerRule(("Resizing",), passes=_repeats_pixels),
 )
 _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 
@@ -162,7 +169,7 @@ def float_operations(place, kind):
     """Lists the operations that TFLite computes in float only: those of an activation of the user's, of a function, or of a layer of Keras 3 without a rule."""
     layer = place.layer
     if kind in ("KerasOperation", "TFOpLambda", "Lambda") or (introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS):
-        return traced.without_integers(*layer_facts.as_function(layer))
+        return traced.without_integers(*layer_facts.as_function(layer)[:2])
     function = getattr(layer, "activation", None)
     if name_of(function) is None:
         return traced.without_integers(*layer_facts.activation_as_function(layer))
