@@ -36,6 +36,13 @@ HOSTED = (
     "SpectralNormalization",  # tf_keras has one, which cannot be built while tf.keras is Keras 3
 )
 
+# Augmentation that tf_keras lacks: the identity at inference.
+AUGMENTING = (
+    *("AugMix", "CutMix", "MixUp", "RandAugment", "RandomColorDegeneration", "RandomColorJitter", "RandomElasticTransform", "RandomErasing"),
+    *("RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomSaturation"),
+    *("RandomSharpness", "RandomShear"),
+)
+
 RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
 
 # Arguments that tf_keras lacks, with the values under which the layer computes the same without them.
@@ -132,7 +139,7 @@ def build_layer(layer, path, build_model, allow_lambda=False, call=None, why=Non
         return _host_foreign(layer, base, path, call, why)
     if name is None:
         name = public_name(base_of(kind))
-    if name in HOSTED:
+    if name in HOSTED or name in AUGMENTING:
         return host(layer, base)
     if name == "Lambda":
         return _lambda(layer, base, path, allow_lambda)

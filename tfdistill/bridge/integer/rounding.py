@@ -89,7 +89,12 @@ class ActivationRounder:
         self._variables, self._training, self._rounding, self._in_the_file = variables, training, rounding, in_the_file
         self._seen = None
 
-    def __call__(self, x, what, symmetric=False, positive=False, counted=None):
+    @property
+    def in_the_file(self):
+        """Whether this call is traced for an integer file."""
+        return self._in_the_file
+
+    def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None):
         """Rounds a tensor.
 
         Args:
@@ -99,16 +104,18 @@ class ActivationRounder:
             positive: Whether `x` is above 0 and something is divided by it: what would round to 0 becomes one step. A file needs no operation for
                 that: TFLite's integer RSQRT gives its largest output for an input of 0.
             counted: bool tensor that broadcasts to `x`: the entries that belong to the range; None for all. The others may be clipped.
+            low, high: Bounds that `x` is clipped to, None for none. The file needs no operation for that, as its integers end there. Bounds of which
+                none is 0 are moved by up to half a step, for 0 to be one of the steps.
 
         Returns:
             Tensor of the type and shape of `x`.
         """
         import tensorflow as tf
 
+        wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
         low, high, batches = self._variables(what)
-        wide = tf.cast(x, tf.float32)
         if self._training:
-            within = wide if counted is None else tf.where(counted, wide, 0.0)
+            within = tf.cast(x, tf.float32) if counted is None else tf.where(counted, tf.cast(x, tf.float32), 0.0)
             found = tf.minimum(tf.reduce_min(within), 0.0), tf.maximum(tf.reduce_max(within), 0.0)
             if self._seen is None:
                 _move_range((low, high, batches), *found)
@@ -119,6 +126,7 @@ class ActivationRounder:
         if symmetric:
             scale = tf.maximum(high / 127.0, -low / 128.0)
             low, high = -128.0 * scale, 127.0 * scale
+        # What is not clipped yet ends at the last of the steps, as it does in the file, and not halfway between two of them.
         rounded = tf.quantization.fake_quant_with_min_max_vars(wide, low, high)
         if positive and not self._in_the_file:
             rounded = tf.maximum(rounded, tf.maximum((high - low) / 255.0, _TINY))
@@ -134,6 +142,24 @@ class ActivationRounder:
             return x
         return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), *FIXED_RANGES[activation]), x.dtype)
 
+    def within(self, x, low, high):
+        """Clips to a range that is known beforehand, one end of which is 0, and rounds to 256 steps of it."""
+        import tensorflow as tf
+
+        if not self._rounding:
+            return tf.clip_by_value(x, tf.cast(low, x.dtype), tf.cast(high, x.dtype))
+        return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), low, high), x.dtype)
+
+    def divisor(self, x, what):
+        """Rounds a tensor of numbers that are not negative; what would become 0 becomes one step, in the file too."""
+        import tensorflow as tf
+
+        rounded = self(x, what, positive=True)
+        if not self._rounding or not self._in_the_file:
+            return rounded
+        low, high, _ = self._variables(what)
+        return tf.maximum(rounded, tf.cast(tf.maximum((high - low) / 255.0, _TINY), x.dtype))
+
     @contextlib.contextmanager
     def together(self):
         """While open, all tensors of one name count as one: its range moves once, at the end, by the lowest and highest of them."""
@@ -145,6 +171,13 @@ class ActivationRounder:
             lows, highs = zip(*found, strict=True)
             _move_range(self._variables(what), tf.reduce_min(lows), tf.reduce_max(highs))
         self._seen = None
+
+
+def _clipped(x, low, high):
+    import tensorflow as tf
+
+    x = x if low is None else tf.maximum(x, tf.cast(low, x.dtype))
+    return x if high is None else tf.minimum(x, tf.cast(high, x.dtype))
 
 
 def _move_range(variables, lowest, highest):

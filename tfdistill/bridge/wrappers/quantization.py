@@ -16,8 +16,9 @@ import types
 import typing
 
 from tfdistill.bridge import imports
-from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.layers import FORMS
+from tfdistill.bridge.integer.recognize import activated, rounded_input
+from tfdistill.bridge.integer.rescaled import added_bias, source_of
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
@@ -185,13 +186,26 @@ def quantized_layer_class():
             rounding = _in_the_file.get() or not self.quantization.observed
             quantize = ActivationRounder(self._range, training, rounding, in_the_file=_in_the_file.get())
             weight_of = self.quantized if rounding else self.effective
+            weights = {w.path: weight_of(w) for w in self.quantization.weights}
+            if source := source_of(args):
+                args, weights = self._before_rescaling(source, args)
             with (
-                replaced_weights(self.layer, {w.path: weight_of(w) for w in self.quantization.weights}),
+                replaced_weights(self.layer, weights),
                 self._quantized_activation_inputs(quantize),
             ):
                 compute = FORMS.get(self.quantization.form)
                 outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
             return self._quantize_outputs(outputs, quantize) if self.quantization.output else outputs
+
+        def _before_rescaling(self, source, args):
+            """Returns the arguments and weights with which the file computes this layer on what a Rescaling before it reads."""
+            x, scale, offset = source
+            (weight,) = self.quantization.weights
+            kernel = self.quantized(weight, scale)
+            weights = {weight.path: kernel}
+            if offset:
+                weights["bias"] = self.layer.bias + added_bias(kernel, weight.path == "depthwise_kernel", offset / scale)
+            return (x, *args[1:]), weights
 
         def _add_variables(self, args, kwargs):
             if not self.layer.built or any(not hasattr(self.layer, w.path.partition(".")[0]) for w in self.quantization.weights):
@@ -215,9 +229,10 @@ def quantized_layer_class():
             # Not a product, which makes a zero of a negative one.
             return tf.where(self.masks[weight.path] > 0, value, 0.0) if weight.sparse else value
 
-        def quantized(self, weight):
-            """Returns a weight, one of `quantization.weights`, as the file holds it: a float32 tensor."""
-            return round_weights(self.effective(weight), weight.bits, weight.axes)
+        def quantized(self, weight, scale=1.0):
+            """Returns a weight, one of `quantization.weights`, times a number, as the file holds it: a float32 tensor."""
+            value = self.effective(weight)
+            return round_weights(value if scale == 1.0 else scale * value, weight.bits, weight.axes)
 
         @contextlib.contextmanager
         def _quantized_activation_inputs(self, quantize):
@@ -237,8 +252,7 @@ def quantized_layer_class():
                     attributes[name] = function
 
         def _activated(self, x, function, path, quantize):
-            x, form = quantize(x, path), ACTIVATIONS.get(getattr(function, "__name__", ""))
-            return form(function, x, quantize, path) if form else function(x)
+            return activated(function, rounded_input(function, x, quantize, path), quantize, path)
 
         def _quantize_outputs(self, outputs, quantize):
             flat = tf.nest.flatten(outputs)

@@ -5,6 +5,7 @@ import dataclasses
 
 from tfdistill.bridge import imports, layer_facts
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.bridge.integer.rounding import FIXED_RANGES
 from tfdistill.compress.selection import Layers
 
@@ -18,13 +19,12 @@ def operation_of(layer):
 
 
 def activation_of(layer):
-    """Returns the name of a layer's activation, or of the operation that it stands for; `"linear"` if it has none."""
+    """Returns the name of a layer's activation, or of the operation that it stands for; `"linear"` if it has none, `"custom"` for one that is not known."""
     if introspection.kind_of(layer) == "Softmax":
         return "softmax"
     if operation_of(layer) is not None:
         return operation_of(layer)
-    function = getattr(layer, "activation", None)
-    return getattr(function, "__name__", type(function).__name__) if function is not None else "linear"
+    return name_of(getattr(layer, "activation", None)) or "custom"
 
 
 @dataclasses.dataclass(frozen=True)
