@@ -45,5 +45,7 @@ def introduction(rows):
 
 
 if __name__ == "__main__":
-    zoo = Zoo(__file__, tuple(rows()), COLUMNS, run_row, pathlib.Path("runs/zoo_foreign"), "## Models that others wrote", introduction, 900, 2)
+    zoo = Zoo(
+        __file__, tuple(rows()), COLUMNS, run_row, pathlib.Path("runs/zoo_foreign"), "## Models that others wrote", introduction, 900, 2
+    )
     main(zoo, __doc__)

@@ -83,10 +83,13 @@ class ActivationRounder:
         training: Python bool: whether the ranges move.
         rounding: Python bool: whether anything is rounded; without it, the ranges alone move.
         in_the_file: Python bool: whether this call is traced for an integer file.
+        measuring: How calibration measures the ranges instead, whatever `training` is; see `tfdistill.bridge.integer.measuring`. None if it does not.
     """
 
-    def __init__(self, variables, training, rounding=True, in_the_file=False):
-        self._variables, self._training, self._rounding, self._in_the_file = variables, training, rounding, in_the_file
+    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None):
+        self._variables, self._rounding, self._in_the_file = variables, rounding, in_the_file
+        self._move = measuring.move if measuring is not None else _move_range if training else None
+        self._count = None if measuring is None else measuring.count
         self._seen = None
 
     @property
@@ -114,11 +117,15 @@ class ActivationRounder:
 
         wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
         low, high, batches = self._variables(what)
-        if self._training:
-            within = tf.cast(x, tf.float32) if counted is None else tf.where(counted, tf.cast(x, tf.float32), 0.0)
+        within = tf.cast(x, tf.float32)
+        if counted is not None:
+            within = tf.where(counted, within, 0.0)
+        if self._count is not None:
+            self._count((low, high, batches), within)
+        if self._move is not None:
             found = tf.minimum(tf.reduce_min(within), 0.0), tf.maximum(tf.reduce_max(within), 0.0)
             if self._seen is None:
-                _move_range((low, high, batches), *found)
+                self._move((low, high, batches), *found)
             else:
                 self._seen.setdefault(what, []).append(found)
         if not self._rounding:
@@ -132,7 +139,7 @@ class ActivationRounder:
             rounded = tf.maximum(rounded, tf.maximum((high - low) / 255.0, _TINY))
         rounded = tf.cast(rounded, x.dtype)
         # The range of a first batch is known only when all of it was seen; where only zeros were seen, rounding would leave nothing to see behind it.
-        return rounded if self._seen is None or not self._training else tf.where((batches > 0.0) & (high > low), rounded, x)
+        return rounded if self._seen is None or self._move is None else tf.where((batches > 0.0) & (high > low), rounded, x)
 
     def fixed(self, x, activation):
         """Rounds what an activation of `FIXED_RANGES` gave, as the file's operation for it does."""
@@ -169,7 +176,7 @@ class ActivationRounder:
         yield
         for what, found in self._seen.items():
             lows, highs = zip(*found, strict=True)
-            _move_range(self._variables(what), tf.reduce_min(lows), tf.reduce_max(highs))
+            self._move(self._variables(what), tf.reduce_min(lows), tf.reduce_max(highs))
         self._seen = None
 
 

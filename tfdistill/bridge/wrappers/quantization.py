@@ -91,6 +91,23 @@ def assumed_ranges(range_of):
         _assumed.reset(token)
 
 
+_measuring = contextvars.ContextVar("_measuring", default=None)
+
+
+@contextlib.contextmanager
+def measured_by(measuring):
+    """While open, quantized layers measure their ranges on what they are called with, in inference too.
+
+    Args:
+        measuring: `Widest` or `Histograms` of `tfdistill.bridge.integer.measuring`.
+    """
+    token = _measuring.set(measuring)
+    try:
+        yield
+    finally:
+        _measuring.reset(token)
+
+
 def is_quantized_layer(layer):
     """Whether `layer` is the quantization wrapper of this library. Does not import tf_keras when it was never used."""
     return isinstance(layer, TransparentWrapper) and layer.step == "quantization"
@@ -184,7 +201,7 @@ def quantized_layer_class():
             if not self._quantizing.complete:
                 self._add_variables(args, kwargs)
             rounding = _in_the_file.get() or not self.quantization.observed
-            quantize = ActivationRounder(self._range, training, rounding, in_the_file=_in_the_file.get())
+            quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring=_measuring.get())
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}
             if source := source_of(args):
@@ -296,3 +313,8 @@ def input_quantizer(name):
     quantization = imports.tfmot().quantization.keras
     quantizer = quantization.quantizers.AllValuesQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
     return quantize_layer_class()(quantizer, name=name)
+
+
+def range_of_input(layer):
+    """Returns the variables `(minimum, maximum)` of a built `input_quantizer`."""
+    return layer.quantizer_vars["min_var"], layer.quantizer_vars["max_var"]

@@ -65,7 +65,9 @@ def _rescales(place):
 
 
 def _standardizes(place):
-    return _is_ranked(place) and all(place.layer.output_shape[axis] is not None for axis in [-1, *layer_facts.standardized_axes(place.layer)])
+    return _is_ranked(place) and all(
+        place.layer.output_shape[axis] is not None for axis in [-1, *layer_facts.standardized_axes(place.layer)]
+    )
 
 
 def _is_sized(place):
@@ -80,7 +82,10 @@ def _has_inner_results(place):
 
 def _is_bent_elsewhere(place):
     """Whether a ReLU is another function than max(x, 0) and relu6, which the converter fuses."""
-    return (place.layer.max_value, float(place.layer.threshold), float(place.layer.negative_slope)) not in ((None, 0.0, 0.0), (6.0, 0.0, 0.0))
+    return (place.layer.max_value, float(place.layer.threshold), float(place.layer.negative_slope)) not in (
+        (None, 0.0, 0.0),
+        (6.0, 0.0, 0.0),
+    )
 
 
 def _is_rewritten(place):
