@@ -75,6 +75,22 @@ def as_function(layer):
     return function, specs, functools.partial(function, training=True) if layer._expects_training_arg else None
 
 
+def function_of_one(layer):
+    """Returns what a layer that stands for an operation computes, as a function of one tensor; None where it needs several tensors or has weights.
+
+    Args:
+        layer: A tf_keras layer for an operation of `keras.ops`, or for a TensorFlow operation on tensors of Keras.
+    """
+    import tensorflow as tf
+
+    if not layer.inbound_nodes or layer.weights:
+        return None
+    node = layer.inbound_nodes[0]
+    if hasattr(layer, "compute"):
+        return layer.compute if len(node.keras_inputs) == 1 else None
+    return layer.function if hasattr(layer, "function") and len(tf.nest.flatten((node.call_args, node.call_kwargs))) == 1 else None
+
+
 def activation_as_function(layer):
     """Returns the activation of a tf_keras layer, and the list of the one spec of the layer's output; the list is empty if the layer was never called."""
     import tensorflow as tf

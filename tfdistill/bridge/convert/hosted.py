@@ -60,10 +60,13 @@ def operation_class():
                 self._held.append(self.add_weight(name=f"variable_{i}", **spec))
             super().build(input_shape)
 
+        def compute(self, *tensors):
+            """Computes the operation of tensors of any shapes."""
+            args, kwargs = decode(self._host.arguments, list(tensors), [keras.ops.convert_to_tensor(v) for v in self._held])
+            return self._host.run.call(*args, **kwargs)
+
         def call(self, inputs):
-            tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-            args, kwargs = decode(self._host.arguments, tensors, [keras.ops.convert_to_tensor(v) for v in self._held])
-            outputs = self._host.run.call(*args, **kwargs)
+            outputs = self.compute(*inputs) if isinstance(inputs, (list, tuple)) else self.compute(inputs)
             for output, shape in zip(keras.tree.flatten(outputs), self._host.shapes, strict=True):
                 output.set_shape(shape)
             return outputs

@@ -202,12 +202,11 @@ ACTIVATIONS = {
     "tanh_shrink": tanh_shrink,
 }
 
-# Name of a function -> the bounds below and above which it is constant, to within a step of its result. Its input need not have a range beyond them.
-CONSTANT_BEYOND = {
-    "hard_sigmoid": (-3.0, 3.0),
-    "hard_sigmoid_steep": (-2.5, 2.5),
-    "hard_tanh": (-1.0, 1.0),
-    "sigmoid": (-8.0, 8.0),
-    "sparse_sigmoid": (-1.0, 1.0),
-    "tanh": (-4.0, 4.0),
-}
+# Name of a function -> how far from 0 it changes, to within a step of its result. Its input need not have a range beyond that.
+_CHANGES_UP_TO = {"hard_sigmoid": 3.0, "hard_sigmoid_steep": 2.5, "hard_tanh": 1.0, "sigmoid": 8.0, "sparse_sigmoid": 1.0, "tanh": 4.0}
+
+
+def range_of_change(name):
+    """Returns the bounds between which an activation changes, both on one grid with 0; (None, None) for a function that changes everywhere."""
+    most = _CHANGES_UP_TO.get(name)
+    return (None, None) if most is None else (-128.0 / 127.0 * most, most)

@@ -4,10 +4,11 @@ Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer,
 `ActivationRounder`, which rounds a tensor to the range that is trained under the name `what`; and what the layer is called with.
 """
 
+from tfdistill.bridge import layer_facts
 from tfdistill.bridge.integer import normalizations, traced
 from tfdistill.bridge.integer.activations import ONE, elu
 from tfdistill.bridge.integer.attention import attention, grouped_attention
-from tfdistill.bridge.integer.recognize import activated
+from tfdistill.bridge.integer.recognize import activated, name_of
 from tfdistill.bridge.integer.recurrent import recurrent
 from tfdistill.bridge.integer.rescaled import rescaling_folded
 
@@ -112,6 +113,9 @@ def operation(layer, quantize, args, kwargs):
     """A layer around an operation or a function, or around a layer of Keras 3: each of its TensorFlow operations rounded."""
     import tensorflow as tf
 
+    function = layer_facts.function_of_one(layer)
+    if function is not None and name_of(function):
+        return activated(function, args[0], quantize, "inner")
     flat = tf.nest.flatten((args, kwargs))
     positions = [i for i, x in enumerate(flat) if tf.is_tensor(x)]
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfdistill.bridge.integer import traced
-from tfdistill.bridge.integer.activations import ACTIVATIONS, CONSTANT_BEYOND
+from tfdistill.bridge.integer.activations import ACTIVATIONS, range_of_change
 
 # Functions that TFLite computes by one integer operation, or fuses into the operation before them.
 _PLAIN = ("exponential", "linear", "relu", "relu6", "sigmoid", "softmax", "tanh")
@@ -44,7 +44,7 @@ def rounded_input(function, x, quantize, what):
         quantize: The `ActivationRounder`.
         what: Name of the range.
     """
-    low, high = CONSTANT_BEYOND.get(name_of(function), (None, None))
+    low, high = range_of_change(name_of(function))
     return quantize(x, what, low=low, high=high)
 
 

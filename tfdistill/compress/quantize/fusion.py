@@ -57,6 +57,4 @@ def _is_relu(layer):
     """Whether the converter can fuse a layer into the operation before it."""
     if kind_of(layer) == "ReLU":
         return layer.max_value in (None, 6) and layer.negative_slope == 0 and layer.threshold == 0
-    if kind_of(layer) == "Activation":
-        return activation_of(layer) in ("relu", "relu6")
-    return operation_of(layer) in ("Relu", "Relu6", "nn.relu", "nn.relu6")
+    return (kind_of(layer) == "Activation" or operation_of(layer) is not None) and activation_of(layer) in ("relu", "relu6")

@@ -13,7 +13,7 @@ from tfdistill.bridge.convert.layers import AUGMENTING
 from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.recognize import name_of
-from tfdistill.compress.quantize.consumers import activation_of
+from tfdistill.compress.quantize.consumers import activation_of, known_function
 
 
 def _always(_):
@@ -89,7 +89,8 @@ def _is_bent_elsewhere(place):
 
 
 def _is_rewritten(place):
-    return traced.needs_rewriting(*layer_facts.as_function(place.layer))
+    known = known_function(place.layer)
+    return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer))
 
 
 def _has_length(place):
@@ -173,6 +174,8 @@ def rule_of(kind):
 def float_operations(place, kind):
     """Lists the operations that TFLite computes in float only: those of an activation of the user's, of a function, or of a layer of Keras 3 without a rule."""
     layer = place.layer
+    if known_function(layer):
+        return []
     if kind in ("KerasOperation", "TFOpLambda", "Lambda") or (introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS):
         return traced.without_integers(*layer_facts.as_function(layer)[:2])
     function = getattr(layer, "activation", None)
