@@ -172,7 +172,7 @@ class Quantize(Step):
         return decided, {path: methods.get(path, MINMAX) for path in decided}, named
 
     def _plan(self, opened, decided, methods, named=()):
-        plan = self._aware._plan(opened, decided)
+        plan = self._aware._plan(opened, decided, {})
         return dataclasses.replace(plan, step=repr(self), rows=tuple(_told(row, decided[row.name], methods[row.name]) for row in plan.rows))
 
 
