@@ -89,6 +89,16 @@ def implicit_mask(value):
     return keras.tree.map_structure(lambda x: getattr(x, "_keras_mask", None), value)
 
 
+def filled(structure, tensors):
+    """Returns a structure with other tensors in place of symbolic ones.
+
+    Args:
+        structure: Any structure.
+        tensors: Dict of id of a symbolic tensor to what takes its place.
+    """
+    return keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x, structure)
+
+
 def own_arguments(call):
     """Returns the keyword arguments of a call without those that Keras recorded for itself: the training flag, and masks that travel with the tensors."""
     implicit = {id(m) for m in keras.tree.flatten(implicit_mask((call.args, call.kwargs))) if m is not None}

@@ -11,8 +11,9 @@ import warnings
 import keras
 
 from tfdistill.errors import BridgeError
+from tfdistill.graph.batches import BATCH, with_free_batch
 from tfdistill.graph.carriers import CARRIERS, HeldConstant, HeldWeight, WithMask
-from tfdistill.graph.functional import UNSCOPED, calls, functional_model, own_arguments
+from tfdistill.graph.functional import UNSCOPED, calls, filled, functional_model, own_arguments
 from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.tracing import base_name, is_layer, line_of, name_operations, reason_of
 
@@ -70,18 +71,30 @@ class Signature:
         masks = {i: places[id(mask_of(x))] for i, x in enumerate(tensors) if id(mask_of(x)) in places}
         return cls(tensors, inputs, masks, *filled((call.args, kwargs), dict(zip(places, inputs, strict=True))))
 
-    def symbolic(self):
-        """Returns (args, kwargs) of the inputs, with their masks, which a layer may take off."""
-        self._put_masks(self.inputs)
-        return self.args, self.kwargs
+    @property
+    def free_batch(self):
+        """Whether one of the tensors has a first axis of unknown size."""
+        return any(x.shape[:1] == (None,) for x in self.inputs)
+
+    def symbolic(self, batch):
+        """Returns new inputs with masks, and (args, kwargs) of these.
+
+        Args:
+            batch: What takes the place of a first axis of unknown size.
+        """
+        shapes = [(batch, *x.shape[1:]) if x.shape[:1] == (None,) else x.shape for x in self.inputs]
+        inputs = [keras.Input(batch_shape=shape, dtype=x.dtype, name=x.name) for shape, x in zip(shapes, self.inputs, strict=True)]
+        self.put_masks(inputs)
+        return inputs, filled((self.args, self.kwargs), dict(zip(map(id, self.inputs), inputs, strict=True)))
 
     def on(self, arrays):
         """Returns the tensors for arrays in the order of the inputs, with masks, and (args, kwargs) of these tensors."""
         tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
-        self._put_masks(tensors)
+        self.put_masks(tensors)
         return tensors, filled((self.args, self.kwargs), dict(zip(map(id, self.inputs), tensors, strict=True)))
 
-    def _put_masks(self, tensors):
+    def put_masks(self, tensors):
+        """Puts the masks on tensors in the order of the inputs, from which a layer may have taken them."""
         for place, mask in self.masks.items():
             tensors[place]._keras_mask = tensors[mask]
 
@@ -89,16 +102,6 @@ class Signature:
 def mask_of(tensor):
     """Returns the mask that travels with a tensor, None where there is none."""
     return getattr(tensor, "_keras_mask", None)
-
-
-def filled(structure, tensors):
-    """Returns a structure with other tensors in place of symbolic ones.
-
-    Args:
-        structure: Any structure.
-        tensors: Dict of id of a symbolic tensor to what takes its place.
-    """
-    return keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x, structure)
 
 
 def look_inside(layer, signature, path, **mode):
@@ -117,18 +120,22 @@ def look_inside(layer, signature, path, **mode):
         raise BridgeError(f"The layer '{path}' ({type(layer).__name__}) has a penalty on its outputs, which is no part of a graph.")
     kind = type(origin(layer))
     opened = stand_in(layer, layer.name, _subclass(kind, symbolic_call=_call_and_note))
-    tracing = _Tracing(layer, signature.inputs[0])
+    inputs, (args, kwargs) = signature.symbolic(BATCH)
+    tracing = _Tracing(layer, inputs[0])
     vars(opened).update(tracing.attributes())
     try:
-        with _traced_quietly(), keras.StatelessScope(collect_losses=True) as scope:
-            args, kwargs = signature.symbolic()
-            outputs = opened(*args, **kwargs, **mode)
-        tracing.on = False
-        if scope.losses:
-            raise TypeError("it adds a loss with add_loss")
-        if scope.state_mapping:
-            raise TypeError("it assigns values to its weights")
-        view = functional_model(signature.inputs, _with_masks(outputs, vars(opened).pop("_noted")), layer.name)
+        with _traced_quietly():
+            with keras.StatelessScope(collect_losses=True) as scope:
+                outputs = opened(*args, **kwargs, **mode)
+            tracing.on = False
+            if scope.losses:
+                raise TypeError("it adds a loss with add_loss")
+            if scope.state_mapping:
+                raise TypeError("it assigns values to its weights")
+            view = functional_model(inputs, _with_masks(outputs, vars(opened).pop("_noted")), layer.name)
+            if signature.free_batch:
+                signature.put_masks(signature.inputs)
+                view = with_free_batch(view, signature.inputs)
     except Exception as error:  # whatever the user's call raises
         raise BridgeError(
             f"The layer '{path}' ({kind.__name__}) cannot be opened: its call does not work on symbolic tensors.{line_of(kind.call, error)}\n"

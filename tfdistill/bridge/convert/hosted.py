@@ -17,6 +17,7 @@ import keras
 from tfdistill.bridge import imports
 from tfdistill.bridge.convert.encoding import decode, encode
 from tfdistill.errors import BridgeError
+from tfdistill.graph.batches import name_of_operation
 from tfdistill.graph.functional import own_arguments
 from tfdistill.graph.opening import origin
 
@@ -53,7 +54,7 @@ def operation_class():
         @property
         def operation_name(self):
             """Class name of the operation, for example `"Mean"`."""
-            return self._host.operation["class_name"]
+            return name_of_operation(self._host.operation)
 
         def build(self, input_shape):
             for i, spec in enumerate(self._host.variables):
