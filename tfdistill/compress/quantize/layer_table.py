@@ -122,14 +122,16 @@ RULES = (
     LayerRule(("UpSampling1D", "UpSampling3D", "Flatten", "Reshape", "Permute", "RepeatVector"), passes=_always),
     LayerRule(("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"), passes=_always),
     LayerRule(("GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization"), passes=_always),
+    LayerRule(("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness"), passes=_always),
+    LayerRule(("CenterCrop", "RandomCrop", "RandomHeight", "RandomWidth", "Resizing"), passes=_always),
     LayerRule(("Identity", "InputLayer"), passes=_always),
 )
 _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 
 # Operations of keras.ops, and of TensorFlow on tensors of Keras, whose output has the range of their input.
 PASSING_OPERATIONS = {
-    *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity"),
-    *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "stop_gradient"),
+    *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity", "Split"),
+    *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
 }
 # Activations that the converter fuses into the operation before them.
 FUSIBLE_ACTIVATIONS = {"linear", "relu", "relu6"}
