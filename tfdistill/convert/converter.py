@@ -6,6 +6,7 @@ import itertools
 import pathlib
 import re
 
+from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.wrappers.quantization import as_in_the_file
 from tfdistill.convert.census import census
 from tfdistill.convert.variants import VARIANTS
@@ -25,6 +26,7 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
 
     The model is traced with a fixed batch and saved as a SavedModel with the variables of the trace, which is converted. With a free batch
     the converter would write shape arithmetic that accelerators do not support; the conversion of a bare function can lose the weights.
+    Layers of half or mixed precision compute in float32, as they do in the file.
 
     Args:
         model: A built Keras model.
@@ -169,7 +171,8 @@ def _trace(model, signature, batch_size):
         arrays = {i.name: tensor for i, tensor in zip(signature.inputs, tensors, strict=True)}
         return signature.name_outputs(model(signature.pack(arrays), training=False))
 
-    return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+    with in_float32(model):
+        return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
 
 
 def _holds(definition, *operations):

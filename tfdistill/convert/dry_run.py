@@ -21,6 +21,8 @@ _LOOPS = ("While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall
 _MOVING = frozenset(
     "BROADCAST_TO CONCATENATION EXPAND_DIMS GATHER PACK PAD PADV2 RESHAPE SLICE SPLIT SPLIT_V SQUEEZE STRIDED_SLICE TRANSPOSE UNPACK".split()
 )
+# The converter's codes of errors about operations that TFLite lacks: those that need TensorFlow, and those that would be custom ones.
+_LACKING = (1, 2)
 _IN_SCOPE = re.compile(rf"(?<![\w.]){_SCOPE}(\d+)(?:_\d+)?/")
 
 
@@ -89,7 +91,7 @@ def _from_error(error, without_samples, variant):
     lacking = [
         Refusal(_layers([frame.name for frame in found.location.call]), f"TFLite has no {_plain(found.operator.name)}")
         for found in getattr(cause, "errors", None) or []
-        if found.operator.name and found.location.call
+        if found.location.call and found.error_code in _LACKING
     ]
     if lacking:
         return _merged(lacking)
@@ -118,7 +120,7 @@ def _from_file(content, variant):
     computed = [t for t in stray if t.made_by not in {*TRANSLATORS, "input", "constant", "nothing"}]
     causes = [t for t in computed if t.made_by not in _MOVING] or computed
     found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only") for t in causes]
-    return _merged(found or [Refusal(_layers([t.name]), "the converter leaves a float tensor between integers") for t in stray])
+    return _merged(found or [Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {t.used_by[0]}") for t in stray])
 
 
 def _layers(texts):

@@ -148,6 +148,23 @@ def functional_model(inputs, outputs, name):
             operation.name = before
 
 
+_LOOKUPS = (keras.layers.Embedding, keras.layers.CategoryEncoding, keras.layers.IntegerLookup, keras.layers.Hashing)
+
+
+def index_inputs(model):
+    """Lists the names of the float inputs of a functional model that nothing but lookups read.
+
+    Args:
+        model: Functional Keras 3 model.
+    """
+    readers = {}
+    for call in calls(model):
+        for tensor in call.tensors():
+            readers.setdefault(id(tensor), []).append(isinstance(call.operation, _LOOKUPS))
+    floats = [tensor for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype)]
+    return [input_operation(tensor).name for tensor in floats if all(readers.get(id(tensor), [False]))]
+
+
 def index_bounds(model):
     """Finds inputs that end as indices of an Embedding.
 

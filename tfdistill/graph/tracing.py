@@ -8,7 +8,7 @@ import keras
 
 from tfdistill.errors import BridgeError
 from tfdistill.graph.carriers import CARRIERS
-from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential, unbuilt
+from tfdistill.graph.functional import as_functional, calls, index_inputs, is_functional, is_sequential, unbuilt
 
 
 def open_model(model, inputs=None, path=None):
@@ -16,8 +16,8 @@ def open_model(model, inputs=None, path=None):
 
     Args:
         model: Built Keras 3 model.
-        inputs: For a subclassed model: `keras.Input`s in the structure that its `call` takes. By default they are float32 of the
-            shapes that it was built with, the batch left free.
+        inputs: For a subclassed model: `keras.Input`s in the structure that its `call` takes. By default they have the
+            shapes that it was built with, the batch left free, and are int32 where they are only read as indices, else float32.
         path: Name of the model in errors.
 
     Returns:
@@ -31,7 +31,11 @@ def open_model(model, inputs=None, path=None):
         return as_functional(model)
     if not model.built or (not model.variables and inputs is None):
         raise unbuilt(model)
-    return traced(model, symbolic_inputs(model) if inputs is None else inputs, path or model.name)
+    if inputs is not None:
+        return traced(model, inputs, path or model.name)
+    opened = traced(model, symbolic_inputs(model), path or model.name)
+    indices = index_inputs(opened)
+    return traced(model, symbolic_inputs(model, indices), path or model.name) if indices else opened
 
 
 def traced(model, inputs, path, **mode):
@@ -87,8 +91,25 @@ def base_name(operation):
     return "_".join(re.findall("[A-Z][a-z0-9]*|[a-z0-9]+", type(operation).__name__)).lower()
 
 
-def symbolic_inputs(model):
+def input_types(model, count):
+    """Lists the types of the inputs of a subclassed model, of which Keras keeps no record: `"int32"` for what is only read as indices, else float32.
+
+    Args:
+        model: Built subclassed Keras 3 model.
+        count: Number of its inputs.
+    """
+    try:
+        return [keras.backend.standardize_dtype(tensor.dtype) for tensor in open_model(model).inputs]
+    except BridgeError:  # its call cannot be traced, so its inputs are as they always are
+        return ["float32"] * count
+
+
+def symbolic_inputs(model, indices=()):
     """Returns new `keras.Input`s for a model that was built, in the structure that its call takes.
+
+    Args:
+        model: Built Keras 3 model.
+        indices: Names of the inputs of a subclassed model that are int32; the others are float32.
 
     Raises:
         BridgeError: if Keras has not kept the shapes, as for a call of several arguments.
@@ -107,16 +128,16 @@ def symbolic_inputs(model):
             "a model whose call takes one argument of tensors",
             "pass inputs=keras.Input(...), in the structure that its call takes",
         )
-    return _symbolic(shapes, "inputs")
+    return _symbolic(shapes, "inputs", indices)
 
 
-def _symbolic(shapes, name):
+def _symbolic(shapes, name, indices):
     """Makes named inputs in the structure of the shapes, the batch left free."""
     if isinstance(shapes, dict):
-        return {key: _symbolic(shape, key) for key, shape in shapes.items()}
+        return {key: _symbolic(shape, key, indices) for key, shape in shapes.items()}
     if all(n is None or isinstance(n, int) for n in shapes):
-        return keras.Input(tuple(shapes)[1:], name=name)
-    return [_symbolic(shape, f"{name}_{i}") for i, shape in enumerate(shapes)]
+        return keras.Input(tuple(shapes)[1:], name=name, dtype="int32" if name in indices else None)
+    return [_symbolic(shape, f"{name}_{i}", indices) for i, shape in enumerate(shapes)]
 
 
 def line_of(call, error):

@@ -3,7 +3,7 @@
 from tfdistill.bridge import imports
 
 
-def rewire(legacy, copy, enter=lambda tensor: None):
+def rewire(legacy, copy, enter=lambda tensor: None, dense=False):
     """Repeats every call of a model with other layers, nested models included, in time that grows with the number of calls.
 
     A layer that is shared stays shared, between a nested model and the one around it too.
@@ -12,6 +12,7 @@ def rewire(legacy, copy, enter=lambda tensor: None):
         legacy: A functional or Sequential tf_keras model that is built.
         copy: Function of a layer: returns the layer to call in its place. It is called once per layer, also for a shared one.
         enter: Function of an input tensor of the outermost model: returns a layer to put between it and its readers, or None.
+        dense: Whether sparse inputs become dense ones.
 
     Returns:
         A new tf_keras model of the same names and the same structure of inputs and outputs.
@@ -27,7 +28,7 @@ def rewire(legacy, copy, enter=lambda tensor: None):
         return made[id(layer)][1]
 
     def rebuilt(model):
-        inputs = {id(tensor): _input(tensor) for tensor in model.inputs}
+        inputs = {id(tensor): _input(tensor, dense) for tensor in model.inputs}
         between = {id(tensor): enter(tensor) if model is legacy else None for tensor in model.inputs}
         if isinstance(model, tfk.Sequential):
             first = [layer for layer in between.values() if layer is not None]
@@ -85,6 +86,6 @@ def replay(legacy, call, tensors):
     return current(legacy._nested_outputs)
 
 
-def _input(tensor):
+def _input(tensor, dense):
     layer = tensor._keras_history.layer
-    return imports.tf_keras().Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name, sparse=getattr(layer, "sparse", None))
+    return imports.tf_keras().Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name, sparse=getattr(layer, "sparse", None) and not dense)

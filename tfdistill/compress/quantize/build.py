@@ -36,7 +36,7 @@ def build(opened, decided, quantize_inputs=True):
         return input_quantizer(f"quantize_{layer_facts.producer(tensor).name}") if quantized else None
 
     with serialization.legacy_scope():
-        made = rewire(opened.legacy, copy, enter)
+        made = rewire(opened.legacy, copy, enter, dense=True)
     for layer, fresh, decision in pairs:
         values = rebuild.effective_weights(layer)
         introspection.unwrap(fresh).set_weights(values)

@@ -5,6 +5,7 @@ import hashlib
 import json
 
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.bridge.wrappers.quantization import assumed_ranges, input_quantizer, quantize_layer
 from tfdistill.compress.quantize import consumers
@@ -98,7 +99,7 @@ def _tried(opened, decided, variant_name):
         return {f"output_{i}": output for i, output in enumerate(tf.nest.flatten(outputs))}
 
     def trace():
-        with assumed_ranges(range_of):
+        with assumed_ranges(range_of), in_float32(opened.adopted):
             return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
 
     return refusals(trace, specs, opened.adopted.name, variant_named(variant_name), None if free else specs[0].shape[0])

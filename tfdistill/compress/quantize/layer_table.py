@@ -157,8 +157,8 @@ _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 
 # Operations of keras.ops, and of TensorFlow on tensors of Keras, whose output has the range of their input.
 PASSING_OPERATIONS = {
-    *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity"),
-    *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "stop_gradient"),
+    *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity", "Split"),
+    *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
 }
 # Activations that the converter fuses into the operation before them.
 FUSIBLE_ACTIVATIONS = {"linear", "relu", "relu6"}

@@ -215,14 +215,19 @@ def _passes(layer, kind):
     return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS
 
 
-def _carries_indices(place, known):
-    """Whether the output of a layer is only read as indices, which must not be rounded."""
-    readers = [reader and (known.get(id(reader)) or reader) for reader in place.readers]
-    return bool(readers) and all(
-        reader is not None
-        and (
-            rule_of(kind_of(getattr(reader, "layer", reader))).reads_indices
-            or (hasattr(reader, "readers") and _carries_indices(reader, known))
-        )
-        for reader in readers
-    )
+def _carries_indices(place, known, passed=()):
+    """Whether the output of a layer is only read as indices, which must not be rounded.
+
+    Args:
+        place: The `Place` of the layer.
+        known: Dict of id of layer to `Place`.
+        passed: Ids of the layers that lead here: one that is called several times can read itself, which says nothing.
+    """
+    passed = {*passed, id(place.layer)}
+    readers = [reader for reader in place.readers if id(reader) not in passed]
+    return bool(readers) and all(reader is not None and _reads_indices(reader, known, passed) for reader in readers)
+
+
+def _reads_indices(layer, known, passed):
+    place = known.get(id(layer))
+    return rule_of(kind_of(layer)).reads_indices or (place is not None and _carries_indices(place, known, passed))
