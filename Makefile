@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 LOWEST := .venv-lowest
 NEXT := .venv-next
+FOREIGN := .venv-foreign
 # The first interpreter of a list whose version is in a range, and that can make virtual environments: $(call first-python,LOWEST,HIGHEST,NAMES)
 first-python = $(shell for p in $(3); do "$$p" -c "import sys, venv, ensurepip; sys.exit(not $(1) <= sys.version_info[1] <= $(2))" >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 # Name another one with `make PYTHON=/path/to/python setup`.
@@ -21,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-lowest test-next quick zoo operations api lint format clean
+.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-foreign operations api lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -70,6 +71,16 @@ test-next:
 zoo: $(STAMP)
 	$(BIN)/python tests/zoo/run_zoo.py
 
+# Models that others wrote, of keras-hub, kimm and keras.io, in an environment of their own: about an hour and a half on two cores; records in runs/zoo_foreign,
+# the second table in docs/coverage.md.
+zoo-foreign: $(FOREIGN)/.set-up
+	$(FOREIGN)/bin/python tests/zoo_foreign/run_foreign.py
+
+$(FOREIGN)/.set-up: requirements.txt requirements-foreign.txt setup.py
+	$(call fill,$(FOREIGN),PYTHON_NEXT,requirements.txt,3.11 to 3.13)
+	@$(FOREIGN)/bin/python -m pip install --quiet --no-deps --requirement requirements-foreign.txt
+	@touch $@
+
 # What XNNPACK, the interpreter's own kernels and tflite-micro take: tfdistill/runtime/operation_tables.
 operations: $(STAMP)
 	PYTHONPATH=tests/runtime $(BIN)/python tests/runtime/measure_operations.py
@@ -93,4 +104,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(NEXT) build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) $(NEXT) $(FOREIGN) build dist *.egg-info

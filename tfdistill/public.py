@@ -59,6 +59,7 @@ ROOMS = {
         "LayerPlan": "plan",
         "Plan": "plan",
         "Prune": "prune.prune",
+        "Quantize": "quantize.calibrate",
         "QuantizeAware": "quantize.quantize_aware",
         "Step": "step",
     },

@@ -21,6 +21,8 @@ SAVED = {
     "tfdistill.distill.teachers.files": ("SavedModelTeacher", "TFLiteTeacher"),
     "tfdistill.distill.teachers.ensemble": ("Ensemble",),
     "tfdistill.bridge.adopt.adopt": ("AdoptedModel",),
+    "tfdistill.graph.batches": ("SizedOperation",),
+    "tfdistill.graph.carriers": ("HeldConstant", "HeldWeight", "WithMask"),
     "tfdistill.losses.attention": ("AttentionMaps", "AttentionTransfer"),
     "tfdistill.losses.contrastive": ("ContrastiveRepresentation",),
     "tfdistill.losses.correlation": ("DIST",),

@@ -221,7 +221,10 @@ REFUSED = [
     (lambda: (object(), None), {}, ModelError, "cannot be exported"),
     (lambda: (fixed_batch(), None), {}, ConfigurationError, "built for a batch of 8"),
     (lambda: (any_length(), None), {}, ModelError, "axes of any length"),
-    (recurrent, {"variant": "int8", "calibration": images(6, 8)}, ModelError, "holds a loop"),
+    (recurrent, {"variant": "int8", "calibration": images(6, 8), "road": "converter"}, ModelError, "holds a loop"),
+    (recurrent, {"variant": "int16x8", "calibration": images(6, 8)}, ModelError, "holds a loop"),
+    (dense, {"road": "bridge"}, ConfigurationError, "road='bridge' for the variant 'float32'"),
+    (dense, {"road": "bridges"}, ConfigurationError, "road='bridges' is unknown"),
     (quantization_aware, {"variant": "float16"}, ConfigurationError, "trained quantization-aware for int8"),
 ]
 

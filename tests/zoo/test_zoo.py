@@ -1,8 +1,14 @@
 """The zoo's small models, and four families, go the whole road. `make zoo` runs all of it and writes docs/coverage.md."""
 
+import pathlib
+
 import pytest
+import runner
+from stages import FAILED, PASSED, REFUSED, Cell, Refused, ZooRow, run_stage, run_stages
 from zoo_models import SMALL
-from zoo_rows import COLUMNS, FAILED, PASSED, Cell, ZooRow, _cell, crashed, run_row
+from zoo_rows import run_row
+
+from tfdistill.host import fingerprint
 
 FOUR = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "VGG16")
 
@@ -18,16 +24,53 @@ def test_a_stage_that_fails_is_no_pass():
     def broken():
         raise ValueError("broken")
 
-    assert _cell(broken) == Cell(FAILED, "ValueError: broken", 0.0)
-    assert _cell(lambda: "0") == Cell(PASSED, "0", 0.0)
+    def refused():
+        raise Refused("no kernel")
+
+    assert run_stage(broken) == Cell(FAILED, "ValueError: broken", 0.0)
+    assert run_stage(refused) == Cell(REFUSED, "no kernel", 0.0)
+    assert run_stage(lambda: "0") == Cell(PASSED, "0", 0.0)
 
 
-def test_a_row_reads_itself_again(tmp_path):
-    from tfdistill.host import fingerprint
-
+def test_a_row_reads_itself_again_and_goes_on(tmp_path):
     row = ZooRow("lstm", 3, {"bridge": Cell(PASSED, "0", 0.1)}, fingerprint())
     assert ZooRow.load(row.save(tmp_path / "row.json")) == row
-    whole = crashed(row, -11)
-    assert tuple(whole.cells) == COLUMNS
-    assert whole.cells["bridge"].state == PASSED
-    assert {whole.cells[column].state for column in COLUMNS[1:]} == {FAILED}
+    (after,) = run_stages(row, {"bridge": lambda: "not run again", "pruning": lambda: "1"})
+    assert [cell.text for cell in after.cells.values()] == ["0", "1"]
+
+
+def test_a_process_that_ends_costs_one_stage(tmp_path):
+    """A script whose second stage ends the process: that stage has failed, the others are run."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    zoo = runner.Zoo(str(script), ("a",), ("one", "two", "three"), None, tmp_path, "# Two", lambda rows: "", 120)
+    cells = runner._run_row(zoo, "a", tmp_path / "a.json", tmp_path)
+    assert [(cell.state, cell.text) for cell in cells.values()] == [(PASSED, "1"), (FAILED, "the process ended with 7"), (PASSED, "3")]
+
+
+SCRIPT = f"""
+import os, pathlib, sys
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import runner
+from stages import ZooRow, run_stages
+from tfdistill.host import fingerprint
+
+def run_row(name, row):
+    stages = {{"one": lambda: "1", "two": lambda: os._exit(7), "three": lambda: "3"}}
+    return run_stages(row or ZooRow(name, 0, {{}}, fingerprint()), stages)
+
+runner.main(runner.Zoo(__file__, ("a",), ("one", "two", "three"), run_row, pathlib.Path(), "# Two", None, 1), "")
+"""
+
+
+def test_a_page_keeps_its_other_parts(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# One\n\nfirst\n\n## Two\n\nsecond\n", encoding="utf-8")
+    assert runner.with_part(page, "# One", "# One\n\nnew\n") == "# One\n\nnew\n\n## Two\n\nsecond\n"
+    assert runner.with_part(page, "## Three", "## Three\n") == page.read_text(encoding="utf-8") + "\n## Three\n"
+    row = ZooRow("a", 1, {"one": Cell(PASSED, "5", 0.0), "two": Cell(REFUSED, "no\nkernel", 0.0)}, fingerprint())
+    zoo = runner.Zoo("", ("a",), ("one", "two"), None, tmp_path, "## Two", lambda rows: f"{len(rows)} models", 1)
+    text = runner.part([row], zoo)
+    assert "1 models" in text
+    assert "| a | 1 | 5 | refused (1) |" in text
+    assert "1. a: refused: no kernel" in text

@@ -1,5 +1,7 @@
 """Facts about layers and graphs that Keras 3 and tf_keras keep in private attributes, each read by one function."""
 
+import functools
+
 from tfdistill.graph.functional import is_functional, is_sequential
 from tfdistill.graph.keras_internals import is_keras_own
 
@@ -42,6 +44,61 @@ def is_standard_lstm(layer):
 def standardized_axes(layer):
     """Lists the axes along which a built tf_keras `Normalization` has a mean and a variance for each index, counted from 0."""
     return list(layer._keep_axis)
+
+
+def as_function(layer):
+    """Returns a tf_keras layer as a function of the tensors of its first call.
+
+    Args:
+        layer: A tf_keras layer.
+
+    Returns:
+        Tuple of the function, the list of the tensors' specs, and the function as it is in training, None for the same. The list is empty if the layer was never
+        called.
+    """
+    import tensorflow as tf
+
+    if not layer.inbound_nodes:
+        return layer, [], None
+    node = layer.inbound_nodes[0]
+    flat = tf.nest.flatten((node.call_args, node.call_kwargs))
+    positions = [i for i, x in enumerate(flat) if hasattr(x, "_keras_history")]
+
+    def function(*tensors, **settings):
+        filled = list(flat)
+        for i, tensor in zip(positions, tensors, strict=True):
+            filled[i] = tensor
+        args, kwargs = tf.nest.pack_sequence_as((node.call_args, node.call_kwargs), filled)
+        return layer(*args, **{**kwargs, **settings})
+
+    specs = [tf.TensorSpec(flat[i].shape, flat[i].dtype) for i in positions]
+    return function, specs, functools.partial(function, training=True) if layer._expects_training_arg else None
+
+
+def function_of_one(layer):
+    """Returns what a layer that stands for an operation computes, as a function of one tensor; None where it needs several tensors or has weights.
+
+    Args:
+        layer: A tf_keras layer for an operation of `keras.ops`, or for a TensorFlow operation on tensors of Keras.
+    """
+    import tensorflow as tf
+
+    if not layer.inbound_nodes or layer.weights:
+        return None
+    node = layer.inbound_nodes[0]
+    if hasattr(layer, "compute"):
+        return layer.compute if len(node.keras_inputs) == 1 else None
+    return layer.function if hasattr(layer, "function") and len(tf.nest.flatten((node.call_args, node.call_kwargs))) == 1 else None
+
+
+def activation_as_function(layer):
+    """Returns the activation of a tf_keras layer, and the list of the one spec of the layer's output; the list is empty if the layer was never called."""
+    import tensorflow as tf
+
+    if not layer.inbound_nodes:
+        return layer.activation, []
+    output = tf.nest.flatten(layer.inbound_nodes[0].outputs)[0]
+    return layer.activation, [tf.TensorSpec(output.shape, output.dtype)]
 
 
 def is_remade_from_graph(model):

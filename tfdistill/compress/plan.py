@@ -66,6 +66,7 @@ class Plan(Record):
         step: The step with its settings, as text.
         model: Name of the model.
         rows: One `LayerPlan` for each layer.
+        findings: What is to be said of the model as a whole, one sentence each.
 
     Example:
         >>> plan = tfdistill.compress.Prune(0.5, end_step=100).plan(student)
@@ -80,6 +81,7 @@ class Plan(Record):
     step: str
     model: str
     rows: tuple[LayerPlan, ...]
+    findings: tuple[str, ...] = ()
 
     def names(self, action: str) -> list[str]:
         """Returns the names of the layers with an action, in the order of the model.
@@ -108,7 +110,7 @@ class Plan(Record):
 
     def __str__(self):
         done = self.names(DONE)
-        return f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers\n{self.table()}"
+        return f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers\n" + "\n".join([*self.findings, self.table()])
 
     def require_work(self, named: Iterable[str] = ()) -> None:
         """Refuses a plan that would do nothing, or nothing to a layer that the user named.

@@ -70,12 +70,13 @@ def open_model(model):
     raise ModelError(f"A {type(model).__name__} cannot be compressed.", "a Keras model")
 
 
-def open_to_apply(model, step):
+def open_to_apply(model, step, trains=True):
     """Opens a model for the `apply` of a step.
 
     Args:
         model: As in `open_model`.
         step: Name of the step, for messages.
+        trains: Whether the model is to be trained under the step, so that a `train_step` of its own matters.
 
     Returns:
         `Opened`.
@@ -88,7 +89,8 @@ def open_to_apply(model, step):
     """
     opened = open_model(model)
     _refuse_wrapped(opened, step)
-    _warn_of_own_training(model, step)
+    if trains:
+        _warn_of_own_training(model, step)
     return opened
 
 

@@ -14,7 +14,7 @@ from tfdistill.utils.types import PathLike
 
 FLOAT_TYPES = frozenset({"float16", "bfloat16", "float32", "float64", "complex64", "complex128"})
 # Operations that only convert between the type of the file's inputs or outputs and its integers.
-_TRANSLATORS = frozenset({"QUANTIZE", "DEQUANTIZE"})
+TRANSLATORS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +114,8 @@ def _is_placeholder(tensor):
 
 
 def _translated(tensor):
-    as_input = tensor.made_by == "input" and set(tensor.used_by) <= _TRANSLATORS
-    as_output = tensor.made_by in _TRANSLATORS and tensor.used_by == ("output",)
+    as_input = tensor.made_by == "input" and set(tensor.used_by) <= TRANSLATORS
+    as_output = tensor.made_by in TRANSLATORS and tensor.used_by == ("output",)
     return as_input or as_output
 
 

@@ -6,6 +6,7 @@ import itertools
 import pathlib
 import re
 
+from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.wrappers.quantization import as_in_the_file
 from tfdistill.convert.census import census
 from tfdistill.convert.variants import VARIANTS
@@ -25,6 +26,7 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
 
     The model is traced with a fixed batch and saved as a SavedModel with the variables of the trace, which is converted. With a free batch
     the converter would write shape arithmetic that accelerators do not support; the conversion of a bare function can lose the weights.
+    Layers of half or mixed precision compute in float32, as they do in the file.
 
     Args:
         model: A built Keras model.
@@ -44,20 +46,46 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
         ModelError: if the model's shapes cannot be fixed, or if it has a layer that cannot be calibrated.
         ExportError: if the converter fails, with its output.
     """
+    return convert_traced(lambda: _trace(model, signature, batch_size), model.name, variant, io, samples, batch_size, allow_flex)
+
+
+def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_flex=False, prepare=None):
+    """Converts what a function traces.
+
+    Args:
+        trace: Function that returns the concrete function to convert, with named inputs and a dict of outputs.
+        name: Name of the model, for errors.
+        variant: As in `convert`, like all that follow but the last.
+        io: Likewise.
+        samples: Likewise.
+        batch_size: Likewise.
+        allow_flex: Likewise.
+        prepare: Function of the concrete function that returns the one to save in its place; None saves it as it is.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        DataError: as `convert`, like the others.
+        ConfigurationError: if it was trained for another variant.
+        ModelError: if it has a layer that cannot be calibrated.
+        ExportError: if the converter fails, with its output.
+    """
     import tensorflow as tf
 
     captured = None
     try:
         with captured_output() as captured:
             with as_in_the_file() if variant.integer_only else contextlib.nullcontext():
-                concrete = _trace(model, signature, batch_size)
+                concrete = trace()
             definition = concrete.graph.as_graph_def()
             trained = _holds(definition, "FakeQuantWithMinMax")
-            _check_fits(model, variant, samples, definition, trained)
+            _check_fits(name, variant, samples, definition, trained)
+            saved = concrete if prepare is None else prepare(concrete)
             module = tf.Module()
-            module.variables_of_graph = list(concrete.graph.variables)  # the SavedModel needs them, or the file has no weights
+            module.variables_of_graph = list(saved.graph.variables)  # the SavedModel needs them, or the file has no weights
             with temporary_folder() as folder, _calibration_bar(samples, batch_size) as feed:
-                tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete})
+                tf.saved_model.save(module, str(folder), signatures={SIGNATURE: saved})
                 convert_with = functools.partial(_convert, str(folder), variant, io, allow_flex=allow_flex)
                 if trained and feed is not None and (content := _without_calibration(convert_with, folder, io)):
                     return content
@@ -65,7 +93,7 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
     except TfdistillError:
         raise
     except Exception as error:  # the exception class depends on the converter's native code
-        raise _failure(model, variant, error, captured.last() if captured else "") from error
+        raise _failure(name, variant, error, captured.last() if captured else "") from error
 
 
 def _convert(folder, variant, io, feed, allow_flex):
@@ -105,7 +133,7 @@ def _without_calibration(convert_with, folder, io):
     return None if census(path, trusted=True).stray_floats(float_io=io == "float32") else content
 
 
-def _failure(model, variant, error, log):
+def _failure(name, variant, error, log):
     """Makes the error of a failed conversion. It begins with the operations that TFLite lacks, which the converter lists last."""
     text = str(error).strip() or type(error).__name__
     lacking = {kind: names.strip() for kind, names in re.findall(r"^(TF Select|Custom) ops: (.+)$", text, flags=re.MULTILINE)}
@@ -115,7 +143,7 @@ def _failure(model, variant, error, log):
         fix += ", or export with allow_flex=True, for an interpreter that has TensorFlow's operations"
     log = f"\nThe converter said:\n{log}" if log else ""
     return ExportError(
-        f"The model '{model.name}' could not be converted to {variant.name}: {reason}{log}",
+        f"The model '{name}' could not be converted to {variant.name}: {reason}{log}",
         "a model of operations that TFLite has",
         fix if lacking else None,
     )
@@ -143,7 +171,8 @@ def _trace(model, signature, batch_size):
         arrays = {i.name: tensor for i, tensor in zip(signature.inputs, tensors, strict=True)}
         return signature.name_outputs(model(signature.pack(arrays), training=False))
 
-    return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+    with in_float32(model):
+        return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
 
 
 def _holds(definition, *operations):
@@ -152,12 +181,12 @@ def _holds(definition, *operations):
     return any(node.op.startswith(operations) for node in nodes)
 
 
-def _check_fits(model, variant, samples, definition, trained):
+def _check_fits(name, variant, samples, definition, trained):
     """Raises for models that would crash the converter, or whose file would not be of the requested variant."""
     if trained and not variant.takes_trained_ranges:
         takers = ", ".join(other.name for other in VARIANTS.values() if other.takes_trained_ranges)
         raise ConfigurationError(
-            f"The model '{model.name}' was trained quantization-aware for int8; as {variant.name} it would be neither.",
+            f"The model '{name}' was trained quantization-aware for int8; as {variant.name} it would be neither.",
             f"one of {takers} (float32 keeps the trained rounding, simulated)",
             "export it as int8, train it with QuantizeAware(activation_bits=16) for int16x8, or export the model as it was before "
             "quantization-aware training",
@@ -166,7 +195,7 @@ def _check_fits(model, variant, samples, definition, trained):
         return
     if samples is None and not trained:
         raise DataError(
-            f"The variant '{variant.name}' of the model '{model.name}' needs calibration data: the model has no trained ranges.",
+            f"The variant '{variant.name}' of the model '{name}' needs calibration data: the model has no trained ranges.",
             "a few hundred samples of real data",
             "export_tflite(..., calibration=samples)",
         )
@@ -176,7 +205,7 @@ def _check_fits(model, variant, samples, definition, trained):
     fused = marks == {b"lstm"}
     if samples is not None and not fused and _holds(definition, "While", "StatelessWhile"):
         raise ModelError(
-            f"The model '{model.name}' holds a loop (a recurrent layer), and the converter cannot calibrate one.",
+            f"The model '{name}' holds a loop (a recurrent layer), and the converter cannot calibrate one.",
             "a graph without loops for an integer variant",
             "build the recurrent layer with unroll=True, or export as dynamic_range or float16",
         )

@@ -6,6 +6,7 @@ import re
 import keras
 
 from tfdistill.errors import ModelError
+from tfdistill.graph.tracing import input_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +88,20 @@ def describe(model):
         ModelInput(key, name, tensor.shape[0], tuple(tensor.shape[1:]), _dtype_name(tensor.dtype))
         for key, name, (_, tensor) in zip(keys, _identifiers(keys), paths, strict=True)
     )
+    texts = [i.key for i in inputs if i.dtype == "string"]
+    if texts:
+        raise ModelError(
+            f"The input '{texts[0]}' of the model '{model.name}' is text, which a .tflite file cannot take.",
+            "numbers",
+            "turn text into indices in the data pipeline, and give the model a keras.Input of dtype='int32'",
+        )
     # Keras names an output after its layer; Sequential alone has no `output_names`.
     output_keys = (source.layers[-1].name,) if isinstance(source, keras.Sequential) else getattr(source, "output_names", None)
     return ModelSignature(inputs, structure, tuple(output_keys) if output_keys else None)
 
 
 def _from_build_config(model):
-    # A subclassed model only knows the shapes that it was built with; its dtype is that of its policy.
+    # A subclassed model only knows the shapes that it was built with, and no types.
     config = model.get_build_config() or {}
     shapes = config.get("input_shape", config.get("shapes_dict"))
     if shapes is None:
@@ -106,8 +114,8 @@ def _from_build_config(model):
     paths = keras.tree.flatten_with_path(structure)
     keys = [_key(path) if path else "inputs" for path, _ in paths]
     inputs = tuple(
-        ModelInput(key, name, None, leaf.shape[1:], model.input_dtype)
-        for key, name, (_, leaf) in zip(keys, _identifiers(keys), paths, strict=True)
+        ModelInput(key, name, None, leaf.shape[1:], dtype)
+        for key, name, (_, leaf), dtype in zip(keys, _identifiers(keys), paths, input_types(model, len(keys)), strict=True)
     )
     return ModelSignature(inputs, structure, None)
 
@@ -139,7 +147,8 @@ def _key(path):
 
 
 def _dtype_name(dtype):
-    return dtype if isinstance(dtype, str) else dtype.name
+    name = dtype if isinstance(dtype, str) else dtype.name
+    return "float32" if name in ("float16", "bfloat16") else name  # a file's float inputs are float32
 
 
 def _identifiers(keys):

@@ -1,5 +1,6 @@
 """Reads the graph of a Keras 3 model."""
 
+import contextlib
 import dataclasses
 
 import keras
@@ -53,7 +54,7 @@ def as_functional(model):
         raise unbuilt(model) from error
     if not inputs or not outputs:
         raise unbuilt(model)
-    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+    return functional_model(inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, model.name)
 
 
 def unbuilt(model):
@@ -88,6 +89,82 @@ def implicit_mask(value):
     return keras.tree.map_structure(lambda x: getattr(x, "_keras_mask", None), value)
 
 
+def filled(structure, tensors):
+    """Returns a structure with other tensors in place of symbolic ones.
+
+    Args:
+        structure: Any structure.
+        tensors: Dict of id of a symbolic tensor to what takes its place.
+    """
+    return keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x, structure)
+
+
+def own_arguments(call):
+    """Returns the keyword arguments of a call without those that Keras recorded for itself: the training flag, and masks that travel with the tensors."""
+    implicit = {id(m) for m in keras.tree.flatten(implicit_mask((call.args, call.kwargs))) if m is not None}
+
+    def recorded(name, value):
+        if name == "training":
+            return True
+        if name == "mask" or name.endswith("_mask"):
+            masks = [m for m in keras.tree.flatten(value) if m is not None]
+            return all(id(m) in implicit for m in masks)
+        return False
+
+    return {name: value for name, value in call.kwargs.items() if not recorded(name, value)}
+
+
+# Attributes of a layer or model whose name is a path: Keras opens a name scope around every call, which allows no path.
+UNSCOPED = {"_open_name_scope": contextlib.nullcontext}
+
+
+def functional_model(inputs, outputs, name):
+    """Makes a functional model whose operations may have equal names, which Keras refuses; they have other names while it is made.
+
+    Args:
+        inputs: Structure of `keras.Input`s.
+        outputs: Structure of symbolic tensors.
+        name: Name of the model, which may be a path.
+    """
+    found, queue = {}, [x._keras_history for x in keras.tree.flatten(outputs)]
+    while queue:
+        operation, index, _ = queue.pop()
+        node = operation._inbound_nodes[index] if operation is not None else None
+        if node is not None and id(node) not in found:
+            found[id(node)] = operation
+            queue += [x._keras_history for x in node.input_tensors]
+    names = {
+        id(operation): (operation, operation.name) for operation in found.values() if not isinstance(operation, keras.layers.InputLayer)
+    }
+    try:
+        for number, (operation, before) in enumerate(names.values()):
+            operation.name = f"{before}_{number}"
+        made = keras.Model(inputs, outputs, name=name.replace("/", "_"))
+        made.name = name
+        vars(made).update(UNSCOPED)
+        return made
+    finally:
+        for operation, before in names.values():
+            operation.name = before
+
+
+_LOOKUPS = (keras.layers.Embedding, keras.layers.CategoryEncoding, keras.layers.IntegerLookup, keras.layers.Hashing)
+
+
+def index_inputs(model):
+    """Lists the names of the float inputs of a functional model that nothing but lookups read.
+
+    Args:
+        model: Functional Keras 3 model.
+    """
+    readers = {}
+    for call in calls(model):
+        for tensor in call.tensors():
+            readers.setdefault(id(tensor), []).append(isinstance(call.operation, _LOOKUPS))
+    floats = [tensor for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype)]
+    return [input_operation(tensor).name for tensor in floats if all(readers.get(id(tensor), [False]))]
+
+
 def index_bounds(model):
     """Finds inputs that end as indices of an Embedding.
 
@@ -120,7 +197,7 @@ def _bounds_of(operation):
         return _bounds_of(operation.layer)
     if is_functional(operation) or is_sequential(operation):
         return index_bounds(as_functional(operation))
-    if isinstance(operation, keras.Model):  # a subclassed one: its layers do not show which of its inputs are the indices
+    if isinstance(operation, keras.layers.Layer):  # a subclassed one: its layers do not show which of its inputs are the indices
         inside = [layer.input_dim for layer in all_layers(operation) if isinstance(layer, keras.layers.Embedding)]
         return {None: min(inside)} if inside else {}
     return {}

@@ -7,7 +7,8 @@ import traceback
 import keras
 
 from tfdistill.errors import BridgeError
-from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential, unbuilt
+from tfdistill.graph.carriers import CARRIERS
+from tfdistill.graph.functional import as_functional, calls, index_inputs, is_functional, is_sequential, unbuilt
 
 
 def open_model(model, inputs=None, path=None):
@@ -15,8 +16,8 @@ def open_model(model, inputs=None, path=None):
 
     Args:
         model: Built Keras 3 model.
-        inputs: For a subclassed model: `keras.Input`s in the structure that its `call` takes. By default they are float32 of the
-            shapes that it was built with, the batch left free.
+        inputs: For a subclassed model: `keras.Input`s in the structure that its `call` takes. By default they have the
+            shapes that it was built with, the batch left free, and are int32 where they are only read as indices, else float32.
         path: Name of the model in errors.
 
     Returns:
@@ -30,7 +31,11 @@ def open_model(model, inputs=None, path=None):
         return as_functional(model)
     if not model.built or (not model.variables and inputs is None):
         raise unbuilt(model)
-    return traced(model, symbolic_inputs(model) if inputs is None else inputs, path or model.name)
+    if inputs is not None:
+        return traced(model, inputs, path or model.name)
+    opened = traced(model, symbolic_inputs(model), path or model.name)
+    indices = index_inputs(opened)
+    return traced(model, symbolic_inputs(model, indices), path or model.name) if indices else opened
 
 
 def traced(model, inputs, path, **mode):
@@ -50,26 +55,24 @@ def traced(model, inputs, path, **mode):
     except Exception as error:
         raise BridgeError(
             f"The model '{path}' ({type(model).__name__}) cannot be opened: its call does not work on symbolic tensors."
-            f"{_where(model, error)}\n{type(error).__name__}: {_first_line(error)}",
+            f"{line_of(type(model).call, error)}\n{reason_of(error)}",
             "a call made of layers and keras.ops",
             "replace TensorFlow or NumPy functions and Python conditions on values in `call` by keras.ops, or build the model functionally; if its"
             " inputs are not float32, pass inputs=keras.Input(...)",
         ) from error
-    _name_operations(opened)
+    name_operations(opened)
     return opened
 
 
-def _name_operations(model):
+def name_operations(model):
     """Numbers the operations by their order, so that the same model opened twice gives the same names.
 
     Operations are made anew each time and belong to this view alone; layers keep their names.
     """
-    used = {op.name for op in model.operations if isinstance(op, keras.layers.Layer)}
-    for call in calls(model):
-        operation = call.operation
-        if isinstance(operation, keras.layers.Layer):
-            continue
-        base = "_".join(re.findall("[A-Z][a-z0-9]*|[a-z0-9]+", type(operation).__name__)).lower()
+    used = {op.name for op in model.operations if is_layer(op)}
+    numbered = {id(call.operation): call.operation for call in calls(model) if not is_layer(call.operation)}
+    for operation in numbered.values():
+        base = base_name(operation)
         name, number = base, 0
         while name in used:
             number += 1
@@ -78,8 +81,35 @@ def _name_operations(model):
         operation.name = name
 
 
-def symbolic_inputs(model):
+def is_layer(operation):
+    """Whether an operation of a graph is a layer that was there before the graph, and keeps its name."""
+    return isinstance(operation, keras.layers.Layer) and not isinstance(operation, CARRIERS)
+
+
+def base_name(operation):
+    """Returns the name of an operation's class as Keras writes names: `"get_item"`."""
+    return "_".join(re.findall("[A-Z][a-z0-9]*|[a-z0-9]+", type(operation).__name__)).lower()
+
+
+def input_types(model, count):
+    """Lists the types of the inputs of a subclassed model, of which Keras keeps no record: `"int32"` for what is only read as indices, else float32.
+
+    Args:
+        model: Built subclassed Keras 3 model.
+        count: Number of its inputs.
+    """
+    try:
+        return [keras.backend.standardize_dtype(tensor.dtype) for tensor in open_model(model).inputs]
+    except BridgeError:  # its call cannot be traced, so its inputs are as they always are
+        return ["float32"] * count
+
+
+def symbolic_inputs(model, indices=()):
     """Returns new `keras.Input`s for a model that was built, in the structure that its call takes.
+
+    Args:
+        model: Built Keras 3 model.
+        indices: Names of the inputs of a subclassed model that are int32; the others are float32.
 
     Raises:
         BridgeError: if Keras has not kept the shapes, as for a call of several arguments.
@@ -98,27 +128,30 @@ def symbolic_inputs(model):
             "a model whose call takes one argument of tensors",
             "pass inputs=keras.Input(...), in the structure that its call takes",
         )
-    return _symbolic(shapes, "inputs")
+    return _symbolic(shapes, "inputs", indices)
 
 
-def _symbolic(shapes, name):
+def _symbolic(shapes, name, indices):
     """Makes named inputs in the structure of the shapes, the batch left free."""
     if isinstance(shapes, dict):
-        return {key: _symbolic(shape, key) for key, shape in shapes.items()}
+        return {key: _symbolic(shape, key, indices) for key, shape in shapes.items()}
     if all(n is None or isinstance(n, int) for n in shapes):
-        return keras.Input(tuple(shapes)[1:], name=name)
-    return [_symbolic(shape, f"{name}_{i}") for i, shape in enumerate(shapes)]
+        return keras.Input(tuple(shapes)[1:], name=name, dtype="int32" if name in indices else None)
+    return [_symbolic(shape, f"{name}_{i}", indices) for i, shape in enumerate(shapes)]
 
 
-def _where(model, error):
-    # The last frame inside the file of the user's class: the line that could not be traced.
-    filename = type(model).call.__code__.co_filename
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == filename]
-    if not frames:
-        return ""
-    return f"\n  {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
+def line_of(call, error):
+    """Returns the last line of the user's own code that an error came through, with its file, as a line of a message; empty if there is none.
+
+    Args:
+        call: The `call` of the user's class.
+        error: What it raised.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == call.__code__.co_filename]
+    return f"\n  {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
 
 
-def _first_line(error):
+def reason_of(error):
+    """Returns class and first line of an error."""
     text = str(error).strip().splitlines()
-    return text[0] if text else ""
+    return f"{type(error).__name__}: {text[0] if text else ''}"

@@ -12,12 +12,14 @@ from tfdistill.bridge.adopt.trained_ranges import require_trained_ranges
 from tfdistill.convert.census import CensusRecord, census, require_integer, require_no_flex
 from tfdistill.convert.converter import convert
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
+from tfdistill.convert.short_names import shorten_names
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.records import Record
 from tfdistill.tflite.inspection.preserved import require_trained_bits
+from tfdistill.tflite.roads import Road, require_road, take_road
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
 from tfdistill.tflite.verification.verify import VerificationRecord, tolerances_or_default, verify_samples
 from tfdistill.utils.files import write_whole
@@ -38,6 +40,8 @@ class ExportRecord(Record):
         dtypes: Type -> number of tensors.
         min_runtime_version: Oldest TFLite runtime that has all operations; empty if the converter did not write it.
         calibration_samples: Number of calibration samples; 0 if none.
+        road: How the integers were found from the calibration data: `bridge`, `converter`, or None without calibration.
+        road_reason: Why the converter took the place of the bridge; empty if it did not.
         verified_on: Data of the verification: `verify_on`, `calibration`, or None if the file was not verified.
         verification: Result of the verification; None if the file was not verified.
         census: Contents of the file.
@@ -64,6 +68,8 @@ class ExportRecord(Record):
     verification: VerificationRecord | None
     census: CensusRecord
     host: HostFingerprint
+    road: str | None = None
+    road_reason: str = ""
 
     @property
     def accuracy(self) -> float | None:
@@ -98,6 +104,7 @@ def export_tflite(
     allow_flex: bool = False,
     max_calibration_samples: int = MAX_CALIBRATION_SAMPLES,
     task: str | Mapping[str, str] | None = None,
+    road: Road = "auto",
 ) -> ExportRecord:
     """Exports a Keras model as a .tflite file, checks its contents, and compares its outputs with those of the model.
 
@@ -123,6 +130,10 @@ def export_tflite(
             a dataset.
         task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
             compiled loss and the last activation.
+        road: Who makes integers of a model from calibration data. `"bridge"`: `tfdistill.compress.Quantize`, which computes every layer in
+            operations that TFLite has in integers and measures the range of each tensor. `"converter"`: TensorFlow's converter with its own
+            calibrator. `"auto"`: the bridge for `"int8"`, or the converter if the bridge refuses the model; record and a warning then say
+            why. A model with trained or measured ranges needs neither.
 
     Returns:
         An `ExportRecord`.
@@ -156,6 +167,7 @@ def export_tflite(
     kind = variant_named(variant)
     io = resolve_io(kind, io)
     limits = tolerances_or_default(kind, tolerances)
+    require_road(road, kind)
     signature = describe(model)
     require_trained_ranges(model)
     for_calibration, for_verification = _samples(calibration, verify_on, signature, max_calibration_samples)
@@ -163,14 +175,23 @@ def export_tflite(
     extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
     with write_whole(path) as temporary:
-        with initial_states(model):
-            temporary.write_bytes(convert(model, signature, kind, io, representative, batch_size, allow_flex))
-        contents = dataclasses.replace(census(temporary, True), path=str(path))
-        if not allow_flex:
-            require_no_flex(contents)
-        if kind.integer_only:
-            require_integer(contents, float_io=io == "float32")
-            require_trained_bits(temporary, model)
+
+        def write(source):
+            with initial_states(source):
+                temporary.write_bytes(convert(source, signature, kind, io, representative, batch_size, allow_flex))
+            contents = dataclasses.replace(census(temporary, True), path=str(path))
+            if not allow_flex:
+                require_no_flex(contents)
+            if kind.integer_only:
+                require_integer(contents, float_io=io == "float32")
+                require_trained_bits(temporary, source)
+            # Last, as what is refused is told by the whole names, which begin with the scopes of the layers.
+            temporary.write_bytes(shorten_names(temporary.read_bytes()))
+            return dataclasses.replace(census(temporary, True), path=str(path))
+
+        taken = take_road(road, model, signature, kind, representative, write)
+        warn(taken.warnings)
+        contents = taken.result
         verification, warned = None, ()
         if for_verification is not None and not contents.flex_ops:
             verification, warned = verify_samples(
@@ -191,6 +212,8 @@ def export_tflite(
         verification=verification,
         census=contents,
         host=fingerprint(),
+        road=taken.road,
+        road_reason=taken.reason,
     )
 
 

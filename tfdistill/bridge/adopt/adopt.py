@@ -107,7 +107,14 @@ class AdoptedModel(keras.Model):
         return [name for name in super().__dir__() if name not in ("original", "_original")]
 
     def call(self, inputs: Tensors, training: bool | None = None) -> Tensors:
-        return self.legacy(inputs, training=bool(training))
+        return self.legacy(self._as_taken(inputs), training=bool(training))
+
+    def _as_taken(self, inputs):
+        import tensorflow as tf
+
+        # What is trained quantized is dense, like its file.
+        sparse = any(isinstance(tensor.type_spec, tf.SparseTensorSpec) for tensor in self.legacy.inputs)
+        return inputs if sparse else tf.nest.map_structure(lambda x: tf.sparse.to_dense(x) if isinstance(x, tf.SparseTensor) else x, inputs)
 
     def build(self, input_shape: typing.Any = None) -> None:
         self.built = True

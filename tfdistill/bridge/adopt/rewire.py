@@ -3,7 +3,7 @@
 from tfdistill.bridge import imports
 
 
-def rewire(legacy, copy, enter=lambda tensor: None):
+def rewire(legacy, copy, enter=lambda tensor: None, dense=False):
     """Repeats every call of a model with other layers, nested models included, in time that grows with the number of calls.
 
     A layer that is shared stays shared, between a nested model and the one around it too.
@@ -12,6 +12,7 @@ def rewire(legacy, copy, enter=lambda tensor: None):
         legacy: A functional or Sequential tf_keras model that is built.
         copy: Function of a layer: returns the layer to call in its place. It is called once per layer, also for a shared one.
         enter: Function of an input tensor of the outermost model: returns a layer to put between it and its readers, or None.
+        dense: Whether sparse inputs become dense ones.
 
     Returns:
         A new tf_keras model of the same names and the same structure of inputs and outputs.
@@ -27,7 +28,7 @@ def rewire(legacy, copy, enter=lambda tensor: None):
         return made[id(layer)][1]
 
     def rebuilt(model):
-        inputs = {id(tensor): _input(tensor) for tensor in model.inputs}
+        inputs = {id(tensor): _input(tensor, dense) for tensor in model.inputs}
         between = {id(tensor): enter(tensor) if model is legacy else None for tensor in model.inputs}
         if isinstance(model, tfk.Sequential):
             first = [layer for layer in between.values() if layer is not None]
@@ -50,6 +51,41 @@ def rewire(legacy, copy, enter=lambda tensor: None):
     return rebuilt(legacy)
 
 
-def _input(tensor):
+def replay(legacy, call, tensors):
+    """Repeats every call of a model in inference mode on tensors of a graph that is being traced, nested models included.
+
+    Args:
+        legacy: A functional or Sequential tf_keras model that is built.
+        call: Function of (layer, args, kwargs): returns the outputs of one call of a layer that is no model.
+        tensors: List of the tensors to take for the model's inputs, in the order of `legacy.inputs`.
+
+    Returns:
+        The outputs, in the model's structure.
+    """
+    import tensorflow as tf
+
+    known = {}
+    for kept, tensor in zip(legacy.inputs, tensors, strict=True):
+        known[id(kept)] = tensor if tensor.dtype == kept.dtype else tf.cast(tensor, kept.dtype)
+
+    def current(structure):
+        return tf.nest.map_structure(lambda x: known.get(id(x), x), structure)
+
+    for depth in sorted(legacy._nodes_by_depth, reverse=True):
+        for node in legacy._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            args, kwargs = current(node.call_args), current(node.call_kwargs)
+            if isinstance(node.layer, imports.tf_keras().Model):
+                outputs = replay(node.layer, call, tf.nest.flatten(args))
+            else:
+                inference = {"training": False} if node.layer._expects_training_arg else {}
+                outputs = call(node.layer, args, {**kwargs, **inference})
+            for kept, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
+                known[id(kept)] = new
+    return current(legacy._nested_outputs)
+
+
+def _input(tensor, dense):
     layer = tensor._keras_history.layer
-    return imports.tf_keras().Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name, sparse=getattr(layer, "sparse", None))
+    return imports.tf_keras().Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name, sparse=getattr(layer, "sparse", None) and not dense)

@@ -15,8 +15,11 @@ import typing
 import keras
 
 from tfdistill.bridge import imports
-from tfdistill.bridge.convert.encoding import decode
+from tfdistill.bridge.convert.encoding import decode, encode
 from tfdistill.errors import BridgeError
+from tfdistill.graph.batches import name_of_operation
+from tfdistill.graph.functional import own_arguments
+from tfdistill.graph.opening import origin
 
 if typing.TYPE_CHECKING:
     import tf_keras
@@ -51,17 +54,20 @@ def operation_class():
         @property
         def operation_name(self):
             """Class name of the operation, for example `"Mean"`."""
-            return self._host.operation["class_name"]
+            return name_of_operation(self._host.operation)
 
         def build(self, input_shape):
             for i, spec in enumerate(self._host.variables):
                 self._held.append(self.add_weight(name=f"variable_{i}", **spec))
             super().build(input_shape)
 
+        def compute(self, *tensors):
+            """Computes the operation of tensors of any shapes."""
+            args, kwargs = decode(self._host.arguments, list(tensors), [keras.ops.convert_to_tensor(v) for v in self._held])
+            return self._host.run.call(*args, **kwargs)
+
         def call(self, inputs):
-            tensors = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-            args, kwargs = decode(self._host.arguments, tensors, [keras.ops.convert_to_tensor(v) for v in self._held])
-            outputs = self._host.run.call(*args, **kwargs)
+            outputs = self.compute(*inputs) if isinstance(inputs, (list, tuple)) else self.compute(inputs)
             for output, shape in zip(keras.tree.flatten(outputs), self._host.shapes, strict=True):
                 output.set_shape(shape)
             return outputs
@@ -93,16 +99,22 @@ def layer_class():
         Args:
             layer: Serialized Keras 3 layer.
             build_config: What its `get_build_config` gave, from which its weights' shapes follow.
+            arguments: Encoded arguments of a call (see `encoding.encode`), for a layer that makes its weights when it is first called; or None.
+            tensors: List of `{"shape", "dtype"}` for the tensors among the arguments.
         """
 
-        def __init__(self, layer, build_config, **kwargs):
+        def __init__(self, layer, build_config, arguments=None, tensors=(), **kwargs):
             super().__init__(autocast=False, **kwargs)
             hosted = keras.saving.deserialize_keras_object(copy.deepcopy(layer))
-            if not hosted.built:
+            if arguments is not None:
+                args, kwargs = decode(arguments, [keras.KerasTensor(tuple(t["shape"]), dtype=t["dtype"]) for t in tensors], [])
+                hosted(*args, **kwargs)
+            elif not hosted.built:
                 hosted.build_from_config(build_config)
             self.supports_masking = hosted.supports_masking
             # In a namespace, or tf_keras would take the Keras 3 layer for one of its own and track its variables.
             self._hosted = types.SimpleNamespace(layer=hosted, config=layer, build_config=build_config)
+            self._hosted.call = {} if arguments is None else {"arguments": arguments, "tensors": list(tensors)}
             kept = {id(v) for v in hosted.weights}
             self._hosted.trainable = [self._own(v, True) for v in hosted.trainable_variables]
             self._hosted.fixed = [
@@ -143,6 +155,9 @@ def layer_class():
                     variable.assign(value)
             return outputs
 
+        def compute_mask(self, inputs, mask=None):
+            return self._hosted.layer.compute_mask(inputs, mask) if self.supports_masking else super().compute_mask(inputs, mask)
+
         def _masks(self, mask, others):
             """Finds the masks that Keras 3 would hand over: that of the first argument as `mask`, or that of each as `query_mask` and the like."""
             names = self._hosted.takes
@@ -155,6 +170,7 @@ def layer_class():
                 **super().get_config(),
                 "layer": copy.deepcopy(self._hosted.config),
                 "build_config": copy.deepcopy(self._hosted.build_config),
+                **copy.deepcopy(self._hosted.call),
             }
 
     return KerasLayer
@@ -162,7 +178,10 @@ def layer_class():
 
 def call_by_name(layer, args, kwargs):
     """Turns all arguments but the first of a Keras 3 layer's call into keyword arguments: tf_keras can only clone a call of `**kwargs` so."""
-    names = [name for name in inspect.signature(layer.call).parameters if name not in kwargs]
+    every = list(inspect.signature(layer.call).parameters)
+    if not args:  # the first argument was given by its name, too
+        return (kwargs[every[0]],), {name: value for name, value in kwargs.items() if name != every[0]}
+    names = [name for name in every if name not in kwargs]
     return args[:1], {**dict(zip(names[1:], args[1:], strict=False)), **kwargs}
 
 
@@ -186,12 +205,35 @@ def host(layer: keras.layers.Layer, base: dict[str, typing.Any]) -> tf_keras.lay
         >>> hosted(np.array([[3.0, 4.0]])).numpy()
         array([[0.6, 0.8]])
     """
+    return host_called(layer, base)
+
+
+def host_called(layer, base, call=None):
+    """Does what `host` does, for a layer too that makes its weights when it is first called.
+
+    Args:
+        layer: See `host`.
+        base: See `host`.
+        call: `graph.Call` of the layer, or None.
+    """
+    source = origin(layer)
     try:
-        return layer_class()(keras.saving.serialize_keras_object(layer), layer.get_build_config(), **base)
+        config, build_config = keras.saving.serialize_keras_object(source), source.get_build_config()
+        made = layer_class()(config, build_config, **base)
+        if call is not None and _shapes(made) != _shapes(source):
+            tensors = []
+            arguments = encode((call.args, own_arguments(call)), tensors, [])
+            tensors = [{"shape": list(t.shape), "dtype": t.dtype} for t in tensors]
+            made = layer_class()(config, build_config, arguments, tensors, **base)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise BridgeError(
-            f"The layer '{layer.name}' ({type(layer).__name__}) cannot be made again from its get_config(), which running it in tf_keras takes: {error}",
+            f"The layer '{layer.name}' ({type(source).__name__}) cannot be made again from its get_config(), which running it in tf_keras takes: {error}",
             "a layer that Keras can save and load",
             "give the class a get_config that holds its constructor's arguments, and decorate it with "
             "@keras.saving.register_keras_serializable()",
         ) from error
+    return made
+
+
+def _shapes(layer):
+    return sorted(tuple(weight.shape) for weight in layer.weights)

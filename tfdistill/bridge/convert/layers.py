@@ -11,9 +11,10 @@ import keras
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.convert.activations import translate_activation
-from tfdistill.bridge.convert.hosted import host
+from tfdistill.bridge.convert.hosted import host, host_called
 from tfdistill.errors import BridgeError
 from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.opening import origin
 
 if typing.TYPE_CHECKING:
     import tf_keras
@@ -33,6 +34,22 @@ HOSTED = (
     "RMSNormalization",
     "ReversibleEmbedding",
     "SpectralNormalization",  # tf_keras has one, which cannot be built while tf.keras is Keras 3
+)
+
+# Augmentation that tf_keras lacks: the identity at inference.
+AUGMENTING = (
+    *(
+        "AugMix",
+        "CutMix",
+        "MixUp",
+        "RandAugment",
+        "RandomColorDegeneration",
+        "RandomColorJitter",
+        "RandomElasticTransform",
+        "RandomErasing",
+    ),
+    *("RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomSaturation"),
+    *("RandomSharpness", "RandomShear"),
 )
 
 RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
@@ -95,7 +112,7 @@ def is_registered(keras_layer_class):
     return keras_layer_class in _REGISTERED
 
 
-def build_layer(layer, path, build_model, allow_lambda=False):
+def build_layer(layer, path, build_model, allow_lambda=False, call=None, why=None):
     """Returns a new tf_keras layer that computes what `layer` computes, without its weights' values yet.
 
     Args:
@@ -103,11 +120,13 @@ def build_layer(layer, path, build_model, allow_lambda=False):
         path: Where it is, for the error.
         build_model: Function `(model, path) -> tf_keras model`, for a layer that wraps a model.
         allow_lambda: Whether the function of a Lambda layer may be carried over.
+        call: `graph.Call` of the layer, from which its weights' shapes follow where its config does not hold them; None where it is not known.
+        why: The `BridgeError` that says why a layer of a class of the user's is not opened, or None.
 
     Raises:
         BridgeError: if it has no counterpart.
     """
-    kind = type(layer)
+    kind = type(origin(layer))
 
     def again(inner, where):
         return build_layer(inner, where, build_model, allow_lambda)
@@ -125,14 +144,11 @@ def build_layer(layer, path, build_model, allow_lambda=False):
     name = public_name(kind)
     if name is None and is_keras_own(kind):
         return host(layer, base)  # a private layer of keras.applications
+    if name is None and not is_plain(kind):
+        return _host_foreign(layer, base, path, call, why)
     if name is None:
-        name = kind.__name__
-        raise BridgeError(
-            f"The layer '{path}' is of the class {kind.__module__}.{name}, which has no counterpart in tf_keras.",
-            "layers of Keras, or classes that were registered",
-            f"tfdistill.bridge.register_bridge({name}, builder) sets how it is built; with builder=tfdistill.bridge.host it runs as it is",
-        )
-    if name in HOSTED:
+        name = public_name(base_of(kind))
+    if name in HOSTED or name in AUGMENTING:
         return host(layer, base)
     if name == "Lambda":
         return _lambda(layer, base, path, allow_lambda)
@@ -149,6 +165,44 @@ def build_layer(layer, path, build_model, allow_lambda=False):
     )
 
 
+def _host_foreign(layer, base, path, call, why):
+    try:
+        return host_called(layer, base, call)
+    except BridgeError as error:
+        kind = type(origin(layer)).__name__
+        opened = f"{why.happened}\nNor can it be run as it is: " if why is not None else ""
+        raise BridgeError(
+            f"{opened}{error.happened}",
+            getattr(why, "expected", None) or error.expected,
+            f"{f'{why.fix}; or ' if why is not None and why.fix else ''}{error.fix}; or tfdistill.bridge.register_bridge({kind}, builder) sets how "
+            f"'{path}' is built",
+        ) from (why or error)
+
+
+def base_of(kind):
+    """Returns the nearest class of Keras's own that a class derives from; None if there is none."""
+    return next((base for base in kind.__mro__ if is_keras_own(base)), None)
+
+
+def is_plain(kind):
+    """Whether a class computes what its base among the public layers of Keras does: it overrides nothing but its constructor and its config."""
+    base = base_of(kind)
+    if base is keras.layers.Layer or public_name(base) is None:
+        return False
+    own = {name for one in kind.__mro__[: kind.__mro__.index(base)] for name in vars(one)}
+    return own <= {"__init__", "get_config", "from_config"} | _ANY_CLASS
+
+
+# What every class has.
+_ANY_CLASS = {
+    *vars(type("Empty", (), {"__annotations__": {}})),
+    "__firstlineno__",
+    "__static_attributes__",
+    "__abstractmethods__",
+    "_abc_impl",
+}
+
+
 def public_name(kind):
     """Returns the name under which `keras.layers` has a class (it may differ from the class's own), None where it has not."""
     return _public_names().get(kind)
@@ -162,7 +216,7 @@ def _public_names():
 def _same_class(layer, name, base, path, build_inner):
     target = getattr(imports.tf_keras().layers, name)
     accepted = _accepted(target)
-    config = layer.get_config()
+    config = base_of(type(layer)).get_config(layer)  # a class that only sets arguments may have a config of its own
     arguments = {}
     for key, value in config.items():
         if key in ("name", "trainable", "dtype") or key.endswith("_initializer") or key in DROPPED:

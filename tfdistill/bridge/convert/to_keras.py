@@ -6,11 +6,14 @@ import typing
 
 import keras
 
+from tfdistill.bridge.convert.again import again
 from tfdistill.bridge.convert.weights import copy_weights
 from tfdistill.bridge.parity.check import check_parity
 from tfdistill.errors import BridgeError, nearest
 from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential
 from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.layers import child_layers
+from tfdistill.graph.opening import inlined_as, is_foreign
 from tfdistill.graph.tracing import open_model, symbolic_inputs
 
 if typing.TYPE_CHECKING:
@@ -135,34 +138,24 @@ def _cloner():
                 config = {key: value for key, value in layer.get_config().items() if key != "layer"}
                 made[id(layer)] = keras.layers.TimeDistributed(clone_one(layer.layer), **config)
             else:
-                made[id(layer)] = _again(layer)
+                made[id(layer)] = again(layer, clone_one)
         return made[id(layer)]
 
     return clone_one
 
 
-def _again(layer):
-    try:
-        return type(layer).from_config(layer.get_config())
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise BridgeError(
-            f"A second layer like '{layer.name}' ({type(layer).__name__}) cannot be made from its get_config(): {error}",
-            "a layer that Keras can save and load",
-            "give the class a get_config that holds its constructor's arguments, and decorate classes and functions of your own with "
-            "@keras.saving.register_keras_serializable()",
-        ) from error
-
-
 def _flat(model):
-    """Lists a model, its layers, and those of nested models, every model before its layers."""
+    """Lists a model, its layers, and those of nested models and of layers of classes that Keras does not have, each of these before its layers."""
     found = [model]
-    for layer in model.layers:
-        found.extend(_flat(layer) if isinstance(layer, keras.Model) else [layer])
+    for layer in model.layers if isinstance(model, keras.Model) else child_layers(model):
+        found.extend(_flat(layer) if isinstance(layer, keras.Model) or is_foreign(layer) else [layer])
     return found
 
 
 def _copy(kept, fresh, tf_keras_model, path, done, by_place):
     """Fills `fresh`, a clone of `kept`, from the layers of the tf_keras model that stand for `kept`'s."""
+    names = {layer.name for layer in tf_keras_model.layers}
+    kept, fresh = inlined_as(as_functional(kept), names), inlined_as(as_functional(fresh), names)
     _refuse_shared(kept, fresh, path)
     ours, theirs = _holders(kept), _holders(fresh)
     counterparts = _counterparts([old for old, _ in ours], tf_keras_model, path, by_place)

@@ -7,6 +7,7 @@ import typing
 import keras
 
 from tfdistill.bridge import imports
+from tfdistill.bridge.convert.custom import Opener
 from tfdistill.bridge.convert.encoding import encode
 from tfdistill.bridge.convert.hosted import call_by_name, layer_class, operation_class
 from tfdistill.bridge.convert.layers import build_layer
@@ -15,7 +16,9 @@ from tfdistill.bridge.convert.weights import copy_weights, holds_weights, pair_w
 from tfdistill.bridge.parity.once import check_parity_once
 from tfdistill.bridge.parity.opened import check_opened, refuse_copies
 from tfdistill.errors import BridgeError, ModelError
-from tfdistill.graph.functional import as_functional, calls, implicit_mask, input_operation, is_functional, is_sequential
+from tfdistill.graph.carriers import HeldWeight
+from tfdistill.graph.functional import as_functional, calls, input_operation, is_functional, is_sequential, own_arguments
+from tfdistill.graph.opening import origin
 from tfdistill.graph.tracing import open_model
 
 if typing.TYPE_CHECKING:
@@ -36,6 +39,10 @@ def to_tf_keras(
     A subclassed model is traced: its `call` runs once on symbolic tensors. The model is refused where the trace holds only a part of it: where `call`
     reads a weight as a value, or computes by another graph in training mode. Layers that it always calls with `training=False` stay in inference
     mode. What the model class does besides `call`, such as a `train_step`, is not carried over.
+
+    A layer of a class that Keras does not have is opened in the same way, at any depth: the layers inside it become layers of the tf_keras model under their
+    paths (`"encoder/attention/query"`), and the weights that it owns itself become layers that hold one weight each (`"encoder/scale"`). Where a trace would
+    hold only a part of it, the layer runs as it is: see `tfdistill.bridge.host`. `register_bridge` sets another way for a class.
 
     Args:
         model: Built `keras.Model`: functional, Sequential, or subclassed where its `call` works on symbolic tensors.
@@ -87,14 +94,15 @@ class _Bridge:
         self.pairs = []  # (variables, counterpart, path) of every layer or operation whose weights are to be copied
         self.flags = []  # (layer, counterpart) of every layer
         self.frozen = set()  # id of the first output of every call that stays in inference mode
+        self.opener = Opener(self.frozen)
 
     def open(self, model, path, inputs=None):
         """Returns the functional view of a model, or the Sequential model itself. Of a subclassed model it is checked that the view is complete."""
-        if is_sequential(model) or is_functional(model):
-            return model
-        opened = open_model(model, inputs, path)
-        self.frozen |= check_opened(model, opened, path)
-        return opened
+        if not is_sequential(model) and not is_functional(model):
+            opened = open_model(model, inputs, path)
+            self.frozen |= check_opened(model, opened, path)
+            model = opened
+        return self.opener.open(model, path)
 
     def model(self, model, path):
         """Returns the counterpart of a functional or Sequential model."""
@@ -106,7 +114,7 @@ class _Bridge:
             made = imports.tf_keras().Sequential([*inputs, *layers], name=model.name)
         else:
             made = self._functional(opened, inputs, path)
-        self.made[id(model)] = (model, made)
+        self.made[id(origin(model))] = (model, made)
         return made
 
     def _input(self, tensor):
@@ -129,8 +137,8 @@ class _Bridge:
             where = f"{path}/{call.operation.name}"
             try:
                 if isinstance(call.operation, keras.layers.Layer):
-                    layer = self.layer(call.operation, where)
-                    args, kwargs = call.args, _own_arguments(call)
+                    layer = self.layer(call.operation, where, call)
+                    args, kwargs = call.args, own_arguments(call)
                     if isinstance(layer, layer_class()):
                         args, kwargs = call_by_name(call.operation, args, kwargs)
                     if id(call.outputs[0]) in self.frozen:
@@ -151,18 +159,19 @@ class _Bridge:
         structure = keras.tree.pack_sequence_as(model.input, inputs)
         return imports.tf_keras().Model(structure, current(model.output), name=model.name)
 
-    def layer(self, layer, path):
+    def layer(self, layer, path, call=None):
         """Returns the counterpart of a layer or nested model, the same one every time."""
-        if id(layer) in self.made:
-            return self.made[id(layer)][1]
+        key = layer.weight if isinstance(layer, HeldWeight) else origin(layer)
+        if id(key) in self.made:
+            return self.made[id(key)][1]
         if isinstance(layer, keras.Model):
             made = self.model(self.open(layer, path), path)
         else:
-            made = build_layer(layer, path, self.layer, self.allow_lambda)
+            made = build_layer(layer, path, self.layer, self.allow_lambda, call, self.opener.why_whole(layer))
             if holds_weights(layer):
                 self.pairs.append((layer.weights, made, path))
             self.flags.append((layer, made))
-        self.made[id(layer)] = (layer, made)
+        self.made[id(key)] = (layer, made)
         return made
 
     def _operation(self, call, path, tensors):
@@ -172,7 +181,7 @@ class _Bridge:
             return layer([tensors[id(x)] for x in inputs] if isinstance(inputs, list) else tensors[id(inputs)])
         found, variables = [], []
         try:
-            operation = keras.saving.serialize_keras_object(call.operation)
+            operation = keras.saving.serialize_keras_object(origin(call.operation))
             arguments = encode((call.args, call.kwargs), found, variables)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise BridgeError(
@@ -208,18 +217,3 @@ def tf_keras_flat(structure):
     import tensorflow as tf
 
     return tf.nest.flatten(structure)
-
-
-def _own_arguments(call):
-    """Drops arguments that Keras recorded for itself: the training flag, and masks that travel with the tensors in tf_keras too."""
-    implicit = {id(m) for m in keras.tree.flatten(implicit_mask((call.args, call.kwargs))) if m is not None}
-
-    def recorded(name, value):
-        if name == "training":
-            return True
-        if name == "mask" or name.endswith("_mask"):
-            masks = [m for m in keras.tree.flatten(value) if m is not None]
-            return all(id(m) in implicit for m in masks)
-        return False
-
-    return {name: value for name, value in call.kwargs.items() if not recorded(name, value)}

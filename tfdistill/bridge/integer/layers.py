@@ -4,103 +4,13 @@ Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer,
 `ActivationRounder`, which rounds a tensor to the range that is trained under the name `what`; and what the layer is called with.
 """
 
-import math
-
-from tfdistill.bridge import imports
-from tfdistill.bridge.integer.activations import elu
+from tfdistill.bridge import layer_facts
+from tfdistill.bridge.integer import normalizations, traced
+from tfdistill.bridge.integer.activations import ONE, elu
 from tfdistill.bridge.integer.attention import attention, grouped_attention
+from tfdistill.bridge.integer.recognize import activated, name_of
 from tfdistill.bridge.integer.recurrent import recurrent
-
-
-def normalization_alone(layer, quantize, args, kwargs):
-    """A BatchNormalization that is folded into no convolution, as a 1 x 1 depthwise convolution.
-
-    As a product and a sum it would be rounded twice, the product on a range that no training has seen; as a convolution it has a scale for each channel, a 32-bit sum
-    and one rounding.
-    """
-    import tensorflow as tf
-
-    if kwargs.get("training") and layer.trainable:
-        return layer(*args, **kwargs)
-    multiplier = tf.math.rsqrt(layer.moving_variance + layer.epsilon)
-    if layer.scale:
-        multiplier *= layer.gamma
-    offset = -layer.moving_mean * multiplier
-    if layer.center:
-        offset += layer.beta
-    return tf.cast(_per_channel(tf.cast(args[0], "float32"), multiplier, offset), layer.compute_dtype)
-
-
-def rescaling(layer, quantize, args, kwargs):
-    """A Rescaling as such a convolution, for the same reason."""
-    import tensorflow as tf
-
-    ones = tf.ones((args[0].shape[-1],))
-    return tf.cast(_per_channel(tf.cast(args[0], "float32"), layer.scale * ones, layer.offset * ones), layer.compute_dtype)
-
-
-def standardization(layer, quantize, args, kwargs):
-    """A Normalization (by the mean and variance of the data) as such a convolution."""
-    import tensorflow as tf
-
-    ones = tf.ones((args[0].shape[-1],))
-    multiplier = tf.reshape(1.0 / tf.maximum(tf.sqrt(layer.variance), imports.tf_keras().backend.epsilon()), (-1,)) * ones
-    offset = -tf.reshape(layer.mean, (-1,)) * multiplier
-    return tf.cast(_per_channel(tf.cast(args[0], "float32"), multiplier, offset), layer.compute_dtype)
-
-
-def _per_channel(x, multiplier, offset):
-    """Returns `x * multiplier + offset` along the last of at most four axes, as a 1 x 1 depthwise convolution."""
-    import tensorflow as tf
-
-    added = list(range(1, 5 - x.shape.rank))
-    for axis in added:
-        x = tf.expand_dims(x, axis)
-    y = tf.nn.bias_add(tf.nn.depthwise_conv2d(x, tf.reshape(multiplier, (1, 1, -1, 1)), (1, 1, 1, 1), "VALID"), offset)
-    return tf.squeeze(y, added) if added else y
-
-
-def layer_normalization(layer, quantize, args, kwargs):
-    """A LayerNormalization over the last axis, step by step, ending in a 1 x 1 depthwise convolution by its scale and offset."""
-    import tensorflow as tf
-
-    x = tf.cast(args[0], "float32")
-    return _scaled(layer, _standardized(x, [-1], layer.epsilon, quantize), quantize)
-
-
-def group_normalization(layer, quantize, args, kwargs):
-    """A GroupNormalization over the last axis, step by step as well."""
-    import tensorflow as tf
-
-    x = tf.cast(args[0], "float32")
-    places, channels = math.prod(x.shape[1:-1]), x.shape[-1]
-    grouped = tf.reshape(x, (-1, places, layer.groups, channels // layer.groups))
-    y = _standardized(grouped, [1, 3], layer.epsilon, quantize)
-    return _scaled(layer, tf.reshape(y, (-1, *x.shape[1:])), quantize)
-
-
-def _standardized(x, axes, epsilon, quantize):
-    """Returns `x` minus its mean over `axes`, divided by its standard deviation.
-
-    One scale holds the variances of all rows, so that of a quiet row may round to 0: it counts as one step. A row that is constant after rounding is 0
-    whatever it is multiplied by: its inverse deviation, the largest of all, does not widen the range that the others are rounded to.
-    """
-    import tensorflow as tf
-
-    centred = quantize(x - quantize(tf.reduce_mean(x, axes, keepdims=True), "mean"), "centred")
-    variance = quantize(tf.reduce_mean(quantize(centred * centred, "squares"), axes, keepdims=True), "variance")
-    inverse = tf.math.rsqrt(quantize(variance + epsilon, "variance_and_epsilon", positive=True))
-    moving = tf.reduce_any(tf.not_equal(centred, 0.0), axes, keepdims=True)
-    return centred * quantize(inverse, "inverse_deviation", counted=moving)
-
-
-def _scaled(layer, y, quantize):
-    import tensorflow as tf
-
-    if layer.scale or layer.center:
-        ones = tf.ones((y.shape[-1],))
-        y = _per_channel(quantize(y, "normalized"), layer.gamma * ones if layer.scale else ones, layer.beta if layer.center else 0.0 * ones)
-    return tf.cast(y, layer.compute_dtype)
+from tfdistill.bridge.integer.rescaled import rescaling_folded
 
 
 def separable(layer, quantize, args, kwargs):
@@ -170,21 +80,73 @@ def average_of_steps(layer, quantize, args, kwargs):
 
 def elu_layer(layer, quantize, args, kwargs):
     """An ELU layer."""
-    return elu(None, args[0], quantize, "input", float(layer.alpha))
+    return elu(args[0], quantize, "input", float(layer.alpha))
+
+
+def relu_layer(layer, quantize, args, kwargs):
+    """A ReLU layer with a slope, a threshold or a largest value: what is above the threshold, less what is below it."""
+    import tensorflow as tf
+
+    x, threshold, slope = args[0], float(layer.threshold), float(layer.negative_slope)
+    most = None if layer.max_value is None else float(layer.max_value)
+    if threshold == 0.0 and most is None:
+        return tf.nn.leaky_relu(x, slope)
+    if threshold == 0.0:
+        # The range ends at the largest value. A product by one leaves the second rounding, over what training saw of that range, to an operation.
+        above = quantize.within(ONE * x, 0.0, most)
+        above = above if slope else ONE * above
+    else:
+        above = tf.where(x >= threshold, x if most is None else quantize(tf.minimum(x, most), "clipped"), tf.zeros_like(x))
+        above = quantize(above, "above") if slope else above
+    if not slope:
+        return above
+    below = -slope * x if threshold == 0.0 else slope * quantize(threshold - x, "below_threshold", low=0.0)
+    return above - quantize(below, "below", low=0.0)
+
+
+def activation(layer, quantize, args, kwargs):
+    """An Activation layer."""
+    return activated(layer.activation, args[0], quantize, "input")
+
+
+def operation(layer, quantize, args, kwargs):
+    """A layer around an operation or a function, or around a layer of Keras 3: each of its TensorFlow operations rounded."""
+    import tensorflow as tf
+
+    function = layer_facts.function_of_one(layer)
+    if function is not None and name_of(function):
+        return activated(function, args[0], quantize, "inner")
+    flat = tf.nest.flatten((args, kwargs))
+    positions = [i for i, x in enumerate(flat) if tf.is_tensor(x)]
+
+    def call(*tensors):
+        filled = list(flat)
+        for i, tensor in zip(positions, tensors, strict=True):
+            filled[i] = tensor
+        inner_args, inner_kwargs = tf.nest.pack_sequence_as((args, kwargs), filled)
+        return layer(*inner_args, **inner_kwargs)
+
+    return traced.compute(call, [flat[i] for i in positions], quantize, "inner")
 
 
 FORMS = {
-    "elu": elu_layer,
-    "group normalization": group_normalization,
-    "grouped attention": grouped_attention,
+    "activation": activation,
     "attention": attention,
     "average of steps": average_of_steps,
     "average pooling": average_pooling,
-    "layer normalization": layer_normalization,
+    "elu": elu_layer,
+    "group normalization": normalizations.group_normalization,
+    "grouped attention": grouped_attention,
+    "layer normalization": normalizations.layer_normalization,
     "masking": masking,
-    "normalization alone": normalization_alone,
+    "normalization alone": normalizations.normalization_alone,
+    "operation": operation,
     "recurrent": recurrent,
-    "rescaling": rescaling,
+    "relu": relu_layer,
+    "rescaling": normalizations.rescaling,
+    "rescaling folded": rescaling_folded,
+    "root mean square normalization": normalizations.root_mean_square_normalization,
     "separable": separable,
-    "standardization": standardization,
+    "standardization": normalizations.standardization,
+    "unit normalization": normalizations.unit_normalization,
 }

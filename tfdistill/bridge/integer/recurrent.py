@@ -8,7 +8,7 @@ import contextlib
 import functools
 
 from tfdistill.bridge import imports
-from tfdistill.bridge.integer.activations import ACTIVATIONS
+from tfdistill.bridge.integer.recognize import activated, name_of
 from tfdistill.bridge.integer.rounding import FIXED_RANGES
 
 
@@ -56,10 +56,14 @@ class _Named:
     """Rounds the tensors of one cell, each under its name with a prefix."""
 
     def __init__(self, quantize, prefix, shared=()):
-        self._quantize, self._prefix, self._shared, self.fixed = quantize, prefix, shared, quantize.fixed
+        self._quantize, self._prefix, self._shared = quantize, prefix, shared
+        self.fixed, self.within, self.in_the_file = quantize.fixed, quantize.within, quantize.in_the_file
 
-    def __call__(self, x, what):
-        return self._quantize(x, what if what in self._shared else self._prefix + what)
+    def __call__(self, x, what, **settings):
+        return self._quantize(x, what if what in self._shared else self._prefix + what, **settings)
+
+    def divisor(self, x, what):
+        return self._quantize.divisor(x, self._prefix + what)
 
 
 def _rounded_outputs(layer, zeroed, call, cells, inputs, mask=None, **kwargs):
@@ -87,7 +91,7 @@ def _rounded_outputs(layer, zeroed, call, cells, inputs, mask=None, **kwargs):
 
 
 def _rounded_state(cell, quantize, x, what="state"):
-    name = getattr(cell.activation, "__name__", "") if type(cell).__name__ == "SimpleRNNCell" else ""
+    name = name_of(cell.activation) if type(cell).__name__ == "SimpleRNNCell" else ""
     return quantize.fixed(x, name) if name in FIXED_RANGES else quantize(x, what)
 
 
@@ -202,10 +206,7 @@ def _from_state(cell, quantize, state, bias=None):
 
 
 def _activated(function, x, quantize, what):
-    name = getattr(function, "__name__", "")
+    name = name_of(function)
     if name in FIXED_RANGES:
         return quantize.fixed(function(x), name)
-    if name == "linear":
-        return x
-    form = ACTIVATIONS.get(name)
-    return quantize(form(function, x, quantize, what) if form else function(x), what)
+    return x if name == "linear" else quantize(activated(function, x, quantize, what), what)

@@ -83,13 +83,21 @@ class ActivationRounder:
         training: Python bool: whether the ranges move.
         rounding: Python bool: whether anything is rounded; without it, the ranges alone move.
         in_the_file: Python bool: whether this call is traced for an integer file.
+        measuring: How calibration measures the ranges instead, whatever `training` is; see `tfdistill.bridge.integer.measuring`. None if it does not.
     """
 
-    def __init__(self, variables, training, rounding=True, in_the_file=False):
-        self._variables, self._training, self._rounding, self._in_the_file = variables, training, rounding, in_the_file
+    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None):
+        self._variables, self._rounding, self._in_the_file = variables, rounding, in_the_file
+        self._move = measuring.move if measuring is not None else _move_range if training else None
+        self._count = None if measuring is None else measuring.count
         self._seen = None
 
-    def __call__(self, x, what, symmetric=False, positive=False, counted=None):
+    @property
+    def in_the_file(self):
+        """Whether this call is traced for an integer file."""
+        return self._in_the_file
+
+    def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None):
         """Rounds a tensor.
 
         Args:
@@ -99,19 +107,25 @@ class ActivationRounder:
             positive: Whether `x` is above 0 and something is divided by it: what would round to 0 becomes one step. A file needs no operation for
                 that: TFLite's integer RSQRT gives its largest output for an input of 0.
             counted: bool tensor that broadcasts to `x`: the entries that belong to the range; None for all. The others may be clipped.
+            low, high: Bounds that `x` is clipped to, None for none. The file needs no operation for that, as its integers end there. Bounds of which
+                none is 0 are moved by up to half a step, for 0 to be one of the steps.
 
         Returns:
             Tensor of the type and shape of `x`.
         """
         import tensorflow as tf
 
+        wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
         low, high, batches = self._variables(what)
-        wide = tf.cast(x, tf.float32)
-        if self._training:
-            within = wide if counted is None else tf.where(counted, wide, 0.0)
+        within = tf.cast(x, tf.float32)
+        if counted is not None:
+            within = tf.where(counted, within, 0.0)
+        if self._count is not None:
+            self._count((low, high, batches), within)
+        if self._move is not None:
             found = tf.minimum(tf.reduce_min(within), 0.0), tf.maximum(tf.reduce_max(within), 0.0)
             if self._seen is None:
-                _move_range((low, high, batches), *found)
+                self._move((low, high, batches), *found)
             else:
                 self._seen.setdefault(what, []).append(found)
         if not self._rounding:
@@ -119,12 +133,13 @@ class ActivationRounder:
         if symmetric:
             scale = tf.maximum(high / 127.0, -low / 128.0)
             low, high = -128.0 * scale, 127.0 * scale
+        # What is not clipped yet ends at the last of the steps, as it does in the file, and not halfway between two of them.
         rounded = tf.quantization.fake_quant_with_min_max_vars(wide, low, high)
         if positive and not self._in_the_file:
             rounded = tf.maximum(rounded, tf.maximum((high - low) / 255.0, _TINY))
         rounded = tf.cast(rounded, x.dtype)
         # The range of a first batch is known only when all of it was seen; where only zeros were seen, rounding would leave nothing to see behind it.
-        return rounded if self._seen is None or not self._training else tf.where((batches > 0.0) & (high > low), rounded, x)
+        return rounded if self._seen is None or self._move is None else tf.where((batches > 0.0) & (high > low), rounded, x)
 
     def fixed(self, x, activation):
         """Rounds what an activation of `FIXED_RANGES` gave, as the file's operation for it does."""
@@ -133,6 +148,24 @@ class ActivationRounder:
         if not self._rounding:
             return x
         return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), *FIXED_RANGES[activation]), x.dtype)
+
+    def within(self, x, low, high):
+        """Clips to a range that is known beforehand, one end of which is 0, and rounds to 256 steps of it."""
+        import tensorflow as tf
+
+        if not self._rounding:
+            return tf.clip_by_value(x, tf.cast(low, x.dtype), tf.cast(high, x.dtype))
+        return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), low, high), x.dtype)
+
+    def divisor(self, x, what):
+        """Rounds a tensor of numbers that are not negative; what would become 0 becomes one step, in the file too."""
+        import tensorflow as tf
+
+        rounded = self(x, what, positive=True)
+        if not self._rounding or not self._in_the_file:
+            return rounded
+        low, high, _ = self._variables(what)
+        return tf.maximum(rounded, tf.cast(tf.maximum((high - low) / 255.0, _TINY), x.dtype))
 
     @contextlib.contextmanager
     def together(self):
@@ -143,8 +176,15 @@ class ActivationRounder:
         yield
         for what, found in self._seen.items():
             lows, highs = zip(*found, strict=True)
-            _move_range(self._variables(what), tf.reduce_min(lows), tf.reduce_max(highs))
+            self._move(self._variables(what), tf.reduce_min(lows), tf.reduce_max(highs))
         self._seen = None
+
+
+def _clipped(x, low, high):
+    import tensorflow as tf
+
+    x = x if low is None else tf.maximum(x, tf.cast(low, x.dtype))
+    return x if high is None else tf.minimum(x, tf.cast(high, x.dtype))
 
 
 def _move_range(variables, lowest, highest):

@@ -11,6 +11,7 @@ from tfdistill.bridge.parity.layers import compare_layers
 from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
 from tfdistill.errors import BridgeError
 from tfdistill.graph.functional import as_functional, index_bounds
+from tfdistill.graph.opening import inlined_as
 from tfdistill.records import Record
 
 if typing.TYPE_CHECKING:
@@ -93,7 +94,7 @@ def check_parity(
         Traceback (most recent call last):
         tfdistill.errors.BridgeError: ...The first layer that differs is 'student/norm'...
     """
-    opened = as_functional(keras_model)
+    opened = inlined_as(as_functional(keras_model), {layer.name for layer in tf_keras_model.layers})
     if inputs is None:
         inputs = random_inputs(opened, seed, batch_size)
     seen = run_every_call(opened, inputs, training)

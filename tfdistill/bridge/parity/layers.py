@@ -37,6 +37,7 @@ from tfdistill.bridge.parity.graphs import (
 from tfdistill.bridge.parity.rounding import REPEATS, channels, excess_of, largest_excess, noises, stepped
 from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
 from tfdistill.errors import BridgeError
+from tfdistill.graph.opening import inlined_as
 from tfdistill.graph.tracing import open_model
 
 
@@ -228,7 +229,7 @@ class _Walk:
         if not (has_graph(node.layer) and isinstance(call.operation, keras.Model)) or len(args) != 1 or kwargs.get("mask") is not None:
             return found
         try:
-            opened = open_model(call.operation)
+            opened = inlined_as(open_model(call.operation), {layer.name for layer in node.layer.layers})
         except BridgeError:
             return found
         inputs = keras.tree.map_structure(lambda x: seen[id(x)] if isinstance(x, keras.KerasTensor) else x, call.args[0])

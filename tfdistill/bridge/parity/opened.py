@@ -4,7 +4,10 @@ The view comes from one run of `call` on symbolic tensors. What Python decides o
 value of a weight that is read outside of a layer. A graph with such a value agrees with the model until it is trained, and differs from then on.
 """
 
+import dataclasses
 import inspect
+import warnings
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -13,12 +16,38 @@ from tfdistill.bridge.convert.encoding import encode
 from tfdistill.bridge.parity.check import random_inputs, within
 from tfdistill.bridge.parity.run import arrays, difference
 from tfdistill.errors import BridgeError
+from tfdistill.graph.carriers import HeldConstant, HeldWeight, WithMask
 from tfdistill.graph.functional import calls
+from tfdistill.graph.opening import look_inside, mask_of, origin
 from tfdistill.graph.tracing import traced
 
 # The model and its view run the same operations in the same order.
 _TOLERANCE = 1e-5
 _OWN_LAYER = "write a layer of your own that owns the weight and computes with it, and register it: tfdistill.bridge.register_bridge(its class, tfdistill.bridge.host)"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """A model or layer, and the view of what is inside.
+
+    Attributes:
+        what: What the errors call it: `"'net/block' (Block)"`.
+        weights: Its variables.
+        view: Functional model of what is inside.
+        training: The view in training mode; `view` itself where its call does not take the mode.
+        again: Function without arguments that opens it once more.
+        run: Function `(inputs, values)` that runs it and its view on arrays for the view's inputs, with other values for some weights; returns the two lists
+            of arrays.
+        remedy: What is to be done where it cannot be opened.
+    """
+
+    what: str
+    weights: list
+    view: keras.Model
+    training: keras.Model
+    again: Callable
+    run: Callable
+    remedy: str
 
 
 def check_opened(model, opened, path):
@@ -38,9 +67,85 @@ def check_opened(model, opened, path):
         BridgeError: if `call` computes by another graph in training mode; if a layer is in training mode at inference; if a weight is read as a value; or if
             the view computes something else for another reason.
     """
-    _refuse_other_graph(model, opened, path)
-    frozen = _frozen(model, opened, path)
-    _refuse_fixed_values(model, opened, path)
+    return _check(
+        _Subject(
+            what=f"'{path}' ({type(model).__name__})",
+            weights=model.weights,
+            view=opened,
+            training=traced(model, opened.input, path, training=True) if _takes_training(model) else opened,
+            again=lambda: traced(model, opened.input, path),
+            run=lambda inputs, values: [_run(lambda one=one: one(inputs, training=False), values) for one in (model, opened)],
+            remedy="put what depends on the mode into a layer of your own",
+        )
+    )
+
+
+def check_inside(layer, signature, view, path):
+    """Refuses a layer whose functional view is only a part of it, as `check_opened` does for a model; the masks of its outputs are compared too.
+
+    Args:
+        layer: Built layer of any class.
+        signature: `graph.opening.Signature` of the call that is looked at.
+        view: What `look_inside` made of it.
+        path: Name of the layer in errors.
+
+    Returns:
+        Set of ids, as `check_opened`.
+
+    Raises:
+        BridgeError: as `check_opened`.
+    """
+
+    def called(inputs):
+        _, (args, kwargs) = signature.on(inputs)
+        return _with_masks(layer(*args, **kwargs, training=False))
+
+    def looked_at(inputs):
+        tensors, _ = signature.on(inputs)
+        return _with_masks(view(keras.tree.pack_sequence_as(view.input, tensors), training=False))
+
+    def run(inputs, values):
+        return [_run(lambda one=one: one(keras.tree.flatten(inputs)), values) for one in (called, looked_at)]
+
+    return _check(
+        _Subject(
+            what=f"'{path}' ({type(origin(layer)).__name__})",
+            weights=layer.weights,
+            view=view,
+            training=look_inside(layer, signature, path, training=True),
+            again=lambda: look_inside(layer, signature, path),
+            run=run,
+            remedy="put what depends on the mode into a layer inside it",
+        )
+    )
+
+
+def check_same(model, opened, path):
+    """Refuses the functional view of a model that computes something else than the model.
+
+    Args:
+        model: Functional or Sequential Keras 3 model.
+        opened: The same model with what is inside its layers in their place.
+        path: Name of the model in errors.
+
+    Raises:
+        BridgeError: naming the model.
+    """
+    inputs = random_inputs(opened)
+    pairs = zip(*(_run(lambda one=one: one(inputs, training=False), []) for one in (model, opened)), strict=True)
+    worst = max((difference(*pair) for pair in pairs), key=lambda found: found[0])
+    if not within(*worst, _TOLERANCE):
+        raise BridgeError(
+            f"The layers of '{path}' were opened, but what is inside them computes something else together: the outputs differ by {worst[0]:.3g}.",
+            "layers that depend on nothing but their inputs, weights and training mode",
+            "tfdistill.bridge.register_bridge(a layer's class, tfdistill.bridge.host) runs the layers of a class as they are",
+        )
+
+
+def _check(subject):
+    _refuse_other_graph(subject)
+    frozen = _frozen(subject)
+    _refuse_fixed_values(subject)
     return frozen
 
 
@@ -48,17 +153,12 @@ def _takes_training(model):
     return "training" in inspect.signature(model.call).parameters
 
 
-def _in_training(model, opened, path):
-    """Returns the graph of the model's training mode; `opened` itself where its call does not take `training`."""
-    return traced(model, opened.input, path, training=True) if _takes_training(model) else opened
-
-
-def _frozen(model, opened, path):
+def _frozen(subject):
     frozen = set()
-    for inferring, training in zip(calls(opened), calls(_in_training(model, opened, path)), strict=True):
+    for inferring, training in zip(calls(subject.view), calls(subject.training), strict=True):
         if inferring.kwargs.get("training"):
             raise BridgeError(
-                f"The call of '{path}' ({type(model).__name__}) runs '{inferring.operation.name}' in training mode at inference too.",
+                f"The call of {subject.what} runs '{inferring.operation.name}' in training mode at inference too.",
                 "layers that follow the mode of the model",
                 "pass on the mode that call() gets: training=training",
             )
@@ -67,19 +167,18 @@ def _frozen(model, opened, path):
     return frozen
 
 
-def _refuse_other_graph(model, opened, path):
-    ours, theirs = _described(opened), _described(_in_training(model, opened, path))
+def _refuse_other_graph(subject):
+    ours, theirs = _described(subject.view), _described(subject.training)
     if ours == theirs:
         return
     first = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
-    if _described(traced(model, opened.input, path)) != ours:
-        raise _stateful(model, path, "its graph is another one each time")
+    if _described(subject.again()) != ours:
+        raise _stateful(subject, "its graph is another one each time")
     here = [rows[first][0] if first < len(rows) else "the outputs" for rows in (ours, theirs)]
     raise BridgeError(
-        f"The call of '{path}' ({type(model).__name__}) computes by another graph in training mode: {here[1]} there, where it is {here[0]} at inference.",
+        f"The call of {subject.what} computes by another graph in training mode: {here[1]} there, where it is {here[0]} at inference.",
         "one graph for both modes",
-        "call the same layers in both modes with training=training (random layers do nothing at inference), or put what depends on the mode into a layer of"
-        " your own, and register it: tfdistill.bridge.register_bridge(its class, tfdistill.bridge.host)",
+        f"call the same layers in both modes with training=training (random layers do nothing at inference), or {subject.remedy}",
     )
 
 
@@ -103,8 +202,10 @@ def _described(model):
 
 
 def _identity(operation):
-    if isinstance(operation, keras.layers.Layer):
-        return id(operation)
+    if isinstance(operation, HeldWeight):
+        return id(operation.weight)
+    if isinstance(operation, keras.layers.Layer) and not isinstance(operation, (HeldConstant, WithMask)):
+        return id(origin(operation))
     try:
         config = keras.saving.serialize_keras_object(operation)["config"]
     except (NotImplementedError, TypeError, ValueError):
@@ -112,41 +213,40 @@ def _identity(operation):
     return type(operation), repr({key: value for key, value in config.items() if key != "name"})
 
 
-def _refuse_fixed_values(model, opened, path):
-    inputs = random_inputs(opened)
-    changed = [(variable, _moved(variable)) for variable in model.weights if "float" in variable.dtype]
+def _refuse_fixed_values(subject):
+    inputs = random_inputs(subject.view)
+    changed = [(variable, _moved(variable)) for variable in subject.weights if "float" in variable.dtype]
 
     def apart(values):
-        """Returns the largest difference between the outputs of model and view, and None where it is rounding."""
-        pairs = list(zip(_run(model, inputs, values), _run(opened, inputs, values), strict=True))
-        found = [difference(ours, theirs) for ours, theirs in pairs]
+        """Returns the largest difference between the outputs of the subject and its view, and None where it is rounding."""
+        found = [difference(*pair) for pair in zip(*subject.run(inputs, values), strict=True)]
         return None if all(within(error, scale, _TOLERANCE) for error, scale in found) else max(found)[0]
 
     try:
         now, later = apart([]), apart(changed)
     except (TypeError, ValueError) as error:
         raise BridgeError(
-            f"The model '{path}' ({type(model).__name__}) was opened, but its layers cannot be run one by one: {error}",
+            f"{subject.what} was opened, but its layers cannot be run one by one: {error}",
             "a call that passes everything but tensors by keyword",
             "write layer(x, training=training), not layer(x, training)",
         ) from error
     if now is not None:
-        raise _stateful(model, path, f"the outputs differ by {now:.3g}")
+        raise _stateful(subject, f"the outputs differ by {now:.3g}")
     if later is None:
         return
     read = [f"'{variable.path}'" for variable, value in changed if apart([(variable, value)]) is not None]
     what = f"the weight {', '.join(read[:3])}" if read else "weights"
     raise BridgeError(
-        f"The call of '{path}' ({type(model).__name__}) reads {what} as a value, outside of a layer: the graph keeps that value when the weight is trained. "
+        f"The call of {subject.what} reads {what} as a value, outside of a layer: the graph keeps that value when the weight is trained. "
         f"With other weights the outputs differ by {later:.3g}.",
         "weights that layers compute with, or that meet a tensor in a keras.ops operation",
         f"for tied embeddings use keras.layers.ReversibleEmbedding, called with reverse=True the second time; else {_OWN_LAYER}",
     )
 
 
-def _stateful(model, path, how):
+def _stateful(subject, how):
     return BridgeError(
-        f"The call of '{path}' ({type(model).__name__}) computes something else on data than on symbolic tensors: {how}.",
+        f"The call of {subject.what} computes something else on data than on symbolic tensors: {how}.",
         "a call that depends on nothing but its inputs, weights and training mode",
         "take counters, conditions on values and other state of Python out of call()",
     )
@@ -159,9 +259,17 @@ def _moved(variable):
     return (value * rng.uniform(1.05, 1.2, value.shape) + 0.05 * rng.uniform(0.5, 1.0, value.shape)).astype(variable.dtype)
 
 
-def _run(model, inputs, values):
-    with keras.StatelessScope(state_mapping=values):
-        return arrays(model(inputs, training=False))
+def _run(call, values):
+    """Returns the outputs of a call as arrays, while some weights have other values."""
+    with warnings.catch_warnings(), keras.StatelessScope(state_mapping=values):
+        warnings.simplefilter("ignore")  # of layers that drop masks, which were said when the model was built
+        return arrays(call())
+
+
+def _with_masks(outputs):
+    """Returns outputs, flat, and a boolean tensor for each: its mask, or a single True where it has none."""
+    flat = keras.tree.flatten(outputs)
+    return [*flat, *(np.ones(1, bool) if mask_of(x) is None else mask_of(x) for x in flat)]
 
 
 def refuse_copies(counterparts):

@@ -16,8 +16,9 @@ import types
 import typing
 
 from tfdistill.bridge import imports
-from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.layers import FORMS
+from tfdistill.bridge.integer.recognize import activated, rounded_input
+from tfdistill.bridge.integer.rescaled import added_bias, source_of
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
@@ -71,6 +72,40 @@ def as_in_the_file():
         yield
     finally:
         _in_the_file.reset(token)
+
+
+_assumed = contextvars.ContextVar("_assumed", default=None)
+
+
+@contextlib.contextmanager
+def assumed_ranges(range_of):
+    """While open, quantized layers take their ranges from a function, and make no variables for them.
+
+    Args:
+        range_of: Function of (wrapper, name of a tensor in it) that returns its range, `(minimum, maximum)`.
+    """
+    token = _assumed.set(range_of)
+    try:
+        yield
+    finally:
+        _assumed.reset(token)
+
+
+_measuring = contextvars.ContextVar("_measuring", default=None)
+
+
+@contextlib.contextmanager
+def measured_by(measuring):
+    """While open, quantized layers measure their ranges on what they are called with, in inference too.
+
+    Args:
+        measuring: `Widest` or `Histograms` of `tfdistill.bridge.integer.measuring`.
+    """
+    token = _measuring.set(measuring)
+    try:
+        yield
+    finally:
+        _measuring.reset(token)
 
 
 def is_quantized_layer(layer):
@@ -166,15 +201,28 @@ def quantized_layer_class():
             if not self._quantizing.complete:
                 self._add_variables(args, kwargs)
             rounding = _in_the_file.get() or not self.quantization.observed
-            quantize = ActivationRounder(self._range, training, rounding, in_the_file=_in_the_file.get())
+            quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring=_measuring.get())
             weight_of = self.quantized if rounding else self.effective
+            weights = {w.path: weight_of(w) for w in self.quantization.weights}
+            if source := source_of(args):
+                args, weights = self._before_rescaling(source, args)
             with (
-                replaced_weights(self.layer, {w.path: weight_of(w) for w in self.quantization.weights}),
+                replaced_weights(self.layer, weights),
                 self._quantized_activation_inputs(quantize),
             ):
                 compute = FORMS.get(self.quantization.form)
                 outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
             return self._quantize_outputs(outputs, quantize) if self.quantization.output else outputs
+
+        def _before_rescaling(self, source, args):
+            """Returns the arguments and weights with which the file computes this layer on what a Rescaling before it reads."""
+            x, scale, offset = source
+            (weight,) = self.quantization.weights
+            kernel = self.quantized(weight, scale)
+            weights = {weight.path: kernel}
+            if offset:
+                weights["bias"] = self.layer.bias + added_bias(kernel, weight.path == "depthwise_kernel", offset / scale)
+            return (x, *args[1:]), weights
 
         def _add_variables(self, args, kwargs):
             if not self.layer.built or any(not hasattr(self.layer, w.path.partition(".")[0]) for w in self.quantization.weights):
@@ -198,9 +246,10 @@ def quantized_layer_class():
             # Not a product, which makes a zero of a negative one.
             return tf.where(self.masks[weight.path] > 0, value, 0.0) if weight.sparse else value
 
-        def quantized(self, weight):
-            """Returns a weight, one of `quantization.weights`, as the file holds it: a float32 tensor."""
-            return round_weights(self.effective(weight), weight.bits, weight.axes)
+        def quantized(self, weight, scale=1.0):
+            """Returns a weight, one of `quantization.weights`, times a number, as the file holds it: a float32 tensor."""
+            value = self.effective(weight)
+            return round_weights(value if scale == 1.0 else scale * value, weight.bits, weight.axes)
 
         @contextlib.contextmanager
         def _quantized_activation_inputs(self, quantize):
@@ -220,8 +269,7 @@ def quantized_layer_class():
                     attributes[name] = function
 
         def _activated(self, x, function, path, quantize):
-            x, form = quantize(x, path), ACTIVATIONS.get(getattr(function, "__name__", ""))
-            return form(function, x, quantize, path) if form else function(x)
+            return activated(function, rounded_input(function, x, quantize, path), quantize, path)
 
         def _quantize_outputs(self, outputs, quantize):
             flat = tf.nest.flatten(outputs)
@@ -232,6 +280,8 @@ def quantized_layer_class():
             return tf.nest.pack_sequence_as(outputs, flat)
 
         def _range(self, what):
+            if (range_of := _assumed.get()) is not None:
+                return (*map(tf.constant, range_of(self, what)), None)
             if what not in self.ranges:
                 name = what.replace(".", "_")
                 first = tf.VariableAggregation.ONLY_FIRST_REPLICA
@@ -263,3 +313,8 @@ def input_quantizer(name):
     quantization = imports.tfmot().quantization.keras
     quantizer = quantization.quantizers.AllValuesQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
     return quantize_layer_class()(quantizer, name=name)
+
+
+def range_of_input(layer):
+    """Returns the variables `(minimum, maximum)` of a built `input_quantizer`."""
+    return layer.quantizer_vars["min_var"], layer.quantizer_vars["max_var"]

@@ -32,12 +32,11 @@ def build(opened, decided, quantize_inputs=True):
         return made
 
     def enter(tensor):
-        indices = all(rule_of(introspection.kind_of(layer)).reads_indices for layer in readers[id(tensor)])
-        quantized = quantize_inputs and tensor.dtype.is_floating and not indices
+        quantized = quantize_inputs and is_rounded_input(tensor, readers[id(tensor)])
         return input_quantizer(f"quantize_{layer_facts.producer(tensor).name}") if quantized else None
 
     with serialization.legacy_scope():
-        made = rewire(opened.legacy, copy, enter)
+        made = rewire(opened.legacy, copy, enter, dense=True)
     for layer, fresh, decision in pairs:
         values = rebuild.effective_weights(layer)
         introspection.unwrap(fresh).set_weights(values)
@@ -47,3 +46,13 @@ def build(opened, decided, quantize_inputs=True):
             for path, variable in fresh.members.items():
                 variable.assign(decision.members[path])
     return made
+
+
+def is_rounded_input(tensor, readers):
+    """Whether an input of a model has a range: one of floats that are no indices.
+
+    Args:
+        tensor: The input.
+        readers: The layers that read it.
+    """
+    return tensor.dtype.is_floating and not all(rule_of(introspection.kind_of(layer)).reads_indices for layer in readers)

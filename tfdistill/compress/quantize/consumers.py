@@ -5,6 +5,7 @@ import dataclasses
 
 from tfdistill.bridge import imports, layer_facts
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.bridge.integer.rounding import FIXED_RANGES
 from tfdistill.compress.selection import Layers
 
@@ -17,14 +18,19 @@ def operation_of(layer):
     return getattr(layer, "operation_name", None) or getattr(layer, "symbol", None)
 
 
+def known_function(layer):
+    """Returns the name of the known activation function that a layer's operation is; None if it is another one, or the layer stands for no operation."""
+    function = layer_facts.function_of_one(layer) if operation_of(layer) is not None else None
+    return function and name_of(function)
+
+
 def activation_of(layer):
-    """Returns the name of a layer's activation, or of the operation that it stands for; `"linear"` if it has none."""
+    """Returns the name of a layer's activation, or of the operation that it stands for; `"linear"` if it has none, `"custom"` for one that is not known."""
     if introspection.kind_of(layer) == "Softmax":
         return "softmax"
     if operation_of(layer) is not None:
-        return operation_of(layer)
-    function = getattr(layer, "activation", None)
-    return getattr(function, "__name__", type(function).__name__) if function is not None else "linear"
+        return known_function(layer) or operation_of(layer)
+    return name_of(getattr(layer, "activation", None)) or "custom"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which layers the converter fuses into one operation, so that their result is rounded once."""
 
 from tfdistill.bridge.adopt.introspection import kind_of
-from tfdistill.compress.quantize.consumers import FIXED, activation_of
+from tfdistill.compress.quantize.consumers import FIXED, activation_of, operation_of
 from tfdistill.compress.quantize.layer_table import rule_of
 
 
@@ -34,6 +34,21 @@ def folds(place, known, bits):
     return _is_linear(place.layer, kind) and list(reader.layer.axis) == [reader.rank - 1] and not (kind == "Dense" and bits[place.path] < 8)
 
 
+def rescales_kernel(place, known, bits):
+    """Whether the file folds a Rescaling into the kernel and bias of the one layer that reads it.
+
+    An offset cannot be where the reader pads with zeros, which are not rescaled.
+    """
+    reader = among(place.reader, known)
+    if reader is None or reader.calls != 1 or reader.source is not place.layer or bits[reader.path] != 8:
+        return False
+    layer = reader.layer
+    numbers = all(isinstance(value, (int, float)) for value in (place.layer.scale, place.layer.offset)) and place.layer.scale
+    if not numbers or kind_of(layer) not in ("Conv1D", "Conv2D", "DepthwiseConv2D", "Dense"):
+        return False
+    return not place.layer.offset or (layer.use_bias and getattr(layer, "padding", "valid") == "valid")
+
+
 def _is_linear(layer, kind):
     return rule_of(kind).folds and activation_of(layer) == "linear"
 
@@ -42,4 +57,4 @@ def _is_relu(layer):
     """Whether the converter can fuse a layer into the operation before it."""
     if kind_of(layer) == "ReLU":
         return layer.max_value in (None, 6) and layer.negative_slope == 0 and layer.threshold == 0
-    return kind_of(layer) == "Activation" and activation_of(layer) in ("relu", "relu6")
+    return (kind_of(layer) == "Activation" or operation_of(layer) is not None) and activation_of(layer) in ("relu", "relu6")

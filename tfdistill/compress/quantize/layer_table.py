@@ -9,7 +9,11 @@ from typing import Any
 
 from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
-from tfdistill.compress.quantize.consumers import activation_of
+from tfdistill.bridge.convert.layers import AUGMENTING
+from tfdistill.bridge.integer import traced
+from tfdistill.bridge.integer.activations import ACTIVATIONS
+from tfdistill.bridge.integer.recognize import name_of
+from tfdistill.compress.quantize.consumers import activation_of, known_function
 
 
 def _always(_):
@@ -52,26 +56,41 @@ class LayerRule:
     reads_indices: bool = False
 
 
-def _normalizes_last_axis(place):
-    """Whether a normalization is along the last of two to four axes, as a depthwise convolution, which has scales for it, needs."""
-    axes = place.layer.axis if isinstance(place.layer.axis, (list, tuple)) else [place.layer.axis]
-    return _has_channels(place) and [axis % place.rank for axis in axes] == [place.rank - 1]
-
-
-def _normalizes_groups(place):
-    return _normalizes_last_axis(place) and place.sized
-
-
-def _has_channels(place):
-    return place.rank is not None and 2 <= place.rank <= 4
+def _is_ranked(place):
+    return place.rank is not None and place.rank >= 2
 
 
 def _rescales(place):
-    return _has_channels(place) and place.layer.output_shape[-1] is not None
+    return _is_ranked(place) and place.layer.output_shape[-1] is not None
 
 
 def _standardizes(place):
-    return _rescales(place) and layer_facts.standardized_axes(place.layer) in ([], [place.rank - 1]) and not place.layer.invert
+    return _is_ranked(place) and all(
+        place.layer.output_shape[axis] is not None for axis in [-1, *layer_facts.standardized_axes(place.layer)]
+    )
+
+
+def _is_sized(place):
+    return _is_ranked(place) and place.sized
+
+
+def _has_inner_results(place):
+    """Whether an activation is computed by several operations, or by another one than its own."""
+    name = name_of(place.layer.activation)
+    return name is None or name in ACTIVATIONS
+
+
+def _is_bent_elsewhere(place):
+    """Whether a ReLU is another function than max(x, 0) and relu6, which the converter fuses."""
+    return (place.layer.max_value, float(place.layer.threshold), float(place.layer.negative_slope)) not in (
+        (None, 0.0, 0.0),
+        (6.0, 0.0, 0.0),
+    )
+
+
+def _is_rewritten(place):
+    known = known_function(place.layer)
+    return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer))
 
 
 def _has_length(place):
@@ -105,31 +124,41 @@ RULES = (
     LayerRule(("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), recurrent=True),
     LayerRule(("MultiHeadAttention",), form="attention", four_bits=True),
     LayerRule(("GroupedQueryAttention",), form="grouped attention", form_fits=_is_ungated, hosted=True),
-    LayerRule(("BatchNormalization",), form="normalization alone", form_fits=_normalizes_last_axis),
-    LayerRule(("GroupNormalization",), form="group normalization", form_fits=_normalizes_groups),
-    LayerRule(("LayerNormalization",), form="layer normalization", form_fits=_normalizes_last_axis),
+    LayerRule(("BatchNormalization",), form="normalization alone", form_fits=_is_ranked),
+    LayerRule(("GroupNormalization",), form="group normalization", form_fits=_is_sized),
+    LayerRule(("LayerNormalization",), form="layer normalization", form_fits=_is_ranked),
+    LayerRule(("RMSNormalization",), form="root mean square normalization", form_fits=_is_ranked, hosted=True),
+    LayerRule(("UnitNormalization",), form="unit normalization", form_fits=_is_ranked),
     LayerRule(("Rescaling",), form="rescaling", form_fits=_rescales),
     LayerRule(("Normalization",), form="standardization", form_fits=_standardizes),
     LayerRule(("AveragePooling2D",), form="average pooling", form_fits=_is_unpadded),
     LayerRule(("GlobalAveragePooling1D",), form="average of steps", form_fits=_has_length),
+    # In training it changes the kernel of the layer inside, which is no operation on tensors.
+    LayerRule(("SpectralNormalization",)),
     LayerRule(("ELU",), form="elu"),
+    LayerRule(("ReLU",), form="relu", form_fits=_is_bent_elsewhere),
+    LayerRule(("KerasOperation", "TFOpLambda", "Lambda"), form="operation", form_fits=_is_rewritten),
     LayerRule(("Masking",), form="masking", passes=_always),
     LayerRule(("Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"), reads_indices=True),
     LayerRule(("UpSampling2D",), passes=_repeats_pixels),
-    LayerRule(("Activation",), passes=_is_identity),
+    LayerRule(("Activation",), passes=_is_identity, form="activation", form_fits=_has_inner_results),
     LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
     LayerRule(("Cropping1D", "Cropping2D", "Cropping3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), passes=_always),
     LayerRule(("UpSampling1D", "UpSampling3D", "Flatten", "Reshape", "Permute", "RepeatVector"), passes=_always),
     LayerRule(("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"), passes=_always),
     LayerRule(("GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization"), passes=_always),
-    LayerRule(("Identity", "InputLayer"), passes=_always),
+    LayerRule(("Identity", "InputLayer", "CenterCrop", "RandomCrop"), passes=_always),
+    LayerRule(AUGMENTING, passes=_always),
+    LayerRule(("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness"), passes=_always),
+    LayerRule(("RandomHeight", "RandomWidth"), passes=_always),
+    LayerRule(("Resizing",), passes=_repeats_pixels),
 )
 _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 
 # Operations of keras.ops, and of TensorFlow on tensors of Keras, whose output has the range of their input.
 PASSING_OPERATIONS = {
-    *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity"),
-    *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "stop_gradient"),
+    *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity", "Split"),
+    *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
 }
 # Activations that the converter fuses into the operation before them.
 FUSIBLE_ACTIVATIONS = {"linear", "relu", "relu6"}
@@ -142,10 +171,26 @@ def rule_of(kind):
     return _BY_CLASS.get(kind) or LayerRule((kind,))
 
 
+def float_operations(place, kind):
+    """Lists the operations that TFLite computes in float only: those of an activation of the user's, of a function, or of a layer of Keras 3 without a rule."""
+    layer = place.layer
+    if known_function(layer):
+        return []
+    if kind in ("KerasOperation", "TFOpLambda", "Lambda") or (introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS):
+        return traced.without_integers(*layer_facts.as_function(layer)[:2])
+    function = getattr(layer, "activation", None)
+    if name_of(function) is None:
+        return traced.without_integers(*layer_facts.activation_as_function(layer))
+    return []
+
+
 def form_of(place, kind):
     """Returns the name of the form in which the layer of a `Place` is computed in training; empty for a layer that is called as it is."""
     layer, rule = place.layer, rule_of(kind)
-    if rule.hosted is not (introspection.computing_layer(layer) is not layer):
+    hosted = introspection.computing_layer(layer) is not layer
+    if hosted and kind not in _BY_CLASS and _is_rewritten(place):
+        return "operation"
+    if rule.hosted is not hosted:
         return ""
     channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
     return rule.form if rule.form and channels_last and rule.form_fits(place) else ""

@@ -17,6 +17,7 @@ from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.callbacks import StopAtNaN
 from tfdistill.compress.quantize.check import wrong_structure
+from tfdistill.compress.quantize.dry_run import WHOLE, refused, require_exportable
 from tfdistill.compress.quantize.preserved import structure
 from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
 from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
@@ -95,14 +96,50 @@ class QuantizeAware(Step):
         object.__setattr__(self, "weight_bits", weight_bits)
         set_selectors(self)
 
-    def plan(self, model: keras.Model) -> Plan:
-        opened = rebuild.open_model(model)
-        return self._plan(opened, self._decide(opened)[0])
+    def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
+        """Lists layer by layer what the step would do to `model`. The model is not changed.
 
-    def apply(self, model: keras.Model) -> AdoptedModel:
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: Whether the conversion to the integer file is tried, untrained, which takes a second or so for small models. Layers that export would
+                refuse are "impossible" then.
+
+        Returns:
+            A `Plan`.
+
+        Example:
+            >>> tfdistill.compress.QuantizeAware().plan(student).names("impossible")
+            []
+        """
+        opened = rebuild.open_model(model)
+        decided = self._decide(opened)[0]
+        return self._plan(opened, decided, self._refused(opened, decided, dry_run))
+
+    def apply(self, model: keras.Model, dry_run: bool = True) -> AdoptedModel:
+        """Returns a new model, ready to be trained quantized. `model` is not changed.
+
+        A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: Whether the conversion to the integer file is tried first, as in `plan`, so that a model that export would refuse is refused before it is
+                trained. Not needed for a model that will not become an integer file.
+
+        Returns:
+            An `AdoptedModel` with the same weights.
+
+        Raises:
+            ModelError: if there is nothing to do, or the step does not work on a layer that was named, or the model could not be exported.
+            BridgeError: if the model cannot be converted exactly.
+
+        Example:
+            >>> tfdistill.compress.QuantizeAware().apply(student, dry_run=False).name
+            'student'
+        """
         opened = rebuild.open_to_apply(model, "QuantizeAware")
         decided, named = self._decide(opened)
-        plan = self._plan(opened, decided)
+        reasons = self._refused(opened, decided, dry_run)
+        plan = self._plan(opened, decided, reasons)
         plan.require_work(named)
         for row in plan.rows:
             if row.name in named and row.action == SKIPPED:
@@ -110,6 +147,7 @@ class QuantizeAware(Step):
         if not any(decision.done and decision.quantization for decision in decided.values()):
             raise ModelError(f"QuantizeAware finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
         self._require_structure(opened, decided)
+        require_exportable(reasons, plan, self._variant())
         made = build(opened, decided, quantize_inputs=self.activation_bits == 8)
         return adopt(made, original=opened.original, name=opened.adopted.name)
 
@@ -168,12 +206,21 @@ class QuantizeAware(Step):
                 raise ModelError(f"'{path}' cannot have weights of {bits[path]} bits: TFLite has none for a {kind}.", fix="give it 8")
         return {path: bits.get(path, 8) for path in chosen}
 
-    def _plan(self, opened, decided):
-        rows = tuple(self._row(path, opened.layers[path], decision) for path, decision in decided.items())
-        return Plan(step=repr(self), model=opened.adopted.name, rows=rows)
+    def _variant(self):
+        return "int8" if self.activation_bits == 8 else "int16x8"
 
-    def _row(self, path, layer, decision):
+    def _refused(self, opened, decided, dry_run):
+        return refused(opened, decided, self._variant()) if dry_run else {}
+
+    def _plan(self, opened, decided, reasons):
+        rows = tuple(self._row(path, opened.layers[path], decision, reasons.get(path)) for path, decision in decided.items())
+        findings = (f"no {self._variant()} file can be made of the model: {reasons[WHOLE]}",) if WHOLE in reasons else ()
+        return Plan(step=repr(self), model=opened.adopted.name, rows=rows, findings=findings)
+
+    def _row(self, path, layer, decision, refusal):
         zeros = sum(kernels.zeros(rebuild.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))
+        if refusal and decision.possible:
+            return LayerPlan.of(path, layer, IMPOSSIBLE, refusal, zeros)
         action = DONE if decision.done else SKIPPED if decision.possible else IMPOSSIBLE
         rounded = decision.done and decision.quantization is not None and decision.quantization.weights
         notes = frozen_note(layer, "its weights are rounded but do not move") if rounded else []

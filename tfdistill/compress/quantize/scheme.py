@@ -16,13 +16,21 @@ from tfdistill.bridge.integer.rounding import FLOAT
 from tfdistill.bridge.wrappers.quantization import Quantization, QuantizedWeight
 from tfdistill.compress import kernels
 from tfdistill.compress.quantize.consumers import FIXED, activation_of, operation_of
-from tfdistill.compress.quantize.fusion import among, folds, fused
-from tfdistill.compress.quantize.layer_table import COMPUTING_MERGE_MODES, FUSIBLE_ACTIVATIONS, PASSING_OPERATIONS, form_of, rule_of
+from tfdistill.compress.quantize.fusion import among, folds, fused, rescales_kernel
+from tfdistill.compress.quantize.layer_table import (
+    COMPUTING_MERGE_MODES,
+    FUSIBLE_ACTIVATIONS,
+    PASSING_OPERATIONS,
+    float_operations,
+    form_of,
+    rule_of,
+)
 from tfdistill.compress.step import AUTO
 
 WEIGHTS, OUTPUT, INSIDE = "weights and output trained quantized", "output trained quantized", "weights trained quantized"
 PASSES, FUSED = "adds no range of its own", "rounded with the layer behind it"
 UNROLLED = "weights and states trained quantized"
+RESCALED = "folded into the layer behind it, which is trained quantized"
 FOLDED = "folded into the layer before it, which is trained quantized"
 CALIBRATED = "calibrated, not trained quantized"
 LEFT_OUT, MEASURED = "left out by layers= or exclude=", "rounded in the file alone, over the ranges that training sees"
@@ -138,6 +146,11 @@ def _rounded(place, known, bits):
         return LayerQuantization(True, FOLDED, quantization if quantization.output else None)
     if activation_of(layer) in FIXED and not kernels.kernels_of(layer):
         return LayerQuantization(True, f"{PASSES}: the file's is fixed")
+    if kind == "Rescaling" and rescales_kernel(place, known, bits):
+        return LayerQuantization(True, RESCALED, Quantization(output=False, form="rescaling folded"))
+    floats = float_operations(place, kind)
+    if floats:
+        return LayerQuantization(False, f"TFLite computes {', '.join(floats)} in float only", possible=False)
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
     output = kind != "Embedding" and activation_of(layer) not in FIXED and not fused(place, known, bits)
@@ -202,14 +215,19 @@ def _passes(layer, kind):
     return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS
 
 
-def _carries_indices(place, known):
-    """Whether the output of a layer is only read as indices, which must not be rounded."""
-    readers = [reader and (known.get(id(reader)) or reader) for reader in place.readers]
-    return bool(readers) and all(
-        reader is not None
-        and (
-            rule_of(kind_of(getattr(reader, "layer", reader))).reads_indices
-            or (hasattr(reader, "readers") and _carries_indices(reader, known))
-        )
-        for reader in readers
-    )
+def _carries_indices(place, known, passed=()):
+    """Whether the output of a layer is only read as indices, which must not be rounded.
+
+    Args:
+        place: The `Place` of the layer.
+        known: Dict of id of layer to `Place`.
+        passed: Ids of the layers that lead here: one that is called several times can read itself, which says nothing.
+    """
+    passed = {*passed, id(place.layer)}
+    readers = [reader for reader in place.readers if id(reader) not in passed]
+    return bool(readers) and all(reader is not None and _reads_indices(reader, known, passed) for reader in readers)
+
+
+def _reads_indices(layer, known, passed):
+    place = known.get(id(layer))
+    return rule_of(kind_of(layer)).reads_indices or (place is not None and _carries_indices(place, known, passed))

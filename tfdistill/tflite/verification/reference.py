@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.adopt.states import reset_states, stateful_layers
 from tfdistill.errors import DataError
 from tfdistill.graph.functional import last_activations
@@ -76,7 +77,8 @@ class Reference:
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     def _predict(self, batch):
-        outputs = self.model(self.signature.pack(batch), training=False)
+        with in_float32(self.model):  # as the file computes
+            outputs = self.model(self.signature.pack(batch), training=False)
         return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in self.signature.name_outputs(outputs).items()}
 
 

@@ -1,0 +1,379 @@
+"""Activations, normalizations, regularizing and preprocessing layers: each is trained quantized and exported in integers, or refused by the plan."""
+
+import functools
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from tfdistill.bridge import imports
+from tfdistill.bridge.integer import traced
+from tfdistill.bridge.integer.activations import ACTIVATIONS
+from tfdistill.bridge.integer.recognize import activated, name_of
+from tfdistill.bridge.integer.rounding import ActivationRounder
+from tfdistill.compress import QuantizeAware
+from tfdistill.runtime.interpreter import open_file
+from tfdistill.tflite import export_tflite
+
+activations = keras.activations
+
+
+@keras.saving.register_keras_serializable("odd layers")
+def squared_relu(x):
+    return ops.square(ops.relu(x))
+
+
+def bell(x):
+    return 0.5 * ops.tanh(x) - ops.exp(-ops.abs(x))
+
+
+def own_mish(x):
+    return x * tf.tanh(tf.nn.softplus(x))
+
+
+def relu(x):
+    """Not what its name says."""
+    return ops.maximum(x, -0.5)
+
+
+def threshold(x):
+    return activations.threshold(x, 0.1, 0.0)
+
+
+# Forms and NumPy
+
+softplus = functools.partial(np.logaddexp, 0.0)
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+erf = np.vectorize(math.erf)
+NUMPY = {
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "gelu": lambda x: 0.5 * x * (1 + erf(x / 2**0.5)),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))),
+    "hard_shrink": lambda x: np.where(np.abs(x) > 0.5, x, 0),
+    "hard_sigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "hard_sigmoid_steep": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+    "hard_silu": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "hard_tanh": lambda x: np.clip(x, -1, 1),
+    "log_sigmoid": lambda x: -softplus(-x),
+    "log_softmax": log_softmax,
+    "mish": lambda x: x * np.tanh(softplus(x)),
+    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "soft_shrink": lambda x: np.sign(x) * np.maximum(np.abs(x) - 0.5, 0),
+    "softplus": softplus,
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "sparse_plus": lambda x: np.where(x <= -1, 0, np.where(x < 1, (x + 1) ** 2 / 4, x)),
+    "sparse_sigmoid": lambda x: np.clip((x + 1) / 2, 0, 1),
+    "squareplus": lambda x: (x + np.sqrt(x**2 + 4)) / 2,
+    "tanh_shrink": lambda x: x - np.tanh(x),
+}
+
+
+def unrounded():
+    """A rounder that rounds nothing."""
+    ranges = {}
+    return ActivationRounder(lambda what: ranges.setdefault(what, (tf.constant(-6.0), tf.constant(6.0), tf.constant(1.0))), False, False)
+
+
+def require_same(compute, expected, x):
+    """Compares a function and its gradient with a NumPy function and the differences of that."""
+    x = np.asarray(x, "float32")
+    weights = np.random.default_rng(1).normal(size=x.shape)
+    tensor = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        found = compute(tensor)
+        total = tf.reduce_sum(found * weights.astype("float32"))
+    wide = x.astype("float64")
+    np.testing.assert_allclose(found, expected(wide), atol=2e-5)
+    slopes, step = np.zeros_like(wide), 1e-6
+    for place in np.ndindex(*x.shape):
+        moved = np.zeros_like(wide)
+        moved[place] = step
+        slopes[place] = np.sum(weights * (expected(wide + moved) - expected(wide - moved))) / (2 * step)
+    np.testing.assert_allclose(tape.gradient(total, tensor), slopes, atol=2e-4)
+
+
+# No number here is closer than 0.01 to a kink of any of the functions.
+SAMPLES = np.arange(-5.96, 6.0, 0.175).reshape(3, 23)
+
+
+def test_the_table_names_every_form():
+    assert set(NUMPY) == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("name", NUMPY)
+def test_a_form_and_its_gradient_are_those_of_the_formula(name):
+    require_same(lambda x: ACTIVATIONS[name](x, unrounded(), "x"), NUMPY[name], SAMPLES)
+
+
+RECOGNIZED = {
+    "mish": (own_mish, "mish"),
+    "none": (None, "linear"),
+    "hard swish by hand": (lambda x: x * tf.nn.relu6(x + 3.0) / 6.0, "hard_silu"),
+    "approximate gelu": (lambda x: activations.gelu(x, approximate=True), "gelu_tanh"),
+    "sigmoid": (lambda x: ops.sigmoid(x), "sigmoid"),
+    "steep": (lambda x: imports.tf_keras().activations.hard_sigmoid(x), "hard_sigmoid_steep"),
+    "celu": (activations.celu, "elu"),
+    "layer": (layers.ReLU(), "relu"),
+    "another slope": (lambda x: activations.elu(x, alpha=0.5), None),
+    "another name": (relu, None),
+    "another shape": (activations.glu, None),
+    "an error": (lambda x: ops.reshape(x, (7,)), None),
+    "sharper softmax": (lambda x: ops.softmax(2.0 * x), None),
+}
+
+
+@pytest.mark.parametrize("name", RECOGNIZED)
+def test_functions_are_known_by_their_values(name):
+    function, expected = RECOGNIZED[name]
+    assert name_of(function) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if hasattr(activations, name)])
+def test_the_functions_of_keras_are_recognized(name):
+    assert name_of(getattr(activations, name)) == name
+
+
+TRACED = {
+    "squared relu": (squared_relu, lambda x: np.maximum(x, 0) ** 2),
+    "bell": (bell, lambda x: 0.5 * np.tanh(x) - np.exp(-np.abs(x))),
+    "relu after a sum": (lambda x: ops.relu6(x + 1.0) * 0.5 + ops.relu(x), lambda x: 0.5 * np.clip(x + 1, 0, 6) + np.maximum(x, 0)),
+    "quotient": (lambda x: x / (1.0 + ops.square(x)), lambda x: x / (1 + x**2)),
+    "reciprocal": (lambda x: ops.reciprocal(2.0 + ops.abs(x)), lambda x: 1 / (2 + np.abs(x))),
+    "root": (lambda x: ops.sqrt(ops.square(x) + 0.3), lambda x: np.sqrt(x**2 + 0.3)),
+    "inverse root": (lambda x: x * ops.rsqrt(ops.square(x) + 0.3), lambda x: x / np.sqrt(x**2 + 0.3)),
+    "powers": (lambda x: x**3 - x**2 + (ops.abs(x) + 1.0) ** -0.5, lambda x: x**3 - x**2 + (np.abs(x) + 1) ** -0.5),
+    "logarithm": (lambda x: ops.log1p(ops.abs(x)) + ops.expm1(-ops.abs(x)), lambda x: np.log1p(np.abs(x)) + np.expm1(-np.abs(x))),
+    "selection": (lambda x: ops.where(x > 0.3, 2.0 * x, ops.negative(x)), lambda x: np.where(x > 0.3, 2 * x, -x)),
+    "a mask as a factor": (lambda x: x * ops.cast(x > 0.3, "float32"), lambda x: np.where(x > 0.3, x, 0)),
+    "known ones": (lambda x: ops.softplus(x) + ops.elu(x), lambda x: softplus(x) + NUMPY["elu"](x)),
+    "along an axis": (lambda x: x - ops.max(x, axis=-1, keepdims=True) + ops.mean(x, axis=-1, keepdims=True), lambda x: x - x.max(-1, keepdims=True) + x.mean(-1, keepdims=True)),
+    "glu": (lambda x: activations.glu(ops.concatenate([x, 0.5 * x], -1)), lambda x: x / (1 + np.exp(-0.5 * x))),
+    "celu of another slope": (lambda x: activations.celu(x, alpha=0.5), lambda x: np.where(x > 0, x, 0.5 * np.expm1(np.minimum(x, 0) / 0.5))),
+    "a matrix": (lambda x: ops.matmul(x, np.eye(23, dtype="float32") * 2.0), lambda x: 2 * x),
+}
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_functions_of_the_user_are_computed_operation_by_operation(name):
+    function, expected = TRACED[name]
+    rounder = unrounded()
+    require_same(lambda x: traced.compute(function, [x], rounder, "x"), expected, SAMPLES)
+    spec = [tf.TensorSpec((None, 23))]
+    assert traced.needs_rewriting(function, spec) or name in ("a matrix",)
+    assert traced.without_integers(function, spec) == []
+
+
+FLOAT_ONLY = {
+    "sine": (lambda x: ops.sin(x), "SIN"),
+    "floor": (lambda x: x - ops.floor(x), "FLOOR"),
+    "cumulative sum": (lambda x: ops.cumsum(x, -1), "CUMSUM"),
+    "sparsemax": (activations.sparsemax, "CUMSUM"),
+    "quotient": (lambda x: 1.0 / (x + 0.5), "a division by what may be negative"),
+    "power": (lambda x: ops.abs(x) ** 1.7, "POW"),
+    "to integers": (lambda x: ops.cast(ops.cast(x, "int32"), "float32"), "CAST to int32"),
+}
+
+
+def named(function):
+    """Returns a function under a name: Keras warns of lambdas in what it saves."""
+
+    def renamed(x):
+        return function(x)
+
+    return renamed
+
+
+@pytest.mark.parametrize("name", FLOAT_ONLY)
+def test_a_function_that_tflite_computes_in_float_is_refused_by_the_plan(name):
+    function, words = FLOAT_ONLY[name]
+    inputs = keras.Input((6,))
+    for model in (
+        keras.Sequential([inputs, layers.Dense(5, activation=named(function), name="odd"), layers.Dense(2)]),
+        keras.Sequential([inputs, layers.Dense(5), layers.Activation(named(function), name="odd"), layers.Dense(2)]),
+    ):
+        row = QuantizeAware().plan(model).row("odd")
+        assert row.action == "impossible"
+        assert words in row.reason
+
+
+@pytest.mark.parametrize("name", ["sine", "floor", "power"])
+def test_an_operation_that_tflite_computes_in_float_is_refused_by_the_plan(name):
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(2)(FLOAT_ONLY[name][0](layers.Dense(5)(inputs))))
+    found = [row.reason for row in QuantizeAware().plan(model).rows if row.action == "impossible"]
+    assert any(FLOAT_ONLY[name][1] in reason for reason in found)
+
+
+# Files
+
+NAMES = [
+    *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu", "log_sigmoid", "log_softmax"),
+    *("mish", "relu", "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softmax", "softplus", "softsign", "sparse_plus", "sparse_sigmoid"),
+    *("squareplus", "tanh", "tanh_shrink", "threshold"),
+]
+USERS = {"bell": bell, "squared relu": squared_relu, "own mish": own_mish, "not relu": relu}
+
+
+def function_named(name):
+    if name == "threshold":
+        return threshold
+    return USERS.get(name) or getattr(activations, name)
+
+
+def as_argument(name):
+    return lambda x: layers.Dense(8, activation=function_named(name))(x)
+
+
+def as_layer(name):
+    return lambda x: layers.Activation(function_named(name))(layers.Dense(8)(x))
+
+
+def as_operation(name):
+    return lambda x: function_named(name)(layers.Dense(8)(x))
+
+
+def in_layers(make):
+    return lambda x: make()(layers.Dense(8)(x))
+
+
+def in_convolution(make):
+    return lambda x: make()(layers.Conv2D(6, 3, padding="same")(x))
+
+
+def before_convolution(make):
+    return lambda x: layers.Conv2D(4, 3)(make()(x))
+
+
+def standardizing(**settings):
+    layer = layers.Normalization(**settings)
+    if "mean" not in settings:
+        layer.adapt(1.0 + 2.0 * np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32"))
+    return layer
+
+
+VECTORS = {
+    "as arguments": {name: as_argument(name) for name in [*NAMES, *USERS]},
+    "as layers": {name: as_layer(name) for name in [*NAMES, "glu", *USERS]},
+    "as operations": {name: as_operation(name) for name in [*NAMES, "glu", "bell", "squared relu"] if name not in ("mish", "threshold")},
+    "own layers": {
+        "ELU": in_layers(lambda: layers.ELU(0.7)),
+        "LeakyReLU": in_layers(layers.LeakyReLU),
+        "PReLU": in_layers(lambda: layers.PReLU(alpha_initializer="normal")),
+        "ReLU": in_layers(layers.ReLU),
+        "ReLU to 2": in_layers(lambda: layers.ReLU(max_value=2.0)),
+        "ReLU of a slope": in_layers(lambda: layers.ReLU(negative_slope=0.2)),
+        "ReLU of a slope to 2": in_layers(lambda: layers.ReLU(max_value=2.0, negative_slope=0.2)),
+        "ReLU of all": in_layers(lambda: layers.ReLU(max_value=2.0, negative_slope=0.1, threshold=0.2)),
+        "Softmax": in_layers(layers.Softmax),
+        "LayerNormalization": in_layers(layers.LayerNormalization),
+        "RMSNormalization": in_layers(layers.RMSNormalization),
+        "UnitNormalization": in_layers(layers.UnitNormalization),
+        "BatchNormalization": lambda x: layers.BatchNormalization()(layers.Dense(8, activation="relu")(x)),
+    },
+}
+IMAGES = {
+    "normalizations": {
+        "BatchNormalization along another axis": in_convolution(lambda: layers.BatchNormalization(axis=1)),
+        "LayerNormalization over several axes": in_convolution(lambda: layers.LayerNormalization(axis=[1, 2, 3])),
+        "LayerNormalization over another axis": in_convolution(lambda: layers.LayerNormalization(axis=1)),
+        "GroupNormalization": in_convolution(lambda: layers.GroupNormalization(2)),
+        "GroupNormalization of instances": in_convolution(lambda: layers.GroupNormalization(-1)),
+        "GroupNormalization along another axis": in_convolution(lambda: layers.GroupNormalization(2, axis=1)),
+        "RMSNormalization": in_convolution(layers.RMSNormalization),
+        "UnitNormalization over several axes": in_convolution(lambda: layers.UnitNormalization(axis=[1, 2])),
+        "SpectralNormalization": lambda x: layers.SpectralNormalization(layers.Conv2D(5, 3))(x),
+        "Normalization": before_convolution(standardizing),
+        "Normalization along another axis": before_convolution(lambda: standardizing(axis=1)),
+        "Normalization by one number": before_convolution(lambda: standardizing(axis=None)),
+        "Normalization given": before_convolution(lambda: standardizing(mean=0.5, variance=4.0)),
+        "Normalization backwards": before_convolution(lambda: standardizing(mean=0.5, variance=4.0, invert=True)),
+    },
+    "regularizing": {
+        "Dropout": in_convolution(lambda: layers.Dropout(0.2)),
+        "SpatialDropout2D": in_convolution(lambda: layers.SpatialDropout2D(0.2)),
+        "GaussianDropout": in_convolution(lambda: layers.GaussianDropout(0.2)),
+        "AlphaDropout": in_convolution(lambda: layers.AlphaDropout(0.2)),
+        "GaussianNoise": in_convolution(lambda: layers.GaussianNoise(0.2)),
+        "ActivityRegularization": in_convolution(lambda: layers.ActivityRegularization(l2=1e-4)),
+    },
+    "preprocessing": {
+        "Rescaling": before_convolution(lambda: layers.Rescaling(1 / 2.5, -1.0)),
+        "Rescaling alone": in_convolution(lambda: layers.Rescaling(2.0, 0.5)),
+        "Rescaling by channel": before_convolution(lambda: layers.Rescaling([0.1, 0.2, 0.3], [0.0, 0.5, 1.0])),
+        "Resizing": before_convolution(lambda: layers.Resizing(6, 6)),
+        "Resizing by repetition": before_convolution(lambda: layers.Resizing(16, 16, interpolation="nearest")),
+        "CenterCrop": before_convolution(lambda: layers.CenterCrop(6, 6)),
+        "RandomFlip": before_convolution(layers.RandomFlip),
+        "RandomRotation": before_convolution(lambda: layers.RandomRotation(0.1)),
+        "RandomZoom": before_convolution(lambda: layers.RandomZoom(0.1)),
+        "RandomTranslation": before_convolution(lambda: layers.RandomTranslation(0.1, 0.1)),
+        "RandomContrast": before_convolution(lambda: layers.RandomContrast(0.2)),
+        "RandomBrightness": before_convolution(lambda: layers.RandomBrightness(0.2)),
+    },
+}
+GROUPS = {**{name: ((12,), bodies) for name, bodies in VECTORS.items()}, **{name: ((8, 8, 3), bodies) for name, bodies in IMAGES.items()}}
+# Decibels to the float model, where they are below 30: thresholds that a rounded number crosses, distributions whose steps are 1/256.
+# Training divides the kernel of a SpectralNormalization.
+LEAST = {"hard_shrink": 22, "log_softmax": 27, "softmax": 25, "threshold": 26, "SpectralNormalization": -np.inf}
+
+
+def group(shape, bodies):
+    """One model with an output for each layer of a group."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape)
+    outputs = {}
+    for i, (_, body) in enumerate(bodies.items()):
+        x = body(inputs)
+        outputs[f"y{i}"] = layers.Dense(3, name=f"y{i}")(layers.Flatten()(x) if len(x.shape) > 2 else x)
+    model = keras.Model(inputs, outputs)
+    for weight in model.weights:
+        if weight.name == "bias":
+            weight.assign(0.3 * np.random.default_rng(3).normal(size=weight.shape))
+    return model
+
+
+def decibels(expected, found):
+    noise = np.mean((expected - found) ** 2)
+    return 10 * np.log10(np.mean((expected - expected.mean(0)) ** 2) / max(noise, 1e-30))
+
+
+def exported(model, folder, samples=192):
+    """Returns the outputs of a model, of the same model trained quantized, and of its integer file: dicts of arrays; and the file's record."""
+    x = np.random.default_rng(0).normal(size=(samples, *model.input_shape[1:])).astype("float32")
+    before = {name: np.asarray(y) for name, y in model(x, training=False).items()}
+    applied = QuantizeAware().apply(model)
+    for layer in applied.legacy._flatten_layers():
+        if hasattr(layer, "momentum"):
+            layer.momentum = 1.0  # statistics stay
+    for _ in range(2):
+        applied(x, training=True)
+    trained = {name: np.asarray(y) for name, y in applied(x, training=False).items()}
+    record = export_tflite(applied, folder / "a.tflite", "int8", io="float32")
+    opened = open_file(record.path)
+    return before, trained, opened.run({next(iter(opened.inputs)): x}), record
+
+
+QUICK = {"quick": ((12,), {name: as_argument(name) for name in ("mish", "selu", "hard_silu", "squared relu")})}
+
+
+@pytest.mark.parametrize("name", ["quick", *(pytest.param(name, marks=pytest.mark.slow) for name in GROUPS)])
+def test_every_one_is_exported_in_integers(name, tmp_path):
+    shape, bodies = {**GROUPS, **QUICK}[name]
+    before, trained, found, record = exported(group(shape, bodies), tmp_path)
+    assert not record.census.stray_floats(float_io=True)
+    measured = {}
+    for i, body in enumerate(bodies):
+        key = f"y{i}"
+        measured[body] = decibels(trained[key], found[key].reshape(trained[key].shape)), decibels(before[key], found[key].reshape(before[key].shape))
+    low = {body: pair for body, pair in measured.items() if pair[0] < 25 or pair[1] < LEAST.get(body, 30)}
+    assert not low, low

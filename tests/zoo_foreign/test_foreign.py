@@ -1,0 +1,47 @@
+"""Models built as keras.io's tutorials build them go all stages. `make zoo-foreign` runs all of them and those of keras-hub, and writes the table."""
+
+import keras
+import numpy as np
+import pytest
+from foreign_rows import COLUMNS, TUTORIALS, Road, data_for, run_row
+from run_foreign import introduction
+from stages import FAILED, PASSED, REFUSED, Cell, Refused, ZooRow, run_stage
+
+from tfdistill.host import fingerprint
+
+# One of each kind: custom blocks on tokens, masks made in `call`, own weights, a generator of random numbers, shifted windows, a subclassed model on integers.
+FEW = ("text_transformer", "recommender", "graph_convolution", "compact_transformer", "contrastive_encoder", "low_light")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEW)
+def test_a_model_of_a_tutorial_goes_all_stages(name):
+    *_, row = run_row(f"keras.io {name}")
+    assert {column: cell.text for column, cell in row.cells.items() if cell.state != PASSED} == {}
+
+
+def test_data_fits_the_inputs():
+    x = data_for(TUTORIALS["wide_and_deep"](), np.random.default_rng(0))
+    assert [(array.shape, array.dtype.name) for array in x] == [((32, 4), "float32"), ((32, 1), "int32")]
+    assert x[1].max() == 4
+    mask = data_for(keras.Sequential([keras.Input((9,), dtype="int32", name="padding_mask")]), np.random.default_rng(0))
+    assert set(np.unique(mask)) == {0, 1}
+    assert (np.diff(mask) <= 0).all()
+
+
+def test_what_a_plan_refuses_is_no_failure():
+    """The layer that has no counterpart is named before training; what breaks afterwards has failed."""
+    road = Road.__new__(Road)
+    road.model, road.refused, road.quantized = keras.Sequential([keras.Input((2,)), keras.layers.Reshape((2, 1))]), None, None
+    refused = run_stage(road.quantize)
+    assert (refused.state, run_stage(road.export_trained)) == (REFUSED, Cell(REFUSED, refused.text, 0.0))
+    assert isinstance(road.refused, Refused)
+    road.refused = None
+    assert run_stage(road.export_trained).state == FAILED
+
+
+def test_the_introduction_counts_the_cells(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")
+    states = (PASSED, PASSED, PASSED, REFUSED, FAILED, PASSED)
+    rows = [ZooRow("a", 1, dict(zip(COLUMNS, (Cell(state, "", 0.0) for state in states), strict=True)), fingerprint())] * 2
+    assert "Of 12 cells 8 passed (67 %),\n2 were refused and 2 failed." in introduction(rows)

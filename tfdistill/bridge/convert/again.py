@@ -1,0 +1,107 @@
+"""Makes a second layer like a Keras 3 layer, with weights of its own."""
+
+import inspect
+import types
+
+import keras
+
+from tfdistill.errors import BridgeError
+from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.opening import is_foreign
+
+# What Keras itself puts into a config. A constructor without **kwargs does not take it, and then the config without it makes the layer.
+_OF_KERAS = ("name", "trainable", "dtype")
+# What a layer was when it was made, and who has called it: never copied.
+_OF_GRAPHS = ("build", "quantize", "_inbound_nodes", "_outbound_nodes", "_losses", "_loss_ids")
+
+
+def again(layer, clone):
+    """Makes a layer like another one: from its `get_config()`, or, where a class of the user's has none that makes it, as a copy of its attributes.
+
+    Args:
+        layer: Built Keras 3 layer that is no model.
+        clone: Function of an inner layer or model: returns the one that takes its place in a copy, the same one every time.
+
+    Raises:
+        BridgeError: if neither is possible.
+    """
+    kind = type(layer)
+    try:
+        config = layer.get_config()
+        # What a `from_config` of its own takes is its own affair.
+        left_out = [name for name in _OF_KERAS if name in config and not _takes(kind, name)] if not _has_own(kind, "from_config") else []
+        made = kind.from_config({name: value for name, value in config.items() if name not in left_out})
+    except Exception as error:  # whatever the user's class raises
+        if is_foreign(layer) and layer.built:
+            return _copied(layer, clone)
+        raise BridgeError(
+            f"A second layer like '{layer.name}' ({kind.__name__}) cannot be made from its get_config(): {error}",
+            "a layer that Keras can save and load",
+            "give the class a get_config that holds its constructor's arguments, and decorate classes and functions of your own with "
+            "@keras.saving.register_keras_serializable()",
+        ) from error
+    if "name" in left_out:
+        made.name = layer.name
+    if "dtype" in left_out:
+        made.dtype_policy = layer.dtype_policy
+    return made
+
+
+def _takes(kind, name):
+    parameters = inspect.signature(kind.__init__).parameters
+    return name in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+
+
+def _has_own(kind, method):
+    return not is_keras_own(next(one for one in kind.__mro__ if method in vars(one)))
+
+
+def _copied(layer, clone):
+    """Returns a copy of a layer of the user's without calling its constructor or its `build`: what they made is copied."""
+    made = type(layer).__new__(type(layer))
+    keras.layers.Layer.__init__(
+        made, name=layer.name, trainable=layer.trainable, dtype=layer.dtype_policy, activity_regularizer=layer.activity_regularizer
+    )
+    variables = {}
+    own = {name: value for name, value in vars(layer).items() if name not in vars(made) and name not in _OF_GRAPHS}
+
+    def copied(value):
+        if isinstance(value, keras.layers.Layer):
+            return _inner(value, clone)
+        if isinstance(value, keras.Variable):
+            if id(value) not in variables:
+                variables[id(value)] = _variable(value)
+            return variables[id(value)]
+        if isinstance(value, keras.random.SeedGenerator):
+            generator = keras.random.SeedGenerator(0)
+            generator.state.assign(value.state)
+            return generator
+        if isinstance(value, dict):
+            return {key: copied(item) for key, item in value.items()}
+        if type(value) is tuple or isinstance(value, list):
+            return tuple(map(copied, value)) if type(value) is tuple else list(map(copied, value))
+        if isinstance(value, types.MethodType) and value.__self__ is layer:
+            return types.MethodType(value.__func__, made)
+        return value
+
+    with keras.name_scope(layer.name):
+        for name, value in own.items():
+            setattr(made, name, copied(value))
+    vars(made)["_auto_config"] = vars(layer).get("_auto_config")
+    made.supports_masking, made.autocast, made.built = layer.supports_masking, layer.autocast, layer.built
+    return made
+
+
+def _inner(layer, clone):
+    made = clone(layer)
+    if not made.built and layer.built:
+        made.build_from_config(layer.get_build_config())
+    return made
+
+
+def _variable(variable):
+    made = keras.Variable(
+        variable.numpy(), dtype=variable.dtype, trainable=variable.trainable, autocast=variable._autocast, name=variable.name
+    )
+    made.regularizer, made.constraint = variable.regularizer, variable.constraint
+    return made

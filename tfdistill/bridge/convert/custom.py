@@ -1,0 +1,86 @@
+"""Decides about layers of classes that Keras does not have: opened, or run as they are."""
+
+import keras
+
+from tfdistill.bridge.convert.hosted import host
+from tfdistill.bridge.convert.layers import base_of, is_plain, is_registered
+from tfdistill.bridge.parity.opened import check_inside, check_same
+from tfdistill.errors import BridgeError
+from tfdistill.graph.functional import as_functional, calls
+from tfdistill.graph.layers import child_layers
+from tfdistill.graph.opening import inlined, is_foreign, look_inside, origin
+
+
+class _AnotherCall(Exception):
+    """A layer that was opened for one of its calls cannot be for another one."""
+
+
+class Opener:
+    """Opens the layers of one model whose classes Keras does not have.
+
+    Args:
+        frozen: Set of ids: of the first output of each call that stays in inference mode. Those inside the opened layers are added.
+    """
+
+    def __init__(self, frozen):
+        self.frozen = frozen
+        self.opened = set()  # ids of layers
+        self.whole = {}  # id of a layer that is not opened -> (it, the BridgeError that says why, or None)
+
+    def open(self, model, path):
+        """Returns a functional model with what is inside the layers in their place; `model` itself where nothing is opened.
+
+        Args:
+            model: Functional or Sequential Keras 3 model.
+            path: Where it is.
+
+        Raises:
+            BridgeError: if the result computes something else than the model.
+        """
+        inner = model.layers if isinstance(model, keras.Sequential) else [call.operation for call in calls(model)]
+        if not any(map(is_foreign, inner)):
+            return model
+        view = as_functional(model)
+        while True:
+            try:
+                made = inlined(view, lambda layer, signature, where: self._inside(layer, signature, f"{path}/{where}"), self.frozen)
+                break
+            except _AnotherCall:
+                continue
+        if made is view:
+            return model
+        check_same(model, made, path)
+        return made
+
+    def why_whole(self, layer):
+        """Returns the `BridgeError` that says why a layer is not opened, or None."""
+        return self.whole.get(id(origin(layer)), (None, None))[1]
+
+    def _inside(self, layer, signature, path):
+        source = origin(layer)
+        if id(source) in self.whole:
+            return None
+        reason = None
+        if not is_registered(type(source)) and not is_plain(type(source)) and not _is_kernel_of_keras(source):
+            try:
+                view = look_inside(layer, signature, path)
+                self.frozen |= check_inside(layer, signature, view, path)
+                self.opened.add(id(source))
+                return view
+            except BridgeError as error:
+                reason = error
+        self.whole[id(source)] = (source, reason)
+        if id(source) in self.opened:
+            raise _AnotherCall
+        return None
+
+
+def _is_kernel_of_keras(layer):
+    """Whether a layer derives from one of Keras's that has weights and no layers inside, and can be run as it is: its kernels are known by their names then."""
+    if not layer.weights or child_layers(layer) or base_of(type(layer)) in (None, keras.layers.Layer):
+        return False
+    try:
+        host(layer, {"name": layer.name})
+    except BridgeError:
+        return False
+    return True

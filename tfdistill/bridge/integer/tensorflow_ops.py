@@ -1,0 +1,310 @@
+"""TensorFlow's operations by how TFLite's int8 kernels compute them: as they are, in other operations, or not at all."""
+
+import inspect
+
+from tfdistill.bridge.integer import activations
+
+# The result has the range of the input.
+PASSING = {
+    *(
+        "BatchToSpaceND",
+        "BroadcastTo",
+        "CheckNumerics",
+        "DepthToSpace",
+        "EnsureShape",
+        "ExpandDims",
+        "GatherV2",
+        "Identity",
+        "IdentityN",
+        "Max",
+        "MaxPool",
+    ),
+    *(
+        "Min",
+        "MirrorPad",
+        "Pad",
+        "PreventGradient",
+        "Reshape",
+        "ResizeNearestNeighbor",
+        "ReverseV2",
+        "Slice",
+        "Snapshot",
+        "SpaceToBatchND",
+        "SpaceToDepth",
+    ),
+    *("Split", "SplitV", "Squeeze", "StopGradient", "StridedSlice", "Tile", "TopKV2", "Transpose", "Unpack"),
+}
+# The result has a range of its own.
+_COMPUTING = {
+    *(
+        "Abs",
+        "Add",
+        "AddV2",
+        "AvgPool",
+        "BatchMatMul",
+        "BatchMatMulV2",
+        "BatchMatMulV3",
+        "BiasAdd",
+        "ConcatV2",
+        "Conv2D",
+        "DepthwiseConv2dNative",
+        "Exp",
+    ),
+    *(
+        "LeakyRelu",
+        "Log",
+        "MatMul",
+        "Maximum",
+        "Mean",
+        "Minimum",
+        "Mul",
+        "Pack",
+        "Prod",
+        "ResizeBilinear",
+        "Select",
+        "SelectV2",
+        "SquaredDifference",
+    ),
+    *("Sub", "Sum"),
+}
+# Results that are no floats.
+_COMPARING = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "ArgMax", "ArgMin", "Shape", "ZerosLike", "OnesLike", "Rank", "Size"}
+# Operations whose second operand can be a matrix of weights.
+PRODUCTS = {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "DepthwiseConv2dNative", "MatMul"}
+FLOAT_ONLY = {
+    *(
+        "Acos",
+        "Acosh",
+        "Asin",
+        "Asinh",
+        "Atan",
+        "Atan2",
+        "Atanh",
+        "Ceil",
+        "Cos",
+        "Cosh",
+        "Cumprod",
+        "Cumsum",
+        "Digamma",
+        "Erf",
+        "Erfc",
+        "Erfinv",
+        "Floor",
+    ),
+    *(
+        "FloorDiv",
+        "FloorMod",
+        "Lgamma",
+        "Mod",
+        "Ndtri",
+        "RFFT",
+        "Rint",
+        "Round",
+        "Sign",
+        "Sin",
+        "Sinh",
+        "Tan",
+        "TruncateDiv",
+        "TruncateMod",
+    ),
+}
+CONTROL = {
+    "If",
+    "StatelessIf",
+    "While",
+    "StatelessWhile",
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+    "Case",
+    "StatelessCase",
+    "AssignVariableOp",
+}
+
+
+def run(op, inputs):
+    """Runs an operation of a graph on other tensors.
+
+    Args:
+        op: `tf.Operation`.
+        inputs: List of tensors, one for each of its inputs.
+
+    Returns:
+        Its output, or the list of its outputs.
+    """
+    import tensorflow as tf
+
+    definition, attributes, arguments, taken = op.op_def, {}, {}, 0
+    inferred = set()
+    for argument in definition.input_arg:
+        inferred |= {argument.type_attr, argument.number_attr, argument.type_list_attr}
+        if argument.number_attr or argument.type_list_attr:
+            given = op.get_attr(argument.number_attr or argument.type_list_attr)
+            count = given if argument.number_attr else len(given)
+            arguments[argument.name], taken = list(inputs[taken : taken + count]), taken + count
+        else:
+            arguments[argument.name], taken = inputs[taken], taken + 1
+    for attribute in definition.attr:
+        if attribute.name not in inferred:
+            value = op.get_attr(attribute.name)
+            attributes[attribute.name] = value.decode() if isinstance(value, bytes) else value
+    if op.type == "Const":
+        return tf.constant(tf.make_ndarray(op.get_attr("value")))
+    function = getattr(tf.raw_ops, op.type)
+    given = {**arguments, **attributes}
+    taken = [name for name in inspect.signature(function).parameters if name != "name"]
+    # TensorFlow's Python functions call some arguments otherwise: always "axis".
+    outputs = function(**{name if name in taken else "axis": value for name, value in given.items()})
+    return list(outputs) if isinstance(outputs, (list, tuple)) else outputs
+
+
+def exponent(op):
+    """Returns the exponent of a `Pow` that has other operations for it: 0.5, 1, 2, 3, -0.5 or -1; None for any other."""
+    import tensorflow as tf
+
+    value = tf.get_static_value(op.inputs[1])
+    if value is None or value.size != 1:
+        return None
+    found = float(value.reshape(-1)[0])
+    return found if found in (0.5, 1.0, 2.0, 3.0, -0.5, -1.0) else None
+
+
+def is_positive(tensor, positive):
+    """Whether an operation's result cannot be negative.
+
+    Args:
+        tensor: A tensor of a graph.
+        positive: The same function of one argument, for the operation's inputs.
+    """
+    import tensorflow as tf
+
+    op = tensor.op
+    if op.type in ("Abs", "Exp", "Relu", "Relu6", "Sigmoid", "Softmax", "Softplus", "Sqrt", "Square", "SquaredDifference", "Rsqrt"):
+        return True
+    if op.type in ("Mean", "Sum", "Max", "Min", "Prod", "Cast", "Log1p", "Reciprocal") or op.type in PASSING:
+        return positive(op.inputs[0])
+    if op.type == "Mul" and op.inputs[0] is op.inputs[1]:
+        return True
+    if op.type == "Pow":
+        return exponent(op) == 2.0 or positive(op.inputs[0])
+    if op.type in ("Add", "AddV2", "Mul", "RealDiv", "Minimum", "BiasAdd"):
+        return all(positive(x) for x in op.inputs[:2])
+    if op.type == "Maximum":
+        return any(positive(x) for x in op.inputs)
+    value = tf.get_static_value(tensor)
+    return value is not None and bool((value >= 0).all())
+
+
+def _relu(op, values):
+    import tensorflow as tf
+
+    source, most = op.inputs[0], {"Relu": None, "Relu6": 6.0}[op.type]
+    if values.is_unrounded(source) and source.op.type in ("Add", "AddV2", "Sub", "Mul", "BiasAdd", "MatMul"):
+        x = values.unrounded(source)
+        return values.quantize(tf.nn.relu(x) if most is None else tf.nn.relu6(x), values.name(op))
+    return values.quantize(activations.ONE * values.rounded(source), values.name(op), low=0.0, high=most)
+
+
+def _square(op, values):
+    x = values.rounded(op.inputs[0])
+    return x * x
+
+
+def _power(op, values):
+    import tensorflow as tf
+
+    found = exponent(op)
+    if found in (-0.5, -1.0):
+        divisor = _divisor(op.inputs[0], values)
+        return tf.math.rsqrt(divisor) if found == -0.5 else 1.0 / divisor
+    x = values.rounded(op.inputs[0])
+    if found == 3.0:
+        return values.quantize(x * x, f"{values.name(op)}_square") * x
+    return _root(op, values) if found == 0.5 else x * x if found == 2.0 else tf.identity(x)
+
+
+def _root(op, values):
+    x = values.rounded(op.inputs[0], positive=True)
+    return activations.root(x, values.quantize, values.name(op), values.quantize.divisor)
+
+
+def _divisor(tensor, values):
+    """Returns the rounded value of what is divided by, at least one of its steps: TFLite refuses to divide by zero."""
+    return values.quantize.divisor(values.unrounded(tensor), f"{values.name(tensor.op)}_divisor")
+
+
+def _divide(op, values):
+    import tensorflow as tf
+
+    x, y = op.inputs
+    if not values.trace.is_moving(y):
+        return values.rounded(x) * (1.0 / values.rounded(y))
+    divided = values.rounded(x) / _divisor(y, values)
+    return tf.where(values.unrounded(y) > 0.0, divided, tf.zeros_like(divided)) if op.type == "DivNoNan" else divided
+
+
+def _cast(op, values):
+    import tensorflow as tf
+
+    x, dtype = values.rounded(op.inputs[0]), op.outputs[0].dtype
+    if op.inputs[0].dtype != tf.bool:
+        return tf.cast(x, dtype)
+    # TFLite makes floats of booleans, and selects among integers.
+    ones = values.quantize.within(tf.ones(x.shape, dtype) if x.shape.is_fully_defined() else tf.ones_like(x, dtype), 0.0, 1.0)
+    return tf.where(x, ones, tf.zeros_like(ones))
+
+
+def _fixed(name):
+    def compute(op, values):
+        import tensorflow as tf
+
+        return values.quantize.fixed(getattr(tf.nn, name)(values.rounded(op.inputs[0])), name)
+
+    return compute
+
+
+def _log1p(op, values):
+    import tensorflow as tf
+
+    return tf.math.log(values.quantize(1.0 + values.rounded(op.inputs[0]), f"{values.name(op)}_sum", positive=True))
+
+
+def _expm1(op, values):
+    import tensorflow as tf
+
+    return values.quantize(tf.exp(values.rounded(op.inputs[0])), f"{values.name(op)}_exponential") - 1.0
+
+
+def _rsqrt(op, values):
+    import tensorflow as tf
+
+    return tf.math.rsqrt(values.rounded(op.inputs[0], positive=True))
+
+
+# How an operation is computed in others: function of (operation, values of the trace).
+REWRITTEN = {
+    "Cast": _cast,
+    "DivNoNan": _divide,
+    "Elu": lambda op, values: values.form(op, "elu"),
+    "Expm1": _expm1,
+    "Inv": lambda op, values: 1.0 / _divisor(op.inputs[0], values),
+    "Log1p": _log1p,
+    "LogSoftmax": lambda op, values: values.form(op, "log_softmax"),
+    "Neg": lambda op, values: -1.0 * values.rounded(op.inputs[0]),
+    "Pow": _power,
+    "RealDiv": _divide,
+    "Reciprocal": lambda op, values: 1.0 / _divisor(op.inputs[0], values),
+    "Relu": _relu,
+    "Relu6": _relu,
+    "Rsqrt": _rsqrt,
+    "Selu": lambda op, values: values.form(op, "selu"),
+    "Sigmoid": _fixed("sigmoid"),
+    "Softmax": _fixed("softmax"),
+    "Softplus": lambda op, values: values.form(op, "softplus"),
+    "Softsign": lambda op, values: values.form(op, "softsign"),
+    "Sqrt": _root,
+    "Square": _square,
+    "Tanh": _fixed("tanh"),
+}
+# Those of them whose results are rounded already.
+READY = {"Cast", "Relu", "Relu6", "Sigmoid", "Softmax", "Tanh"}
+KNOWN = PASSING | _COMPUTING | _COMPARING | set(REWRITTEN)

@@ -1,0 +1,196 @@
+"""Post-training quantization: the integers of quantization-aware training, with ranges that are measured instead of trained.
+
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), https://arxiv.org/abs/1712.05877.
+"""
+
+import dataclasses
+import typing
+import warnings
+
+import keras
+
+from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
+from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_trained_ranges
+from tfdistill.compress import kernels, rebuild
+from tfdistill.compress.plan import DONE, Plan
+from tfdistill.compress.quantize.build import build
+from tfdistill.compress.quantize.calibration_data import check_calibration
+from tfdistill.compress.quantize.check import wrong_structure
+from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
+from tfdistill.compress.quantize.quantize_aware import QuantizeAware
+from tfdistill.compress.quantize.scheme import CALIBRATED
+from tfdistill.compress.selection import Selection, select_values, settings_by_layer
+from tfdistill.compress.step import AUTO, AutoOrBool, Step, require_applied, require_auto_or_bool, set_selectors
+from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
+from tfdistill.convert.signature import describe
+from tfdistill.errors import DataError, InvariantError, ModelError
+from tfdistill.utils import validate
+from tfdistill.utils.types import Data
+
+Method = typing.Literal["minmax", "mse"]
+# The reasons of a plan are those of quantization-aware training, in words that do not speak of training.
+_WORDS = (
+    (CALIBRATED, "calibrated by the converter"),
+    ("trained quantized", "quantized"),
+    ("that training sees", "that calibration measures"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantize(Step):
+    """Post-training quantization: an int8 model by calibration alone, without training and without labels.
+
+    The quantized model is the one that `QuantizeAware` trains: the same layers are fused, folded and written out, the same tensors are rounded. Weights have a scale for
+    each output channel, in dense layers too. The ranges of the activations are measured on calibration data: some hundred samples of what the model will meet.
+    `tfdistill.export_tflite` writes the result as an int8 file, as it does for a trained one; training it further is quantization-aware training.
+
+    How a range follows from the values that a tensor has on the calibration data is a setting:
+
+    - `"minmax"`: from the smallest to the largest value.
+    - `"mse"`: clipped where the mean squared error of rounding and clipping is least, searched over a histogram of the values (Nagel et al., 2021, section 3.1,
+      https://arxiv.org/abs/2106.08295). Better for tensors of long tails, as swish and GELU make them; worse where rare large values decide.
+
+    Inputs always have the range of their values.
+
+    Args:
+        layers: Which layers: a name or path, a pattern such as `"encoder/*"`, a predicate of a layer, or a list of these. None is every layer.
+        exclude: Layers to leave in float wherever Keras runs them, in the same forms; overrides `layers`. Their ranges are measured all the same, and the file, which is
+            full integer, rounds them over these.
+        weight_bits: 8 or 4; or a dict of names and patterns to these, where the first that matches a layer counts and `"*"` matches the rest. As in `QuantizeAware`.
+        unroll: Whether recurrent layers are written out step by step: `"auto"` writes out those of up to 128 steps, True all of fixed length, False only those
+            built with `unroll=True`. As in `QuantizeAware`.
+        ranges: `"minmax"` or `"mse"`; or a dict of names and patterns to these. Layers that no pattern matches have `"minmax"`.
+
+    Raises:
+        ConfigurationError: if a setting has a wrong value.
+
+    Example:
+        >>> quantize = tfdistill.compress.Quantize(ranges={"logits": "minmax", "*": "mse"})
+        >>> quantized = quantize.apply(student, calibration=x)
+        >>> quantize.check(quantized)
+        >>> tfdistill.export_tflite(quantized, "calibrated.tflite", "int8", verify_on=(x, y)).io
+        'int8'
+        >>> quantize.plan(student).row("relu").reason
+        'output quantized, range by mse'
+    """
+
+    layers: Selection = None
+    exclude: Selection = None
+    weight_bits: typing.Literal[8, 4] | dict[str, typing.Literal[8, 4]] = 8
+    unroll: AutoOrBool = AUTO
+    ranges: Method | dict[str, Method] = MINMAX
+
+    def __post_init__(self):
+        require_auto_or_bool(self, "unroll")
+        object.__setattr__(self, "weight_bits", self._aware.weight_bits)
+        ranges, given = settings_by_layer("ranges", self.ranges, "'minmax' or 'mse'")
+        for method in given:
+            validate.one_of("ranges", method, (MINMAX, MSE))
+        object.__setattr__(self, "ranges", ranges)
+        set_selectors(self)
+
+    def plan(self, model: keras.Model) -> Plan:
+        opened = rebuild.open_model(model)
+        return self._plan(opened, *self._decide(opened))
+
+    def apply(self, model: keras.Model, calibration: Data | None = None) -> AdoptedModel:
+        """Returns a new model that computes with the rounding of an int8 file. `model` is not changed.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            calibration: Samples that show the ranges of the activations; at least 16, of which 512 are used. An array (samples, ...), a list or dict of arrays for
+                several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches. Labels are not used.
+
+        Returns:
+            An `AdoptedModel` with the same weights and measured ranges.
+
+        Raises:
+            DataError: if there is no calibration data, or it is too small, constant, not finite or of the wrong shape.
+            ModelError: if there is nothing to do, or the step does not work on a layer that was named.
+            BridgeError: if the model cannot be converted exactly.
+
+        Warns:
+            UserWarning: if the data is on another scale than the model's normalizations were trained on.
+        """
+        if calibration is None:
+            raise DataError(
+                "Quantize.apply got no calibration data.", "a few hundred samples of real data", "apply(model, calibration=samples)"
+            )
+        signature = describe(model)
+        samples = collect(calibration, signature, "calibration", MIN_CALIBRATION_SAMPLES, MAX_CALIBRATION_SAMPLES)
+        made, notes = self.apply_to_samples(model, signature, samples)
+        for note in notes:
+            warnings.warn(note, UserWarning, stacklevel=2)
+        return made
+
+    def apply_to_samples(self, model, signature, samples):
+        """Does the work of `apply` on `Samples` that were collected for the model's `ModelSignature`.
+
+        Returns:
+            The `AdoptedModel`, and a list of sentences to warn the user by.
+        """
+        opened = rebuild.open_to_apply(model, "Quantize", trains=False)
+        decided, methods, named = self._decide(opened)
+        plan = self._plan(opened, decided, methods, named)
+        plan.require_work(named)
+        for row in plan.rows:
+            if row.name in named and row.action != DONE:
+                raise ModelError(f"Quantize cannot quantize '{row.name}': {row.reason}.", fix="leave it out of layers=")
+        if not any(decision.done and decision.quantization for decision in decided.values()):
+            raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
+        notes = check_calibration(opened, signature, samples)
+        made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
+        measure_ranges(made, signature, samples, methods)
+        return made, notes
+
+    def strip(self, model: AdoptedModel) -> keras.Model:
+        require_applied(model, lambda adopted: quantized_layers(adopted.legacy), "is not quantized", "Quantize")
+        return model
+
+    def check(self, model: keras.Model) -> None:
+        layers = quantized_layers(model.legacy) if isinstance(model, AdoptedModel) else []
+        if not layers:
+            raise InvariantError(
+                f"The model '{model.name}' holds no quantizers.", "the model that Quantize.apply returned, or its checkpoint"
+            )
+        require_trained_ranges(model)
+        if wrong := [text for layer in layers for text in wrong_structure(layer)]:
+            raise InvariantError(
+                f"Sparsity or clusters were not kept: {'; '.join(wrong)}.", "zeros that stay zero, and one value for each cluster"
+            )
+
+    @property
+    def _aware(self):
+        """The `QuantizeAware` whose model this is."""
+        return QuantizeAware(layers=self.layers, exclude=self.exclude, weight_bits=self.weight_bits, unroll=self.unroll)
+
+    def _decide(self, opened):
+        """Returns a dict of path to `LayerQuantization`, a dict of path to the method of its ranges, and the set of the paths that were named outright."""
+        decided, named = self._aware._decide(opened)
+        methods, _ = select_values(opened.layers, self.ranges)
+        decided = {path: _per_channel(opened.layers[path], decision) for path, decision in decided.items()}
+        return decided, {path: methods.get(path, MINMAX) for path in decided}, named
+
+    def _plan(self, opened, decided, methods, named=()):
+        plan = self._aware._plan(opened, decided, {})
+        return dataclasses.replace(plan, step=repr(self), rows=tuple(_told(row, decided[row.name], methods[row.name]) for row in plan.rows))
+
+
+def _per_channel(layer, decision):
+    """Gives the 8-bit kernels of a layer a scale for each output channel. Training leaves dense layers at one, as old runtimes have no other."""
+    if decision.quantization is None:
+        return decision
+    outputs = {kernel.attribute: kernel.outputs for kernel in kernels.kernels_of(layer) if kernel.kind != kernels.LOOKUP}
+    weights = tuple(w._replace(axes=outputs.get(w.path, w.axes)) if w.bits == 8 else w for w in decision.quantization.weights)
+    return decision._replace(quantization=decision.quantization._replace(weights=weights))
+
+
+def _told(row, decision, method):
+    """Returns the row of a plan in the words of this step, with the method of its ranges."""
+    reason = row.reason
+    for old, new in _WORDS:
+        reason = reason.replace(old, new)
+    measured = decision.quantization
+    if measured is not None and (measured.output or measured.activations or measured.form):
+        reason += f", range by {method}"
+    return dataclasses.replace(row, reason=reason)

@@ -1,0 +1,140 @@
+"""Converts a graph that nobody has trained, only to see what the export of the trained one would refuse, and which layers that comes from."""
+
+import dataclasses
+import pathlib
+import re
+
+import numpy as np
+
+from tfdistill.bridge.frozen import frozen
+from tfdistill.convert.census import TRANSLATORS, census
+from tfdistill.convert.converter import convert_traced
+from tfdistill.convert.samples import Samples
+from tfdistill.errors import DataError, ExportError, ModelError
+from tfdistill.utils.files import temporary_folder
+from tfdistill.utils.progress import progress
+
+_SCOPE = "tfdistill_layer_"
+# A loop, and calls of functions that may hold one.
+_LOOPS = ("While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall")
+# Operations that move elements about: in float only because what they move is.
+_MOVING = frozenset(
+    ["BROADCAST_TO", "CONCATENATION", "EXPAND_DIMS", "GATHER", "PACK", "PAD", "PADV2", "RESHAPE", "SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE", "UNPACK"]
+)
+# The converter's codes of errors about operations that TFLite lacks: those that need TensorFlow, and those that would be custom ones.
+_LACKING = (1, 2)
+_IN_SCOPE = re.compile(rf"(?<![\w.]){_SCOPE}(\d+)(?:_\d+)?/")
+
+
+def scope_of(index):
+    """Returns the name scope under which the layer of that index has to be called, for `refusals` to find it again."""
+    return f"{_SCOPE}{index}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """What stands against the file of a model.
+
+    Attributes:
+        layers: Index of the layer that it comes from, in a tuple, which is empty where that is not known.
+        reason: What TFLite cannot do.
+    """
+
+    layers: tuple[int, ...]
+    reason: str
+
+
+def refusals(trace, specs, name, variant, batch_size=1):
+    """Converts a graph as export would, with one random sample for what has no range, and lists why its file could not be made.
+
+    Args:
+        trace: Function that returns the concrete function; every layer is called under its `scope_of`.
+        specs: List of the `tf.TensorSpec`s of its inputs. Axes of any length get a few elements in the sample.
+        name: Name of the model, for messages.
+        variant: The `Variant` of the file; its inputs and outputs have the types that `io="auto"` gives them.
+        batch_size: Batch size of the file; None leaves it free.
+
+    Returns:
+        Tuple of `Refusal`s; empty if the file can be made.
+    """
+
+    traced = []
+
+    def keep():
+        traced.append(trace())
+        return traced[-1]
+
+    def attempt(samples):
+        return convert_traced(keep, name, variant, variant.io[0], samples, batch_size, prepare=frozen)
+
+    with progress(f"trying the {variant.name} conversion of '{name}'"):
+        try:
+            content = attempt(_sample(specs) if variant.integer_only else None)
+        except ModelError as error:  # a loop
+            nodes = traced[-1].graph.as_graph_def().node
+            return (Refusal(_layers([node.name for node in nodes if node.op in _LOOPS]), error.happened),)
+        except ExportError as error:
+            return _from_error(error, lambda: attempt(None), variant)
+        return _from_file(content, variant)
+
+
+def _sample(specs):
+    rng = np.random.default_rng(0)
+    # From 0 to 1: as indices these are 0, which every table has.
+    arrays = {s.name: rng.random([8 if n is None else n for n in s.shape]).astype(s.dtype.as_numpy_dtype) for s in specs}
+    return Samples({key: array[:1] for key, array in arrays.items()}, None, 1, np.arange(1))
+
+
+def _from_error(error, without_samples, variant):
+    """Finds the layers behind a failed conversion: the converter names operations that TFLite lacks, but not those that it has in float only."""
+    cause = error.__cause__
+    lacking = [
+        Refusal(_layers([frame.name for frame in found.location.call]), f"TFLite has no {_plain(found.operator.name)}")
+        for found in getattr(cause, "errors", None) or []
+        if found.location.call and found.error_code in _LACKING
+    ]
+    if lacking:
+        return _merged(lacking)
+    text = f"{error.happened}\n{cause or ''}"
+    if variant.integer_only:
+        # A float tensor among integers can stop the converter with an error about the layer behind it.
+        try:
+            floats = _from_file(without_samples(), variant)
+        except (DataError, ExportError):  # nothing has a range, or not even float operations are there
+            floats = ()
+        if any(found.layers for found in floats):
+            return floats
+    lines = [line for line in text.splitlines() if "error:" in line]
+    reason = next((line.partition("error: ")[2] for line in lines), error.happened.splitlines()[0])
+    return (Refusal(_layers(lines), f"the converter fails: {reason[:300]}"),)
+
+
+def _from_file(content, variant):
+    with temporary_folder() as folder:
+        path = pathlib.Path(folder) / "tried.tflite"
+        path.write_bytes(content)
+        contents = census(path, trusted=True)
+    if contents.flex_ops:
+        return (Refusal((), f"TFLite has no {', '.join(_plain(name) for name in contents.flex_ops)}"),)
+    stray = contents.stray_floats() if variant.integer_only else ()
+    computed = [t for t in stray if t.made_by not in {*TRANSLATORS, "input", "constant", "nothing"}]
+    causes = [t for t in computed if t.made_by not in _MOVING] or computed
+    found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only") for t in causes]
+    return _merged(found or [Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {t.used_by[0]}") for t in stray])
+
+
+def _layers(texts):
+    """Returns the index of the first layer that texts name, in a tuple; an empty one if they name none. What is fused is named last operation first."""
+    return tuple(int(index) for text in texts for index in _IN_SCOPE.findall(text))[:1]
+
+
+def _plain(operation):
+    return operation.removeprefix("tf.").removeprefix("Flex")
+
+
+def _merged(found):
+    """Puts the reasons of each layer together."""
+    reasons = {}
+    for refusal in found:
+        reasons.setdefault(refusal.layers, {})[refusal.reason] = None
+    return tuple(Refusal(layers, "; ".join(several)) for layers, several in reasons.items())

@@ -1,0 +1,339 @@
+"""Opens layers that others wrote: one run of a layer's `call` on symbolic tensors gives a functional model of what is inside.
+
+A weight that the layer itself owns becomes a tensor of the graph for that run (the output of a `HeldWeight`), so that the graph computes with the weight and
+not with its value of that moment. A mask that the layer puts on its output is kept by a `WithMask`.
+"""
+
+import contextlib
+import dataclasses
+import warnings
+
+import keras
+
+from tfdistill.errors import BridgeError
+from tfdistill.graph.batches import BATCH, with_free_batch
+from tfdistill.graph.carriers import CARRIERS, HeldConstant, HeldWeight, WithMask
+from tfdistill.graph.functional import UNSCOPED, calls, filled, functional_model, own_arguments
+from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.tracing import base_name, is_layer, line_of, name_operations, reason_of
+
+_ORIGIN = "_stands_for"
+# Where Keras itself keeps the weights and layers of a layer.
+_COLLECTIONS = ("_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators", "_track", "_self_", _ORIGIN)
+
+
+def is_foreign(operation):
+    """Whether an operation of a graph is a layer (no model) of a class that is neither Keras's nor this library's."""
+    layer = isinstance(operation, keras.layers.Layer) and not isinstance(operation, (keras.Model, *CARRIERS))
+    return layer and not is_keras_own(type(operation))
+
+
+def origin(operation):
+    """Returns the layer of the user's that a layer in an opened graph stands for; the operation itself where it stands for none."""
+    return vars(operation).get(_ORIGIN, operation)
+
+
+def stand_in(operation, name, kind=None):
+    """Returns a second object like a layer or operation, which shares its weights and layers, but has its own name and place in graphs."""
+    source = origin(operation)
+    made = object.__new__(kind or type(source))
+    vars(made).update(vars(operation))
+    vars(made).update({"name": name, "_inbound_nodes": [], "_outbound_nodes": [], _ORIGIN: source, **UNSCOPED})
+    return made
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a layer is called with, on symbolic inputs of its own.
+
+    Attributes:
+        tensors: The tensors among the arguments of the call and their masks, each once.
+        inputs: `keras.Input`s of the same shapes and types, in the same order.
+        masks: Dict of the position of a tensor that carries a mask to that of the mask.
+        args: Arguments of the call, with the inputs in place of the tensors.
+        kwargs: The same of its keyword arguments.
+    """
+
+    tensors: list
+    inputs: list
+    masks: dict
+    args: tuple
+    kwargs: dict
+
+    @classmethod
+    def of(cls, call):
+        """Makes it of a `graph.Call`."""
+        kwargs = own_arguments(call)
+        given = [x for x in keras.tree.flatten((call.args, kwargs)) if isinstance(x, keras.KerasTensor)]
+        tensors = list({id(x): x for x in [*given, *(mask_of(x) for x in given if mask_of(x) is not None)]}.values())
+        places = {id(x): i for i, x in enumerate(tensors)}
+        inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=f"input_{i}") for i, x in enumerate(tensors)]
+        masks = {i: places[id(mask_of(x))] for i, x in enumerate(tensors) if id(mask_of(x)) in places}
+        return cls(tensors, inputs, masks, *filled((call.args, kwargs), dict(zip(places, inputs, strict=True))))
+
+    @property
+    def free_batch(self):
+        """Whether one of the tensors has a first axis of unknown size."""
+        return any(x.shape[:1] == (None,) for x in self.inputs)
+
+    def symbolic(self, batch):
+        """Returns new inputs with masks, and (args, kwargs) of these.
+
+        Args:
+            batch: What takes the place of a first axis of unknown size.
+        """
+        shapes = [(batch, *x.shape[1:]) if x.shape[:1] == (None,) else x.shape for x in self.inputs]
+        inputs = [keras.Input(batch_shape=shape, dtype=x.dtype, name=x.name) for shape, x in zip(shapes, self.inputs, strict=True)]
+        self.put_masks(inputs)
+        return inputs, filled((self.args, self.kwargs), dict(zip(map(id, self.inputs), inputs, strict=True)))
+
+    def on(self, arrays):
+        """Returns the tensors for arrays in the order of the inputs, with masks, and (args, kwargs) of these tensors."""
+        tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
+        self.put_masks(tensors)
+        return tensors, filled((self.args, self.kwargs), dict(zip(map(id, self.inputs), tensors, strict=True)))
+
+    def put_masks(self, tensors):
+        """Puts the masks on tensors in the order of the inputs, from which a layer may have taken them."""
+        for place, mask in self.masks.items():
+            tensors[place]._keras_mask = tensors[mask]
+
+
+def mask_of(tensor):
+    """Returns the mask that travels with a tensor, None where there is none."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def look_inside(layer, signature, path, **mode):
+    """Returns a functional model of what is inside a layer, for one way of calling it.
+
+    Args:
+        layer: Built layer of any class.
+        signature: `Signature` of the call. The model's inputs are its inputs.
+        path: Name of the layer in errors.
+        **mode: Other arguments of the call, such as `training`.
+
+    Raises:
+        BridgeError: if the layer's call does what symbolic tensors cannot, or does more than compute its outputs.
+    """
+    if layer.activity_regularizer is not None:
+        raise BridgeError(f"The layer '{path}' ({type(layer).__name__}) has a penalty on its outputs, which is no part of a graph.")
+    kind = type(origin(layer))
+    opened = stand_in(layer, layer.name, _subclass(kind, symbolic_call=_call_and_note))
+    inputs, (args, kwargs) = signature.symbolic(BATCH)
+    tracing = _Tracing(layer, inputs[0])
+    vars(opened).update(tracing.attributes())
+    try:
+        with _traced_quietly():
+            with keras.StatelessScope(collect_losses=True) as scope:
+                outputs = opened(*args, **kwargs, **mode)
+            tracing.on = False
+            if scope.losses:
+                raise TypeError("it adds a loss with add_loss")
+            if scope.state_mapping:
+                raise TypeError("it assigns values to its weights")
+            view = functional_model(inputs, _with_masks(outputs, vars(opened).pop("_noted")), layer.name)
+            if signature.free_batch:
+                signature.put_masks(signature.inputs)
+                view = with_free_batch(view, signature.inputs)
+    except Exception as error:  # whatever the user's call raises
+        raise BridgeError(
+            f"The layer '{path}' ({kind.__name__}) cannot be opened: its call does not work on symbolic tensors.{line_of(kind.call, error)}\n"
+            f"{reason_of(error)}",
+            "a call made of layers and keras.ops",
+        ) from error
+    name_operations(view)
+    return view
+
+
+def _call_and_note(self, *args, **kwargs):
+    """Runs the layer's own call, so that the graph is of what is inside, and notes what the call around it may change: whence the outputs came, their masks."""
+    outputs = self.call(*args, **kwargs)
+    tensors = [x for x in keras.tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
+    vars(self)["_noted"] = {id(x): (x, x._keras_history, mask_of(x)) for x in tensors}
+    return outputs
+
+
+@contextlib.contextmanager
+def _traced_quietly():
+    # The layer warned of its masks when the model was built. The user's line is in a traceback that Keras has not filtered.
+    filtering = keras.config.is_traceback_filtering_enabled()
+    keras.config.disable_traceback_filtering()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if filtering:
+            keras.config.enable_traceback_filtering()
+
+
+def _subclass(kind, **methods):
+    """Returns a subclass with other methods that Keras takes for the class itself."""
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
+
+
+class _Tracing:
+    """What takes the place of a layer's weights and inner layers while its call runs on symbolic tensors.
+
+    Args:
+        layer: The layer.
+        anchor: A symbolic input, from which what depends on no input gets its place in the graph.
+    """
+
+    def __init__(self, layer, anchor):
+        self.layer, self.anchor = layer, anchor
+        self.on = True
+        self.made = {}  # id of a variable or layer -> what takes its place
+
+    def attributes(self):
+        """Returns a dict of those attributes of the layer that hold weights or layers, with what takes their place."""
+        found = {name: self._replaced(value) for name, value in vars(self.layer).items() if not name.startswith(_COLLECTIONS)}
+        return {name: value for name, value in found.items() if value is not vars(self.layer)[name]}
+
+    def _replaced(self, value):
+        if isinstance(value, (keras.Variable, keras.layers.Layer)):
+            if id(value) not in self.made:
+                weight = isinstance(value, keras.Variable)
+                self.made[id(value)] = HeldWeight.of(value, self.layer)(self.anchor) if weight else self._watched(value)
+            return self.made[id(value)]
+        if isinstance(value, dict):
+            items = {key: self._replaced(item) for key, item in value.items()}
+            return items if any(items[key] is not item for key, item in value.items()) else value
+        if type(value) is tuple or isinstance(value, list):
+            items = [self._replaced(item) for item in value]
+            return type(value)(items) if any(new is not item for new, item in zip(items, value, strict=True)) else value
+        return value
+
+    def _watched(self, layer):
+        """Returns a stand-in for an inner layer. What it is called on without any symbolic tensor is made one, or only a value of its weights would be kept."""
+
+        def call(called, *args, **kwargs):
+            given = keras.tree.flatten((args, kwargs))
+            if self.on and not any(isinstance(x, keras.KerasTensor) for x in given):
+                args, kwargs = keras.tree.map_structure(self._constant, (args, kwargs))
+            return super(kind, called).__call__(*args, **kwargs)
+
+        kind = _subclass(type(origin(layer)), __call__=call)
+        return stand_in(layer, layer.name, kind)
+
+    def _constant(self, value):
+        if not hasattr(value, "__array__"):
+            return value
+        array = keras.ops.convert_to_numpy(value)
+        return HeldConstant(array, keras.backend.standardize_dtype(array.dtype))(self.anchor)
+
+
+def _with_masks(outputs, noted):
+    """Gives outputs back the places in the graph that they came from, and puts a `WithMask` behind those whose mask comes from no layer inside."""
+
+    def restored(x):
+        if not isinstance(x, keras.KerasTensor):
+            raise TypeError("an output does not depend on the inputs")
+        _, history, before = noted[id(x)]
+        x._keras_history = history
+        travels = before is not None and isinstance(history.operation, keras.layers.Layer)
+        if mask_of(x) is None or travels:
+            return x
+        mask, x._keras_mask = mask_of(x), None
+        return WithMask()([x, mask])
+
+    return keras.tree.map_structure(restored, outputs)
+
+
+def inlined(model, inside, frozen):
+    """Returns a functional model with what is inside its layers in place of those that are opened, at any depth.
+
+    All that is in it are stand-ins, named by their paths (`"encoder/attention/query"`), which share their weights with the model's own layers; see `origin`.
+
+    Args:
+        model: Functional Keras 3 model.
+        inside: Function `(layer, signature, path) -> functional model or None`: what takes the layer's place, or None where it stays as it is.
+        frozen: Set of ids: of the first output of each call that stays in inference mode, in `model` and in the models that `inside` returns. Those of the
+            result are added.
+
+    Returns:
+        Functional `keras.Model`; `model` itself where nothing is opened.
+    """
+    if not any(is_foreign(call.operation) for call in calls(model)):
+        return model
+    inliner = _Inliner(inside, frozen)
+    tensors = inliner.run(model, {id(x): x for x in model.inputs}, "", False)
+    if not inliner.opened:
+        return model
+    return functional_model(model.input, filled(model.output, tensors), model.name)
+
+
+def inlined_as(model, names):
+    """Returns a functional model in which those layers are opened that another model with the given layers has only as what is inside them.
+
+    Args:
+        model: Functional Keras 3 model.
+        names: Names of the other model's layers, as `inlined` gives them.
+    """
+
+    def inside(layer, signature, path):
+        if path in names:
+            return None
+        try:
+            view = look_inside(layer, signature, path)
+        except BridgeError:
+            return None
+        empty = not any(True for _ in calls(view))
+        return view if empty or any(name.startswith(f"{path}/") for name in names) else None
+
+    return inlined(model, inside, set())
+
+
+class _Inliner:
+    def __init__(self, inside, frozen):
+        self.inside, self.frozen = inside, frozen
+        self.opened = False
+        self.made = {}  # id of a layer or weight -> (it, its stand-in)
+        self.held = {}  # id of a weight -> its tensor
+        self.names = set()
+
+    def run(self, model, tensors, prefix, in_inference):
+        """Repeats the calls of a model on other tensors; returns a dict of id of each of its tensors to the new one."""
+        for call in calls(model):
+            args, kwargs = filled((call.args, own_arguments(call)), tensors)
+            here = dataclasses.replace(call, args=args, kwargs=kwargs)
+            still = in_inference or id(call.outputs[0]) in self.frozen
+            for kept, new in zip(call.outputs, self._outputs(here, prefix, still), strict=True):
+                tensors[id(kept)] = new
+        return tensors
+
+    def _outputs(self, call, prefix, in_inference):
+        operation = call.operation
+        if isinstance(operation, HeldWeight):
+            key = id(operation.weight)
+            if key not in self.held:
+                self.held[key] = self._stand_in(operation, prefix + operation.weight.name)(*call.args)
+            return [self.held[key]]
+        if is_foreign(operation):
+            path, signature = prefix + operation.name, Signature.of(call)
+            view = self.inside(operation, signature, path)
+            if view is not None:
+                self.opened = True
+                given = dict(zip(map(id, view.inputs), signature.tensors, strict=True))
+                tensors = self.run(view, given, f"{path}/", in_inference)
+                return [tensors[id(x)] for x in view.outputs]
+        # The operations of a functional model have names already; those inside a layer are numbered by their order.
+        named = not prefix or is_layer(operation)
+        made = self._stand_in(operation, prefix + (operation.name if named else base_name(operation)))
+        with _traced_quietly():
+            outputs = keras.tree.flatten(made(*call.args, **call.kwargs))
+        if in_inference:
+            self.frozen.add(id(outputs[0]))
+        return outputs
+
+    def _stand_in(self, operation, name):
+        key = operation.weight if isinstance(operation, HeldWeight) else origin(operation)
+        if id(key) not in self.made:
+            unique, number = name, 0
+            while unique in self.names:
+                number += 1
+                unique = f"{name}_{number}"
+            self.names.add(unique)
+            self.made[id(key)] = (key, stand_in(operation, unique))
+        return self.made[id(key)][1]

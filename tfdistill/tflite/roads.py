@@ -1,0 +1,90 @@
+"""Who makes integers of a float model from calibration data: the bridge, whose graph quantization-aware training has too, or TensorFlow's converter."""
+
+import dataclasses
+import typing
+import warnings
+
+from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.bridge.adopt.trained_ranges import quantized_layers
+from tfdistill.compress.quantize.calibrate import Quantize
+from tfdistill.errors import ConfigurationError, DataError, TfdistillError
+from tfdistill.utils import validate
+
+BRIDGE: typing.Final = "bridge"
+CONVERTER: typing.Final = "converter"
+Road = typing.Literal["auto", "bridge", "converter"]
+# The variants whose integers the bridge can make.
+_BRIDGED = ("int8",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Taken:
+    """The road that was taken.
+
+    Attributes:
+        road: `"bridge"` or `"converter"`; None without calibration.
+        reason: Why the converter took the place of the bridge; empty if it did not.
+        result: What `write` returned.
+        warnings: What the user is to be warned of.
+    """
+
+    road: str | None
+    reason: str
+    result: typing.Any
+    warnings: tuple[str, ...] = ()
+
+
+def require_road(road, variant):
+    """Refuses a road that does not exist, or does not lead to a variant.
+
+    Raises:
+        ConfigurationError: naming the road and the variant.
+    """
+    validate.one_of("road", road, ("auto", BRIDGE, CONVERTER))
+    if road == BRIDGE and variant.name not in _BRIDGED:
+        raise ConfigurationError(
+            f"road='{BRIDGE}' for the variant '{variant.name}'.", f"the variant {', '.join(_BRIDGED)}", f"road='auto' or road='{CONVERTER}'"
+        )
+
+
+def take_road(road, model, signature, variant, samples, write):
+    """Writes the file of a model on the road that is asked for; with `"auto"` on the bridge, or else on the converter's.
+
+    Args:
+        road: `"auto"`, `"bridge"` or `"converter"`.
+        model: The model.
+        signature: Its `ModelSignature`.
+        variant: A `Variant`.
+        samples: Calibration `Samples`; None without.
+        write: Function of a model (the given one, or its quantized form): converts it and checks the file.
+
+    Returns:
+        `Taken`.
+
+    Raises:
+        TfdistillError: from the bridge if that is asked for; with `"auto"`, from the converter if both roads fail.
+    """
+    ready = isinstance(model, AdoptedModel) and quantized_layers(model.legacy)
+    if samples is None or ready:
+        return Taken(CONVERTER if samples is not None else None, "", write(model))
+    if road == CONVERTER or variant.name not in _BRIDGED:
+        return Taken(CONVERTER, "", write(model))
+    try:
+        with warnings.catch_warnings():
+            # Those of the bridge are about a model that the user would train or save; this one is neither.
+            warnings.simplefilter("ignore")
+            quantized, notes = Quantize().apply_to_samples(model, signature, samples)
+        return Taken(BRIDGE, "", write(quantized), tuple(notes))
+    except DataError:
+        raise
+    except Exception as error:  # of the user's layers too, which the converter may take all the same
+        if road == BRIDGE:
+            raise
+        refused = error
+    try:
+        result = write(model)
+    except TfdistillError as error:
+        raise error from refused
+    reason = getattr(refused, "happened", f"{type(refused).__name__}: {refused}")
+    told = f"The integers of '{model.name}' were made by TensorFlow's converter (road='{CONVERTER}'), as the bridge refused the model: {reason}"
+    return Taken(CONVERTER, reason, result, (told,))
