@@ -63,7 +63,7 @@ class KerasLossAdapter:
     def validate_outputs(self, teacher_outputs, student_outputs):
         self.loss.validate_outputs(teacher_outputs, student_outputs)
 
-    def check_first_batch(self, teacher_outputs, student_outputs):
+    def check_first_batch(self, teacher_outputs, student_outputs, activations=(None, None)):
         pass
 
     def scheduled(self, step):
