@@ -10,6 +10,7 @@ from tfdistill.distill.objective.label_loss import losses_by_output, warn_of_wro
 from tfdistill.distill.objective.terms import by_name
 from tfdistill.graph.functional import final_activations
 from tfdistill.graph.layers import all_layers
+from tfdistill.graph.training import metrics_of_labels
 
 # The warning about a teacher that is better in training mode comes below this probability that it is so by chance.
 IMPROBABLE = 1e-3
@@ -29,6 +30,12 @@ def check_labels(distiller, batch, outputs):
     x, y, _ = batch
     student, loss = distiller.student, distiller.loss
     activations = final_activations(student)
+    if y is None and metrics_of_labels(distiller) is not None:
+        warnings.warn(
+            "The data has no labels, which the metrics of compile(metrics=..., weighted_metrics=...) compare predictions with: they are left out of the logs. "
+            "A tfdistill.TeacherReport() logs the agreement of student and teacher without labels.",
+            stacklevel=4,
+        )
     if y is not None and distiller.student_loss_weight > 0:
         warn_of_wrong_space(loss, outputs.y_pred, student, activations)
     y, teacher_outputs, student_outputs = (by_name(part, student) for part in (y, outputs.teacher_outputs, outputs.y_pred))
