@@ -53,7 +53,9 @@ def _lines(teacher, student, arguments):
     """The two calls to write, with the values that were given."""
     temperature = _code(arguments.get("temperature", TEMPERATURE), "temperature")
     ends = [final_activations(model).get(None) if isinstance(model, keras.Model) else None for model in (teacher, student)]
-    settings = "".join(f", {side}_outputs='probabilities'" for side, end in zip(("teacher", "student"), ends, strict=True) if end == "softmax")
+    settings = "".join(
+        f", {side}_outputs='probabilities'" for side, end in zip(("teacher", "student"), ends, strict=True) if end == "softmax"
+    )
     settings = ", from_logits=False" if ends == ["softmax", "softmax"] else settings
     own = {name: value for name, value in arguments.items() if name not in ARGUMENTS and name != "loss"}
     compiled = {

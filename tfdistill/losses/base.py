@@ -18,6 +18,7 @@ from tfdistill.losses.reduction import at_least_float32, weighted_mean
 from tfdistill.losses.top_k import TopK
 from tfdistill.utils.types import Activations, Shape, Tensor, Tensors
 
+
 class KnowledgeLoss(Configured, keras.distillation.DistillationLoss):
     """Base class of the distillation losses: compares an output of the teacher with one of the student.
 

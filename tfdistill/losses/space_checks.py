@@ -134,7 +134,11 @@ def _class_signs(values, given, activation, found):
 
 def _suited(found):
     """The loss that takes such outputs of classes."""
-    return "tfdistill.losses.BinarySoftTargets(from_logits=False)" if found == "sigmoids" else "tfdistill.losses.SoftTargets(from_logits=False)"
+    return (
+        "tfdistill.losses.BinarySoftTargets(from_logits=False)"
+        if found == "sigmoids"
+        else "tfdistill.losses.SoftTargets(from_logits=False)"
+    )
 
 
 def _refuse_wrong(loss, wrong, last):

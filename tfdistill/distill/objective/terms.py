@@ -72,7 +72,10 @@ class KerasLossAdapter:
         if len(teacher) == len(student) and all(t == s or None in (t, s) for t, s in zip(teacher, student, strict=True)):
             return
         names = (self.teacher_layer_name, self.student_layer_name)
-        sides = [f"{side}'s {'final output' if name is None else f'layer {name!r}'}" for side, name in zip(("teacher", "student"), names, strict=True)]
+        sides = [
+            f"{side}'s {'final output' if name is None else f'layer {name!r}'}"
+            for side, name in zip(("teacher", "student"), names, strict=True)
+        ]
         raise ModelError(
             f"keras.distillation.FeatureDistillation: the {sides[0]} has the shape {teacher}, the {sides[1]} {student}.",
             "equal shapes, which this loss needs",

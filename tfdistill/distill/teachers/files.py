@@ -41,7 +41,8 @@ def from_path(path):
         return SavedModelTeacher(path)
     if path.is_file():
         raise ModelError(
-            f"The teacher file '{path}' is of no kind that can be given by its path.", "a .keras, .h5 or .tflite file, or a SavedModel folder"
+            f"The teacher file '{path}' is of no kind that can be given by its path.",
+            "a .keras, .h5 or .tflite file, or a SavedModel folder",
         )
     raise ModelError(
         f"Teacher must be a keras.Model or something that becomes one; '{path}' was given, but there is no such file or folder.",
