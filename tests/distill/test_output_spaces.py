@@ -78,7 +78,7 @@ HOW = ["dense", "in float32", "operation", "nested", "subclassed", "layer"]
 def test_one_error_for_both_sides_has_the_line_to_write(name, how):
     loss, line, activation = LOSSES[name]
     teacher, student = ending("teacher", how, activation), ending("student", how, activation)
-    with pytest.raises(ConfigurationError, match="the teacher's outputs(.|\n)*the student's outputs") as caught:
+    with pytest.raises(ConfigurationError, match=r"the teacher's outputs(.|\n)*the student's outputs") as caught:
         fit(teacher, student, loss)
     assert "set from_logits=False: write" in caught.value.fix
     written = re.search(r"write (tfdistill\.[^;]*)", caught.value.fix)[1]

@@ -1,7 +1,7 @@
 """What stands on the screen while a Distiller trains: the whole loss once. The history has it under both names."""
 
-import io
 import contextlib
+import io
 
 import keras
 import pytest

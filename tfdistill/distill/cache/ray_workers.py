@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfdistill.distill.cache import sources
