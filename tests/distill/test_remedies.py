@@ -176,20 +176,10 @@ def averaged(how):
 
 
 def file_teacher(folder, inputs):
-    model = keras.Model([keras.Input((8,), name="a"), keras.Input((8,), name="b")], [])
-    a, b = model.inputs
+    a, b = keras.Input((8,), name="a"), keras.Input((8,), name="b")
     model = keras.Model({"a": a, "b": b}, L.Dense(3)(L.Add()([a, b])), name="teacher")
     model.export(folder / "saved", verbose=False)
     return SavedModelTeacher(folder / "saved")(inputs)
-
-
-def masked_net(name, keep):
-    """Token nets whose tap is a number for each position, with an axis behind it or without."""
-    tokens = keras.Input((6,), dtype="int32")
-    x = L.Dense(1)(L.Embedding(9, 4, mask_zero=True)(tokens))
-    x = x if keep else L.Flatten()(x)
-    x = L.Activation("tanh", name="tap")(x)
-    return keras.Model(tokens, L.Dense(CLASSES)(L.Flatten()(x)), name=name)
 
 
 REMEDIES = {
@@ -197,7 +187,7 @@ REMEDIES = {
     "probabilities of both": Remedy(
         ConfigurationError,
         "set from_logits=False",
-        lambda f: scored(TeacherReport(outputs="probabilities"), softmax=True) and fit(*softmaxes(), SoftTargets()),
+        lambda f: fit(*softmaxes(), SoftTargets()),
         lambda f: fit(*softmaxes(), SoftTargets(from_logits=False), compiled="sparse_categorical_crossentropy"),
     ),
     "from_logits contradicts a side": Remedy(
@@ -270,7 +260,7 @@ REMEDIES = {
         ModelError,
         "use one of its output names. There are: 'a', 'b'",
         lambda f: fit(two_outputs("teacher"), two_outputs("student"), {"wrong": SoftTargets()}, share=0.0, y=None),
-        lambda f: fit(two_outputs("teacher"), two_outputs("student"), {"a": SoftTargets()}, share=0.0, y=None),
+        lambda f: fit(two_outputs("teacher"), two_outputs("student"), {"a": SoftTargets(), "b": SoftTargets()}, share=0.0, y=None),
     ),
     # losses on features
     "Keras's features of unequal widths": Remedy(
@@ -312,7 +302,7 @@ REMEDIES = {
     "states of other positions": Remedy(
         ConfigurationError,
         "use Hint to pool positions",
-        lambda f: words(HiddenStates("states", "states"), student=(4, 2, "student", 2)) and None,
+        lambda f: words(HiddenStates("states", "states"), student=(4, 2, "student", 2)),
         lambda f: fit(word_net(6, name="teacher"), word_net(4, stride=2), Hint("states", "states"), x=WORDS),
     ),
     "states without positions": Remedy(
@@ -596,7 +586,8 @@ def test_the_remedy_works(name, tmp_path):
     error, words, provoke, remedy = REMEDIES[name]
     with pytest.raises(error) as caught:
         provoke(tmp_path)
-    assert words in caught.value.fix
+    # Keras makes a new error of one that a model raises while it is called: the text stays, the attributes are lost.
+    assert words in str(caught.value).partition("\nFix: ")[2]
     remedy(tmp_path)
 
 
