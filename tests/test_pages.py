@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import keras
+import numpy as np
 import pytest
 from example_names import classifier, images
 
@@ -23,7 +24,15 @@ def image_names():
     """Classifiers of images, and their data, as the README has them."""
     x, y = images()
     teacher, student = classifier(16, "teacher"), classifier(8, "student")
-    return dict(teacher=teacher, student=student, x_train=x, y_train=y, x_test=x, y_test=y, steps_per_epoch=2, loss=CROSS_ENTROPY)
+    names = dict(teacher=teacher, student=student, x_train=x, y_train=y, x_test=x, y_test=y, steps_per_epoch=2, loss=CROSS_ENTROPY)
+    for kind, classes, activation in (("softmax", 10, "softmax"), ("label", 3, "sigmoid"), ("regression", 1, None)):
+        for role in ("teacher", "student"):
+            layers = [keras.Input(x.shape[1:]), keras.layers.Flatten(), keras.layers.Dense(classes, activation)]
+            names[f"{kind}_{role}"] = keras.Sequential(layers, name=role)
+    names.update(y_labels=np.stack([y % 2, y % 3 == 0, y > 4], axis=-1).astype("float32"), y_numbers=y[:, None].astype("float32"))
+    tokens = np.random.default_rng(0).integers(1, 1000, (32, 6))
+    tokens[:, 4:] = 0
+    return {**names, "tokens": tokens, "tags": tokens % 9}
 
 
 def encoder_net(name, block, attention, width):

@@ -19,6 +19,7 @@ SAVED = {
     "tfdistill.distill.metrics.teacher_report": ("TeacherReport",),
     "tfdistill.distill.teachers.callable": ("CallableTeacher",),
     "tfdistill.distill.teachers.files": ("SavedModelTeacher", "TFLiteTeacher"),
+    "tfdistill.distill.teachers.keras_file": ("KerasFile",),
     "tfdistill.distill.teachers.ensemble": ("Ensemble",),
     "tfdistill.bridge.adopt.adopt": ("AdoptedModel",),
     "tfdistill.graph.batches": ("SizedOperation",),

@@ -221,6 +221,34 @@ def test_weights_go_through_a_checkpoint_to_the_bit(make, tmp_path):
     assert largest_difference(trained, fresh) == 0
 
 
+def unnamed(units=(4, 3)):
+    """A net whose layers tf_keras names and numbers through the process."""
+    layers = tfk().layers
+    inputs = x = tfk().Input((6, 6, 2))
+    for filters in (3, 3):
+        x = layers.Activation("relu")(layers.BatchNormalization()(layers.Conv2D(filters, 3, padding="same")(x)))
+    x = layers.Flatten()(x)
+    for width in units:
+        x = layers.Dense(width)(x)
+    return tfk().Model(inputs, x)
+
+
+@pytest.mark.parametrize("others", [1, 6])
+def test_layers_that_are_numbered_otherwise_are_matched_by_their_order(others, tmp_path):
+    trained = compiled(adopt(unnamed()))
+    trained.fit(*images(), verbose=0)
+    trained.save_weights(tmp_path / "a.weights.h5")
+    for _ in range(others):  # past the tenth, where the order of names is not that of numbers
+        unnamed()
+    fresh = adopt(unnamed())
+    assert [v.name for v in fresh.variables] != [v.name for v in trained.variables]
+    fresh.load_weights(tmp_path / "a.weights.h5")
+    assert largest_difference(trained, fresh) == 0
+    for units in ((4, 4, 3), (3,), (5, 3)):
+        with pytest.raises((ModelError, ValueError), match="does not fit"):
+            adopt(unnamed(units)).load_weights(tmp_path / "a.weights.h5")
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     adopt(plain()).save_weights(tmp_path / "a.weights.h5")
     with pytest.raises((ModelError, ValueError), match="does not fit"):

@@ -47,6 +47,13 @@ def seq2seq():
     return keras.Model([source, target], layers.LSTM(4, return_sequences=True)(target, initial_state=states))
 
 
+def masked_operation(act):
+    """An operation on what is masked: Keras drops the mask there, so the layer after it sees padding."""
+    tokens = keras.Input((7,), dtype="int32", name="tokens")
+    x = layers.Embedding(11, 6, mask_zero=True)(tokens)
+    return keras.Model(tokens, layers.GlobalAveragePooling1D()(act(x, layers.Dense(6)(x))))
+
+
 def explicit_mask():
     x, mask = keras.Input((5, 8), name="x"), keras.Input((5, 5), dtype="bool", name="mask")
     return keras.Model([x, mask], layers.MultiHeadAttention(2, 4)(x, x, attention_mask=mask))
@@ -214,6 +221,22 @@ OPERATIONS = {
     "pooling, conv": lambda: op(lambda x: ops.average_pool(ops.max_pool(x, 2), 2), IMAGE),
     "image resize": lambda: op(lambda x: ops.image.resize(x, (5, 7)), IMAGE),
     "mixed dtypes": lambda: op(lambda x: x * ops.cast(x > 0, "float16"), VECTOR),
+    **{
+        f"masked {name}": (lambda act=act: masked_operation(act))
+        for name, act in {
+            "add": lambda x, y: x + y,
+            "subtract": lambda x, y: x - y,
+            "multiply": lambda x, y: x * y,
+            "maximum": ops.maximum,
+            "minimum": ops.minimum,
+            "scaled": lambda x, y: 2.0 * x,
+            "relu": lambda x, y: ops.relu(x),
+            "relu6": lambda x, y: ops.relu6(x),
+            "sigmoid": lambda x, y: ops.sigmoid(x),
+            "tanh": lambda x, y: ops.tanh(x),
+            "Add, whose mask is passed on": lambda x, y: layers.Add()([x, y]),
+        }.items()
+    },
     "same operation twice": lambda: op(lambda x: ops.relu(ops.relu(x) - 0.1), VECTOR),
 }
 

@@ -104,6 +104,10 @@ def gone(folder):
     keras.saving.load_model(folder / "gone.keras")
 
 
+def renamed(folder):
+    return (folder / "model.onnx").write_bytes((folder / "model.keras").read_bytes()) and folder / "model.onnx"
+
+
 def outputs_of(teacher, x):
     return as_teacher(teacher)(x)
 
@@ -127,7 +131,7 @@ MISTAKES = {
     "a number": (lambda f: as_teacher(7), ModelError, ["Teacher must be", "int"]),
     "a class": (lambda f: as_teacher(keras.Model), ModelError, ["Teacher must be"]),
     "missing file": (lambda f: as_teacher(f / "none.tflite"), ModelError, ["none.tflite", "no such file"]),
-    "a Keras file": (lambda f: as_teacher(f / "model.keras"), ModelError, ["model.keras", "load_model"]),
+    "a file of another kind": (lambda f: as_teacher(renamed(f)), ModelError, ["model.onnx", ".keras, .h5 or .tflite"]),
     "unreadable .tflite": (lambda f: as_teacher(unreadable(f)), RuntimeUnavailableError, ["broken.tflite", "160 bytes"]),
     "folder without a SavedModel": (lambda f: as_teacher(f), ModelError, ["saved_model.pb"]),
     "unreadable SavedModel": (lambda f: as_teacher(unreadable_folder(f)), ModelError, ["broken", "cannot be read"]),

@@ -8,9 +8,11 @@ import tensorflow as tf
 from tfdistill.distill.cache.position import following_epochs
 from tfdistill.distill.objective import compatibility, first_batch
 from tfdistill.distill.objective.first_labels import check_labels
+from tfdistill.distill.progress import with_progress
 from tfdistill.distill.teachers.black_box import own_errors
 from tfdistill.errors import ConfigurationError
-from tfdistill.utils.types import Data, Tensors
+from tfdistill.graph.training import results_without_labels
+from tfdistill.utils.types import Data, Tensor, Tensors
 
 
 class CheckedFit(keras.Model):
@@ -73,7 +75,7 @@ class CheckedFit(keras.Model):
         kwargs.update(
             epochs=epochs,
             verbose=verbose,
-            callbacks=callbacks,
+            callbacks=with_progress(callbacks, verbose),
             validation_split=validation_split,
             validation_data=validation_data,
             shuffle=shuffle,
@@ -115,8 +117,23 @@ class CheckedFit(keras.Model):
             return_dict: Whether a dict of name to value is returned, instead of a list.
             **kwargs: Arguments that a later Keras adds.
         """
+        callbacks = with_progress(callbacks, verbose)
         with own_errors(self.teacher):
             return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, return_dict, **kwargs)
+
+    def compute_metrics(self, x: Tensors, y: Tensors, y_pred: Tensors, sample_weight: Tensors = None) -> dict[str, Tensor]:
+        """Updates the metrics with a batch. Of a batch without labels the metrics of `compile` are left out, and only those.
+
+        Args:
+            x: A batch of inputs.
+            y: Its labels, or None.
+            y_pred: The student's outputs.
+            sample_weight: Weights of the samples, or None.
+
+        Returns:
+            Dict of metric name to value.
+        """
+        return super().compute_metrics(x, y, y_pred, sample_weight) if y is not None else results_without_labels(self)
 
     def _check_first_batch(self, batch):
         """Checks a first batch before any training: the data every time, the models once after `compile`."""

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from keras.distillation import DistillationLoss
 
+from tfdistill.distill import tutorial
 from tfdistill.distill.checked_fit import CheckedFit
 from tfdistill.distill.distributed import DistributedTraining
 from tfdistill.distill.metrics.compiled import take_reports
@@ -24,6 +25,7 @@ from tfdistill.distill.saving import SavedWithTeacher
 from tfdistill.distill.teachers.black_box import refuse_jit, refuse_taps
 from tfdistill.distill.teachers.convert import as_teacher
 from tfdistill.distill.teachers.freeze import Freeze
+from tfdistill.distill.teachers.keras_file import KerasFile
 from tfdistill.errors import ConfigurationError
 from tfdistill.graph.layers import all_layers
 from tfdistill.graph.training import loss_on_labels, loss_tracker
@@ -52,12 +54,13 @@ class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChec
     `DataError`.
 
     Args:
-        teacher: A trained `keras.Model`, or anything that `as_teacher` converts to one: a tf_keras model, the path of a .tflite file or
-            SavedModel folder, a callable of NumPy arrays, an `Ensemble`. It is frozen while `fit` runs; afterwards its `trainable` flags
-            are as they were.
+        teacher: A trained `keras.Model`, or anything that `as_teacher` converts to one: the path of a .keras, .h5 or .tflite file or a
+            SavedModel folder, a tf_keras model, a callable of NumPy arrays, an `Ensemble`. It is frozen while `fit` runs; afterwards its
+            `trainable` flags are as they were. Checkpoints hold a teacher that is given as a model; of one that is given as a path they hold
+            the path and the SHA-256.
         student: The `keras.Model` to train: functional, Sequential, subclassed, or an adopted tf_keras model.
         distillation_losses: A loss of `tfdistill.losses`, a `keras.distillation.DistillationLoss`, a list of them, or for models with
-            several outputs a dict of output name to a loss or a list of losses.
+            several outputs a dict of output name to a loss or a list of losses. There is no default.
         distillation_loss_weights: One weight (a number of at least 0, or a schedule) for each loss, in the same structure. Defaults to 1
             for each.
         student_loss_weight: Share of the student's loss on the labels, from 0 to 1.
@@ -85,16 +88,19 @@ class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChec
         self,
         teacher: typing.Any,
         student: keras.Model,
-        distillation_losses: OneOrMore | Mapping[str, OneOrMore],
+        distillation_losses: OneOrMore | Mapping[str, OneOrMore] | None = None,
         distillation_loss_weights: WeightOrMore | Mapping[str, WeightOrMore] | None = None,
         student_loss_weight: float = 0.5,
         name: str = "distiller",
         **kwargs: typing.Any,
     ):
+        tutorial.refuse("Distiller", teacher, student, kwargs, missing=distillation_losses is None)
         super().__init__(name=name, **kwargs)
         validate.share("student_loss_weight", student_loss_weight)
         terms, flat_losses, flat_weights = make_terms(distillation_losses, distillation_loss_weights)
-        teacher = as_teacher(teacher)
+        # Keras saves what dir() lists, which a teacher with a file is not.
+        self._teacher_file = KerasFile.of(teacher)
+        teacher = as_teacher(self._teacher_file or teacher)
         compatibility.check_models(teacher, student, compare_outputs=any(t.compares_final_outputs and t.output is None for t in terms))
         refuse_taps(teacher, terms)
         for loss in flat_losses:
@@ -145,6 +151,7 @@ class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChec
         Raises:
             ConfigurationError: if there is no loss, or `jit_compile=True` and the teacher is a black box. A `ValueError`.
         """
+        tutorial.refuse("compile", self.teacher, self.student, {"optimizer": optimizer, "loss": loss, "metrics": metrics, **kwargs})
         if loss is None and self.student_loss_weight > 0:
             words = ("the student's loss on the labels", "give one, or train with student_loss_weight=0")
             raise ConfigurationError("'loss' cannot be `None`.", *words)

@@ -14,6 +14,11 @@ if typing.TYPE_CHECKING:
     from tfdistill.distill.distiller import Distiller
 
 
+def _has_unbuilt_optimizer(model, config):
+    optimizer = getattr(model, "optimizer", None)
+    return config.get("compile_config") is not None and optimizer is not None and not optimizer.built
+
+
 class SavedWithTeacher(keras.Model):
     """Base of `Distiller`, for the methods by which Keras saves and loads it."""
 
@@ -22,9 +27,15 @@ class SavedWithTeacher(keras.Model):
         config = super().get_config()
         losses, weights = self._given
         serialize = keras.saving.serialize_keras_object
+        # A callback saves while the teacher is frozen.
+        with self._freeze.lifted():
+            models = {"teacher": serialize(self._teacher_file or self.teacher), "student": serialize(self.student)}
+        # Keras builds the optimizer of every model that it loads, and would miss the slots that one without training has not saved.
+        unbuilt = {name: models[name].pop("compile_config") for name in models if _has_unbuilt_optimizer(getattr(self, name), models[name])}
+        if unbuilt:
+            config["unbuilt"] = unbuilt
         config.update(
-            teacher=serialize(self.teacher),
-            student=serialize(self.student),
+            models,
             distillation_losses=serialize(losses if isinstance(losses, dict) else self.distillation_losses),
             distillation_loss_weights=serialize(weights if isinstance(losses, dict) else self.distillation_loss_weights),
             student_loss_weight=self.student_loss_weight,
@@ -43,7 +54,16 @@ class SavedWithTeacher(keras.Model):
             ModelError: if the config is damaged.
         """
         revived = ("teacher", "student", "distillation_losses", "distillation_loss_weights")
-        return cls(**{k: keras.saving.deserialize_keras_object(v) if k in revived else v for k, v in config.items()})
+        config = dict(config)
+        unbuilt = config.pop("unbuilt", {})
+        arguments = {k: keras.saving.deserialize_keras_object(v) if k in revived else v for k, v in config.items()}
+        for name, compiled in unbuilt.items():
+            arguments[name].compile(**keras.saving.deserialize_keras_object(compiled))
+        return cls(**arguments)
+
+    def __dir__(self):
+        # Keras finds what to save by dir().
+        return [name for name in super().__dir__() if name != "teacher" or self.__dict__.get("_teacher_file") is None]
 
     def _random_states(self):
         """The states of the student's random layers (dropout, augmentation), which Keras leaves out of its checkpoints."""

@@ -207,6 +207,7 @@ def _bounds_of(operation):
 _TRANSPARENT = {"Reshape", "Flatten", "Dropout", "Permute", "Identity", "Cropping1D", "Cropping2D", "UpSampling1D", "UpSampling2D"}
 _ACTIVATION_LAYERS = {
     "Softmax": "softmax",
+    "LogSoftmax": "log_softmax",
     "Sigmoid": "sigmoid",
     "ReLU": "relu",
     "Relu": "relu",
@@ -221,14 +222,34 @@ def last_activations(model):
     """Finds the activation that makes each output of a model.
 
     Args:
-        model: A built Keras 3 model, or the tf_keras model that an `AdoptedModel` holds.
+        model: A built Keras 3 model, an `AdoptedModel`, or the tf_keras model that it holds.
 
     Returns:
         List with one entry for each output, in flattened order: a name such as `"softmax"`, `"sigmoid"` or `"linear"`, or None where the
         graph does not show it. An empty list for a model without a graph (a subclassed one).
     """
+    model = getattr(model, "legacy", model)
     tensors = getattr(model, "outputs", None) if not (isinstance(model, keras.Model) and has_own_call(model)) else None
     return [_activation_of(tensor) for tensor in keras.tree.flatten(tensors)] if tensors else []
+
+
+def final_activations(model):
+    """Returns a dict of output name, None for the only output, to the name of its last activation; only what the model's graph shows."""
+    found, names = last_activations(model), getattr(model, "output_names", None) or []
+    return {None: found[0]} if len(found) == 1 else dict(zip(names, found, strict=False))
+
+
+def activation_of_layer(layer):
+    """Returns the name of a layer's activation, such as `"softmax"`; None where it has none."""
+    # A quantization wrapper computes what its layer computes.
+    layer = getattr(layer, "layer", layer)
+    if type(layer).__name__ in _ACTIVATION_LAYERS:
+        return _ACTIVATION_LAYERS[type(layer).__name__]
+    activation = getattr(layer, "activation", None)
+    if activation is None:
+        return None
+    name = getattr(activation, "activation", activation)
+    return getattr(name, "__name__", None) or type(name).__name__.lower()
 
 
 def _activation_of(tensor):
@@ -240,16 +261,11 @@ def _activation_of(tensor):
         if (isinstance(operation, keras.Model) or hasattr(operation, "_flatten_layers")) and getattr(operation, "outputs", None):
             tensor = operation.outputs[history.tensor_index]
             continue
-        # A quantization wrapper computes what its layer computes.
-        layer = getattr(operation, "layer", operation)
-        kind = type(layer).__name__
-        if kind in _ACTIVATION_LAYERS:
-            return _ACTIVATION_LAYERS[kind]
-        activation = getattr(layer, "activation", None)
-        name = getattr(activation, "activation", activation)
-        if activation is not None:
-            return getattr(name, "__name__", None) or type(name).__name__.lower()
-        if kind not in _TRANSPARENT:
+        kind, found = type(getattr(operation, "layer", operation)).__name__, activation_of_layer(operation)
+        # An Activation layer that is linear is there for its dtype.
+        if found is not None and (kind, found) != ("Activation", "linear"):
+            return found
+        if found is None and kind not in _TRANSPARENT:
             return None
         nodes = getattr(operation, "_inbound_nodes", [])
         inputs = keras.tree.flatten(nodes[history.node_index].input_tensors if hasattr(nodes[history.node_index], "input_tensors") else [])

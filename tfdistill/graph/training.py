@@ -30,3 +30,24 @@ def loss_tracker(model):
         model: A compiled `keras.Model`.
     """
     return next(metric for metric in model.metrics if metric.name == "loss")
+
+
+def metrics_of_labels(model):
+    """Returns the metric that holds those of `compile`, which compare predictions with labels; None where there are none.
+
+    Reads `Model._compile_metrics`; if Keras renames it, the first batch without labels fails here with an AttributeError.
+
+    Args:
+        model: A compiled `keras.Model`.
+    """
+    return model._compile_metrics
+
+
+def results_without_labels(model):
+    """Returns the results of a model's metrics, without those that compare predictions with labels: dict of name to value."""
+    left_out, results = metrics_of_labels(model), {}
+    for metric in model.metrics:
+        if metric is not left_out:
+            result = metric.result()
+            results.update(result if isinstance(result, dict) else {metric.name: result})
+    return results

@@ -13,7 +13,7 @@ from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.reduction import at_least_float32
 from tfdistill.losses.scaling import rescaled, unit_vectors
 from tfdistill.utils import validate
-from tfdistill.utils.types import Shape, Tensor
+from tfdistill.utils.types import Activations, Shape, Tensor
 
 # Activations below this share of the sample's largest one count as zero: a power below 1 is infinitely steep at zero.
 INACTIVE = 1e-12
@@ -225,8 +225,8 @@ class AttentionMaps(KnowledgeLoss):
                 "tap layers that see at least two positions",
             )
 
-    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
-        super().check_first_batch(teacher, student)
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray, activations: Activations = (None, None)) -> None:
+        super().check_first_batch(teacher, student, activations)
         for side, scores in (("teacher", teacher), ("student", student)):
             if self.loss == "kl" and scores.min() < 0:
                 raise ConfigurationError(

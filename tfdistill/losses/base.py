@@ -16,7 +16,7 @@ from tfdistill.losses import checks, masking, schedules
 from tfdistill.losses.configured import Configured
 from tfdistill.losses.reduction import at_least_float32, weighted_mean
 from tfdistill.losses.top_k import TopK
-from tfdistill.utils.types import Shape, Tensor, Tensors
+from tfdistill.utils.types import Activations, Shape, Tensor, Tensors
 
 
 class KnowledgeLoss(Configured, keras.distillation.DistillationLoss):
@@ -254,12 +254,13 @@ class KnowledgeLoss(Configured, keras.distillation.DistillationLoss):
         self.check_shapes(tuple(teacher.shape), tuple(student.shape))
         self.check_informative(tuple(teacher.shape), tuple(student.shape))
 
-    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray, activations: Activations = (None, None)) -> None:
         """Checks the values of the first batch.
 
         Args:
             teacher: NumPy array of the teacher's output.
             student: NumPy array of the student's output.
+            activations: Names of the activations that made them, such as "softmax"; None where one is unknown.
 
         Raises:
             DataError: if a value is NaN or infinite.

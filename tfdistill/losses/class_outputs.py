@@ -5,19 +5,20 @@ from keras import ops
 
 from tfdistill.losses import spaces
 from tfdistill.losses.base import KnowledgeLoss
+from tfdistill.losses.space_checks import OutputSpaces, check_class_spaces
 from tfdistill.losses.spaces import Space
-from tfdistill.utils import validate
-from tfdistill.utils.types import Shape, Tensor
+from tfdistill.utils.types import Activations, Shape, Tensor
 
 
-class ClassOutputs(KnowledgeLoss):
+class ClassOutputs(OutputSpaces, KnowledgeLoss):
     """Base of the losses that compare outputs over classes, which are logits, log-probabilities or probabilities on each side.
 
     Args:
-        teacher_outputs: "logits", "log_probabilities" or "probabilities".
+        teacher_outputs: "logits", "log_probabilities" or "probabilities"; None for what `from_logits` says.
         student_outputs: The same for the student. Logits are best: they lose no digits.
         teacher_layer_name: The teacher's layer; None stands for its final output.
         student_layer_name: The student's layer; None stands for its final output.
+        from_logits: False where both sides are probabilities, as in Keras's losses. None stands for True.
 
     Raises:
         ConfigurationError: if a choice is unknown.
@@ -25,15 +26,14 @@ class ClassOutputs(KnowledgeLoss):
 
     def __init__(
         self,
-        teacher_outputs: Space = "logits",
-        student_outputs: Space = "logits",
+        teacher_outputs: Space | None = None,
+        student_outputs: Space | None = None,
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
+        from_logits: bool | None = None,
     ):
         super().__init__(teacher_layer_name, student_layer_name)
-        owner = type(self).__name__
-        self.teacher_outputs = validate.one_of("teacher_outputs", teacher_outputs, spaces.SPACES, owner=owner)
-        self.student_outputs = validate.one_of("student_outputs", student_outputs, spaces.SPACES, owner=owner)
+        self._set_spaces(teacher_outputs, student_outputs, from_logits, spaces.SPACES)
 
     def check_shapes(self, teacher_shape: Shape, student_shape: Shape) -> None:
         super().check_shapes(teacher_shape, student_shape)
@@ -44,13 +44,12 @@ class ClassOutputs(KnowledgeLoss):
                 teacher_shape,
                 student_shape,
                 "at least two classes: a softmax over one is always 1",
-                "use BinarySoftTargets for one yes-no output, or OutputMatching for regression",
+                "use tfdistill.losses.BinarySoftTargets() for one yes-no output, or tfdistill.losses.OutputMatching() for regression",
             )
 
-    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
-        super().check_first_batch(teacher, student)
-        spaces.check_class_space(type(self).__name__, "teacher", teacher, self.teacher_outputs)
-        spaces.check_class_space(type(self).__name__, "student", student, self.student_outputs)
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray, activations: Activations = (None, None)) -> None:
+        super().check_first_batch(teacher, student, activations)
+        check_class_spaces(self, teacher, student, activations)
 
     def _prepared(self, teacher, student):
         ready = super()._prepared(teacher, student)

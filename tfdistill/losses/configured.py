@@ -16,10 +16,20 @@ class Configured:
 
     former_settings: ClassVar[Mapping[str, str]] = {}
     """Former names of settings, as saved files may have them, with the present names."""
+    shorthands: ClassVar[tuple[str, ...]] = ()
+    """Arguments of the constructor that stand for others, and are not saved."""
 
     @classmethod
     def _settings(cls) -> list[str]:
-        return list(inspect.signature(cls).parameters)
+        return [name for name in inspect.signature(cls).parameters if name not in cls.shorthands]
+
+    def as_code(self, **changes: Any) -> str:
+        """Returns the line of Python that makes such an object with `changes`; what the defaults say is left out."""
+        parameters = inspect.signature(type(self)).parameters
+        values = {**{name: getattr(self, name) for name in self._settings()}, **changes}
+        shown = [f"{name}={value!r}" for name, value in values.items() if value != parameters[name].default]
+        module = "tfdistill.losses." if type(self).__module__.startswith("tfdistill.") else ""
+        return f"{module}{type(self).__name__}({', '.join(shown)})"
 
     def get_config(self) -> Config:
         """Returns the constructor's arguments, with schedules serialized."""

@@ -11,7 +11,7 @@ from tfdistill.losses.class_outputs import ClassOutputs
 from tfdistill.losses.reduction import flat_weights, weighted_mean
 from tfdistill.losses.schedules import Schedule
 from tfdistill.losses.spaces import Space
-from tfdistill.utils.types import Shape, Tensor
+from tfdistill.utils.types import Activations, Shape, Tensor
 
 # Log-probabilities below this count as those of a probability of zero.
 SMALLEST_LOG = math.log(scaling.SMALLEST)
@@ -129,9 +129,11 @@ class DIST(ClassOutputs):
         gamma: Weight of the intra-class part: a number or a schedule, at least 0.
         teacher_outputs: What the teacher's outputs, `(batch, ..., classes)`, are: "logits", "log_probabilities" or "probabilities". Every
             position counts as a sample.
-        student_outputs: What the student's outputs are, of the same shape.
+        student_outputs: What the student's outputs are, of the same shape; None for what `from_logits` says, on either side.
         teacher_layer_name: The teacher's layer; None stands for its final output.
         student_layer_name: The student's layer; None stands for its final output.
+        from_logits: As in Keras's losses: False for models that end in a softmax, and is then short for "probabilities" on both sides. None
+            stands for True.
 
     Raises:
         ConfigurationError: if a number is out of its range (at any step), or a choice is unknown.
@@ -151,12 +153,13 @@ class DIST(ClassOutputs):
         temperature: float | Schedule = 1.0,
         beta: float | Schedule = 1.0,
         gamma: float | Schedule = 1.0,
-        teacher_outputs: Space = "logits",
-        student_outputs: Space = "logits",
+        teacher_outputs: Space | None = None,
+        student_outputs: Space | None = None,
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
+        from_logits: bool | None = None,
     ):
-        super().__init__(teacher_outputs, student_outputs, teacher_layer_name, student_layer_name)
+        super().__init__(teacher_outputs, student_outputs, teacher_layer_name, student_layer_name, from_logits)
         self.temperature = schedules.number_or_schedule("temperature", temperature, "DIST")
         self.beta = schedules.number_or_schedule("beta", beta, "DIST", zero=True)
         self.gamma = schedules.number_or_schedule("gamma", gamma, "DIST", zero=True)
@@ -170,8 +173,8 @@ class DIST(ClassOutputs):
                 "set beta=0.0, which leaves the correlation within each class, or use SoftTargets",
             )
 
-    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
-        super().check_first_batch(teacher, student)
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray, activations: Activations = (None, None)) -> None:
+        super().check_first_batch(teacher, student, activations)
         if self.gamma != 0.0:
             checks.enough_samples("DIST", student[..., 0].size, 3, "set gamma=0.0")
 

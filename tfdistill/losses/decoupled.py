@@ -87,9 +87,11 @@ class DecoupledKD(ClassOutputs):
         target: Source of the target class: "labels", as in the paper, which needs `tfdistill.Distiller`, as it passes labels; or "teacher",
             the teacher's most probable class, for data without labels.
         teacher_outputs: What the teacher's outputs, `(batch, ..., classes)`, are: "logits", "log_probabilities" or "probabilities".
-        student_outputs: What the student's outputs are, of the same shape.
+        student_outputs: What the student's outputs are, of the same shape; None for what `from_logits` says, on either side.
         teacher_layer_name: The teacher's layer; None stands for its final output.
         student_layer_name: The student's layer; None stands for its final output.
+        from_logits: As in Keras's losses: False for models that end in a softmax, and is then short for "probabilities" on both sides. None
+            stands for True.
 
     Raises:
         ConfigurationError: if a number is out of its range (at any step), or a choice is unknown.
@@ -109,12 +111,13 @@ class DecoupledKD(ClassOutputs):
         alpha: float | Schedule = 1.0,
         beta: float | Schedule = 8.0,
         target: Literal["labels", "teacher"] = "labels",
-        teacher_outputs: Space = "logits",
-        student_outputs: Space = "logits",
+        teacher_outputs: Space | None = None,
+        student_outputs: Space | None = None,
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
+        from_logits: bool | None = None,
     ):
-        super().__init__(teacher_outputs, student_outputs, teacher_layer_name, student_layer_name)
+        super().__init__(teacher_outputs, student_outputs, teacher_layer_name, student_layer_name, from_logits)
         self.temperature = schedules.number_or_schedule("temperature", temperature, "DecoupledKD")
         self.alpha = schedules.number_or_schedule("alpha", alpha, "DecoupledKD", zero=True)
         self.beta = schedules.number_or_schedule("beta", beta, "DecoupledKD", zero=True)

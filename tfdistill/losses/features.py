@@ -216,6 +216,8 @@ class HiddenStates(ProjectedFeature):
                 teacher_shape,
                 student_shape,
                 "(batch, positions, width) on both sides, with equal positions",
-                "use Hint to pool positions",
+                "use Hint to pool positions"
+                if len(teacher_shape) == len(student_shape) == 3
+                else "tap layers with positions on both sides",
                 kind=kind,
             )

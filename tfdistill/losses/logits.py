@@ -13,10 +13,11 @@ from tfdistill.losses import schedules, spaces
 from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.class_outputs import ClassOutputs
 from tfdistill.losses.schedules import Schedule
+from tfdistill.losses.space_checks import SIDES, OutputSpaces, check_binary_spaces, check_logits
 from tfdistill.losses.spaces import BinarySpace, Space
 from tfdistill.losses.top_k import TopK, merged_logits
 from tfdistill.utils import validate
-from tfdistill.utils.types import Shape, Tensor
+from tfdistill.utils.types import Activations, Shape, Tensor
 
 Divergence = Literal["kl", "reverse_kl", "js", "cross_entropy"]
 DIVERGENCES = typing.get_args(Divergence)
@@ -118,9 +119,11 @@ class SoftTargets(ClassOutputs):
             code takes the sample's. A student's deviation below 0.1, or below a tenth of the teacher's where that is less than 1, is not
             scaled up to 1, which bounds the gradient.
         teacher_outputs: What the teacher's outputs, `(batch, ..., classes)`, are: "logits", "log_probabilities" or "probabilities".
-        student_outputs: What the student's outputs are, of the same shape.
+        student_outputs: What the student's outputs are, of the same shape; None for what `from_logits` says, on either side.
         teacher_layer_name: The teacher's layer; None stands for its final output.
         student_layer_name: The student's layer; None stands for its final output.
+        from_logits: As in Keras's losses: False for models that end in a softmax, and is then short for "probabilities" on both sides. None
+            stands for True.
 
     Raises:
         ConfigurationError: if the temperature is not positive (at every step), or a choice is unknown.
@@ -131,6 +134,8 @@ class SoftTargets(ClassOutputs):
         >>> round(float(loss.compute_loss(teacher_logits, student_logits)), 3)
         18.407
         >>> distiller = tfdistill.Distiller(teacher, student, loss, student_loss_weight=0.1)
+        >>> tfdistill.losses.SoftTargets(temperature=4.0, from_logits=False)  # for two models that end in a softmax
+        SoftTargets(temperature=4.0, divergence='kl', standardize=False, teacher_outputs='probabilities', student_outputs='probabilities')
     """
 
     schedulable: tuple[str, ...] = ("temperature",)
@@ -140,12 +145,13 @@ class SoftTargets(ClassOutputs):
         temperature: float | Schedule = 4.0,
         divergence: Divergence = "kl",
         standardize: bool = False,
-        teacher_outputs: Space = "logits",
-        student_outputs: Space = "logits",
+        teacher_outputs: Space | None = None,
+        student_outputs: Space | None = None,
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
+        from_logits: bool | None = None,
     ):
-        super().__init__(teacher_outputs, student_outputs, teacher_layer_name, student_layer_name)
+        super().__init__(teacher_outputs, student_outputs, teacher_layer_name, student_layer_name, from_logits)
         self.temperature = schedules.number_or_schedule("temperature", temperature, "SoftTargets")
         self.divergence = validate.one_of("divergence", divergence, DIVERGENCES, owner="SoftTargets")
         self.standardize = validate.boolean("standardize", standardize, owner="SoftTargets")
@@ -159,8 +165,8 @@ class SoftTargets(ClassOutputs):
                 "set standardize=False",
             )
 
-    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
-        super().check_first_batch(teacher, student)
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray, activations: Activations = (None, None)) -> None:
+        super().check_first_batch(teacher, student, activations)
         if self.standardize:
             spaces.check_unmasked("SoftTargets(standardize=True)", "teacher", teacher)
             spaces.check_unmasked("SoftTargets(standardize=True)", "student", student)
@@ -233,18 +239,18 @@ class LogitMatching(KnowledgeLoss):
                 teacher_shape, student_shape, "at least two logits with centered=True: one logit less its mean is 0", "set centered=False"
             )
 
-    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
-        super().check_first_batch(teacher, student)
-        for side, values in (("teacher", teacher), ("student", student)):
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray, activations: Activations = (None, None)) -> None:
+        super().check_first_batch(teacher, student, activations)
+        for side, values, activation in zip(SIDES, (teacher, student), activations, strict=True):
             if values.shape[-1] > 1:
-                spaces.check_class_space("LogitMatching", side, values, "logits")
+                check_logits("LogitMatching", side, values, activation)
 
     def elementwise(self, teacher: Tensor, student: Tensor, step: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
         return logit_matching(teacher, student, self.centered)
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
-class BinarySoftTargets(KnowledgeLoss):
+class BinarySoftTargets(OutputSpaces, KnowledgeLoss):
     """Soft targets for sigmoid outputs: binary classification, or several labels that do not exclude one another.
 
     With p = sigmoid(teacher / T) and q = sigmoid(student / T), the loss is T**2 * sum(p * log(p / q) + (1 - p) * log((1 - p) / (1 - q)))
@@ -254,9 +260,11 @@ class BinarySoftTargets(KnowledgeLoss):
     Args:
         temperature: The temperature T, a positive number or a schedule.
         teacher_outputs: What the teacher's outputs, `(batch, ..., labels)`, are: "logits" or "probabilities".
-        student_outputs: What the student's outputs are, of the same shape.
+        student_outputs: What the student's outputs are, of the same shape; None for what `from_logits` says, on either side.
         teacher_layer_name: The teacher's layer; None stands for its final output.
         student_layer_name: The student's layer; None stands for its final output.
+        from_logits: As in Keras's losses: False for models that end in a sigmoid, and is then short for "probabilities" on both sides. None
+            stands for True.
 
     Raises:
         ConfigurationError: if the temperature is not positive (at every step), or a choice is unknown.
@@ -272,25 +280,24 @@ class BinarySoftTargets(KnowledgeLoss):
     def __init__(
         self,
         temperature: float | Schedule = 1.0,
-        teacher_outputs: BinarySpace = "logits",
-        student_outputs: BinarySpace = "logits",
+        teacher_outputs: BinarySpace | None = None,
+        student_outputs: BinarySpace | None = None,
         teacher_layer_name: str | None = None,
         student_layer_name: str | None = None,
+        from_logits: bool | None = None,
     ):
         super().__init__(teacher_layer_name, student_layer_name)
         self.temperature = schedules.number_or_schedule("temperature", temperature, "BinarySoftTargets")
-        self.teacher_outputs = validate.one_of("teacher_outputs", teacher_outputs, spaces.BINARY_SPACES, owner="BinarySoftTargets")
-        self.student_outputs = validate.one_of("student_outputs", student_outputs, spaces.BINARY_SPACES, owner="BinarySoftTargets")
+        self._set_spaces(teacher_outputs, student_outputs, from_logits, spaces.BINARY_SPACES)
 
     def check_shapes(self, teacher_shape: Shape, student_shape: Shape) -> None:
         super().check_shapes(teacher_shape, student_shape)
         if len(student_shape) < 2:
             raise self.mismatch(teacher_shape, student_shape, "(batch, labels) or (batch, ..., labels)")
 
-    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
-        super().check_first_batch(teacher, student)
-        spaces.check_binary_space("BinarySoftTargets", "teacher", teacher, self.teacher_outputs)
-        spaces.check_binary_space("BinarySoftTargets", "student", student, self.student_outputs)
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray, activations: Activations = (None, None)) -> None:
+        super().check_first_batch(teacher, student, activations)
+        check_binary_spaces(self, teacher, student, activations)
 
     def _prepared(self, teacher, student):
         ready = super()._prepared(teacher, student)

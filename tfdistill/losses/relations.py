@@ -19,7 +19,7 @@ from tfdistill.losses.base import KnowledgeLoss
 from tfdistill.losses.reduction import flat_weights, huber
 from tfdistill.losses.scaling import rescaled, rounding, unit_vectors
 from tfdistill.losses.schedules import Schedule
-from tfdistill.utils.types import Shape, Tensor
+from tfdistill.utils.types import Activations, Shape, Tensor
 
 
 def vectors(x):
@@ -160,8 +160,8 @@ class Relation(KnowledgeLoss):
         if min(len(teacher_shape), len(student_shape)) < 2 or len(batches) > 1:
             raise self.mismatch(teacher_shape, student_shape, "(batch, ...) features of the same batch; the other dimensions may differ")
 
-    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray) -> None:
-        super().check_first_batch(teacher, student)
+    def check_first_batch(self, teacher: np.ndarray, student: np.ndarray, activations: Activations = (None, None)) -> None:
+        super().check_first_batch(teacher, student, activations)
         checks.enough_samples(type(self).__name__, len(student), self.fewest_samples)
 
     def _masked(self, teacher, student, masks, sample_weight):

@@ -1,6 +1,6 @@
-"""Logits, log-probabilities and probabilities: conversions, and checks that outputs are what the settings say.
+"""Logits, log-probabilities and probabilities: conversions from one to another, and what values show of the space they are in.
 
-The caller names the space of an output. It is never inferred, and the first batch is checked against it.
+The caller names the space of an output. It is never inferred; `space_checks` compares the first batch with it.
 """
 
 import typing
@@ -171,41 +171,6 @@ def class_space(values):
     return "log_probabilities" if bool(np.all(values <= SUM_TOLERANCE)) and _rows_sum_to_one(np.exp(values)) else "logits"
 
 
-def check_class_space(owner, side, values, space):
-    """Checks that the values of a batch can be in the space that the loss is set to.
-
-    Args:
-        owner: Name of the loss, for the message.
-        side: "teacher" or "student".
-        values: `(..., classes)`, NumPy array.
-        space: The setting of the loss.
-
-    Raises:
-        ConfigurationError: if the space is logits and all rows are non-negative and sum to one within 1e-3, or the space is probabilities
-            (or log-probabilities) and not all rows (or their exponentials) do.
-    """
-    values = np.asarray(values, "float64")
-    found = class_space(values)
-    # Log-probabilities are logits as well: a softmax gives the same distribution back.
-    if found == space or (space == "logits" and found == "log_probabilities"):
-        return
-    sums = (np.exp(np.minimum(values, 700.0)) if space == "log_probabilities" else values).sum(-1)
-    what = f"{owner}: the {side}'s outputs were said to be {space.replace('_', '-')}, but "
-    if found == "logits":
-        raise ConfigurationError(
-            what
-            + f"they range from {values.min():.4g} to {values.max():.4g} and their {'exponentials' if space != 'probabilities' else 'rows'}"
-            f" sum to {sums.min():.4g} ... {sums.max():.4g}.",
-            "rows that sum to one within 1e-3",
-            f"set {side}_outputs='logits' if the last layer has no softmax",
-        )
-    raise ConfigurationError(
-        what + f"every row is one of {found.replace('_', '-')} (it sums to one within 1e-3).",
-        f"{space.replace('_', '-')}",
-        f"set {side}_outputs={found!r}, or remove the softmax at the end of the {side}",
-    )
-
-
 def check_unmasked(owner, side, values):
     """Checks that no class is masked by a very low logit, beside which the others would be equal after standardization.
 
@@ -229,25 +194,3 @@ def check_unmasked(owner, side, values):
 def looks_binary(values):
     """Whether there are at least 16 values, not all equal and all between 0 and 1, as probabilities are and logits hardly ever are."""
     return values.size >= ENOUGH and values.min() < values.max() and bool(np.all((values >= 0) & (values <= 1)))
-
-
-def check_binary_space(owner, side, values, space):
-    """Checks that the values of a batch of binary outputs can be in the space that the loss is set to; arguments as in `check_class_space`.
-
-    Raises:
-        ConfigurationError: if probabilities are below 0 or above 1, or if at least 16 logits, not all equal, lie between 0 and 1.
-    """
-    values = np.asarray(values, "float64")
-    inside = bool(np.all((values >= 0) & (values <= 1)))
-    if space == "probabilities" and not inside:
-        raise ConfigurationError(
-            f"{owner}: the {side}'s outputs were said to be probabilities, but they range from {values.min():.4g} to {values.max():.4g}.",
-            "values from 0 to 1",
-            f"set {side}_outputs='logits' if the last layer has no sigmoid",
-        )
-    if space == "logits" and looks_binary(values):
-        raise ConfigurationError(
-            f"{owner}: the {side}'s outputs were said to be logits, but all {values.size} of them lie between 0 and 1.",
-            "logits, which have both signs",
-            f"set {side}_outputs='probabilities', or remove the sigmoid at the end of the {side}",
-        )

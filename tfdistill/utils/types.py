@@ -21,3 +21,5 @@ Data = typing.Any
 Config = dict[str, typing.Any]
 # A function that gets lines of text to show or to log.
 LogFunction = collections.abc.Callable[[str], typing.Any]
+# Names of the activations that made an output of the teacher and one of the student, such as "softmax"; None where one is unknown.
+Activations = tuple[str | None, str | None]

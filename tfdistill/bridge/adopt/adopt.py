@@ -13,7 +13,7 @@ import keras
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt import introspection, loading, serialization
 from tfdistill.bridge.adopt.layers import named_layers, walk
-from tfdistill.bridge.adopt.variables import adopted_variables
+from tfdistill.bridge.adopt.variables import adopted_variables, by_automatic_names
 from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.graph.layers import all_layers
 from tfdistill.utils.types import Config, Tensors
@@ -224,6 +224,8 @@ class AdoptedModel(keras.Model):
 
     def load_own_variables(self, store: Mapping[str, typing.Any]) -> None:
         variables = {v.name: v for v in self._trainable_variables + self._non_trainable_variables}
+        if set(variables) != set(store.keys()):
+            store = by_automatic_names(variables, store)
         missing, unknown = sorted(set(variables) - set(store.keys())), sorted(set(store.keys()) - set(variables))
         wrong = [
             f"{n} {tuple(store[n].shape)}, not {tuple(v.shape)}" for n, v in variables.items() if n in store and store[n].shape != v.shape

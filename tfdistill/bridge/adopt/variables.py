@@ -1,9 +1,14 @@
 """The variables of a tf_keras model as `keras.Variable`s, under names that a rebuilt model has too."""
 
+import re
+
 import keras
 
 from tfdistill.bridge.adopt.layers import input_quantizers, walk
 from tfdistill.graph.layers import all_layers
+
+# The number that Keras appends to the name of the second layer of a kind, and of every later one.
+_NUMBER = re.compile(r"_(\d+)(?=_|$)")
 
 
 def adopted_variables(legacy):
@@ -17,6 +22,35 @@ def adopted_variables(legacy):
     """
     names, taken = _names(legacy), set()
     return [_wrapped(variable, names.get(id(variable), "random_state"), taken) for variable in [*legacy.weights, *_random_states(legacy)]]
+
+
+def by_automatic_names(names, store):
+    """Renames the values of a checkpoint whose layers were numbered otherwise, as Keras numbers layers through the process.
+
+    `dense_3_kernel` and `dense_4_kernel` are what `dense_kernel` and `dense_1_kernel` are in another process: of names that differ in such
+    numbers alone, the first by number in the checkpoint is the first of the model. Keras too matches layers by their order.
+
+    Args:
+        names: The names of the model's variables.
+        store: Dict-like, name to array.
+
+    Returns:
+        Dict of name to array, under the model's names where both have equally many of a kind; others keep their names.
+    """
+    own, stored = _numbered(names), _numbered(store.keys())
+    renamed = {}
+    for kind, theirs in stored.items():
+        ours = own.get(kind, [])
+        renamed.update(zip(ours if len(ours) == len(theirs) else theirs, (store[name] for name in theirs), strict=True))
+    return renamed
+
+
+def _numbered(names):
+    """Returns a dict of name without numbers to the names, sorted by their numbers."""
+    kinds = {}
+    for name in names:
+        kinds.setdefault(_NUMBER.sub("", name), []).append(name)
+    return {kind: sorted(members, key=lambda name: [int(n) for n in _NUMBER.findall(name)]) for kind, members in kinds.items()}
 
 
 def _names(legacy):

@@ -3,6 +3,7 @@
 import keras
 
 from tfdistill.bridge import imports
+from tfdistill.graph.functional import implicit_mask
 from tfdistill.graph.keras_internals import is_keras_operation
 
 _MERGE = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply", "Maximum": "Maximum", "Minimum": "Minimum"}
@@ -25,6 +26,9 @@ def native_layer(call):
     layers = imports.tf_keras().layers
     base = {"name": operation.name}
     tensors = call.tensors()
+    # Operations of Keras 3 drop the padding mask that the layers of tf_keras pass on.
+    if any(implicit_mask(tensor) is not None for tensor in tensors):
+        return None
     if kind.__name__ in _MERGE and len(tensors) == 2 and len(call.args) == 2 and not call.kwargs and _alike(*tensors):
         return getattr(layers, _MERGE[kind.__name__])(dtype=tensors[0].dtype, **base), tensors
     if len(tensors) == 1 and len(call.args) == 1 and not call.kwargs and tensors[0].dtype in ("float32", "float16", "bfloat16"):

@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfdistill.distill.cache import sources
@@ -24,7 +23,7 @@ from tfdistill.distill.cache.ray_cluster import local_cluster
 from tfdistill.distill.cache.reader import SoftTargetCache
 from tfdistill.distill.cache.writer import ShardWriter
 from tfdistill.distill.teachers.convert import as_teacher
-from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
+from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.utils import validate
 from tfdistill.utils.optional import require
 from tfdistill.utils.progress import progress
@@ -94,7 +93,7 @@ def label_with_ray(
     source = sources.as_source(_dataset_maker(make_dataset)())
     with folder_to_write(pathlib.Path(directory).absolute()) as directory:
         planned = dataclasses.replace(options, shard_elements=_per_shard(source.count(), num_shards))
-        writer, _, finished = begin(directory, load_teacher(teacher_path), source, planned)
+        writer, _, finished = begin(directory, as_teacher(teacher_path), source, planned)
         if not finished:
             count = -(-source.count() // writer.settings.shard_elements)
             shards = {index: shard for index in range(count) if (shard := writer.finished(index))}
@@ -108,24 +107,6 @@ def label_with_ray(
                     shards |= _WorkerPool(ray, arguments, workers, on_worker_start).run(missing, advance)
             writer.finish([shards[index] for index in range(count)])
     return open_cache(directory, source, options.augment, check=finished)
-
-
-def load_teacher(path):
-    """Loads a teacher from a path: a .keras file, which Keras loads in safe mode, or what `as_teacher` takes.
-
-    Raises:
-        ModelError: if there is no such file, it is damaged, or Keras's safe mode refuses it.
-    """
-    if not str(path).endswith(".keras"):
-        return as_teacher(path)
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except TfdistillError:
-        raise
-    except Exception as error:  # the class depends on which part of the file is damaged
-        raise ModelError(
-            f"The teacher file '{path}' cannot be loaded: {type(error).__name__}: {error}", "a .keras file that Keras loads in safe mode"
-        ) from error
 
 
 def _per_shard(elements, num_shards):
@@ -186,7 +167,7 @@ class Worker:
         if threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
-        teacher = load_teacher(teacher_path)
+        teacher = as_teacher(teacher_path)
         if fingerprint_teacher(teacher) != settings.teacher:
             raise DataError(f"On this machine '{teacher_path}' is another teacher.", "the same file on all machines")
         self.query, self.writer = TeacherQuery(teacher, options), ShardWriter(directory, settings)

@@ -12,6 +12,7 @@ from tfdistill.distill.chains.runner import ChainRunner
 from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.objective import first_batch
 from tfdistill.distill.objective.taps import Tap, Taps
+from tfdistill.distill.teachers.convert import as_teacher
 from tfdistill.distill.teachers.freeze import Freeze
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.graph.layers import child_layers
@@ -20,7 +21,7 @@ from tfdistill.utils.types import Data, Tensors
 
 
 def blockwise(
-    teacher: keras.Model,
+    teacher: Any,
     student: keras.Model,
     blocks: Sequence[tuple[str, str]],
     settings: ChainSettings,
@@ -37,7 +38,7 @@ def blockwise(
     end of the block before to its own end, in any kind of model. Frozen layers run in inference mode (batch statistics too).
 
     Args:
-        teacher: A trained `keras.Model`.
+        teacher: A trained teacher, as `Distiller` takes it, whose layers can be read.
         student: The `keras.Model` to train, built.
         blocks: List of (student layer, teacher layer) where blocks end, from input to output, by names or paths.
         settings: `ChainSettings`; its losses are those of the last training.
@@ -69,6 +70,7 @@ def blockwise(
     if len(set(ends)) < len(ends):
         raise ConfigurationError(f"Two blocks end in one layer of the student: {ends}.", "each layer once")
     runner = ChainRunner("blockwise", settings, (x, y, validation_data), len(blocks) + bool(finish))
+    teacher = as_teacher(teacher)
     Taps(teacher, [block[1] for block in blocks], "teacher")
     parts = _variables_of_blocks(student, ends, x, settings)
     with runner:

@@ -2,6 +2,7 @@
 
 import collections.abc
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Literal
 
@@ -10,10 +11,12 @@ import numpy as np
 
 from tfdistill.distill.initialization.pairing import Pairing, pair_alternate, pair_composites
 from tfdistill.distill.initialization.projection import Narrower, is_a_chain
+from tfdistill.distill.teachers.convert import as_teacher
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.graph.names import find_layer, named_layers
 from tfdistill.graph.traversal import own_weights, units
 from tfdistill.records import Record
+from tfdistill.utils.types import PathLike
 
 COPIED, NARROWED, LEFT = "copied", "narrowed", "left"
 
@@ -78,7 +81,7 @@ class WarmStartRecord(Record):
 
 
 def warm_start(
-    student: keras.Model, teacher: keras.Model, layers: Literal["alternate"] | Mapping[str, str] = "alternate"
+    student: keras.Model, teacher: keras.Model | PathLike, layers: Literal["alternate"] | Mapping[str, str] = "alternate"
 ) -> WarmStartRecord:
     """Initializes a student from its teacher's weights: equal layers are copied, narrower ones get the weights in fewer channels.
 
@@ -108,7 +111,7 @@ def warm_start(
 
     Args:
         student: A built Keras 3 model. Its weights are changed, all at once at the end; after an error they are as they were.
-        teacher: A built Keras 3 model. It is only read.
+        teacher: A built Keras 3 model, or the path of a .keras or .h5 file. It is only read.
         layers: "alternate", or a dict of student's layer to teacher's layer, by names or paths. Layers that contain others are paired with
             all layers inside.
 
@@ -130,6 +133,8 @@ def warm_start(
         >>> record.left
         ()
     """
+    if isinstance(teacher, (str, os.PathLike)):
+        teacher = as_teacher(teacher)
     for role, model in (("student", student), ("teacher", teacher)):
         _check_model(model, role)
     if student is teacher:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfdistill.errors import DataError
+from tfdistill.graph.training import metrics_of_labels, results_without_labels
 
 # What is checked in a step, in the order of causes.
 PARTS = ("teacher", "student", "loss", "gradients")
@@ -150,7 +151,9 @@ class NonFiniteChecks:
         # Keras calls this inside each step while it is traced, and once more when an epoch ends, before validation and callbacks.
         if tf.executing_eagerly():
             self._report_non_finite()
-        return super().get_metrics_result()
+        labels = metrics_of_labels(self)
+        # A metric that no batch had labels for has no result.
+        return super().get_metrics_result() if labels is None or labels.built else results_without_labels(self)
 
     def _report_non_finite(self):
         """Raises a `DataError` if the teacher was not finite in this epoch; warns if the student or the loss was not."""

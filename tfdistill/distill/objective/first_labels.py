@@ -8,8 +8,9 @@ import numpy as np
 
 from tfdistill.distill.objective.label_loss import losses_by_output, warn_of_wrong_space
 from tfdistill.distill.objective.terms import by_name
-from tfdistill.graph.functional import last_activations
+from tfdistill.graph.functional import final_activations
 from tfdistill.graph.layers import all_layers
+from tfdistill.graph.training import metrics_of_labels
 
 # The warning about a teacher that is better in training mode comes below this probability that it is so by chance.
 IMPROBABLE = 1e-3
@@ -28,22 +29,22 @@ def check_labels(distiller, batch, outputs):
     """
     x, y, _ = batch
     student, loss = distiller.student, distiller.loss
+    activations = final_activations(student)
+    if y is None and metrics_of_labels(distiller) is not None:
+        warnings.warn(
+            "The data has no labels, which the metrics of compile(metrics=..., weighted_metrics=...) compare predictions with: they are left out of the logs. "
+            "A tfdistill.TeacherReport() logs the agreement of student and teacher without labels.",
+            stacklevel=4,
+        )
     if y is not None and distiller.student_loss_weight > 0:
-        warn_of_wrong_space(loss, outputs.y_pred, student)
+        warn_of_wrong_space(loss, outputs.y_pred, student, activations)
     y, teacher_outputs, student_outputs = (by_name(part, student) for part in (y, outputs.teacher_outputs, outputs.y_pred))
     losses = {name: one for name, one, _ in losses_by_output(loss, outputs.y_pred, student)}
-    activations = _last_activations(student)
     for report in distiller.reports:
         loss, activation = (found.get(report.output, found.get(None)) for found in (losses, activations))
         report.check_first_batch(y, teacher_outputs, student_outputs, loss, activation)
     if y is not None and distiller.student_loss_weight < 1:
         _warn_of_unsettled_teacher(distiller.teacher, x, y, teacher_outputs)
-
-
-def _last_activations(student):
-    """Returns a dict of output name, None for the only output, to the name of its last activation; only what the model's graph shows."""
-    found, names = last_activations(student), getattr(student, "output_names", None) or []
-    return {None: found[0]} if len(found) == 1 else dict(zip(names, found, strict=False))
 
 
 def _warn_of_unsettled_teacher(teacher, x, y, teacher_outputs):

@@ -21,24 +21,25 @@ _LOSSES = {
 _CLASSES = {name: (name, exclusive) for name, exclusive in _LOSSES.values()}
 
 
-def warn_of_wrong_space(loss, outputs, student):
+def warn_of_wrong_space(loss, outputs, student, activations=None):
     """Warns where `from_logits` of a loss does not fit the student's outputs, with the line to write.
 
     Keras trains either way, and wrongly: logits are clipped as if they were probabilities, or a second softmax flattens probabilities.
-    Outputs are logits for certain where one is negative or above 1. They are taken for probabilities where all rows sum to one, or where at
-    least 16 different yes-no outputs lie between 0 and 1.
+    The last activation decides where it is known. Elsewhere outputs are logits where one is negative or above 1; they are taken for
+    probabilities where all rows sum to one, or where at least 16 different yes-no outputs lie between 0 and 1.
 
     Args:
         loss: The loss as `compile` takes it: a name, a function, a `keras.losses.Loss`, or a list or dict of these.
         outputs: The student's outputs for a batch: an array, or a list or dict of arrays.
         student: The student, for its name and output names.
+        activations: Dict of output name, None for the only output, to the name of its last activation; None where it is unknown.
     """
     for name, one, values in losses_by_output(loss, outputs, student):
         known = _known(one)
         if known is None or values.ndim < 2 or values.size == 0:
             continue
         (cls, exclusive), from_logits = known
-        found = _space(values, exclusive)
+        found = _space(values, exclusive, (activations or {}).get(name))
         if found is None or (found == "logits") == from_logits:
             continue
         where = f"output '{name}' of the student '{student.name}'" if name else f"the student '{student.name}'"
@@ -94,10 +95,14 @@ def _of_keras(thing):
     return str(getattr(thing, "__module__", "")).partition(".")[0] == "keras"
 
 
-def _space(values, exclusive):
-    """Returns "logits", "probabilities", or None where the values could be either."""
+def _space(values, exclusive, activation):
+    """Returns "logits", "probabilities", or None where the outputs could be either."""
     if exclusive and values.shape[-1] == 1:
         return None
+    if activation == "linear":
+        return "logits"
+    if activation == ("softmax" if exclusive else "sigmoid"):
+        return "probabilities"
     if (values < 0).any() or (values > 1 + spaces.SUM_TOLERANCE).any():
         return "logits"
     if exclusive:

@@ -11,6 +11,7 @@ from tfdistill.distill.objective.projections import Projections
 from tfdistill.distill.objective.taps import Taps
 from tfdistill.distill.objective.terms import select_output, select_weight
 from tfdistill.distill.teachers.ensemble import Ensemble
+from tfdistill.graph.functional import final_activations
 from tfdistill.losses import masking
 from tfdistill.losses.schedules import is_schedule
 
@@ -106,8 +107,13 @@ class DistillationObjective:
         for term in self.terms:
             pair = self._pair(term, outputs)
             if all(hasattr(side, "dtype") for side in pair):
-                term.loss.check_first_batch(*(np.asarray(keras.ops.convert_to_numpy(side)) for side in pair))
+                term.loss.check_first_batch(*(np.asarray(keras.ops.convert_to_numpy(side)) for side in pair), self._activations(term))
         return outputs
+
+    def _activations(self, term):
+        """Returns the names of the activations that make what a term compares, of the teacher and of the student; None where one is unknown."""
+        sides = ((self.teacher, self.teacher_taps, term.teacher_tap), (self.student, self.student_taps, term.student_tap))
+        return tuple(taps.activation_of(tap) if tap else final_activations(model).get(term.output) for model, taps, tap in sides)
 
     def loss(self, outputs, y, sample_weight, step):
         """Computes the weighted sum of all terms.

@@ -17,6 +17,7 @@ import keras
 import tensorflow as tf
 
 from tfdistill.errors import ModelError
+from tfdistill.graph.functional import activation_of_layer
 from tfdistill.graph.layers import has_attention_scores
 from tfdistill.graph.names import find_layer
 from tfdistill.losses import masking
@@ -104,6 +105,10 @@ class Taps:
     def outputs(self) -> list[str]:
         """Names of what a forward pass returns: "final_output", then each tapped path."""
         return [FINAL_OUTPUT, *(tap.path for tap in self._layers)]
+
+    def activation_of(self, tap: Tap) -> str | None:
+        """Returns the name of the activation of a tapped layer, such as "softmax"; None where it has none, or its scores are tapped."""
+        return activation_of_layer(self._layers[tap][0]) if tap.kind == OUTPUT else None
 
     def __call__(self, inputs: Tensors, training: bool = False) -> tuple[Tensors, dict[Tap, Tensor]]:
         """Runs the model once.

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras.distillation import DistillationLoss, LogitsDistillation
+from keras.distillation import DistillationLoss, FeatureDistillation, LogitsDistillation
 
 from tfdistill.distill.objective.taps import OUTPUT, Tap
 from tfdistill.errors import ConfigurationError, ModelError, nearest
@@ -61,9 +61,28 @@ class KerasLossAdapter:
         return {}
 
     def validate_outputs(self, teacher_outputs, student_outputs):
+        shapes = [getattr(outputs, "shape", None) for outputs in (teacher_outputs, student_outputs)]
+        if isinstance(self.loss, FeatureDistillation) and None not in shapes:
+            self._check_equal(*map(tuple, shapes))
         self.loss.validate_outputs(teacher_outputs, student_outputs)
 
-    def check_first_batch(self, teacher_outputs, student_outputs):
+    def _check_equal(self, teacher, student):
+        """Refuses features of unequal shapes, with the loss that compares them."""
+        # A known size of 1 would be broadcast.
+        if len(teacher) == len(student) and all(t == s or None in (t, s) for t, s in zip(teacher, student, strict=True)):
+            return
+        names = (self.teacher_layer_name, self.student_layer_name)
+        sides = [
+            f"{side}'s {'final output' if name is None else f'layer {name!r}'}"
+            for side, name in zip(("teacher", "student"), names, strict=True)
+        ]
+        raise ModelError(
+            f"keras.distillation.FeatureDistillation: the {sides[0]} has the shape {teacher}, the {sides[1]} {student}.",
+            "equal shapes, which this loss needs",
+            f"use tfdistill.losses.Hint({', '.join(map(repr, names))}), which learns a projection where the widths differ, and pools where the sizes do",
+        )
+
+    def check_first_batch(self, teacher_outputs, student_outputs, activations=(None, None)):
         pass
 
     def scheduled(self, step):

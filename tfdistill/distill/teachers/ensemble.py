@@ -12,7 +12,9 @@ from keras import ops
 
 from tfdistill.distill.objective import compatibility
 from tfdistill.distill.teachers.convert import as_teacher
+from tfdistill.distill.teachers.keras_file import KerasFile
 from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.graph.functional import last_activations
 from tfdistill.losses import masking, spaces
 from tfdistill.saveable import checks_config
 from tfdistill.utils import validate
@@ -84,12 +86,23 @@ class Ensemble(keras.Model):
                 'Ensemble(members, average="logits", outputs="numbers")',
             )
         self._shares = _shares(weights, len(members))
-        self.members = [as_teacher(member) for member in members]
+        self._files = [KerasFile.of(member) for member in members]
+        self.members = [as_teacher(file or member) for file, member in zip(self._files, members, strict=True)]
         for member in self.members:
             compatibility.check_teacher_built(member)
         self.average, self._spaces = average, tuple(given)
         self._check_alike([_single(getattr(member, "outputs", None)) for member in self.members])
         self.built = True
+
+    @property
+    def stored_members(self) -> list:
+        """The members whose weights are in a checkpoint: those that were not given as the path of a Keras file."""
+        return [member for member, file in zip(self.members, self._files, strict=True) if file is None]
+
+    def __dir__(self):
+        # Keras finds what to save by dir().
+        hidden = ("members", "layers") if any(self.__dict__.get("_files", ())) else ()
+        return [name for name in super().__dir__() if name not in hidden]
 
     @property
     def outputs(self) -> list | None:
@@ -144,8 +157,10 @@ class Ensemble(keras.Model):
         for index, (member, share) in enumerate(zip(self.members, self._shares, strict=True)):
             if isinstance(member, Ensemble):
                 member.check_members(inputs)
-            for values in keras.tree.flatten(member(inputs, training=False)) if share > 0 else ():
-                space = self._space_of(ops.convert_to_numpy(values), self._spaces[index])
+            answers = keras.tree.flatten(member(inputs, training=False)) if share > 0 else ()
+            activations = last_activations(member) or [None] * len(answers)
+            for values, activation in zip(answers, activations, strict=False):
+                space = self._space_of(ops.convert_to_numpy(values), self._spaces[index], activation)
                 if space != self._spaces[index]:
                     found[index] = space
                     wrong = wrong or (index, member, ops.convert_to_numpy(values))
@@ -165,8 +180,10 @@ class Ensemble(keras.Model):
             fix,
         )
 
-    def _space_of(self, values, given):
+    def _space_of(self, values, given, activation=None):
         """Returns the space of values: the one that is given for them where that is possible."""
+        if given == "logits" and activation == "linear":
+            return given  # whatever the values of one batch look like
         if given == NUMBERS or values.ndim < 2 or values.shape[-1] == 1:
             # Any number can be a logit, also one between 0 and 1.
             p = np.exp(values) if given == "log_probabilities" else values
@@ -206,7 +223,7 @@ class Ensemble(keras.Model):
         """Returns what `from_config` takes: the members, their weights and spaces."""
         return {
             "name": self.name,
-            "members": [keras.saving.serialize_keras_object(member) for member in self.members],
+            "members": [keras.saving.serialize_keras_object(f or m) for f, m in zip(self._files, self.members, strict=True)],
             "weights": list(self._shares),
             "average": self.average,
             "outputs": list(self._spaces),

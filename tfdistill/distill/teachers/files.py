@@ -21,6 +21,8 @@ from tfdistill.utils.types import Config, PathLike, Tensors
 
 # Interpreters kept open: one for each batch size. Training, its last batch, validation and its last batch have four.
 _OPEN = 4
+# A saved Distiller names its teacher's path; a new one takes another path, and the saved weights.
+_PUT_BACK = "put it back; or make the Distiller anew, with the new path of the teacher, and restore the student with distiller.load_weights(the saved file)"
 
 
 def from_path(path):
@@ -38,36 +40,39 @@ def from_path(path):
     if path.is_dir():
         return SavedModelTeacher(path)
     if path.is_file():
-        fix = f"keras.saving.load_model('{path}') gives a model" if path.suffix in (".keras", ".h5") else None
         raise ModelError(
-            f"The teacher file '{path}' is of no kind that can be given by its path.", "a .tflite file or a SavedModel folder", fix
+            f"The teacher file '{path}' is of no kind that can be given by its path.",
+            "a .keras, .h5 or .tflite file, or a SavedModel folder",
         )
     raise ModelError(
         f"Teacher must be a keras.Model or something that becomes one; '{path}' was given, but there is no such file or folder.",
-        "an existing .tflite file or SavedModel folder",
+        "an existing .keras, .h5 or .tflite file, or a SavedModel folder",
     )
 
 
-def _found(path, kind, sha256):
-    """Returns the absolute path and its hash, after comparing that with the one expected."""
-    path = _there(pathlib.Path(path).absolute(), kind)
-    found = _hash(path)
-    _require_hash(path, kind, found, sha256)
-    return path, found
+def found(path, kind, sha256):
+    """Returns the absolute path and its hash, after comparing that with the one expected.
+
+    Raises:
+        ModelError: if there is nothing at the path, or it has another hash.
+    """
+    path = _there(pathlib.Path(path).absolute(), kind, sha256)
+    own = _hash(path)
+    _require_hash(path, kind, own, sha256)
+    return path, own
 
 
-def _there(path, kind):
+def _there(path, kind, sha256):
     if not path.exists():
-        raise ModelError(f"The teacher '{path}' ({kind}) is not there.", "an existing file", "put it back, or give its new path")
+        fix = "give its new path" if sha256 is None else _PUT_BACK
+        raise ModelError(f"The teacher '{path}' ({kind}) is not there.", "an existing file", fix)
     return path
 
 
-def _require_hash(path, kind, found, sha256):
-    if sha256 is not None and found != sha256:
+def _require_hash(path, kind, own, sha256):
+    if sha256 is not None and own != sha256:
         raise ModelError(
-            f"The teacher '{path}' ({kind}) is not the one that was saved: its SHA-256 is {found[:16]}...",
-            f"{sha256[:16]}...",
-            "put it back",
+            f"The teacher '{path}' ({kind}) is not the one that was saved: its SHA-256 is {own[:16]}...", f"{sha256[:16]}...", _PUT_BACK
         )
 
 
@@ -133,7 +138,7 @@ class TFLiteTeacher(BlackBox):
     def __init__(self, path: PathLike, threads: int = 1, sha256: str | None = None, name: str | None = None):
         path = pathlib.Path(path).absolute()
         # Read once, so that all batches run through one model, whatever happens to the file.
-        if _there(path, ".tflite file").is_dir():
+        if _there(path, ".tflite file", sha256).is_dir():
             raise ModelError(f"The teacher '{path}' is a folder.", "a .tflite file")
         content = read_file(path)
         _require_hash(path, ".tflite file", content.sha256, sha256)
@@ -223,7 +228,7 @@ class SavedModelTeacher(BlackBox):
     """
 
     def __init__(self, path: PathLike, signature: str | None = None, sha256: str | None = None, name: str | None = None):
-        folder, found = _found(path, "SavedModel", sha256)
+        folder, own = found(path, "SavedModel", sha256)
         if not (folder / "saved_model.pb").is_file():
             raise ModelError(
                 f"The folder '{folder}' is no SavedModel: it has no saved_model.pb.",
@@ -239,7 +244,7 @@ class SavedModelTeacher(BlackBox):
         specs = function.structured_outputs
         shapes = {name: tuple(spec.shape[1:]) for name, spec in sorted(specs.items())}
         super().__init__("SavedModel", name or _model_name(folder), shapes if len(shapes) > 1 else next(iter(shapes.values())))
-        self.folder, self.sha256, self.signature = folder, found, signature
+        self.folder, self.sha256, self.signature = folder, own, signature
         # Keeps the variables alive; they are not tracked by Keras.
         self._box.loaded, self._box.function = loaded, function
 

@@ -1,5 +1,6 @@
 """Freezes a teacher while a student is trained, and restores its `trainable` flags."""
 
+import contextlib
 import threading
 
 import keras
@@ -46,6 +47,19 @@ class Freeze:
     def __exit__(self, *exception):
         with _lock:
             self._release(self._open.pop())
+
+    @contextlib.contextmanager
+    def lifted(self):
+        """While the block runs, the flags are as they were before every open `Freeze`: for a config that is written in the meantime."""
+        with _lock:
+            held = [thing for thing in _flagged(self._model) if id(thing) in _held]
+            try:
+                for thing in held:
+                    thing.trainable = _held[id(thing)][1]
+                yield
+            finally:
+                for thing in held:
+                    thing.trainable = False
 
     @staticmethod
     def _release(things):
