@@ -80,6 +80,7 @@ ROOMS = {
         "VARIANTS": ".convert.variants",
         "CensusRecord": ".convert.census",
         "ExportRecord": "export",
+        "FileTensor": ".convert.file_tensors",
         "IndexComparison": "verification.comparison",
         "OutputComparison": "verification.comparison",
         "Tolerances": ".convert.variants",
