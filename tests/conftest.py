@@ -20,11 +20,19 @@ collect_ignore = [] if importlib.util.find_spec("keras.src.distillation.distille
 THOROUGH = frozenset(pathlib.Path(__file__).with_name("thorough.txt").read_text(encoding="utf-8").split())
 
 
+# Folder of the trained nets of MLPerf Tiny (mlcommons/tiny, benchmark/training); without it the tests whose names end in `_of_mlperf_tiny` are left out.
+MLPERF_TINY = os.environ.get("TFDISTILL_MLPERF_TINY")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.nodeid.partition("[")[0] in THOROUGH:
             item.add_marker("thorough")
+    if not MLPERF_TINY:
+        left_out = [item for item in items if item.nodeid.partition("[")[0].endswith("_of_mlperf_tiny")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,10 @@ class HostFingerprint(Record):
     packages: dict[str, str]
     library_version: str
 
+    def line(self) -> str:
+        """Returns the processor, the cores and the versions in one line."""
+        return f"{self.cpu_model}, {self.usable_cores} of {self.cores} cores, Python {self.python}, tfdistill {self.library_version}"
+
 
 @functools.cache
 def fingerprint() -> HostFingerprint:

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Mapping
 
 from tfdistill.errors import DataError
+from tfdistill.utils import tables
 from tfdistill.utils.files import write_whole
 from tfdistill.utils.types import PathLike
 
@@ -103,6 +104,11 @@ def read_json(path: PathLike) -> dict[str, typing.Any]:
     return values
 
 
+def _holds_records(value):
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+    return any(isinstance(inner, Record) for inner in values)
+
+
 def _unique(pairs):
     found = {}
     for key, value in pairs:
@@ -127,10 +133,34 @@ def _finite(text):
 class Record:
     """Base class of result records: a frozen dataclass with a JSON form.
 
-    Fields can be numbers, strings, booleans, None, tuples, dicts with string keys, and other records. JSON has no NaN and no infinity, so
+    `print(record)` and notebooks show a table. Fields can be numbers, strings, booleans, None, tuples, dicts with string keys, and other records. JSON has no NaN and no infinity, so
     both are written as null. When a record is loaded, null becomes None in a field that can be None, and NaN in a field that must be a
     number.
     """
+
+    def summary(self) -> dict[str, typing.Any]:
+        """Returns what the first table of the record shows: name of each field that is no table of its own -> value."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        nested = {name for name, value in values.items() if name in self.parts() or (isinstance(value, Record) and not value.line())}
+        return {name: value for name, value in values.items() if name not in nested}
+
+    def parts(self) -> dict[str, typing.Any]:
+        """Returns what is shown in tables of its own: name -> tuple, or dict by name, of records."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if _holds_records(value)}
+
+    def line(self) -> str:
+        """Returns the record as one line within another one's table; empty if it is left out there."""
+        return ""
+
+    def __str__(self) -> str:
+        return tables.as_text(self)
+
+    def __rich__(self) -> typing.Any:
+        return tables.as_rich(self)
+
+    def _repr_html_(self) -> str:
+        return tables.as_html(self)
 
     def to_dict(self) -> dict[str, typing.Any]:
         """Returns the record as dicts, lists, numbers and strings."""

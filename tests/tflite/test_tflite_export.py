@@ -133,7 +133,10 @@ def test_export_is_whole_typed_and_verified(build, variant, io, tmp_path):
     assert sum(record.dtypes.values()) > 0
     saved = ExportRecord.load(record.save(tmp_path / "record.json"))
     assert saved == record
-    assert set(record.summary()) == {"variant", "path", "size_bytes", "accuracy", "max_abs_error", "argmax_agreement", "dtypes"}
+    shown = {"variant", "path", "size_bytes", "accuracy", "keras_accuracy", "max_abs_error", "argmax_agreement", "dtypes", "io", "notes"}
+    assert set(record.summary()) == shown
+    assert all(tensor.name and tensor.shape for tensor in (*record.inputs, *record.outputs))
+    assert {tensor.scale is None for tensor in record.outputs} == {io == "float32"}
 
 
 def test_int8_is_smaller_and_close(tmp_path):

@@ -81,5 +81,22 @@ class BenchmarkRecord(Record):
     host: HostFingerprint
 
     def summary(self) -> dict[str, Any]:
-        """Returns the fields of a summary table: variant, p50_ms, p90_ms, p99_ms."""
-        return {name: getattr(self, name) for name in ("variant", "p50_ms", "p90_ms", "p99_ms")}
+        """Returns the fields of a summary table: the latencies first, then what was measured and where."""
+        names = (
+            *(
+                "variant",
+                "p50_ms",
+                "p90_ms",
+                "p99_ms",
+                "path",
+                "size_bytes",
+                "target",
+                "engine",
+                "input_shapes",
+                "runs",
+                "converged",
+                "init_ms",
+            ),
+            *("arena_bytes", "peak_rss_bytes", "load_average", "host"),
+        )
+        return {name: getattr(self, name) for name in names}

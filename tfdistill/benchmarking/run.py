@@ -1,6 +1,7 @@
 """Benchmarks a .tflite file in a process of its own."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -12,12 +13,22 @@ from tfdistill.benchmarking.timing import Timing
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
 from tfdistill.runtime.interpreter import checked_shape
+from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.types import PathLike
 
 # Time for all but the timed runs: the child starts, opens the file twice and warms up, which is slow for a large model on a small board.
 _OVERHEAD_SECONDS = 120.0
 
 
+@explains_arguments(
+    threads="benchmark(path, tfdistill.benchmarking.Cpu(threads=2))",
+    num_threads="benchmark(path, tfdistill.benchmarking.Cpu(threads=2))",
+    xnnpack="benchmark(path, tfdistill.benchmarking.Cpu(xnnpack=False))",
+    engine="benchmark(path, tfdistill.benchmarking.Cpu(engine='tensorflow'))",
+    runs="benchmark(path, timing=tfdistill.benchmarking.Timing(min_runs=200))",
+    warmup="benchmark(path, timing=tfdistill.benchmarking.Timing(warmup_runs=20))",
+    input_shapes="give shapes={name: shape}",
+)
 def benchmark(
     path: PathLike,
     target: Cpu | None = None,
@@ -56,6 +67,10 @@ def benchmark(
         >>> record.p50_ms > 0, record.variant, record.target
         (True, 'int8', 'CPU, 1 thread, XNNPACK')
     """
+    if not isinstance(path, (str, os.PathLike)):
+        kind = "an ExportRecord" if hasattr(path, "census") else f"a {type(path).__name__}"
+        write = "benchmark(record.path)" if hasattr(path, "census") else "export it first: benchmark(export_tflite(model, 'm.tflite').path)"
+        raise ConfigurationError(f"benchmark got {kind} as the path.", "the path of a .tflite file", write)
     path = pathlib.Path(path)
     if not path.is_file():
         raise ConfigurationError(f"There is no file '{path}' to benchmark.", "a .tflite file", "export_tflite writes one")

@@ -6,6 +6,7 @@ from tfdistill.bridge.convert.hosted import host
 from tfdistill.bridge.convert.layers import register_bridge
 from tfdistill.bridge.convert.to_keras import to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras
+from tfdistill.bridge.load import load_model
 from tfdistill.bridge.parity.check import ParityRecord, check_parity
 
-__all__ = ["AdoptedModel", "ParityRecord", "adopt", "check_parity", "host", "register_bridge", "to_keras", "to_tf_keras"]
+__all__ = ["AdoptedModel", "ParityRecord", "adopt", "check_parity", "host", "load_model", "register_bridge", "to_keras", "to_tf_keras"]

@@ -1,25 +1,29 @@
 """The command `tfdistill`: its arguments and what it prints."""
 
-import os
 import pathlib
 import sys
 from typing import Annotated
 
 import typer
 
-# Keeps TensorFlow's start-up messages out of the output.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from tfdistill.cli import cache
-from tfdistill.errors import TfdistillError
+from tfdistill.cli import cache, files
+from tfdistill.cli.quiet import quiet_start, set_verbose
+from tfdistill.errors import TfdistillError, VerificationError
 from tfdistill.version import __version__
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Distil and compress Keras models for small devices."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Distil and compress Keras models for small devices. Exit codes: 0 done, 1 an error, 2 wrong arguments, 3 a file that does not compute what "
+    "its model does.",
 )
 
 app.add_typer(cache.cache, name="cache")
-app.command()(cache.label)
+app.command(epilog="Example: tfdistill label teacher.keras my_data:training soft_targets --shards 8")(cache.label)
+app.command(epilog="Example: tfdistill export m.keras --variant int8 --calibration images/ --out m.tflite")(files.export)
+app.command(epilog="Example: tfdistill verify m.tflite m.keras --data test.npz")(files.verify)
+app.command(epilog="Example: tfdistill benchmark float.tflite int8.tflite --threads 2")(files.benchmark)
 
 
 def _version(requested):
@@ -29,11 +33,14 @@ def _version(requested):
 
 
 @app.callback()
-def _common(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False):
-    pass
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what TensorFlow prints.")] = False,
+):
+    set_verbose(verbose)
 
 
-@app.command()
+@app.command(epilog="Example: tfdistill demo --dataset digits --out runs/demo")
 def demo(
     dataset: Annotated[str, typer.Option(help="digits (part of scikit-learn) or fashion-mnist.")] = "digits",
     data: Annotated[pathlib.Path | None, typer.Option(help="Folder of Fashion-MNIST's four files.")] = None,
@@ -42,6 +49,7 @@ def demo(
     epochs_scale: Annotated[float, typer.Option(help="Factor on all numbers of epochs.")] = 1.0,
 ):
     """Teach, prune, quantize, export, verify and time a small model on real images."""
+    quiet_start()
     from rich.console import Console
 
     from tfdistill.demo import run_demo
@@ -58,4 +66,4 @@ def main():
         app()
     except TfdistillError as error:
         typer.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(3 if isinstance(error, VerificationError) else 1)

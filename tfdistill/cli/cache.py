@@ -7,16 +7,19 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from tfdistill.cli.quiet import quiet_start
+
 cache = typer.Typer(no_args_is_help=True, help="Inspect a folder of stored teacher outputs (soft targets).")
 
 
 def _open(directory):
+    quiet_start()
     from tfdistill.distill.cache.reader import SoftTargetCache
 
     return SoftTargetCache(directory)
 
 
-@cache.command()
+@cache.command(epilog="Example: tfdistill cache info soft_targets")
 def info(directory: Annotated[pathlib.Path, typer.Argument(help="Folder of the cache.")]):
     """Print what a cache holds."""
     from rich.console import Console
@@ -45,7 +48,7 @@ def info(directory: Annotated[pathlib.Path, typer.Argument(help="Folder of the c
     Console().print(table)
 
 
-@cache.command()
+@cache.command(epilog="Example: tfdistill cache verify soft_targets")
 def verify(directory: Annotated[pathlib.Path, typer.Argument(help="Folder of the cache.")]):
     """Compare every file with its checksum."""
     from tfdistill.utils.progress import progress
@@ -70,6 +73,7 @@ def label(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Number of elements in a batch of the teacher.")] = None,
 ):
     """Run a teacher on a whole data set and store its outputs, on many processes or machines."""
+    quiet_start()
     from tfdistill.distill.cache.options import CacheOptions
     from tfdistill.distill.cache.ray_workers import label_with_ray
 

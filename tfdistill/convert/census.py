@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import math
 
+from tfdistill.convert.file_tensors import FileTensor, listed
 from tfdistill.errors import ExportError
 from tfdistill.records import Record
 from tfdistill.runtime.interpreter import ModelFile, read_file
@@ -70,6 +71,8 @@ class CensusRecord(Record):
         subgraphs: Number of graphs; more than one means loops or branches.
         float_tensors: Every tensor of a floating-point type.
         min_runtime_version: Oldest TFLite runtime that has all operations, as the converter wrote it; empty if it did not.
+        inputs: The inputs in the order of the file, with scale and zero point.
+        outputs: The outputs likewise.
 
     Example:
         >>> record = tfdistill.census("student.tflite")
@@ -89,6 +92,8 @@ class CensusRecord(Record):
     subgraphs: int
     float_tensors: tuple[FloatTensor, ...]
     min_runtime_version: str
+    inputs: tuple[FileTensor, ...] = ()
+    outputs: tuple[FileTensor, ...] = ()
 
     @property
     def flex_ops(self) -> tuple[str, ...]:
@@ -225,6 +230,8 @@ def _count(model, classes):
         "subgraphs": len(model.subgraphs),
         "float_tensors": [tensor.to_dict() for tensor in floats],
         "min_runtime_version": _min_runtime_version(model),
+        "inputs": [tensor.to_dict() for tensor in listed(model, type_names, "inputs")],
+        "outputs": [tensor.to_dict() for tensor in listed(model, type_names, "outputs")],
     }
 
 
@@ -265,7 +272,7 @@ def require_integer(record, float_io=False):
         raise ExportError(
             f"'{record.path}' should hold integers only, but has {len(stray)} float tensors:\n" + _listing(stray),
             "integer tensors only" + (", but for float inputs and outputs" if float_io else ""),
-            "exclude or replace the operations named, or export as dynamic_range or float16",
+            "leave these layers out or replace them, or export as dynamic_range or float16",
         )
 
 

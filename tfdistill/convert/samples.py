@@ -44,7 +44,7 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
     Args:
         data: An array (samples, ...), a list of arrays, one for each input, or a dict of input name -> array; a tuple (inputs, labels) or
             (inputs, labels, sample_weight) of these; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches or single
-            samples of these.
+            samples of these; or a function that returns one of these, such as TensorFlow's `representative_dataset`, which is called.
         signature: The model's `ModelSignature`.
         what: Name of the data in errors.
         minimum: Smallest number of samples.
@@ -56,6 +56,7 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
     Raises:
         DataError: for too few samples, unknown or missing inputs, wrong shapes, NaN or infinite values.
     """
+    data = data() if callable(data) else data
     if _is_stream(data):
         inputs, labels = _read_stream(data, signature, what, limit)
     else:

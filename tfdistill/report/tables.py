@@ -3,6 +3,8 @@
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from tfdistill.utils.tables import clean
+
 
 def summary_table(summary):
     """Makes the one table of a run.
@@ -33,6 +35,25 @@ def summary_table(summary):
         timed = latencies.get(export.variant)
         times = [f"{timed.p50_ms:.3f}", f"{timed.p99_ms:.3f}"] if timed else ["", ""]
         table.add_row(f"{export.variant} .tflite", _percent(export.accuracy), "", "", f"{export.size_bytes / 1024:.1f}", *times)
+    return table
+
+
+def latency_table(records):
+    """Makes the table of several benchmarks.
+
+    Args:
+        records: `BenchmarkRecord`s.
+
+    Returns:
+        A `rich.table.Table`: a row per file.
+    """
+    table = Table(title=records[0].target, box=SIMPLE_HEAD)
+    for heading in ("file", "KiB", "p50 ms", "p90 ms", "p99 ms", "arena KiB"):
+        table.add_column(heading, justify="left" if heading == "file" else "right", overflow="fold")
+    for record in records:
+        arena = "" if record.arena_bytes is None else f"{record.arena_bytes / 1024:.1f}"
+        times = [f"{time:.3f}" for time in (record.p50_ms, record.p90_ms, record.p99_ms)]
+        table.add_row(clean(record.path), f"{record.size_bytes / 1024:.1f}", *times, arena)
     return table
 
 

@@ -11,6 +11,7 @@ from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.bridge.adopt.trained_ranges import require_trained_ranges
 from tfdistill.convert.census import CensusRecord, census, require_integer, require_no_flex
 from tfdistill.convert.converter import convert
+from tfdistill.convert.file_tensors import FileTensor
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.short_names import shorten_names
 from tfdistill.convert.signature import describe
@@ -20,8 +21,10 @@ from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.records import Record
 from tfdistill.tflite.inspection.preserved import require_trained_bits
 from tfdistill.tflite.roads import Road, require_road, take_road
+from tfdistill.tflite.source import exportable, names_layers
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
 from tfdistill.tflite.verification.verify import VerificationRecord, tolerances_or_default, verify_samples
+from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.files import write_whole
 from tfdistill.utils.types import Data, PathLike
 
@@ -86,14 +89,41 @@ class ExportRecord(Record):
         """Share (0 to 1) of samples for which file and Keras model predict the same class; None without classes."""
         return self.verification.argmax_agreement if self.verification else None
 
+    @property
+    def keras_accuracy(self) -> float | None:
+        """Accuracy of the Keras model (0 to 1) on the verification data; None without labels."""
+        return self.verification.keras_accuracy if self.verification else None
+
+    @property
+    def inputs(self) -> tuple[FileTensor, ...]:
+        """The inputs in the order of the file: name, shape, type, scale and zero point."""
+        return self.census.inputs
+
+    @property
+    def outputs(self) -> tuple[FileTensor, ...]:
+        """The outputs likewise."""
+        return self.census.outputs
+
     def summary(self) -> dict[str, Any]:
-        """Returns the fields of a summary table: variant, path, size_bytes, accuracy, max_abs_error, argmax_agreement, dtypes."""
-        names = ("variant", "path", "size_bytes", "accuracy", "max_abs_error", "argmax_agreement", "dtypes")
-        return {name: getattr(self, name) for name in names}
+        """Returns the fields of a summary table."""
+        names = ("variant", "path", "size_bytes", "accuracy", "keras_accuracy", "max_abs_error", "argmax_agreement", "dtypes", "io")
+        return {name: getattr(self, name) for name in names} | {"notes": self.verification.notes if self.verification else ()}
+
+    def parts(self) -> dict[str, Any]:
+        """Returns the tables of the inputs and outputs."""
+        return {"inputs": self.inputs, "outputs": self.outputs}
 
 
+@explains_arguments(
+    representative_dataset="give it as calibration=",
+    quantize="give variant='int8' and calibration=",
+    optimizations="give variant='int8', 'float16' or 'dynamic_range'",
+    inference_input_type="give io='int8', 'uint8' or 'float32'",
+    y="give the labels along with the inputs: verify_on=(x, y)",
+)
+@names_layers
 def export_tflite(
-    model: keras.Model,
+    model: keras.Model | PathLike,
     path: PathLike,
     variant: VariantName = "float32",
     calibration: Data | None = None,
@@ -112,12 +142,12 @@ def export_tflite(
 
     Args:
         model: A built Keras 3 model (functional, Sequential or subclassed), or an adopted tf_keras model. The ranges that
-            quantization-aware training learned are used.
+            quantization-aware training learned are used. Of a Distiller the student is exported; a path is loaded by `tfdistill.load_model`.
         path: The file to write, ending in `.tflite`. Its folder is created if missing.
         variant: `"float32"`, `"float16"`, `"dynamic_range"`, `"int8"` or `"int16x8"`; see `tfdistill.tflite.VARIANTS`.
         calibration: Samples that show the ranges of the activations to an integer variant; at least 16. An array (samples, ...), a list or
             dict of arrays for several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of
-            batches. Not needed if all ranges were trained; then it is used for tensors without a trained range.
+            batches; or a function that returns one of these, such as TensorFlow's `representative_dataset`. Not needed if all ranges were trained; then it is used for tensors without a trained range.
         verify_on: Samples to compare the outputs on, in the same forms; with labels for the accuracy. Defaults to the calibration data.
             Without either, the file is not verified and `record.verification` is None.
         batch_size: Batch size of the file, at least 1; None leaves it free.
@@ -168,6 +198,7 @@ def export_tflite(
     io = resolve_io(kind, io)
     limits = tolerances_or_default(kind, tolerances)
     require_road(road, kind)
+    model = exportable(model)
     signature = describe(model)
     require_trained_ranges(model)
     for_calibration, for_verification = _samples(calibration, verify_on, signature, max_calibration_samples)
@@ -195,7 +226,16 @@ def export_tflite(
         verification, warned = None, ()
         if for_verification is not None and not contents.flex_ops:
             verification, warned = verify_samples(
-                temporary, model, signature, for_verification, limits, name=str(path), task=task, extreme=extreme, trusted=True
+                temporary,
+                model,
+                signature,
+                for_verification,
+                limits,
+                name=str(path),
+                task=task,
+                extreme=extreme,
+                trusted=True,
+                variant=variant,
             )
     warn(warned)
     return ExportRecord(

@@ -42,7 +42,7 @@ def parts(config, custom_objects=None, safe_mode=None):
         # Keras's scope replaces the one around it, so it is opened only where there are custom objects.
         with keras.saving.custom_object_scope(custom_objects) if custom_objects else contextlib.nullcontext():
             original = _original(config["original"], owner, safe_mode)
-            return _legacy(config["legacy"], owner, safe_mode), original
+            return checked_tf_keras_model(config["legacy"], owner, safe_mode), original
     except TfdistillError:
         raise
     except Exception as error:  # whatever Keras, tf_keras and a user's own classes raise at a damaged config
@@ -63,7 +63,17 @@ def _original(config, owner, safe_mode):
     return original
 
 
-def _legacy(text, owner, safe_mode):
+def checked_tf_keras_model(text, owner, safe_mode):
+    """Makes a tf_keras model of the JSON text of its config, after every name in it is checked; its weights are fresh.
+
+    Args:
+        text: JSON text.
+        owner: What it describes, for errors; see `check_config`.
+        safe_mode: See `check_config.in_safe_mode`.
+
+    Raises:
+        ModelError: if the config names what may not be loaded.
+    """
     config = json.loads(text)
     with legacy_scope():
         used = check_config(config, owner, safe_mode)

@@ -6,10 +6,12 @@ import typing
 
 import keras
 
+from tfdistill.bridge import imports
 from tfdistill.bridge.convert.again import again
+from tfdistill.bridge.convert.from_tf_keras import from_tf_keras
 from tfdistill.bridge.convert.weights import copy_weights
 from tfdistill.bridge.parity.check import check_parity
-from tfdistill.errors import BridgeError, nearest
+from tfdistill.errors import BridgeError, ModelError, nearest
 from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential
 from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.layers import child_layers
@@ -22,23 +24,24 @@ if typing.TYPE_CHECKING:
 
 def to_keras(
     tf_keras_model: tf_keras.Model,
-    like: keras.Model,
+    like: keras.Model | None = None,
     *,
     check: bool = True,
     seed: int = 0,
     inputs: typing.Any = None,
     by_place: bool = False,
 ) -> keras.Model:
-    """Makes a Keras 3 model of the architecture of `like` with the weights of a tf_keras model.
+    """Makes a Keras 3 model with the weights of a tf_keras model: of the architecture of `like`, or of the tf_keras model's own without it.
 
-    Layers are matched by name, and their weights by name and shape: the order in which a model lists its weights does not matter. A model of a
+    Without `like`, the model must be functional or Sequential, of Keras's own layers and common TensorFlow operations. Otherwise layers are matched by
+    name, and their weights by name and shape: the order in which a model lists its weights does not matter. A model of a
     user's class is made by that class from its config. Where that gives other layers or another computation, the result is a functional model of
     new layers instead.
 
     Args:
         tf_keras_model: `tf_keras.Model` of the same layers as `like`: what `to_tf_keras(like)` returned, trained, without the wrappers that pruning
             or clustering put around its layers.
-        like: Built `keras.Model`. It is not changed. Weights that none of its calls use keep the values that they have in it, or are left out where
+        like: Built `keras.Model`, or None for a model that was made in Keras 2. It is not changed. Weights that none of its calls use keep the values that they have in it, or are left out where
             its class cannot be made from its config.
         check: Whether the models are compared on random input before the new model is returned; see `check_parity`.
         seed: Seed of that input.
@@ -46,10 +49,11 @@ def to_keras(
         by_place: Whether layers that are not found by name are matched by their order, as for a `like` whose layers were renamed since.
 
     Returns:
-        `keras.Model`, with the names, trainable flags and dtype policies of `like`.
+        `keras.Model`, with the names, trainable flags and dtype policies of `like`, or else of the tf_keras model.
 
     Raises:
-        BridgeError: if a layer is missing or has other weights, or if the result computes something else.
+        ModelError: if `tf_keras_model` is no tf_keras model.
+        BridgeError: if a layer has no counterpart in Keras 3, is missing or has other weights, or if the result computes something else.
 
     Example:
         >>> copy = tfdistill.to_tf_keras(student)
@@ -58,7 +62,21 @@ def to_keras(
         >>> trained = tfdistill.to_keras(copy, like=student)
         >>> np.allclose(trained(x), copy(x), atol=1e-5), np.allclose(trained(x), student(x), atol=1e-5)
         (True, False)
+        >>> plain = tfdistill.to_keras(copy)
+        >>> np.allclose(plain(x), copy(x), atol=1e-5), isinstance(plain, keras.Model)
+        (True, True)
     """
+    if not isinstance(tf_keras_model, imports.tf_keras().Model):
+        raise ModelError(
+            f"{type(tf_keras_model).__module__}.{type(tf_keras_model).__name__} was given as the tf_keras model.",
+            "a tf_keras.Model",
+            "a Keras 3 model needs no bridge: use it as it is" if isinstance(tf_keras_model, keras.Model) else None,
+        )
+    if like is None:
+        made = from_tf_keras(tf_keras_model)
+        if check:
+            check_parity(made, tf_keras_model, seed=seed)
+        return made
     view = like if is_sequential(like) else open_model(like, inputs)
 
     def filled(fresh):

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import importlib
 import itertools
 import os
 import pathlib
@@ -25,6 +24,7 @@ from tfdistill.distill.cache.writer import ShardWriter
 from tfdistill.distill.teachers.convert import as_teacher
 from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.utils import validate
+from tfdistill.utils.named import function_named
 from tfdistill.utils.optional import require
 from tfdistill.utils.progress import progress
 from tfdistill.utils.types import Data, PathLike
@@ -118,13 +118,7 @@ def _per_shard(elements, num_shards):
 def _dataset_maker(make_dataset):
     if callable(make_dataset):
         return make_dataset
-    module, mark, name = str(make_dataset).partition(":")
-    if not mark:
-        raise ConfigurationError(f"make_dataset is {make_dataset!r}.", "a function, or its name as 'module:function'")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"The function '{make_dataset}' cannot be imported: {error}.", "'module:function'") from error
+    return function_named(make_dataset)
 
 
 def _blocks(source, settings, index):

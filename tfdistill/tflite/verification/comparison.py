@@ -1,6 +1,7 @@
 """Compares one output of a file with the same output of its Keras model, as a whole and for each index of the last axis."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -129,6 +130,21 @@ class OutputComparison(Record):
     lost_indices: tuple[IndexComparison, ...] = ()
     worst_samples: tuple[int, ...] = ()
     extreme_samples: tuple[int, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the figures that a table of outputs shows."""
+        names = (
+            "task",
+            "accuracy",
+            "keras_accuracy",
+            "argmax_agreement",
+            "equal_share",
+            "max_abs_error",
+            "mean_abs_error",
+            "scale",
+            "lowest_r_squared",
+        )
+        return {name: getattr(self, name) for name in names}
 
 
 def compare(expected, actual, labels=None, name="output", task=None, loss=None, last_activation=None, reconstructed=None):

@@ -15,6 +15,8 @@ MOST_EXTREME = 0.05
 FEW_STEPS = 8
 # Coarse features are reported if rounding them changes more than this share of an output's variation or decisions in the Keras model.
 COARSE_LOSS = 0.05
+# Samples are on another scale than the file's integers if one of the two ranges is this many times as wide.
+OTHER_SCALE = 20.0
 _SHOWN = 8
 
 
@@ -127,6 +129,35 @@ def coarse_inputs(steps, reference, expected, samples, signature, outputs, known
             f"{'it' if len(coarse) == 1 else 'them'} alone costs the Keras model {min(lost, 1):.0%} of an output's variation or decisions. "
             "Normalize the features before they reach the model"
             + (f", or give {_listed([int(j) for j in splittable])} inputs of their own." if len(splittable) == len(coarse) else ".")
+        )
+    return notes
+
+
+def other_ranges(steps, samples, signature):
+    """Describes the inputs whose samples lie on another scale than the integers of the file, such as 0 to 255 where it reads 0 to 1.
+
+    Args:
+        steps: Result of `input_steps`.
+        samples: `Samples`.
+        signature: The model's `ModelSignature`.
+
+    Returns:
+        List of sentences, one for each such input, with both ranges.
+    """
+    notes = []
+    for i in signature.inputs:
+        array = samples.inputs[i.name]
+        if i.name not in steps or array.dtype.kind != "f" or not array.size:
+            continue
+        step, zero, kind = steps[i.name]
+        limits = np.iinfo(kind)
+        width, read = _width(array, array), (limits.max - limits.min) * step
+        if width * OTHER_SCALE > read and width < read * OTHER_SCALE:
+            continue
+        low, high = ((int(limit) - zero) * step for limit in (limits.min, limits.max))
+        notes.append(
+            f"Input '{i.key}' reaches from {array.min():.4g} to {array.max():.4g} in these samples, but the file reads {low:.4g} to {high:.4g}, "
+            "as in its calibration data: one of the two is scaled otherwise."
         )
     return notes
 

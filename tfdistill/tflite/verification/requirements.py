@@ -19,6 +19,7 @@ FOLLOWED = 0.5
 _EQUAL_IN_FLOAT = 0.999
 _SCALE = "give values of different units outputs of their own, or scale them to one unit"
 _CALIBRATE = "calibrate on samples of the kind that the model will meet"
+_SCALED_ALIKE = f"scale calibration and verification data alike, as the model was trained; {_CALIBRATE}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +30,17 @@ class _Fault:
     limit: str | None  # the tolerance that decides; None for a fault that fails with any tolerances
 
 
-def require(record, limits):
+def require(record, limits, other_scale=False):
     """Checks a record against its limits.
 
     Args:
         record: `VerificationRecord`.
         limits: `Tolerances`.
+        other_scale: Whether the samples are on another scale than the file's integers, which the first notes say.
 
     Raises:
-        VerificationError: if a limit is not met; the message names every such output, index and limit, followed by the record's notes.
+        VerificationError: if a limit is not met; the message names every such output, index and limit, the loss of accuracy first, and the
+            record's notes.
     """
     if limits == Tolerances():
         return
@@ -45,10 +48,16 @@ def require(record, limits):
     if not faults:
         return
     fixes, settings = dict.fromkeys(f.fix for f in faults), dict.fromkeys(f.limit for f in faults if f.limit)
+    noticed = [f"Noticed: {note}" for note in record.notes]
+    happened = [f.happened for f in faults]
+    if other_scale:  # the cause of all the rest
+        raise VerificationError(
+            "\n".join([happened[0], *noticed, *happened[1:]]), "; ".join(dict.fromkeys(f.expected for f in faults)), _SCALED_ALIKE
+        )
     # A fault without a limit cannot be fixed by another tolerance.
     loosen = f", or set {' and '.join(settings)} of the tolerances if this is good enough" if all(f.limit for f in faults) else ""
     raise VerificationError(
-        "\n".join([*(f.happened for f in faults), *(f"Noticed: {note}" for note in record.notes)]),
+        "\n".join([*happened, *noticed]),
         "; ".join(dict.fromkeys(f.expected for f in faults)),
         "; ".join(fixes) + loosen,
     )
@@ -56,12 +65,12 @@ def require(record, limits):
 
 def _faults(name, output, record, limits):
     where = f"Output '{name}' of '{record.path}'"
+    yield from _losses(where, output, record, limits)
+    yield from _decisions(where, output, record, limits)
     if output.equal_share is None:
         poor = list(_constants(where, output, limits))
         yield from _distances(where, output, record, limits, bool(poor))
         yield from poor
-    yield from _decisions(where, output, record, limits)
-    yield from _losses(where, output, record, limits)
 
 
 def _distances(where, output, record, limits, indices_named):

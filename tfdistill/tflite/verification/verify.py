@@ -16,11 +16,14 @@ from tfdistill.errors import ConfigurationError, VerificationError, nearest
 from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tasks import TASKS
+from tfdistill.tflite.source import exportable
 from tfdistill.tflite.verification.comparison import OutputComparison, compare
 from tfdistill.tflite.verification.input_steps import input_steps
-from tfdistill.tflite.verification.ranges import coarse_inputs, warn
+from tfdistill.tflite.verification.kinds import variant_of
+from tfdistill.tflite.verification.ranges import coarse_inputs, other_ranges, warn
 from tfdistill.tflite.verification.reference import Reference, by_output, training_hints
 from tfdistill.tflite.verification.requirements import remarks, require
+from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.progress import progress
 from tfdistill.utils.types import Data, PathLike, Tensors
 
@@ -43,6 +46,7 @@ class VerificationRecord(Record):
         keras_accuracy: The same of the Keras model.
         outputs: Output name -> `OutputComparison`.
         notes: Sentences on what does not fail the file but is worth knowing.
+        variant: Variant whose default tolerances apply: the one that was given, or the one that the file is.
 
     Example:
         >>> record = tfdistill.export_tflite(student, "small.tflite", variant="int8", calibration=x).verification
@@ -63,14 +67,16 @@ class VerificationRecord(Record):
     keras_accuracy: float | None
     outputs: dict[str, OutputComparison]
     notes: tuple[str, ...] = ()
+    variant: str = ""
 
 
+@explains_arguments(data="give the samples as x=", labels="give the labels as y=", calibration="give the samples as x=")
 def verify(
     path: PathLike,
-    model: keras.Model,
+    model: keras.Model | PathLike,
     x: Data,
     y: Tensors | None = None,
-    variant: VariantName = "float32",
+    variant: VariantName | None = None,
     tolerances: Tolerances | None = None,
     threads: int = 1,
     task: str | Mapping[str, str] | None = None,
@@ -83,11 +89,11 @@ def verify(
 
     Args:
         path: The .tflite file.
-        model: The Keras model that it was exported from.
+        model: The Keras model that it was exported from, or what else `export_tflite` takes.
         x: Samples, in any form that `export_tflite` takes for calibration; a tuple (inputs, labels) brings its labels along.
         y: Labels: class indices (samples,) or (samples, 1), one-hot rows (samples, classes), zeros and ones, or numbers. A list, or a dict
             by output name, for several outputs.
-        variant: Variant of the file; it decides the default tolerances.
+        variant: Variant whose default tolerances apply; None takes that of the file, from the types of its weights and activations.
         tolerances: `Tolerances`; None takes the variant's. `Tolerances()` checks nothing and only measures.
         threads: CPU threads, at least 1.
         task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
@@ -108,34 +114,37 @@ def verify(
 
     Example:
         >>> model = keras.models.load_model("student.keras")
-        >>> record = tfdistill.verify("student.tflite", model, x, y, variant="int8")
-        >>> record.argmax_agreement > 0.9, record.accuracy == record.keras_accuracy
-        (True, True)
+        >>> record = tfdistill.verify("student.tflite", model, x, y)
+        >>> record.variant, record.argmax_agreement > 0.9, record.accuracy == record.keras_accuracy
+        ('int8', True, True)
     """
-    limits = tolerances_or_default(variant_named(variant), tolerances)
+    if variant is not None:
+        variant_named(variant)
+    model = exportable(model)
     signature = describe(model)
     samples = collect(x, signature, what="verification")
     if y is not None:
         samples = dataclasses.replace(samples, labels=keras.tree.map_structure(np.asarray, y))
-    record, warned = verify_samples(path, model, signature, samples, limits, threads, task=task)
+    record, warned = verify_samples(path, model, signature, samples, tolerances, threads, task=task, variant=variant)
     warn(warned)
     return record
 
 
-def verify_samples(path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False):
-    """Does the work of `verify`, on checked `Samples` and given `Tolerances`.
+def verify_samples(path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False, variant=None):
+    """Does the work of `verify`, on checked `Samples`.
 
     Args:
         path: The .tflite file.
         model: The Keras model.
         signature: Its `ModelSignature`.
         samples: `Samples`.
-        limits: `Tolerances`.
+        limits: `Tolerances`; None takes those of the variant.
         threads: CPU threads.
         name: Name of the file in the record; None is `path`.
         task: As in `verify`.
         extreme: Result of `extreme_calibration` for the calibration samples, for the record.
         trusted: Whether this process has just written the file.
+        variant: Variant of the file; None finds it from its contents.
 
     Returns:
         The `VerificationRecord`, and a list of those of its notes that are also warnings.
@@ -143,6 +152,8 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
     path, shown_name = pathlib.Path(path), name or str(path)
     file = read_file(path)  # so that the census and the interpreter see the same bytes
     contents = census(file, trusted)  # before the interpreter, so that a damaged file is reported as damaged
+    variant = variant or variant_of(contents)
+    limits = tolerances_or_default(variant_named(variant), limits)
     opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
     if set(opened.inputs) != {i.name for i in signature.inputs}:
         raise VerificationError(
@@ -162,7 +173,8 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
             )
         outputs = _compare(model, signature, samples, expected, actual, task)
         steps = input_steps(file, opened, contents, trusted)
-        coarse = coarse_inputs(steps, reference, expected, samples, signature, outputs, known=extreme or ())
+        apart = other_ranges(steps, samples, signature)
+        coarse = [] if apart else coarse_inputs(steps, reference, expected, samples, signature, outputs, known=extreme or ())
     remarked = [remarks(n, output, int(np.prod(expected[n].shape[:-1])), limits) for n, output in outputs.items()]
     record = VerificationRecord(
         path=shown_name,
@@ -175,10 +187,11 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         accuracy=_lowest(o.accuracy for o in outputs.values()),
         keras_accuracy=_lowest(o.keras_accuracy for o in outputs.values()),
         outputs=outputs,
-        notes=(*(extreme or {}).values(), *coarse, *(note for notes, _ in remarked for note in notes)),
+        variant=variant,
+        notes=(*apart, *(extreme or {}).values(), *coarse, *(note for notes, _ in remarked for note in notes)),
     )
-    require(record, limits)
-    return record, [*coarse, *(note for _, warned in remarked for note in warned)]
+    require(record, limits, bool(apart))
+    return record, [*apart, *coarse, *(note for _, warned in remarked for note in warned)]
 
 
 def _compare(model, signature, samples, expected, actual, task):

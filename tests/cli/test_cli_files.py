@@ -1,0 +1,206 @@
+"""`tfdistill export`, `verify` and `benchmark` as a user types them: from a saved model and data to a verified file, and every mistake."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from tfdistill.benchmarking import BenchmarkRecord
+from tfdistill.cli import app
+from tfdistill.tflite import ExportRecord, VerificationRecord
+
+MODULE = """
+import numpy as np
+
+def samples():
+    return np.load({path!r})["x"]
+
+def broken():
+    raise RuntimeError("no disk")
+
+def endless():
+    while True:
+        yield [np.zeros((1, 8, 8, 3), "float32")]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A classifier of bright and dark images, data in every form, and an int8 file."""
+    folder = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(0)
+    x = rng.random((40, 8, 8, 3)).astype("float32")
+    y = (np.arange(40) % 2).astype("int32")
+    x[y == 0] = 0.6 + 0.4 * x[y == 0]
+    x[y == 1] *= 0.4
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((8, 8, 3), name="image"), keras.layers.Flatten(), keras.layers.Dense(2, name="logits")])
+    model.compile(keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, epochs=60, verbose=0)
+    model.save(folder / "m.keras")
+    np.savez(folder / "data.npz", x=x, y=y)
+    np.savez(folder / "named.npz", image=x)
+    np.savez(folder / "labels.npz", y=y)
+    np.savez(folder / "pickled.npz", x=np.array([{}], dtype=object))
+    np.save(folder / "x.npy", x)
+    for i, image in enumerate(x):
+        place = folder / "images" / ("dark" if y[i] else "bright")
+        place.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(place / f"{i}.png", 255 * image, scale=False)
+    (folder / "empty").mkdir()
+    (folder / "cli_data.py").write_text(MODULE.format(path=str(folder / "data.npz")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(folder):
+    code, printed = command(folder, "export", "m.keras", "--variant", "int8", "--calibration", "data.npz", "--out", "int8.tflite")
+    assert code == 0, printed
+    return folder / "int8.tflite"
+
+
+def command(folder, *words):
+    """Runs a command in a folder; returns its exit code and what it printed."""
+    import contextlib
+    import io
+    import os
+
+    printed = io.StringIO()
+    before, arguments, path = os.getcwd(), sys.argv, list(sys.path)
+    os.chdir(folder)
+    sys.argv = ["tfdistill", *map(str, words)]
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), pytest.raises(SystemExit) as end:
+            app.main()
+    finally:
+        os.chdir(before)
+        sys.argv, sys.path[:] = arguments, path
+    return end.value.code or 0, printed.getvalue()
+
+
+FORMS = {
+    "npz": ["data.npz"],
+    "npz by name": ["named.npz"],
+    "npy": ["x.npy"],
+    "images": ["images", "--rescale", 1 / 255],
+    "function": ["cli_data:samples"],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_export_takes_data_in_every_form(folder, tmp_path, form):
+    out, record = tmp_path / "m.tflite", tmp_path / "r.json"
+    code, printed = command(
+        folder, "export", "m.keras", "--variant", "int8", "--calibration", *FORMS[form], "--out", out, "--record", record
+    )
+    assert code == 0, printed
+    found = ExportRecord.load(record)
+    assert (found.variant, found.calibration_samples) == ("int8", 40)
+    assert out.stat().st_size == found.size_bytes
+    assert found.inputs[0].scale == pytest.approx(1 / 255, rel=0.02)
+    assert (found.accuracy == 1.0) == (form in ("npz", "images"))
+    for words in ("size", "keras accuracy" if found.accuracy else "argmax agreement", "zero point", "image"):
+        assert words in printed
+
+
+def test_verify_and_benchmark(folder, exported, tmp_path):
+    code, printed = command(folder, "verify", exported, "m.keras", "--data", "data.npz", "--record", tmp_path / "v.json")
+    assert code == 0, printed
+    record = VerificationRecord.load(tmp_path / "v.json")
+    assert (record.variant, record.accuracy) == ("int8", 1.0)
+    code, printed = command(folder, "benchmark", exported, "--seconds", "0.05", "--record", tmp_path / "b")
+    assert code == 0, printed
+    assert BenchmarkRecord.load(tmp_path / "b/int8.json").target == "CPU, 1 thread, XNNPACK"
+    assert "p50" in printed
+    code, printed = command(folder, "benchmark", exported, exported, "--seconds", "0.05", "--threads", 2)
+    assert code == 0, printed
+    assert "2 threads" in printed
+
+
+MISTAKES = {
+    "no model": (["export", "none.keras", "--out", "m.tflite"], 1, "There is no file"),
+    "a weights file": (["export", "x.npy", "--out", "m.tflite"], 1, "is no saved model"),
+    "an unknown variant": (["export", "m.keras", "--variant", "int7", "--out", "m.tflite"], 1, "Nearest: 'int8'"),
+    "no calibration": (["export", "m.keras", "--variant", "int8", "--out", "m.tflite"], 1, "needs calibration data"),
+    "another ending": (["export", "m.keras", "--out", "m.lite"], 1, "does not end in .tflite"),
+    "no such data": (["export", "m.keras", "--variant", "int8", "--calibration", "none.npz", "--out", "m.tflite"], 1, "There is no data"),
+    "no images": (["export", "m.keras", "--variant", "int8", "--calibration", "empty", "--out", "m.tflite"], 1, "holds no images"),
+    "labels alone": (["export", "m.keras", "--variant", "int8", "--calibration", "labels.npz", "--out", "m.tflite"], 1, "holds no inputs"),
+    "pickled objects": (
+        ["export", "m.keras", "--variant", "int8", "--calibration", "pickled.npz", "--out", "m.tflite"],
+        1,
+        "cannot be read",
+    ),
+    "no such module": (
+        ["export", "m.keras", "--variant", "int8", "--calibration", "nowhere:f", "--out", "m.tflite"],
+        1,
+        "cannot be imported",
+    ),
+    "no such function": (
+        ["export", "m.keras", "--variant", "int8", "--calibration", "cli_data:f", "--out", "m.tflite"],
+        1,
+        "cannot be imported",
+    ),
+    "a function that raises": (
+        ["export", "m.keras", "--variant", "int8", "--calibration", "cli_data:broken", "--out", "m.tflite"],
+        1,
+        "no disk",
+    ),
+    "images of another scale": (
+        ["export", "m.keras", "--variant", "int8", "--calibration", "images", "--verify-on", "x.npy", "--out", "m.tflite"],
+        3,
+        "one of the two is scaled otherwise",
+    ),
+    "no file to verify": (["verify", "none.tflite", "m.keras", "--data", "x.npy"], 1, "none.tflite"),
+    "no file to benchmark": (["benchmark", "none.tflite"], 1, "There is no file 'none.tflite'"),
+    "a damaged file": (["benchmark", "x.npy"], 1, "Error: "),
+    "no arguments": (["export"], 2, "Missing argument"),
+    "no threads": (["benchmark", "m.tflite", "--threads", "0"], 2, "threads"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(folder, mistake):
+    words, expected, said = MISTAKES[mistake]
+    code, printed = command(folder, *words)
+    assert code == expected, printed
+    assert said in " ".join(printed.replace("│", " ").split())
+    assert "Traceback" not in printed
+    assert not (folder / "m.tflite").exists()
+
+
+def test_a_file_of_another_model_has_an_exit_code_of_its_own(folder, exported, tmp_path):
+    keras.utils.set_random_seed(9)
+    other = keras.Sequential([keras.Input((8, 8, 3), name="image"), keras.layers.Flatten(), keras.layers.Dense(2, name="logits")])
+    other.save(tmp_path / "other.keras")
+    code, printed = command(folder, "verify", exported, tmp_path / "other.keras", "--data", "data.npz")
+    assert code == 3, printed
+    assert "Error: Output 'logits'" in printed
+
+
+@pytest.mark.parametrize("words", [("export",), ("verify",), ("benchmark",), ("demo",), ("label",), ("cache", "info"), ("cache", "verify")])
+def test_help_has_an_example(folder, words):
+    code, printed = command(folder, *words, "--help")
+    assert code == 0
+    assert f"Example: tfdistill {' '.join(words)} " in " ".join(printed.split())
+
+
+@pytest.mark.slow
+def test_tensorflow_greets_only_with_v(folder):
+    words = ["export", "m.keras", "--out", "quiet.tflite", "--record", "quiet.json"]
+
+    def run(*options):
+        return subprocess.run(
+            [sys.executable, "-m", "tfdistill", *options, *words], capture_output=True, text=True, check=False, cwd=folder
+        )
+
+    quiet = run()
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert quiet.stdout.startswith("ExportRecord")
+    assert json.loads((folder / "quiet.json").read_text())["variant"] == "float32"
+    assert "oneDNN" in run("-v").stderr
+    assert pathlib.Path(folder / "quiet.tflite").exists()

@@ -1,0 +1,82 @@
+"""The data that a command is given: a folder of images, a NumPy file, or a function of the user's own."""
+
+import os
+import pathlib
+import sys
+import zipfile
+
+from tfdistill.errors import ConfigurationError, DataError, TfdistillError
+from tfdistill.utils.named import function_named
+
+FORMS = "a folder of images (a subfolder for each class), an .npz or .npy file, or module:function"
+
+
+def load_data(text, model, rescale=1.0):
+    """Returns the data that a text names, in a form that `export_tflite` and `verify` take.
+
+    Args:
+        text: One of `FORMS`. An .npz file holds the arrays `x` and, for labels, `y`, or one array for each input of the model by its name.
+        model: The Keras model, for the size of the images and the names of the inputs.
+        rescale: Factor on the values of images from a folder, which are 0 to 255.
+
+    Raises:
+        ConfigurationError: if it names nothing that is there.
+        DataError: if it cannot be read.
+    """
+    path = pathlib.Path(text)
+    if path.is_dir():
+        return _images(path, model, rescale)
+    if path.suffix in (".npz", ".npy") and path.is_file():
+        return _arrays(path, model)
+    if path.exists() or ":" not in text or path.suffix in (".npz", ".npy"):
+        raise ConfigurationError(f"There is no data '{text}'.", FORMS)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as with `python -m`
+    function = function_named(text)
+    try:
+        return function()
+    except TfdistillError:
+        raise
+    except Exception as error:  # the user's own code
+        raise DataError(
+            f"The function '{text}' raised {type(error).__name__}: {error}.", "a function without arguments that returns data"
+        ) from error
+
+
+def _images(folder, model, rescale):
+    import keras
+
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in (1, 3, 4) or None in shape[1:3]:
+        raise ConfigurationError(
+            f"A folder of images was given, but the model '{model.name}' takes {shape}.",
+            "a model of one image of fixed size, or data in an .npz file",
+        )
+    mode = {1: "grayscale", 3: "rgb", 4: "rgba"}[shape[-1]]
+    labels = "inferred" if any(inner.is_dir() for inner in folder.iterdir()) else None
+    try:
+        images = keras.utils.image_dataset_from_directory(
+            folder, labels=labels, label_mode=labels and "int", color_mode=mode, image_size=shape[1:3], seed=0, verbose=False
+        )
+    except ValueError as error:
+        raise DataError(
+            f"The folder '{folder}' holds no images: {error}", "png, jpg, gif or bmp files, in a subfolder for each class"
+        ) from error
+    if rescale == 1.0:
+        return images
+    return images.map((lambda x, y: (x * rescale, y)) if labels else (lambda x: x * rescale))
+
+
+def _arrays(path, model):
+    import numpy as np
+
+    try:
+        found = np.load(path, allow_pickle=False)
+        arrays = {"x": found} if path.suffix == ".npy" else {name: found[name] for name in found.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"'{path}' cannot be read: {error}", "arrays of numbers that np.savez or np.save wrote") from error
+    labels = arrays.pop("y", None)
+    if "x" not in arrays and not arrays:
+        raise DataError(f"'{path}' holds no inputs.", "the array x, or one for each input by its name", "np.savez('data.npz', x=x, y=y)")
+    inputs = arrays["x"] if set(arrays) == {"x"} and "x" not in getattr(model, "input_names", ()) else arrays
+    return inputs if labels is None else (inputs, labels)

@@ -1,0 +1,83 @@
+"""The commands about one file: `tfdistill export`, `tfdistill verify`, `tfdistill benchmark`."""
+
+import pathlib
+from typing import Annotated, Any, cast
+
+import typer
+
+from tfdistill.cli.data import FORMS, load_data
+from tfdistill.cli.quiet import quiet_start
+
+_DATA = f"{FORMS[0].upper()}{FORMS[1:]}. A named function is code of your own that is run."
+Model = Annotated[pathlib.Path, typer.Argument(help="A .keras or .h5 file of Keras 3 or Keras 2, or a SavedModel folder of Keras 2.")]
+Rescale = Annotated[float, typer.Option(help="Factor on images of a folder, whose values are 0 to 255: 0.00392157 for a model of 0 to 1.")]
+Record = Annotated[pathlib.Path | None, typer.Option(help="Write the record to this JSON file.")]
+
+
+def export(
+    model: Model,
+    out: Annotated[pathlib.Path, typer.Option(help="The .tflite file to write.")],
+    variant: Annotated[str, typer.Option(help="float32, float16, dynamic_range, int8 or int16x8.")] = "float32",
+    calibration: Annotated[str | None, typer.Option(help=f"Data that shows the ranges to int8 and int16x8. {_DATA}")] = None,
+    verify_on: Annotated[str | None, typer.Option(help="Data to compare file and model on; the calibration data if not given.")] = None,
+    io: Annotated[str, typer.Option(help="Type of float inputs and outputs: auto, float32, int8, uint8 or int16.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the file.")] = 1,
+    rescale: Rescale = 1.0,
+    record: Record = None,
+):
+    """Write a Keras model as a .tflite file, verified against the model."""
+    quiet_start()
+    from tfdistill.bridge.load import load_model
+    from tfdistill.tflite.export import export_tflite
+
+    loaded = load_model(model)
+    samples, others = (text and load_data(text, loaded, rescale) for text in (calibration, verify_on))
+    done = export_tflite(loaded, out, cast(Any, variant), samples, others, batch_size, cast(Any, io))
+    _show(done, record)
+
+
+def verify(
+    file: Annotated[pathlib.Path, typer.Argument(help="The .tflite file.")],
+    model: Model,
+    data: Annotated[str, typer.Option(help=f"Data to compare the two on. {_DATA}")],
+    variant: Annotated[str | None, typer.Option(help="Variant whose tolerances apply; that of the file if not given.")] = None,
+    rescale: Rescale = 1.0,
+    record: Record = None,
+):
+    """Compare a .tflite file with its Keras model; exit code 3 if it computes something else."""
+    quiet_start()
+    from tfdistill.bridge.load import load_model
+    from tfdistill.tflite.verification.verify import verify as compare
+
+    loaded = load_model(model)
+    _show(compare(file, loaded, load_data(data, loaded, rescale), variant=cast(Any, variant)), record)
+
+
+def benchmark(
+    files: Annotated[list[pathlib.Path], typer.Argument(help="One or several .tflite files.")],
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Longest time of the timed runs of each file.")] = 10.0,
+    record: Annotated[pathlib.Path | None, typer.Option(help="Write the records to this folder, as JSON files.")] = None,
+):
+    """Measure latency and memory of .tflite files, each in a process of its own."""
+    from rich.console import Console
+
+    from tfdistill.benchmarking.run import benchmark as measure
+    from tfdistill.benchmarking.targets.cpu import Cpu
+    from tfdistill.benchmarking.timing import Timing
+    from tfdistill.report.tables import latency_table
+
+    timing = Timing(min_seconds=min(1.0, seconds), max_seconds=seconds)
+    done = [measure(path, Cpu(threads=threads), timing=timing) for path in files]
+    if len(done) == 1:
+        _show(done[0], None)
+    else:
+        Console().print(latency_table(done))
+    for one in done if record else ():
+        typer.echo(f"Record: {one.save(cast(Any, record) / f'{pathlib.Path(one.path).stem}.json')}")
+
+
+def _show(record, path):
+    typer.echo(str(record))
+    if path is not None:
+        typer.echo(f"Record: {record.save(path)}")
