@@ -270,7 +270,8 @@ def as_layer(name):
 
 
 def as_operation(name):
-    return lambda x: function_named(name)(layers.Dense(8)(x))
+    function = getattr(ops, name, None) or function_named(name)
+    return lambda x: function(layers.Dense(8)(x))
 
 
 def in_layers(make):
@@ -294,8 +295,8 @@ def standardizing(**settings):
 
 VECTORS = {
     "as arguments": {name: as_argument(name) for name in [*NAMES, *USERS]},
-    "as layers": {name: as_layer(name) for name in [*NAMES, "glu", *USERS]},
-    "as operations": {name: as_operation(name) for name in [*NAMES, "glu", "bell", "squared relu"] if name not in ("mish", "threshold")},
+    "as layers": {name: as_layer(name) for name in [*NAMES, *USERS]},
+    "as operations": {name: as_operation(name) for name in [*NAMES, "glu", "bell", "squared relu"] if name not in ("mish", "threshold")},  # Keras's own cannot be called so
     "own layers": {
         "ELU": in_layers(lambda: layers.ELU(0.7)),
         "LeakyReLU": in_layers(layers.LeakyReLU),
@@ -354,8 +355,9 @@ IMAGES = {
 }
 GROUPS = {**{name: ((12,), bodies) for name, bodies in VECTORS.items()}, **{name: ((8, 8, 3), bodies) for name, bodies in IMAGES.items()}}
 # Decibels to the float model, where they are below 30: thresholds that a rounded number crosses, distributions whose steps are 1/256.
-# Training divides the kernel of a SpectralNormalization.
-LEAST = {"hard_shrink": 22, "log_softmax": 27, "softmax": 25, "threshold": 26, "SpectralNormalization": -np.inf}
+LEAST = {"hard_shrink": 22, "log_softmax": 27, "softmax": 25, "threshold": 26, "ReLU of all": 27, "Rescaling by channel": 27, "Resizing": 24}
+# What differs from the float model in training: the kernel of a SpectralNormalization is divided, augmented images have other ranges.
+LEAST |= {name: -np.inf for name in ("SpectralNormalization", *IMAGES["preprocessing"]) if name.startswith(("Random", "Spectral"))}
 
 
 def group(shape, bodies):
@@ -411,3 +413,51 @@ def test_every_one_is_exported_in_integers(name, tmp_path):
         )
     low = {body: pair for body, pair in measured.items() if pair[0] < 25 or pair[1] < LEAST.get(body, 30)}
     assert not low, low
+
+
+# What is in the files
+
+
+def convolutional(body, **settings):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Flatten()(layers.Conv2D(4, 3, name="conv", **settings)(body(inputs)))
+    return keras.Model(inputs, {"y0": layers.Dense(3)(x)})
+
+
+RESCALED = {
+    "an offset": ((1 / 127.5, -1.0), {}, True),
+    "an offset and padding": ((1 / 127.5, -1.0), {"padding": "same"}, False),
+    "padding": ((1 / 255.0,), {"padding": "same"}, True),
+    "no bias": ((1 / 255.0,), {"use_bias": False}, True),
+    "an offset without bias": ((0.5, 1.0), {"use_bias": False}, False),
+    "a negative scale": ((-0.5, 1.0), {"activation": "relu"}, True),
+    "by channel": (([0.1, 0.2, 0.3],), {}, False),
+}
+
+
+@pytest.mark.parametrize("name", [n if n == "an offset" else pytest.param(n, marks=pytest.mark.slow) for n in RESCALED])
+def test_a_rescaling_is_folded_into_the_kernel_behind_it(name, tmp_path):
+    scaling, settings, folded = RESCALED[name]
+    model = convolutional(lambda x: layers.Rescaling(*scaling, name="rescale")(x), **settings)
+    assert ("folded into the layer behind it" in QuantizeAware().plan(model).row("rescale").reason) is folded
+    before, trained, found, record = exported(model, tmp_path)
+    assert sum(op.count for op in record.census.ops if op.name == "DEPTHWISE_CONV_2D") == (0 if folded else 1)
+    assert decibels(trained["y0"], found["y0"]) > 30
+    assert decibels(before["y0"], found["y0"]) > 28
+
+
+OPERATIONS = {
+    "elu": {"EXP", "SUB", "MUL", "ADD"},
+    "hard_silu": {"ADD", "MUL"},
+    "gelu": {"GELU"},
+    "softplus": {"ABS", "LOGISTIC", "LOG", "MUL", "SUB"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_activation_becomes_these_operations_and_one_convolution(name, tmp_path):
+    *_, record = exported(convolutional(lambda x: x, activation=name), tmp_path)
+    counts = {op.name: op.count for op in record.census.ops}
+    assert counts.pop("CONV_2D") == 1  # not one for each operation that reads it
+    assert set(counts) - {"RESHAPE", "FULLY_CONNECTED", "QUANTIZE", "DEQUANTIZE"} == OPERATIONS[name]
