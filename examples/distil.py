@@ -34,5 +34,5 @@ distiller.compile("adam", loss, metrics=["accuracy"])
 distiller.fit(x_train, y_train, validation_data=(x_test, y_test), epochs=20, verbose=2)
 
 record = tfdistill.export_tflite(student, "runs/student.tflite", "int8", calibration=x_train[:200], verify_on=(x_test, y_test))
-print(f"{record.path}: {record.size_bytes} bytes, accuracy {record.accuracy:.3f}, same class as Keras on {record.argmax_agreement:.1%}")
+print(record)
 print(f"median latency {tfdistill.benchmark(record.path).p50_ms:.4f} ms")

@@ -12,7 +12,7 @@ from keras import layers, ops
 from tfdistill.bridge import imports
 from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
-from tfdistill.bridge.integer.recognize import activated, name_of
+from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.bridge.integer.rounding import ActivationRounder
 from tfdistill.compress import QuantizeAware
 from tfdistill.runtime.interpreter import open_file
@@ -296,7 +296,9 @@ def standardizing(**settings):
 VECTORS = {
     "as arguments": {name: as_argument(name) for name in [*NAMES, *USERS]},
     "as layers": {name: as_layer(name) for name in [*NAMES, *USERS]},
-    "as operations": {name: as_operation(name) for name in [*NAMES, "glu", "bell", "squared relu"] if name not in ("mish", "threshold")},  # Keras's own cannot be called so
+    "as operations": {
+        name: as_operation(name) for name in [*NAMES, "glu", "bell", "squared relu"] if name not in ("mish", "threshold")
+    },  # Keras's own cannot be called so
     "own layers": {
         "ELU": in_layers(lambda: layers.ELU(0.7)),
         "LeakyReLU": in_layers(layers.LeakyReLU),
@@ -355,7 +357,15 @@ IMAGES = {
 }
 GROUPS = {**{name: ((12,), bodies) for name, bodies in VECTORS.items()}, **{name: ((8, 8, 3), bodies) for name, bodies in IMAGES.items()}}
 # Decibels to the float model, where they are below 30: thresholds that a rounded number crosses, distributions whose steps are 1/256.
-LEAST = {"hard_shrink": 22, "log_softmax": 27, "softmax": 25, "threshold": 26, "ReLU of all": 27, "Rescaling by channel": 27, "Resizing": 24}
+LEAST = {
+    "hard_shrink": 22,
+    "log_softmax": 27,
+    "softmax": 25,
+    "threshold": 26,
+    "ReLU of all": 27,
+    "Rescaling by channel": 27,
+    "Resizing": 24,
+}
 # What differs from the float model in training: the kernel of a SpectralNormalization is divided, augmented images have other ranges.
 LEAST |= {name: -np.inf for name in ("SpectralNormalization", *IMAGES["preprocessing"]) if name.startswith(("Random", "Spectral"))}
 

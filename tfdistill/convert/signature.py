@@ -95,8 +95,8 @@ def describe(model):
             "numbers",
             "turn text into indices in the data pipeline, and give the model a keras.Input of dtype='int32'",
         )
-    # Keras names an output after its layer; Sequential alone has no `output_names`.
-    output_keys = (source.layers[-1].name,) if isinstance(source, keras.Sequential) else getattr(source, "output_names", None)
+    # Keras names an output after its layer; Sequential alone has no `output_names`. An adopted model gives the user's names for wrapped layers.
+    output_keys = (source.layers[-1].name,) if isinstance(source, keras.Sequential) else getattr(model, "output_names", None)
     return ModelSignature(inputs, structure, tuple(output_keys) if output_keys else None)
 
 

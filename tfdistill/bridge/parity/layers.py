@@ -81,20 +81,21 @@ def compare_layers(model, tf_keras_model, inputs, seen, training=False):
         training: Whether both run in training mode.
 
     Returns:
-        Pair of `LayerDifference`s: the largest one among layers that agree, and the first that does not; None where there is none.
+        Three `LayerDifference`s: the largest one among layers that agree, the first that does not, and the first that does not where a mask hides it; None
+        where there is none.
     """
     walk = _Walk(training)
     with statistics_kept(tf_keras_model, training):
         wrong = walk.first_wrong(model, seen, tf_keras_model, inputs, arrays(seen.outputs), model.name)
-    return walk.largest, wrong
+    return walk.largest, wrong, walk.masked
 
 
 class _Walk:
-    """One comparison of two models; remembers the largest difference among layers that agree."""
+    """One comparison of two models; remembers the largest difference among layers that agree, and the first one that a mask hides."""
 
     def __init__(self, training):
         self.training = training
-        self.largest = None
+        self.largest = self.masked = None
 
     def first_wrong(self, model, seen_calls, counterpart, fed, expected, path):
         """Returns the first `LayerDifference` that rounding does not explain, None where there is none.
@@ -119,6 +120,10 @@ class _Walk:
                 ours = values_of(call, seen)
                 stands_for.update(zip(map(id, flat(node.outputs)), map(id, call.outputs), strict=True))
                 found = self._compared(node, values, outputs, call, ours, path)
+                if found.excess > 1 and any(getattr(tensor, "_keras_mask", None) is not None for tensor in outputs):
+                    seen_part = self._compared(node, values, outputs, call, ours, path, masked=True)
+                    if seen_part.excess <= 1:
+                        self.masked, found = self.masked or found, seen_part
                 if found.excess <= 1:
                     found = self._compared_weights(node, call, found)
                 if found.excess <= 1:
@@ -143,12 +148,16 @@ class _Walk:
             kwargs = {**kwargs, "training": self.training}
         return flat(node.layer(*args, **kwargs))
 
-    def _compared(self, node, values, outputs, call, ours, path):
-        """Compares the outputs of a tf_keras call with the arrays of a Keras 3 call; returns a `LayerDifference`."""
-        theirs = arrays(outputs)
+    def _compared(self, node, values, outputs, call, ours, path, masked=False):
+        """Compares the outputs of a tf_keras call with the arrays of a Keras 3 call, without what masks hide if `masked`; returns a `LayerDifference`."""
+
+        def settled(tensors):
+            return arrays(unmasked(ours, tensors) if masked else tensors)
+
+        theirs = settled(outputs)
         excess = largest_excess(ours, theirs)
         if excess > 1 and not has_graph(node.layer):  # a nested model is compared inside instead: its layers' own responses are smaller
-            responses = self._responses(node, values, outputs)
+            responses = self._responses(node, values, theirs, settled)
             excess = max(excess_of(*pair, response) for *pair, response in zip(ours, theirs, responses, strict=True))
         error, scale = max(difference(*pair) for pair in zip(ours, theirs, strict=True))
         return LayerDifference(f"{path}/{call.operation.name}", call.operation, error, scale, excess, foreign_reads(node, call))
@@ -185,29 +194,29 @@ class _Walk:
             masks = {stands_for.get(id(t)): values[id(t)] for t in node.keras_inputs}
             try:
                 ours = _run_keras_call(call, {**seen, **{key: constant(value, mask_of=masks.get(key)) for key, value in noise.items()}})
-                theirs = unmasked(ours, self._run(node, fed))
-                again = self._compared(node, fed, theirs, call, ours, found.path.rpartition("/")[0])
+                again = self._compared(node, fed, self._run(node, fed), call, ours, found.path.rpartition("/")[0], masked=True)
             except (TypeError, ValueError, tf.errors.InvalidArgumentError):  # floats that are indices; a call that only its graph can make
                 return found
             if again.excess > 1:
                 return again
         return found
 
-    def _responses(self, node, values, outputs):
-        """Measures how far each channel of each output moves when the last bits of the layer's inputs and weights change, summed over these.
+    def _responses(self, node, values, before, settled):
+        """Measures how far each channel of each output moves from `before` when the last bits of the layer's inputs and weights change, summed over these.
+
+        `settled` makes arrays of the layer's outputs.
 
         All of them are needed. Of `(x - m) * s + b` and `x * s + (b - m * s)`, the one rounds at the size of `(x - m) * s`, the other at those of `x * s` and
         `m * s`; where `x` is zero, as in a dead channel, only `m` shows that size. They change one after the other: at the same time, the changes of `m * s`
         and of `b` cancel in every second channel.
         """
         rng = np.random.default_rng(0)
-        before = arrays(outputs)
         responses = [np.zeros(channels(x).shape[1]) for x in before]
-        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, arrays(self._run(node, values)), strict=True)):
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, settled(self._run(node, values)), strict=True)):
             return responses  # a random layer moves by itself
 
         def with_other_inputs():
-            return self._run(node, {**values, **{id(t): _stepped_tensor(values[id(t)], rng) for t in node.keras_inputs}})
+            return settled(self._run(node, {**values, **{id(t): _stepped_tensor(values[id(t)], rng) for t in node.keras_inputs}}))
 
         _add_largest_movement(responses, before, with_other_inputs)
         for variable in node.layer.weights:
@@ -215,7 +224,7 @@ class _Walk:
 
             def with_another_weight(variable=variable, value=value):
                 variable.assign(stepped(value, rng))
-                return self._run(node, values)
+                return settled(self._run(node, values))
 
             try:
                 _add_largest_movement(responses, before, with_another_weight)
@@ -260,7 +269,7 @@ def _add_largest_movement(responses, before, run):
     """Adds to each response the largest movement of its channels in some runs with other last bits."""
     largest = [np.zeros_like(response) for response in responses]
     for _ in range(REPEATS):
-        for most, old, new in zip(largest, before, arrays(run()), strict=True):
+        for most, old, new in zip(largest, before, run(), strict=True):
             moved = np.abs(channels(old) - channels(new))
             np.maximum(most, np.where(np.isfinite(moved), moved, 0.0).max(axis=0, initial=0.0), out=most)
     for response, most in zip(responses, largest, strict=True):
