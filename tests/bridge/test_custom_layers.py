@@ -21,7 +21,18 @@ def outputs(model, x):
     return [np.asarray(y) for y in keras.tree.flatten(model(x, training=False))]
 
 
-@pytest.mark.parametrize("name", ROWS)
+SLOW = (
+    "called twice",
+    "layer scale",
+    "lists and dicts of layers",
+    "private layers without a config",
+    "squeeze and excite",
+    "in two places",
+)
+SLOW += ("own RMS normalization", "gated MLP", "a block called twice", "nested", "convolution and normalization", "own dense layer")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in ROWS])
 def test_the_copy_computes_the_same_has_paths_and_goes_back(name):
     model = custom_layers.build(name)
     x, before = inputs_of(model), [np.array(v) for v in model.variables]

@@ -66,6 +66,8 @@ class Plan(Record):
         step: The step with its settings, as text.
         model: Name of the model.
         rows: One `LayerPlan` for each layer.
+        custom: A line for each layer of a class that Keras does not have: that it was opened, so that the layers inside it have rows of their own, or that it
+            runs as it is, and why.
 
     Example:
         >>> plan = tfdistill.compress.Prune(0.5, end_step=100).plan(student)
@@ -80,6 +82,7 @@ class Plan(Record):
     step: str
     model: str
     rows: tuple[LayerPlan, ...]
+    custom: tuple[str, ...] = ()
 
     def names(self, action: str) -> list[str]:
         """Returns the names of the layers with an action, in the order of the model.
@@ -108,7 +111,8 @@ class Plan(Record):
 
     def __str__(self):
         done = self.names(DONE)
-        return f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers\n{self.table()}"
+        custom = "".join(f"\n{line}" for line in self.custom)
+        return f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers\n{self.table()}{custom}"
 
     def require_work(self, named: Iterable[str] = ()) -> None:
         """Refuses a plan that would do nothing, or nothing to a layer that the user named.

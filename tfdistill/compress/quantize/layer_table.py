@@ -122,7 +122,7 @@ RULES = (
     LayerRule(("UpSampling1D", "UpSampling3D", "Flatten", "Reshape", "Permute", "RepeatVector"), passes=_always),
     LayerRule(("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"), passes=_always),
     LayerRule(("GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization"), passes=_always),
-    LayerRule(("Identity", "InputLayer"), passes=_always),
+    LayerRule(("Identity", "InputLayer", "WithMask"), passes=_always),
 )
 _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 

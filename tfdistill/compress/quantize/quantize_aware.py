@@ -170,7 +170,7 @@ class QuantizeAware(Step):
 
     def _plan(self, opened, decided):
         rows = tuple(self._row(path, opened.layers[path], decision) for path, decision in decided.items())
-        return Plan(step=repr(self), model=opened.adopted.name, rows=rows)
+        return Plan(step=repr(self), model=opened.adopted.name, rows=rows, custom=opened.custom)
 
     def _row(self, path, layer, decision):
         zeros = sum(kernels.zeros(rebuild.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))

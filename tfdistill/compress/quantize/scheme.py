@@ -202,14 +202,23 @@ def _passes(layer, kind):
     return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS
 
 
-def _carries_indices(place, known):
-    """Whether the output of a layer is only read as indices, which must not be rounded."""
+def _carries_indices(place, known, seen=()):
+    """Whether the output of a layer is only read as indices, which must not be rounded.
+
+    Args:
+        place: `Place` of the layer.
+        known: Dict of id of layer to `Place`.
+        seen: Ids of the layers that are being asked already: one that is called on what it made itself depends on its other readers.
+    """
+    seen = (*seen, id(place.layer))
     readers = [reader and (known.get(id(reader)) or reader) for reader in place.readers]
-    return bool(readers) and all(
-        reader is not None
-        and (
-            rule_of(kind_of(getattr(reader, "layer", reader))).reads_indices
-            or (hasattr(reader, "readers") and _carries_indices(reader, known))
-        )
-        for reader in readers
+    return bool(readers) and all(_reads_indices(reader, known, seen) for reader in readers)
+
+
+def _reads_indices(reader, known, seen):
+    if reader is None:
+        return False
+    layer = getattr(reader, "layer", reader)
+    return rule_of(kind_of(layer)).reads_indices or (
+        hasattr(reader, "readers") and id(layer) not in seen and _carries_indices(reader, known, seen)
     )
