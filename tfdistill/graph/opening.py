@@ -131,23 +131,21 @@ def look_inside(layer, signature, path, **mode):
     Raises:
         BridgeError: if the layer's call does what symbolic tensors cannot, or does more than compute its outputs.
     """
-    if layer.activity_regularizer is not None:
-        raise BridgeError(f"The layer '{path}' ({type(layer).__name__}) has a penalty on its outputs, which is no part of a graph.")
     kind = type(origin(layer))
-    opened = stand_in(layer, layer.name, _subclass(kind, symbolic_call=_call_and_note))
     inputs, (args, kwargs) = signature.symbolic(BATCH)
-    tracing = _Tracing(layer, inputs[0])
-    vars(opened).update(tracing.attributes())
+    tracing = _Tracing(inputs[0])
     try:
         with traced_quietly():
             with keras.StatelessScope(collect_losses=True) as scope:
-                outputs = opened(*args, **kwargs, **mode)
+                outputs = tracing.run(layer, "", args, {**kwargs, **mode})
             tracing.on = False
+            if not all(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(outputs)):
+                raise TypeError("an output does not depend on the inputs")
             if scope.losses:
                 raise TypeError("it adds a loss with add_loss")
             if scope.state_mapping:
                 raise TypeError("it assigns values to its weights")
-            view = functional_model(inputs, _with_masks(outputs, vars(opened).pop("_noted")), layer.name)
+            view = functional_model(inputs, outputs, layer.name)
             if signature.free_batch:
                 signature.put_masks(signature.inputs)
                 view = with_free_batch(view, signature.inputs)
@@ -159,14 +157,6 @@ def look_inside(layer, signature, path, **mode):
         ) from error
     name_operations(view)
     return view
-
-
-def _call_and_note(self, *args, **kwargs):
-    """Runs the layer's own call, so that the graph is of what is inside, and notes what the call around it may change: whence the outputs came, their masks."""
-    outputs = self.call(*args, **kwargs)
-    tensors = [x for x in keras.tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
-    vars(self)["_noted"] = {id(x): (x, x._keras_history, mask_of(x)) for x in tensors}
-    return outputs
 
 
 @contextlib.contextmanager
@@ -189,47 +179,77 @@ def _subclass(kind, **methods):
 
 
 class _Tracing:
-    """What takes the place of a layer's weights and inner layers while its call runs on symbolic tensors.
+    """One run of a layer's call on symbolic tensors, with tensors in place of its weights, and layers that are watched in place of those inside it.
 
     Args:
-        layer: The layer.
         anchor: A symbolic input, from which what depends on no input gets its place in the graph.
     """
 
-    def __init__(self, layer, anchor):
-        self.layer, self.anchor = layer, anchor
+    def __init__(self, anchor):
+        self.anchor = anchor
         self.on = True
         self.made = {}  # id of a variable or layer -> what takes its place
 
-    def attributes(self):
-        """Returns a dict of those attributes of the layer that hold weights or layers, with what takes their place."""
-        found = {name: self._replaced(value) for name, value in vars(self.layer).items() if name not in _COLLECTIONS}
-        return {name: value for name, value in found.items() if value is not vars(self.layer)[name]}
+    def run(self, layer, prefix, args, kwargs):
+        """Returns the outputs of a layer's own call, so that the graph is of what is inside.
 
-    def _replaced(self, value):
+        Args:
+            layer: The layer.
+            prefix: What the names of the layers inside begin with.
+            args: Arguments, with symbolic tensors.
+            kwargs: Keyword arguments.
+        """
+        if layer.activity_regularizer is not None:
+            raise TypeError("it has a penalty on its outputs, which is no part of a graph")
+        noted = {}
+
+        def call_and_note(called, *args, **kwargs):
+            # The call around this one may change whence the outputs came, and their masks; it takes nothing but tensors.
+            outputs = noted["outputs"] = called.call(*args, **kwargs)
+            tensors = [x for x in keras.tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
+            noted.update({id(x): (x, x._keras_history, mask_of(x)) for x in tensors})
+            return outputs if len(tensors) == len(keras.tree.flatten(outputs)) else tensors
+
+        opened = stand_in(layer, layer.name, _subclass(type(origin(layer)), symbolic_call=call_and_note))
+        found = {name: self._replaced(value, layer, prefix) for name, value in vars(layer).items() if name not in _COLLECTIONS}
+        vars(opened).update(found)
+        opened(*args, **kwargs)
+        return keras.tree.map_structure(lambda x: _restored(x, noted) if isinstance(x, keras.KerasTensor) else x, noted["outputs"])
+
+    def _replaced(self, value, layer, prefix):
+        def inner(item):
+            return self._replaced(item, layer, prefix)
+
         if isinstance(value, (keras.Variable, keras.layers.Layer)):
             if id(value) not in self.made:
                 weight = isinstance(value, keras.Variable)
-                self.made[id(value)] = HeldWeight.of(value, self.layer)(self.anchor) if weight else self._watched(value)
+                self.made[id(value)] = HeldWeight.of(value, layer)(self.anchor) if weight else self._watched(value, prefix + value.name)
             return self.made[id(value)]
         if isinstance(value, dict):
-            items = {key: self._replaced(item) for key, item in value.items()}
+            items = {key: inner(item) for key, item in value.items()}
             return items if any(items[key] is not item for key, item in value.items()) else value
         if type(value) is tuple or isinstance(value, list):
-            items = [self._replaced(item) for item in value]
+            items = list(map(inner, value))
             return type(value)(items) if any(new is not item for new, item in zip(items, value, strict=True)) else value
         return value
 
-    def _watched(self, layer):
+    def _watched(self, layer, name):
         """Returns a stand-in for an inner layer. Arrays that it is called on become symbolic, or without any other tensor its weights would count as values."""
 
         def call(called, *args, **kwargs):
-            if self.on:
-                args, kwargs = keras.tree.map_structure(self._constant, (args, kwargs))
-            return super(kind, called).__call__(*args, **kwargs)
+            if not self.on:
+                return super(kind, called).__call__(*args, **kwargs)
+            args, kwargs = keras.tree.map_structure(self._constant, (args, kwargs))
+            try:
+                return super(kind, called).__call__(*args, **kwargs)
+            except Exception:
+                if not is_foreign(layer):
+                    raise
+            # It is no part of a graph as a whole: it takes or returns what is no tensor.
+            return self.run(layer, f"{name}/", args, kwargs)
 
         kind = _subclass(type(origin(layer)), __call__=call)
-        return stand_in(layer, layer.name, kind)
+        return stand_in(layer, name, kind)
 
     def _constant(self, value):
         if not hasattr(value, "__array__") or isinstance(value, (keras.KerasTensor, keras.Variable, np.generic)):
@@ -238,18 +258,12 @@ class _Tracing:
         return HeldConstant(array, keras.backend.standardize_dtype(array.dtype))(self.anchor)
 
 
-def _with_masks(outputs, noted):
-    """Gives outputs back the places in the graph that they came from, and puts a `WithMask` behind those whose mask comes from no layer inside."""
-
-    def restored(x):
-        if not isinstance(x, keras.KerasTensor):
-            raise TypeError("an output does not depend on the inputs")
-        _, history, before = noted[id(x)]
-        x._keras_history = history
-        travels = before is not None and isinstance(history.operation, keras.layers.Layer)
-        if mask_of(x) is None or travels:
-            return x
-        mask, x._keras_mask = mask_of(x), None
-        return WithMask()([x, mask])
-
-    return keras.tree.map_structure(restored, outputs)
+def _restored(x, noted):
+    """Gives an output back the place in the graph that it came from, and puts a `WithMask` behind it if its mask comes from no layer inside."""
+    _, history, before = noted[id(x)]
+    x._keras_history = history
+    travels = before is not None and isinstance(history.operation, keras.layers.Layer)
+    if mask_of(x) is None or travels:
+        return x
+    mask, x._keras_mask = mask_of(x), None
+    return WithMask()([x, mask])
