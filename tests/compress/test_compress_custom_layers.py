@@ -66,3 +66,31 @@ def test_a_path_inside_selects_layers_and_what_is_given_back_is_checked():
     step.check(back)
     zeros = {layer.name: float(np.mean(np.asarray(layer.kernel) == 0)) for layer in (back.layers[0].mlp.gate, back.layers[0].mlp.up)}
     assert zeros == {"gate": 0.5, "up": 0.0}
+
+
+def tied(x):
+    embed = keras.layers.ReversibleEmbedding(custom_layers.WORDS, custom_layers.WIDTH, name="embed")
+    return embed(keras.layers.Dense(custom_layers.WIDTH)(embed(x)), reverse=True)
+
+
+def one_activation(x):
+    x, relu = keras.layers.Embedding(custom_layers.WORDS, 4)(x), keras.layers.Activation("relu", name="relu")
+    for _ in range(3):
+        x = relu(keras.layers.Dense(4)(x))
+    return x
+
+
+def one_dense(x):
+    dense = keras.layers.Dense(4, name="dense")
+    return dense(dense(keras.layers.Embedding(custom_layers.WORDS, 4)(x)))
+
+
+CIRCLES = {"one activation": one_activation, "one dense layer": one_dense}
+CIRCLES |= {"tied embeddings": tied} if hasattr(keras.layers, "ReversibleEmbedding") else {}
+
+
+@pytest.mark.parametrize("name", CIRCLES)
+def test_a_layer_that_reads_what_it_made_itself_is_planned(name):
+    inputs = keras.Input((custom_layers.STEPS,), dtype="int32")
+    plan = QuantizeAware().plan(keras.Model(inputs, CIRCLES[name](inputs)))
+    assert len(plan.names(DONE)) == len(plan.rows)

@@ -144,7 +144,7 @@ def look_inside(layer, signature, path, **mode):
             if scope.losses:
                 raise TypeError("it adds a loss with add_loss")
             if scope.state_mapping:
-                raise TypeError("it assigns values to its weights")
+                raise TypeError("it assigns values to its weights, or draws random numbers of its own")
             view = functional_model(inputs, outputs, layer.name)
             if signature.free_batch:
                 signature.put_masks(signature.inputs)
@@ -261,7 +261,7 @@ class _Tracing:
 def _restored(x, noted):
     """Gives an output back the place in the graph that it came from, and puts a `WithMask` behind it if its mask comes from no layer inside."""
     _, history, before = noted[id(x)]
-    x._keras_history = history
+    vars(x)["_keras_history"] = history
     travels = before is not None and isinstance(history.operation, keras.layers.Layer)
     if mask_of(x) is None or travels:
         return x

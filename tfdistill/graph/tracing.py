@@ -80,7 +80,8 @@ def is_layer(operation):
 
 def base_name(operation):
     """Returns the name of an operation's class as Keras writes names: `"get_item"`."""
-    return "_".join(re.findall("[A-Z][a-z0-9]*|[a-z0-9]+", type(operation).__name__)).lower()
+    name = getattr(operation, "inner_name", type(operation).__name__)
+    return "_".join(re.findall("[A-Z][a-z0-9]*|[a-z0-9]+", name)).lower()
 
 
 def symbolic_inputs(model):

@@ -254,7 +254,8 @@ def _run_keras_call(call, seen):
     )
     if "training" in kwargs or isinstance(call.operation, keras.layers.Layer):
         kwargs["training"] = False
-    return arrays(call.operation(*args, **kwargs))
+    with keras.StatelessScope():
+        return arrays(call.operation(*args, **kwargs))
 
 
 def _add_largest_movement(responses, before, run):

@@ -24,7 +24,10 @@ from tfdistill.graph.tracing import reason_of, traced
 
 # The model and its view run the same operations in the same order.
 _TOLERANCE = 1e-5
-_OWN_LAYER = "write a layer of your own that owns the weight and computes with it, and register it: tfdistill.bridge.register_bridge(its class, tfdistill.bridge.host)"
+_OWN_LAYER = (
+    "write a layer of your own that owns the weight and computes with it, which is opened; where that is not possible, register it: "
+    "tfdistill.bridge.register_bridge(its class, tfdistill.bridge.host)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +246,8 @@ def _refuse_fixed_values(subject):
         raise _stateful(subject, f"the outputs differ by {now:.3g}")
     if later is None:
         return
+    if apart([]) is not None:
+        raise _stateful(subject, "its outputs are others each time")
     read = [f"'{variable.path}'" for variable, value in changed if apart([(variable, value)]) is not None]
     what = f"the weight {', '.join(read[:3])}" if read else "weights"
     raise BridgeError(
