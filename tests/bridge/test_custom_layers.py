@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from tfdistill.bridge import check_parity, to_keras, to_tf_keras
+from tfdistill.bridge import check_parity, host, register_bridge, to_keras, to_tf_keras
 from tfdistill.bridge.convert.custom import described
 from tfdistill.bridge.parity.check import random_inputs
 from tfdistill.errors import BridgeError
@@ -152,3 +152,35 @@ def test_what_can_neither_be_opened_nor_run_as_it_is_is_refused_with_a_remedy_th
         return
     model = custom_layers.sequence(keras.saving.register_keras_serializable("tests")(kind)(name="own"))
     assert to_tf_keras(model).get_layer("own") is not None
+
+
+class Block(keras.layers.Layer):
+    """Its layer gets weights when the block is called, and its call counts, so that it cannot be opened."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(custom_layers.WIDTH, name="dense")
+
+    def call(self, x, scale=None):
+        return tf.nn.relu(self.dense(x)) * (1.0 if scale is None else scale)
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_a_layer_without_build_that_runs_as_it_is_has_its_weights(registered):
+    kind = keras.saving.register_keras_serializable("tests")(type("Built" if registered else "NotBuilt", (Block,), {}))
+    if registered:
+        register_bridge(kind, host)
+    model = custom_layers.sequence(kind(name="own"))
+    rebuilt = to_tf_keras(model)
+    assert [tuple(w.shape) for w in rebuilt.get_layer("own").weights] == [(6, 6), (6,)]
+    copied = type(rebuilt).from_config(rebuilt.get_config())
+    assert [tuple(w.shape) for w in copied.get_layer("own").weights] == [(6, 6), (6,)]
+    x = np.ones((2, custom_layers.STEPS, custom_layers.WIDTH), "float32")
+    np.testing.assert_allclose(to_keras(rebuilt, model)(x), model(x), atol=1e-6)
+
+
+def test_a_layer_that_runs_as_it_is_may_be_called_by_keywords_alone():
+    inputs = keras.Input((custom_layers.STEPS, custom_layers.WIDTH))
+    kind = keras.saving.register_keras_serializable("tests")(type("ByKeywords", (Block,), {}))
+    model = keras.Model(inputs, kind(name="own")(x=inputs, scale=ops.sigmoid(inputs)))
+    check_parity(model, to_tf_keras(model))
