@@ -19,6 +19,7 @@ from tfdistill.bridge.convert.encoding import decode, encode
 from tfdistill.errors import BridgeError
 from tfdistill.graph.batches import name_of_operation
 from tfdistill.graph.functional import own_arguments
+from tfdistill.graph.layers import child_layers
 from tfdistill.graph.opening import origin
 
 if typing.TYPE_CHECKING:
@@ -109,6 +110,8 @@ def layer_class():
             if arguments is not None:
                 args, kwargs = decode(arguments, [keras.KerasTensor(tuple(t["shape"]), dtype=t["dtype"]) for t in tensors], [])
                 hosted(*args, **kwargs)
+            elif not hosted.built and _is_built_by_its_call(hosted) and "input_shape" in build_config:
+                hosted(keras.KerasTensor(tuple(build_config["input_shape"])))
             elif not hosted.built:
                 hosted.build_from_config(build_config)
             self.supports_masking = hosted.supports_masking
@@ -176,6 +179,16 @@ def layer_class():
     return KerasLayer
 
 
+def is_hosted(layer):
+    """Whether a tf_keras layer runs a Keras 3 layer."""
+    return hasattr(layer, "_hosted")
+
+
+def why_hosted(layer):
+    """Returns why a Keras 3 layer that runs in a tf_keras layer was not opened; None where nobody tried, or the tf_keras layer was made from its config."""
+    return getattr(layer._hosted, "why", None)
+
+
 def call_by_name(layer, args, kwargs):
     """Turns all arguments but the first of a Keras 3 layer's call into keyword arguments: tf_keras can only clone a call of `**kwargs` so."""
     every = list(inspect.signature(layer.call).parameters)
@@ -208,19 +221,23 @@ def host(layer: keras.layers.Layer, base: dict[str, typing.Any]) -> tf_keras.lay
     return host_called(layer, base)
 
 
-def host_called(layer, base, call=None):
+def host_called(layer, base, call=None, why=None):
     """Does what `host` does, for a layer too that makes its weights when it is first called.
 
     Args:
         layer: See `host`.
         base: See `host`.
         call: `graph.Call` of the layer, or None.
+        why: Text: why it is not opened; or None.
     """
     source = origin(layer)
     try:
         config, build_config = keras.saving.serialize_keras_object(source), source.get_build_config()
-        made = layer_class()(config, build_config, **base)
-        if call is not None and _shapes(made) != _shapes(source):
+        by_call = call is not None and _is_built_by_its_call(source)
+        if _is_built_by_its_call(source):
+            config.pop("build_config", None)  # Keras would take the layer for built with it
+        made = None if by_call else layer_class()(config, build_config, **base)
+        if by_call or (call is not None and _shapes(made) != _shapes(source)):
             tensors = []
             arguments = encode((call.args, own_arguments(call)), tensors, [])
             tensors = [{"shape": list(t.shape), "dtype": t.dtype} for t in tensors]
@@ -232,7 +249,13 @@ def host_called(layer, base, call=None):
             "give the class a get_config that holds its constructor's arguments, and decorate it with "
             "@keras.saving.register_keras_serializable()",
         ) from error
+    made._hosted.why = why
     return made
+
+
+def _is_built_by_its_call(layer):
+    """Whether the layers inside a layer get their weights when it is called, as it has no `build` of its own."""
+    return type(layer).build is keras.layers.Layer.build and bool(child_layers(layer))
 
 
 def _shapes(layer):
