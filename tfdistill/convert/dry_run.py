@@ -19,7 +19,23 @@ _SCOPE = "tfdistill_layer_"
 _LOOPS = ("While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall")
 # Operations that move elements about: in float only because what they move is.
 _MOVING = frozenset(
-    "BROADCAST_TO CONCATENATION EXPAND_DIMS GATHER PACK PAD PADV2 RESHAPE SLICE SPLIT SPLIT_V SQUEEZE STRIDED_SLICE TRANSPOSE UNPACK".split()
+    [
+        "BROADCAST_TO",
+        "CONCATENATION",
+        "EXPAND_DIMS",
+        "GATHER",
+        "PACK",
+        "PAD",
+        "PADV2",
+        "RESHAPE",
+        "SLICE",
+        "SPLIT",
+        "SPLIT_V",
+        "SQUEEZE",
+        "STRIDED_SLICE",
+        "TRANSPOSE",
+        "UNPACK",
+    ]
 )
 # The converter's codes of errors about operations that TFLite lacks: those that need TensorFlow, and those that would be custom ones.
 _LACKING = (1, 2)
@@ -120,7 +136,9 @@ def _from_file(content, variant):
     computed = [t for t in stray if t.made_by not in {*TRANSLATORS, "input", "constant", "nothing"}]
     causes = [t for t in computed if t.made_by not in _MOVING] or computed
     found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only") for t in causes]
-    return _merged(found or [Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {t.used_by[0]}") for t in stray])
+    return _merged(
+        found or [Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {t.used_by[0]}") for t in stray]
+    )
 
 
 def _layers(texts):
