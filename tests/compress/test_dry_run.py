@@ -136,8 +136,8 @@ def made(name):
 
 
 def samples(model, count=16):
-    rng = np.random.default_rng(0)
-    return [rng.random((count, *tensor.shape[1:])).astype(keras.backend.standardize_dtype(tensor.dtype)) for tensor in model.inputs][0]
+    tensor, rng = model.inputs[0], np.random.default_rng(0)
+    return rng.random((count, *tensor.shape[1:])).astype(keras.backend.standardize_dtype(tensor.dtype))
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MODELS])

@@ -123,6 +123,11 @@ RULES = (
     LayerRule(("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"), passes=_always),
     LayerRule(("GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization"), passes=_always),
     LayerRule(("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness"), passes=_always),
+    LayerRule(
+        ("RandomHue", "RandomSaturation", "RandomGrayscale", "RandomInvert", "RandomPosterization", "RandomSharpness"), passes=_always
+    ),
+    LayerRule(("RandomColorDegeneration", "RandomColorJitter", "RandomGaussianBlur", "RandomErasing", "RandomShear"), passes=_always),
+    LayerRule(("RandomElasticTransform", "RandomPerspective", "AugMix", "CutMix", "MixUp", "RandAugment", "Solarization"), passes=_always),
     LayerRule(("CenterCrop", "RandomCrop", "RandomHeight", "RandomWidth", "Resizing"), passes=_always),
     LayerRule(("Identity", "InputLayer"), passes=_always),
 )
