@@ -12,7 +12,7 @@ from keras import layers, ops
 from tfdistill.bridge import imports
 from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
-from tfdistill.bridge.integer.recognize import activated, name_of
+from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.bridge.integer.rounding import ActivationRounder
 from tfdistill.compress import QuantizeAware
 from tfdistill.runtime.interpreter import open_file
@@ -156,9 +156,15 @@ TRACED = {
     "selection": (lambda x: ops.where(x > 0.3, 2.0 * x, ops.negative(x)), lambda x: np.where(x > 0.3, 2 * x, -x)),
     "a mask as a factor": (lambda x: x * ops.cast(x > 0.3, "float32"), lambda x: np.where(x > 0.3, x, 0)),
     "known ones": (lambda x: ops.softplus(x) + ops.elu(x), lambda x: softplus(x) + NUMPY["elu"](x)),
-    "along an axis": (lambda x: x - ops.max(x, axis=-1, keepdims=True) + ops.mean(x, axis=-1, keepdims=True), lambda x: x - x.max(-1, keepdims=True) + x.mean(-1, keepdims=True)),
+    "along an axis": (
+        lambda x: x - ops.max(x, axis=-1, keepdims=True) + ops.mean(x, axis=-1, keepdims=True),
+        lambda x: x - x.max(-1, keepdims=True) + x.mean(-1, keepdims=True),
+    ),
     "glu": (lambda x: activations.glu(ops.concatenate([x, 0.5 * x], -1)), lambda x: x / (1 + np.exp(-0.5 * x))),
-    "celu of another slope": (lambda x: activations.celu(x, alpha=0.5), lambda x: np.where(x > 0, x, 0.5 * np.expm1(np.minimum(x, 0) / 0.5))),
+    "celu of another slope": (
+        lambda x: activations.celu(x, alpha=0.5),
+        lambda x: np.where(x > 0, x, 0.5 * np.expm1(np.minimum(x, 0) / 0.5)),
+    ),
     "a matrix": (lambda x: ops.matmul(x, np.eye(23, dtype="float32") * 2.0), lambda x: 2 * x),
 }
 
@@ -217,8 +223,33 @@ def test_an_operation_that_tflite_computes_in_float_is_refused_by_the_plan(name)
 # Files
 
 NAMES = [
-    *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu", "log_sigmoid", "log_softmax"),
-    *("mish", "relu", "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softmax", "softplus", "softsign", "sparse_plus", "sparse_sigmoid"),
+    *(
+        "celu",
+        "elu",
+        "exponential",
+        "gelu",
+        "hard_shrink",
+        "hard_sigmoid",
+        "hard_silu",
+        "hard_tanh",
+        "leaky_relu",
+        "log_sigmoid",
+        "log_softmax",
+    ),
+    *(
+        "mish",
+        "relu",
+        "relu6",
+        "selu",
+        "sigmoid",
+        "silu",
+        "soft_shrink",
+        "softmax",
+        "softplus",
+        "softsign",
+        "sparse_plus",
+        "sparse_sigmoid",
+    ),
     *("squareplus", "tanh", "tanh_shrink", "threshold"),
 ]
 USERS = {"bell": bell, "squared relu": squared_relu, "own mish": own_mish, "not relu": relu}
@@ -265,7 +296,9 @@ def standardizing(**settings):
 VECTORS = {
     "as arguments": {name: as_argument(name) for name in [*NAMES, *USERS]},
     "as layers": {name: as_layer(name) for name in [*NAMES, *USERS]},
-    "as operations": {name: as_operation(name) for name in [*NAMES, "glu", "bell", "squared relu"] if name not in ("mish", "threshold")},  # Keras's own cannot be called so
+    "as operations": {
+        name: as_operation(name) for name in [*NAMES, "glu", "bell", "squared relu"] if name not in ("mish", "threshold")
+    },  # Keras's own cannot be called so
     "own layers": {
         "ELU": in_layers(lambda: layers.ELU(0.7)),
         "LeakyReLU": in_layers(layers.LeakyReLU),
@@ -324,7 +357,15 @@ IMAGES = {
 }
 GROUPS = {**{name: ((12,), bodies) for name, bodies in VECTORS.items()}, **{name: ((8, 8, 3), bodies) for name, bodies in IMAGES.items()}}
 # Decibels to the float model, where they are below 30: thresholds that a rounded number crosses, distributions whose steps are 1/256.
-LEAST = {"hard_shrink": 22, "log_softmax": 27, "softmax": 25, "threshold": 26, "ReLU of all": 27, "Rescaling by channel": 27, "Resizing": 24}
+LEAST = {
+    "hard_shrink": 22,
+    "log_softmax": 27,
+    "softmax": 25,
+    "threshold": 26,
+    "ReLU of all": 27,
+    "Rescaling by channel": 27,
+    "Resizing": 24,
+}
 # What differs from the float model in training: the kernel of a SpectralNormalization is divided, augmented images have other ranges.
 LEAST |= {name: -np.inf for name in ("SpectralNormalization", *IMAGES["preprocessing"]) if name.startswith(("Random", "Spectral"))}
 
@@ -376,7 +417,10 @@ def test_every_one_is_exported_in_integers(name, tmp_path):
     measured = {}
     for i, body in enumerate(bodies):
         key = f"y{i}"
-        measured[body] = decibels(trained[key], found[key].reshape(trained[key].shape)), decibels(before[key], found[key].reshape(before[key].shape))
+        measured[body] = (
+            decibels(trained[key], found[key].reshape(trained[key].shape)),
+            decibels(before[key], found[key].reshape(before[key].shape)),
+        )
     low = {body: pair for body, pair in measured.items() if pair[0] < 25 or pair[1] < LEAST.get(body, 30)}
     assert not low, low
 

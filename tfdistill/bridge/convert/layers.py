@@ -37,7 +37,16 @@ HOSTED = (
 
 # Augmentation that tf_keras lacks: the identity at inference.
 AUGMENTING = (
-    *("AugMix", "CutMix", "MixUp", "RandAugment", "RandomColorDegeneration", "RandomColorJitter", "RandomElasticTransform", "RandomErasing"),
+    *(
+        "AugMix",
+        "CutMix",
+        "MixUp",
+        "RandAugment",
+        "RandomColorDegeneration",
+        "RandomColorJitter",
+        "RandomElasticTransform",
+        "RandomErasing",
+    ),
     *("RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomSaturation"),
     *("RandomSharpness", "RandomShear"),
 )

@@ -8,7 +8,6 @@ operation is left unrounded: that is done by whoever calls it.
 """
 
 import functools
-import math
 
 # A product by this number is a product by one. TFLite clamps what is below or above the range of its result, which costs nothing, where RELU would be
 # computed by a second copy of the convolution before it.

@@ -6,25 +6,31 @@ from tfdistill.bridge.integer import activations
 
 # The result has the range of the input.
 PASSING = {
-    *("BatchToSpaceND", "BroadcastTo", "CheckNumerics", "DepthToSpace", "EnsureShape", "ExpandDims", "GatherV2", "Identity", "IdentityN", "Max", "MaxPool"),
-    *("Min", "MirrorPad", "Pad", "PreventGradient", "Reshape", "ResizeNearestNeighbor", "ReverseV2", "Slice", "Snapshot", "SpaceToBatchND", "SpaceToDepth"),
-    *("Split", "SplitV", "Squeeze", "StopGradient", "StridedSlice", "Tile", "TopKV2", "Transpose", "Unpack"),
+    *("BatchToSpaceND", "BroadcastTo", "CheckNumerics", "DepthToSpace", "EnsureShape", "ExpandDims", "GatherV2", "Identity"),
+    *("IdentityN", "Max", "MaxPool", "Min", "MirrorPad", "Pad", "PreventGradient", "Reshape", "ResizeNearestNeighbor"),
+    *("ReverseV2", "Slice", "Snapshot", "SpaceToBatchND", "SpaceToDepth", "Split", "SplitV", "Squeeze", "StopGradient"),
+    *("StridedSlice", "Tile", "TopKV2", "Transpose", "Unpack"),
 }
 # The result has a range of its own.
 _COMPUTING = {
-    *("Abs", "Add", "AddV2", "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BiasAdd", "ConcatV2", "Conv2D", "DepthwiseConv2dNative", "Exp"),
-    *("LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Pack", "Prod", "ResizeBilinear", "Select", "SelectV2", "SquaredDifference"),
-    *("Sub", "Sum"),
+    *("Abs", "Add", "AddV2", "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BiasAdd", "ConcatV2", "Conv2D"),
+    *("DepthwiseConv2dNative", "Exp", "LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Pack", "Prod"),
+    *("ResizeBilinear", "Select", "SelectV2", "SquaredDifference", "Sub", "Sum"),
 }
 # Results that are no floats.
 _COMPARING = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "ArgMax", "ArgMin", "Shape", "ZerosLike", "OnesLike", "Rank", "Size"}
 # Operations whose second operand can be a matrix of weights.
 PRODUCTS = {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "DepthwiseConv2dNative", "MatMul"}
 FLOAT_ONLY = {
-    *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Ceil", "Cos", "Cosh", "Cumprod", "Cumsum", "Digamma", "Erf", "Erfc", "Erfinv", "Floor"),
-    *("FloorDiv", "FloorMod", "Lgamma", "Mod", "Ndtri", "RFFT", "Rint", "Round", "Sign", "Sin", "Sinh", "Tan", "TruncateDiv", "TruncateMod"),
+    *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Ceil", "Cos", "Cosh", "Cumprod", "Cumsum", "Digamma", "Erf"),
+    *("Erfc", "Erfinv", "Floor", "FloorDiv", "FloorMod", "Lgamma", "Mod", "Ndtri", "RFFT", "Rint", "Round", "Sign", "Sin"),
+    *("Sinh", "Tan", "TruncateDiv", "TruncateMod"),
 }
-CONTROL = {"If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall", "Case", "StatelessCase", "AssignVariableOp"}
+CONTROL = {
+    *("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall", "Case", "StatelessCase"),
+    *("AssignVariableOp",),
+}
+
 
 def run(op, inputs):
     """Runs an operation of a graph on other tensors.

@@ -135,7 +135,11 @@ class _Trace:
             return op.type.upper()
         if op.type == "Pow" and tensorflow_ops.exponent(op) is None:
             return "POW by anything but 0.5, 1, 2, 3, -0.5 and -1"
-        if op.type in ("RealDiv", "Reciprocal", "Inv", "Xdivy", "DivNoNan") and self.is_moving(op.inputs[-1]) and not self.is_positive(op.inputs[-1]):
+        if (
+            op.type in ("RealDiv", "Reciprocal", "Inv", "Xdivy", "DivNoNan")
+            and self.is_moving(op.inputs[-1])
+            and not self.is_positive(op.inputs[-1])
+        ):
             return "a division by what may be negative"
         if op.type == "Cast" and op.inputs[0].dtype.is_floating and not op.outputs[0].dtype.is_floating:
             return f"CAST to {op.outputs[0].dtype.name}"
@@ -200,7 +204,12 @@ class _Values:
 
     def _operand(self, op, tensor):
         value = self.rounded(tensor)
-        matrix = op.type in tensorflow_ops.PRODUCTS and tensor.dtype.is_floating and not self.trace.is_moving(tensor) and (tensor.shape.rank or 0) > 1
+        matrix = (
+            op.type in tensorflow_ops.PRODUCTS
+            and tensor.dtype.is_floating
+            and not self.trace.is_moving(tensor)
+            and (tensor.shape.rank or 0) > 1
+        )
         return round_weights(value, 8) if matrix else value
 
     def form(self, op, name):

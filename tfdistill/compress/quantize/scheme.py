@@ -17,7 +17,14 @@ from tfdistill.bridge.wrappers.quantization import Quantization, QuantizedWeight
 from tfdistill.compress import kernels
 from tfdistill.compress.quantize.consumers import FIXED, activation_of, operation_of
 from tfdistill.compress.quantize.fusion import among, folds, fused, rescales_kernel
-from tfdistill.compress.quantize.layer_table import COMPUTING_MERGE_MODES, FUSIBLE_ACTIVATIONS, PASSING_OPERATIONS, float_operations, form_of, rule_of
+from tfdistill.compress.quantize.layer_table import (
+    COMPUTING_MERGE_MODES,
+    FUSIBLE_ACTIVATIONS,
+    PASSING_OPERATIONS,
+    float_operations,
+    form_of,
+    rule_of,
+)
 from tfdistill.compress.step import AUTO
 
 WEIGHTS, OUTPUT, INSIDE = "weights and output trained quantized", "output trained quantized", "weights trained quantized"
