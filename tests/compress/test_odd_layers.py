@@ -435,8 +435,8 @@ def convolutional(body, **settings):
 
 
 RESCALED = {
-    "an offset": ((1 / 127.5, -1.0), {}, True),
-    "an offset and padding": ((1 / 127.5, -1.0), {"padding": "same"}, False),
+    "an offset": ((0.4, -1.0), {}, True),
+    "an offset and padding": ((0.4, -1.0), {"padding": "same"}, False),
     "padding": ((1 / 255.0,), {"padding": "same"}, True),
     "no bias": ((1 / 255.0,), {"use_bias": False}, True),
     "an offset without bias": ((0.5, 1.0), {"use_bias": False}, False),

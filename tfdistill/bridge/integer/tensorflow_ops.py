@@ -9,7 +9,7 @@ PASSING = {
     *("BatchToSpaceND", "BroadcastTo", "CheckNumerics", "DepthToSpace", "EnsureShape", "ExpandDims", "GatherV2", "Identity"),
     *("IdentityN", "Max", "MaxPool", "Min", "MirrorPad", "Pad", "PreventGradient", "Reshape", "ResizeNearestNeighbor"),
     *("ReverseV2", "Slice", "Snapshot", "SpaceToBatchND", "SpaceToDepth", "Split", "SplitV", "Squeeze", "StopGradient"),
-    *("StridedSlice", "Tile", "TopKV2", "Transpose", "Unpack"),
+    *("StridedSlice", "Tile", "TopKV2", "Transpose", "Unpack", "ZerosLike", "OnesLike"),
 }
 # The result has a range of its own.
 _COMPUTING = {
@@ -18,7 +18,7 @@ _COMPUTING = {
     *("ResizeBilinear", "Select", "SelectV2", "SquaredDifference", "Sub", "Sum"),
 }
 # Results that are no floats.
-_COMPARING = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "ArgMax", "ArgMin", "Shape", "ZerosLike", "OnesLike", "Rank", "Size"}
+_COMPARING = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "ArgMax", "ArgMin", "Shape", "Rank", "Size"}
 # Operations whose second operand can be a matrix of weights.
 PRODUCTS = {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "DepthwiseConv2dNative", "MatMul"}
 FLOAT_ONLY = {
