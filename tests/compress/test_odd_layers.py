@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from tfdistill.bridge import imports
+from tfdistill.bridge import adopt, imports, to_tf_keras
 from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.recognize import name_of
@@ -353,6 +353,10 @@ IMAGES = {
         "RandomTranslation": before_convolution(lambda: layers.RandomTranslation(0.1, 0.1)),
         "RandomContrast": before_convolution(lambda: layers.RandomContrast(0.2)),
         "RandomBrightness": before_convolution(lambda: layers.RandomBrightness(0.2)),
+        "RandomHue": before_convolution(lambda: layers.RandomHue(0.2)),
+        "RandomInvert": before_convolution(layers.RandomInvert),
+        "CutMix": before_convolution(layers.CutMix),
+        "MixUp": before_convolution(layers.MixUp),
     },
 }
 GROUPS = {**{name: ((12,), bodies) for name, bodies in VECTORS.items()}, **{name: ((8, 8, 3), bodies) for name, bodies in IMAGES.items()}}
@@ -367,7 +371,11 @@ LEAST = {
     "Resizing": 24,
 }
 # What differs from the float model in training: the kernel of a SpectralNormalization is divided, augmented images have other ranges.
-LEAST |= {name: -np.inf for name in ("SpectralNormalization", *IMAGES["preprocessing"]) if name.startswith(("Random", "Spectral"))}
+LEAST |= {
+    name: -np.inf
+    for name in ("SpectralNormalization", *IMAGES["preprocessing"])
+    if name.startswith(("Random", "Spectral", "CutMix", "MixUp"))
+}
 
 
 def group(shape, bodies):
@@ -471,3 +479,15 @@ def test_an_activation_becomes_these_operations_and_one_convolution(name, tmp_pa
     counts = {op.name: op.count for op in record.census.ops}
     assert counts.pop("CONV_2D") == 1  # not one for each operation that reads it
     assert set(counts) - {"RESHAPE", "FULLY_CONNECTED", "QUANTIZE", "DEQUANTIZE"} == OPERATIONS[name]
+
+
+def test_a_lambda_that_was_allowed_is_computed_operation_by_operation(tmp_path):
+    inputs = keras.Input((12,))
+    odd = layers.Lambda(bell, name="odd")(layers.Dense(8)(inputs))
+    model = keras.Model(inputs, {"y0": layers.Dense(3)(odd)})
+    adopted = adopt(to_tf_keras(model, allow_lambda=True), original=model)
+    assert QuantizeAware().plan(adopted).row("odd").action == "done"
+    before, trained, found, record = exported(adopted, tmp_path)
+    assert not record.census.stray_floats(float_io=True)
+    assert decibels(trained["y0"], found["y0"]) > 25
+    assert decibels(before["y0"], found["y0"]) > 28
