@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from tfdistill.bridge import imports
+from tfdistill.bridge import adopt, imports, to_tf_keras
 from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.recognize import name_of
@@ -353,6 +353,10 @@ IMAGES = {
         "RandomTranslation": before_convolution(lambda: layers.RandomTranslation(0.1, 0.1)),
         "RandomContrast": before_convolution(lambda: layers.RandomContrast(0.2)),
         "RandomBrightness": before_convolution(lambda: layers.RandomBrightness(0.2)),
+        "RandomHue": before_convolution(lambda: layers.RandomHue(0.2)),
+        "RandomInvert": before_convolution(layers.RandomInvert),
+        "CutMix": before_convolution(layers.CutMix),
+        "MixUp": before_convolution(layers.MixUp),
     },
 }
 GROUPS = {**{name: ((12,), bodies) for name, bodies in VECTORS.items()}, **{name: ((8, 8, 3), bodies) for name, bodies in IMAGES.items()}}
@@ -367,7 +371,11 @@ LEAST = {
     "Resizing": 24,
 }
 # What differs from the float model in training: the kernel of a SpectralNormalization is divided, augmented images have other ranges.
-LEAST |= {name: -np.inf for name in ("SpectralNormalization", *IMAGES["preprocessing"]) if name.startswith(("Random", "Spectral"))}
+LEAST |= {
+    name: -np.inf
+    for name in ("SpectralNormalization", *IMAGES["preprocessing"])
+    if name.startswith(("Random", "Spectral", "CutMix", "MixUp"))
+}
 
 
 def group(shape, bodies):
@@ -392,7 +400,8 @@ def decibels(expected, found):
 
 def exported(model, folder, samples=192):
     """Returns the outputs of a model, of the same model trained quantized, and of its integer file: dicts of arrays; and the file's record."""
-    x = np.random.default_rng(0).normal(size=(samples, *model.input_shape[1:])).astype("float32")
+    rng, shape = np.random.default_rng(0), (samples, *model.input_shape[1:])
+    x = rng.integers(0, 20, shape).astype("int32") if model.inputs[0].dtype == "int32" else rng.normal(size=shape).astype("float32")
     before = {name: np.asarray(y) for name, y in model(x, training=False).items()}
     applied = QuantizeAware().apply(model)
     for layer in applied.legacy._flatten_layers():
@@ -425,6 +434,53 @@ def test_every_one_is_exported_in_integers(name, tmp_path):
     assert not low, low
 
 
+def encoding(mode, length=4):
+    inputs = keras.Input((length,), dtype="int32")
+    x = layers.CategoryEncoding(20, output_mode=mode, name="odd")(inputs)
+    return keras.Model(inputs, {"y0": layers.Dense(3)(x)})
+
+
+def bins():
+    inputs = keras.Input((4,))
+    x = layers.Embedding(4, 5)(layers.Discretization(bin_boundaries=[-1.0, 0.0, 1.0], name="odd")(inputs))
+    return keras.Model(inputs, {"y0": layers.Dense(3)(layers.Flatten()(x))})
+
+
+CATEGORIES = {
+    "multi-hot": lambda: encoding("multi_hot"),
+    "count": lambda: encoding("count"),
+    "one-hot": lambda: encoding("one_hot", 1),
+    "bins": bins,
+}
+
+
+@pytest.mark.parametrize("name", ["bins", *(pytest.param(name, marks=pytest.mark.slow) for name in CATEGORIES if name != "bins")])
+def test_categories_are_encoded_in_integers(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = CATEGORIES[name]()
+    before, trained, found, record = exported(model, tmp_path)
+    assert not record.census.stray_floats(float_io=True)
+    assert decibels(trained["y0"], found["y0"]) > 30
+    if name != "bins":  # a rounded number may lie in the next bin
+        assert decibels(before["y0"], found["y0"]) > 30
+
+
+NOT_THERE = {
+    "hashing": lambda x: layers.Embedding(8, 5)(layers.Hashing(8, name="odd")(x)),
+    "a table": lambda x: layers.Embedding(22, 5)(layers.IntegerLookup(vocabulary=list(range(20)), name="odd")(x)),
+    "cubic resizing": lambda x: layers.Resizing(6, 6, interpolation="bicubic", name="odd")(x),
+}
+
+
+@pytest.mark.parametrize("name", NOT_THERE)
+def test_what_tflite_does_not_have_is_refused_by_the_plan(name):
+    inputs = keras.Input((8, 8, 3)) if "resizing" in name else keras.Input((4,), dtype="int32")
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(NOT_THERE[name](inputs))))
+    row = QuantizeAware().plan(model).row("odd")
+    assert row.action == "impossible"
+    assert "TFLite has no" in row.reason
+
+
 # What is in the files
 
 
@@ -435,8 +491,8 @@ def convolutional(body, **settings):
 
 
 RESCALED = {
-    "an offset": ((1 / 127.5, -1.0), {}, True),
-    "an offset and padding": ((1 / 127.5, -1.0), {"padding": "same"}, False),
+    "an offset": ((0.4, -1.0), {}, True),
+    "an offset and padding": ((0.4, -1.0), {"padding": "same"}, False),
     "padding": ((1 / 255.0,), {"padding": "same"}, True),
     "no bias": ((1 / 255.0,), {"use_bias": False}, True),
     "an offset without bias": ((0.5, 1.0), {"use_bias": False}, False),
@@ -471,3 +527,15 @@ def test_an_activation_becomes_these_operations_and_one_convolution(name, tmp_pa
     counts = {op.name: op.count for op in record.census.ops}
     assert counts.pop("CONV_2D") == 1  # not one for each operation that reads it
     assert set(counts) - {"RESHAPE", "FULLY_CONNECTED", "QUANTIZE", "DEQUANTIZE"} == OPERATIONS[name]
+
+
+def test_a_lambda_that_was_allowed_is_computed_operation_by_operation(tmp_path):
+    inputs = keras.Input((12,))
+    odd = layers.Lambda(bell, name="odd")(layers.Dense(8)(inputs))
+    model = keras.Model(inputs, {"y0": layers.Dense(3)(odd)})
+    adopted = adopt(to_tf_keras(model, allow_lambda=True), original=model)
+    assert QuantizeAware().plan(adopted).row("odd").action == "done"
+    before, trained, found, record = exported(adopted, tmp_path)
+    assert not record.census.stray_floats(float_io=True)
+    assert decibels(trained["y0"], found["y0"]) > 25
+    assert decibels(before["y0"], found["y0"]) > 28

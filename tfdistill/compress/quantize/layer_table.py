@@ -13,7 +13,7 @@ from tfdistill.bridge.convert.layers import AUGMENTING
 from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.recognize import name_of
-from tfdistill.compress.quantize.consumers import activation_of, known_function
+from tfdistill.compress.quantize.consumers import activation_of, known_function, operation_of
 
 
 def _always(_):
@@ -41,6 +41,7 @@ class LayerRule:
         four_bits: Whether their weights can have 4 bits in a file.
         per_channel: Whether their weights have a scale for each output channel.
         reads_indices: Whether their inputs are indices, whatever the type, which must not be rounded.
+        needs_form: Whether TFLite cannot compute them but in their form.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +55,7 @@ class LayerRule:
     four_bits: bool = False
     per_channel: bool = False
     reads_indices: bool = False
+    needs_form: bool = False
 
 
 def _is_ranked(place):
@@ -88,7 +90,22 @@ def _is_bent_elsewhere(place):
     )
 
 
+def _counts_numbers(place):
+    """Whether a CategoryEncoding has one input, of numbers in rows of known length."""
+    return len(place.sources) == place.calls and place.length is not None
+
+
+def _is_number_of_bin(place):
+    return place.layer.output_mode == "int" and not getattr(place.layer, "sparse", False)
+
+
+def _is_resized_by_tflite(place):
+    return place.layer.interpolation in ("bilinear", "nearest") and not place.layer.crop_to_aspect_ratio
+
+
 def _is_rewritten(place):
+    if operation_of(place.layer) in PLAIN_OPERATIONS:
+        return False
     known = known_function(place.layer)
     return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer))
 
@@ -139,7 +156,10 @@ RULES = (
     LayerRule(("ReLU",), form="relu", form_fits=_is_bent_elsewhere),
     LayerRule(("KerasOperation", "TFOpLambda", "Lambda"), form="operation", form_fits=_is_rewritten),
     LayerRule(("Masking",), form="masking", passes=_always),
-    LayerRule(("Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"), reads_indices=True),
+    LayerRule(("Embedding",), reads_indices=True),
+    LayerRule(("CategoryEncoding",), form="category encoding", form_fits=_counts_numbers, reads_indices=True, needs_form=True),
+    LayerRule(("Discretization",), passes=_always, form="discretization", form_fits=_is_number_of_bin, needs_form=True),
+    LayerRule(("IntegerLookup", "StringLookup", "Hashing", "HashedCrossing", "TextVectorization"), reads_indices=True, needs_form=True),
     LayerRule(("UpSampling2D",), passes=_repeats_pixels),
     LayerRule(("Activation",), passes=_is_identity, form="activation", form_fits=_has_inner_results),
     LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
@@ -151,7 +171,7 @@ RULES = (
     LayerRule(AUGMENTING, passes=_always),
     LayerRule(("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness"), passes=_always),
     LayerRule(("RandomHeight", "RandomWidth"), passes=_always),
-    LayerRule(("Resizing",), passes=_repeats_pixels),
+    LayerRule(("Resizing",), passes=_always, form="resizing", form_fits=_is_resized_by_tflite, needs_form=True),
 )
 _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 
@@ -159,6 +179,11 @@ _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 PASSING_OPERATIONS = {
     *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity", "Split"),
     *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
+}
+# Operations that are one operation of TFLite's, which need not be traced to be known.
+PLAIN_OPERATIONS = PASSING_OPERATIONS | {
+    *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul", "Concatenate", "Mean", "Sum", "Max", "Min"),
+    *("__operators__.add", "__operators__.sub", "__operators__.mul", "math.add", "math.subtract", "math.multiply", "concat", "matmul"),
 }
 # Activations that the converter fuses into the operation before them.
 FUSIBLE_ACTIVATIONS = {"linear", "relu", "relu6"}
@@ -171,10 +196,19 @@ def rule_of(kind):
     return _BY_CLASS.get(kind) or LayerRule((kind,))
 
 
+def unavailable(place, kind):
+    """Returns why TFLite cannot compute the layer of a `Place`; empty where it can, in integers or not."""
+    if rule_of(kind).needs_form and not form_of(place, kind):
+        settings = [f"{name}={getattr(place.layer, name)!r}" for name in ("output_mode", "interpolation") if hasattr(place.layer, name)]
+        return f"TFLite has no {kind}" + (f" of {', '.join(settings)}" if settings else "")
+    floats = float_operations(place, kind)
+    return f"TFLite computes {', '.join(floats)} in float only" if floats else ""
+
+
 def float_operations(place, kind):
     """Lists the operations that TFLite computes in float only: those of an activation of the user's, of a function, or of a layer of Keras 3 without a rule."""
     layer = place.layer
-    if known_function(layer):
+    if operation_of(layer) in PLAIN_OPERATIONS or known_function(layer):
         return []
     if kind in ("KerasOperation", "TFOpLambda", "Lambda") or (introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS):
         return traced.without_integers(*layer_facts.as_function(layer)[:2])
