@@ -9,13 +9,16 @@ import warnings
 
 import keras
 
+from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_trained_ranges
 from tfdistill.compress import kernels, rebuild
 from tfdistill.compress.plan import DONE, Plan
+from tfdistill.compress.quantize.biases import make_biases_unequal
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.calibration_data import check_calibration
 from tfdistill.compress.quantize.check import wrong_structure
+from tfdistill.compress.quantize.consumers import activation_of
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
 from tfdistill.compress.quantize.scheme import CALIBRATED
@@ -27,7 +30,9 @@ from tfdistill.errors import DataError, InvariantError, ModelError
 from tfdistill.utils import validate
 from tfdistill.utils.types import Data
 
-Method = typing.Literal["minmax", "mse"]
+Method = typing.Literal["auto", "minmax", "mse"]
+# Activations after which few values are far larger than the others.
+_LONG_TAILS = {"silu", "swish", "hard_silu", "hard_swish", "mish", "gelu", "Silu", "HardSilu", "Mish", "Gelu"}
 # The reasons of a plan are those of quantization-aware training, in words that do not speak of training.
 _WORDS = (
     (CALIBRATED, "calibrated by the converter"),
@@ -49,6 +54,7 @@ class Quantize(Step):
     - `"minmax"`: from the smallest to the largest value.
     - `"mse"`: clipped where the mean squared error of rounding and clipping is least, searched over a histogram of the values (Nagel et al., 2021, section 3.1,
       https://arxiv.org/abs/2106.08295). Better for tensors of long tails, as swish and GELU make them; worse where rare large values decide.
+    - `"auto"`: `"mse"` in a model that has one of the activations of long tails (silu, hard-silu, mish, GELU), else `"minmax"`.
 
     Inputs always have the range of their values.
 
@@ -59,7 +65,7 @@ class Quantize(Step):
         weight_bits: 8 or 4; or a dict of names and patterns to these, where the first that matches a layer counts and `"*"` matches the rest. As in `QuantizeAware`.
         unroll: Whether recurrent layers are written out step by step: `"auto"` writes out those of up to 128 steps, True all of fixed length, False only those
             built with `unroll=True`. As in `QuantizeAware`.
-        ranges: `"minmax"` or `"mse"`; or a dict of names and patterns to these. Layers that no pattern matches have `"minmax"`.
+        ranges: `"auto"`, `"minmax"` or `"mse"`; or a dict of names and patterns to these. Layers that no pattern matches have `"auto"`.
 
     Raises:
         ConfigurationError: if a setting has a wrong value.
@@ -78,14 +84,14 @@ class Quantize(Step):
     exclude: Selection = None
     weight_bits: typing.Literal[8, 4] | dict[str, typing.Literal[8, 4]] = 8
     unroll: AutoOrBool = AUTO
-    ranges: Method | dict[str, Method] = MINMAX
+    ranges: Method | dict[str, Method] = AUTO
 
     def __post_init__(self):
         require_auto_or_bool(self, "unroll")
         object.__setattr__(self, "weight_bits", self._aware.weight_bits)
-        ranges, given = settings_by_layer("ranges", self.ranges, "'minmax' or 'mse'")
+        ranges, given = settings_by_layer("ranges", self.ranges, "'auto', 'minmax' or 'mse'")
         for method in given:
-            validate.one_of("ranges", method, (MINMAX, MSE))
+            validate.one_of("ranges", method, (AUTO, MINMAX, MSE))
         object.__setattr__(self, "ranges", ranges)
         set_selectors(self)
 
@@ -140,6 +146,7 @@ class Quantize(Step):
             raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
         notes = check_calibration(opened, signature, samples)
         made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
+        make_biases_unequal(made)
         measure_ranges(made, signature, samples, methods)
         return made, notes
 
@@ -168,8 +175,9 @@ class Quantize(Step):
         """Returns a dict of path to `LayerQuantization`, a dict of path to the method of its ranges, and the set of the paths that were named outright."""
         decided, named = self._aware._decide(opened)
         methods, _ = select_values(opened.layers, self.ranges)
+        auto = MSE if any(activation_of(introspection.unwrap(layer)) in _LONG_TAILS for layer in opened.layers.values()) else MINMAX
         decided = {path: _per_channel(opened.layers[path], decision) for path, decision in decided.items()}
-        return decided, {path: methods.get(path, MINMAX) for path in decided}, named
+        return decided, {path: auto if methods.get(path, AUTO) == AUTO else methods[path] for path in decided}, named
 
     def _plan(self, opened, decided, methods, named=()):
         plan = self._aware._plan(opened, decided)
