@@ -9,7 +9,8 @@ import pytest
 
 from tfdistill.compress import Quantize
 from tfdistill.convert.census import FLOAT_TYPES
-from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError
+from tfdistill.convert.signature import describe
+from tfdistill.errors import ConfigurationError, DataError, ExportError
 from tfdistill.tflite import Tolerances, export_tflite
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "zoo"))
@@ -22,13 +23,13 @@ NEAR = 0.03
 
 
 def data_of(model, seed=0):
-    rng = np.random.default_rng(seed)
+    rng, signature = np.random.default_rng(seed), describe(model)
 
-    def one(tensor):
-        shape = (SAMPLES, *tensor.shape[1:])
-        return rng.integers(0, 7, shape) if tensor.dtype.startswith("int") else rng.normal(size=shape).astype("float32")
+    def one(i):
+        shape = (SAMPLES, *i.shape)
+        return rng.integers(0, 7, shape) if i.dtype.startswith("int") else rng.normal(size=shape).astype("float32")
 
-    return keras.tree.map_structure(one, model.input if hasattr(model, "input") else keras.KerasTensor((None, 7)))
+    return signature.pack({i.name: one(i) for i in signature.inputs})
 
 
 def sequence(*layers):
@@ -57,10 +58,6 @@ def frozen():
     model = zoo_models.conv1d_net()
     model.trainable = False
     return model
-
-
-def stateful():
-    return keras.Sequential([keras.Input(batch_shape=(1, 5, 3)), L.SimpleRNN(4, stateful=True), L.Dense(2)])
 
 
 def pooled():
@@ -126,7 +123,7 @@ def test_the_bridge_is_as_near_and_as_small_as_the_converter(name, tmp_path):
     assert (bridge.road, converter.road) == ("bridge", "converter")
     for one, other in zip(bridge.verification.outputs.values(), converter.verification.outputs.values(), strict=True):
         assert one.mean_abs_error < 1.15 * other.mean_abs_error + 0.001 * one.scale
-    assert bridge.size_bytes < 1.02 * converter.size_bytes + 400
+    assert bridge.size_bytes < 1.02 * converter.size_bytes + 800  # an operation more, and what it is described by
 
 
 def conv3d():
@@ -210,9 +207,3 @@ def test_roads_that_do_not_exist(arguments, match, tmp_path):
     model = build("equal biases")
     with pytest.raises(ConfigurationError, match=match):
         export_tflite(model, tmp_path / "m.tflite", **{"variant": "int8", "calibration": data_of(model), **arguments})
-
-
-def test_a_stateful_layer_is_measured_from_its_initial_state(tmp_path):
-    model = stateful()
-    with pytest.raises(ModelError, match="loop"), pytest.warns(UserWarning):
-        export_tflite(model, tmp_path / "m.tflite", "int8", calibration=data_of(model))
