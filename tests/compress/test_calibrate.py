@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from tfdistill.bridge import to_tf_keras
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress import Quantize, QuantizeAware
 from tfdistill.compress.quantize.clipping import best_range
@@ -202,6 +204,66 @@ def test_data_of_the_scale_of_training_is_not_remarked(build, factor):
     Quantize().apply(build(), X * factor)
 
 
+def biased(activation="relu"):
+    """Every kind of layer that can be corrected: with a bias, by a folded normalization, and one that has neither."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((8, 8, 2), name="image")
+    h = L.Conv2D(6, 3, activation=activation, bias_initializer="random_normal", name="first")(x)
+    h = L.DepthwiseConv2D(3, use_bias=False, name="depthwise")(h)
+    h = L.ReLU(name="relu")(L.BatchNormalization(name="norm", momentum=0.0)(h))
+    h = L.SeparableConv2D(5, 2, name="separable")(h)
+    h = L.Dense(8, use_bias=False, name="bare")(L.Flatten()(h))
+    model = keras.Model(x, L.Dense(3, name="logits")(h), name="biased")
+    model(X, training=True)
+    return model
+
+
+def sums_of(legacy, name):
+    """What goes into the activation of a layer, as rows of channels."""
+    seen, layer = [], introspection.unwrap(named_layers(legacy)[name])
+    function = layer.activation
+    vars(layer)["activation"] = lambda x: (seen.append(np.asarray(x)), function(x))[1]
+    legacy(X, training=False)
+    vars(layer)["activation"] = function
+    return seen[0].reshape(-1, seen[0].shape[-1])
+
+
+def mean_errors(model, quantized):
+    """The largest mean error of a channel of each layer's sum, as a share of its spread."""
+    found = {}
+    for name in ("first", "depthwise", "separable", "logits"):
+        exact, rounded = (sums_of(legacy, name) for legacy in (to_tf_keras(model), quantized.legacy))
+        if name == "depthwise":
+            shift = quantized.get_layer("norm").moving_mean - model.get_layer("norm").moving_mean
+            rounded = rounded - np.asarray(shift)
+        found[name] = float(np.max(np.abs(rounded.mean(0) - exact.mean(0)) / exact.std(0)))
+    return found
+
+
+@pytest.mark.parametrize("weight_bits", [8, 4])
+def test_bias_correction_makes_the_mean_of_the_error_zero(weight_bits):
+    model = biased()
+    before, after = (mean_errors(model, Quantize(weight_bits=weight_bits, bias_correction=on).apply(model, X)) for on in (False, True))
+    assert min(before.values()) > 1e-4
+    for name in after:
+        assert after[name] < 1e-5, (name, before, after)
+
+
+def test_bias_correction_lowers_the_error_of_coarse_weights():
+    model = biased("silu")
+    expected = np.asarray(model(X))
+    wrong, right = (Quantize(weight_bits=4, bias_correction=on).apply(model, X)(X) for on in (False, True))
+    assert np.abs(right - expected).mean() < np.abs(wrong - expected).mean()
+
+
+def test_the_plan_says_which_biases_are_corrected():
+    plan = Quantize(bias_correction=True).plan(biased())
+    assert plan.row("first").reason.endswith(", bias corrected")
+    assert plan.row("depthwise").reason.endswith(", bias corrected by the mean of 'norm'")
+    assert "bias" not in plan.row("bare").reason + plan.row("relu").reason
+    assert "bias" not in str(Quantize().plan(biased()).table())
+
+
 NAN = np.where(np.arange(64)[:, None, None, None] == 3, np.nan, X)
 BAD_DATA = [
     (None, "got no calibration data(.|\n)*apply\\(model, calibration=samples\\)"),
@@ -227,6 +289,7 @@ BAD_SETTINGS = [
     ({"ranges": None}, "ranges=None is unknown"),
     ({"weight_bits": 5}, "weight_bits=5"),
     ({"unroll": "yes"}, "unroll='yes'"),
+    ({"bias_correction": 1}, "bias_correction=1 is a"),
     ({"layers": 3}, "layers=3 selects no layers"),
 ]
 
