@@ -92,10 +92,16 @@ def correct_biases(model, float_model, signature, samples, corrected):
         shift = _channel_means(x) - means[path]
         holder, attribute = corrected[path]
         variable = getattr(introspection.unwrap(layers[holder]), attribute)
-        moved = np.broadcast_to(shift, x.shape[-len(variable.shape) :]) if attribute == "bias" else shift
-        moved = moved.mean(tuple(range(moved.ndim - len(variable.shape)))) if moved.ndim > len(variable.shape) else moved
-        variable.assign(np.asarray(variable) + (moved if attribute == "moving_mean" else -moved))
-        return x - shift
+        if attribute == "moving_mean":
+            variable.assign(np.asarray(variable) + shift)
+            return x  # the normalization behind it subtracts the new mean
+        # The bias of an EinsumDense may have several axes, or one that is not the last.
+        ahead = len(variable.shape)
+        whole = np.broadcast_to(shift, x.shape[-ahead:])
+        kept = tuple(axis for axis in range(ahead) if variable.shape[axis] == 1)
+        moved = whole.mean(kept, keepdims=True)
+        variable.assign(np.asarray(variable) - moved)
+        return x - moved
 
     with _activations_seen_by(model.legacy, corrected, correct):
         model.legacy(inputs, training=False)
