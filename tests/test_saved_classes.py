@@ -96,6 +96,30 @@ def bridged(model):
     return adopt(to_tf_keras(model), original=model)
 
 
+class Block(keras.layers.Layer):
+    """Opened, it needs every class that stands in an opened layer's graph for what Keras has no layer for."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.places, self.supports_masking = keras.layers.Embedding(8, 4), True
+
+    def build(self, shape):
+        self.scale = self.add_weight(name="scale", shape=(4,), initializer="ones")
+
+    def call(self, x):
+        batch = keras.ops.shape(x)[0]
+        y = keras.ops.reshape(x, (batch, 8, 1)) * self.scale + self.places(np.arange(8))
+        return keras.ops.reshape(y, (batch, 8, 4))
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return keras.ops.greater(inputs, -5.0)
+
+
+def opened_layers(folder):
+    inputs = keras.Input((8,))
+    return adopt(to_tf_keras(keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(Block(name="block")(inputs)))))
+
+
 def with_callable(folder):
     return make(NumpyNet.of(keras_file(folder)), losses=[losses.SoftTargets(losses.LinearSchedule(4.0, 1.0, 10))])
 
@@ -121,6 +145,7 @@ def with_metric(folder):
 MODELS = {
     "plain": lambda folder: bridged(mlp(6)),
     "nested": lambda folder: bridged(nested()),
+    "opened": opened_layers,
     "pruned": lambda folder: Prune(sparsity=0.5, end_step=4).apply(mlp(6)),
     "clustered": lambda folder: Cluster(4).apply(mlp(6)),
     "quantized": lambda folder: QuantizeAware().apply(mlp(6)),

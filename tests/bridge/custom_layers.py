@@ -118,6 +118,9 @@ class LayerScale(layers.Layer):
     def call(self, x):
         return x * self.gamma
 
+    def compute_output_shape(self, shape):
+        return shape
+
 
 class PositionTable(layers.Layer):
     """Computes with its own weight alone, before that meets an input."""
@@ -356,6 +359,71 @@ class HasModel(layers.Layer):
         return self.sequential(self.functional(x))
 
 
+class ClassToken(layers.Layer):
+    """Computes shapes from the size of the batch, as the vision transformers of keras-hub do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.project = layers.Dense(WIDTH, name="project")
+
+    def build(self, shape):
+        self.token = self.add_weight(name="token", shape=(1, 1, WIDTH), initializer="uniform")
+        self.project.build(shape)
+
+    def call(self, x):
+        batch, steps, width = ops.shape(x)
+        tokens = ops.tile(self.token, (batch, 1, 1))
+        pairs = ops.reshape(self.project(x), (batch * steps, width))
+        return ops.concatenate([tokens, ops.reshape(pairs, (batch, steps, width))], axis=1)
+
+
+class CausalAttention(layers.Layer):
+    """Makes a mask for each example of the batch, as the decoders of keras-hub do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._attention = CachedAttention(2, 3, name="attention")
+
+    def call(self, x):
+        batch, steps = ops.shape(x)[0], ops.shape(x)[1]
+        i = ops.expand_dims(ops.arange(steps), 1)
+        later = ops.broadcast_to(ops.expand_dims(i >= ops.arange(steps), 0), (batch, steps, steps))
+        y, _ = self._attention(query=x, value=x, cache=None, attention_mask=later)
+        return x + y
+
+
+class CachedAttention(layers.MultiHeadAttention):
+    """Takes what its base does not know, and returns what is no tensor: it is no part of a graph as a whole."""
+
+    def call(self, query, value, key=None, attention_mask=None, cache=None):
+        return super().call(query, value, key, attention_mask=attention_mask), cache
+
+
+class Patches(layers.Layer):
+    """As in keras.io's vision transformer: no weights, and the size of the batch in a reshape."""
+
+    def __init__(self, patch_size):
+        super().__init__()
+        self.patch_size = patch_size
+
+    def call(self, images):
+        batch, height, width, channels = ops.shape(images)
+        rows, columns = height // self.patch_size, width // self.patch_size
+        patches = ops.image.extract_patches(images, size=self.patch_size)
+        return ops.reshape(patches, (batch, rows * columns, self.patch_size * self.patch_size * channels))
+
+
+class ReadsMeanInBatch(layers.Layer):
+    """Computes with the size of the batch as a number."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(WIDTH, name="dense")
+
+    def call(self, x):
+        return self.dense(x) + ops.sum(x, axis=0, keepdims=True) / ops.cast(ops.shape(x)[0], "float32")
+
+
 def sequence(*parts, shape=(STEPS, WIDTH), dtype="float32"):
     return keras.Sequential([keras.Input(shape, dtype=dtype, name="x"), *parts, layers.Flatten(), layers.Dense(2, name="head")], name="net")
 
@@ -365,6 +433,21 @@ def text(*parts):
     for part in parts:
         x = part(x)
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.GlobalAveragePooling1D(name="mean")(x)), name="net")
+
+
+def of_any_length():
+    """A nested model whose length is free, called on a length that is known: what counts positions is opened there."""
+    inner = keras.Input((None, WIDTH))
+    nested = keras.Model(inner, CausalAttention(name="causal")(inner), name="nested")
+    inputs = keras.Input((STEPS, WIDTH), name="x")
+    return keras.Model(inputs, layers.Dense(2, name="head")(nested(inputs)), name="net")
+
+
+def repeated():
+    """A layer inside a layer that repeats it runs as it is."""
+    inputs = keras.Input((STEPS, WIDTH), name="x")
+    repeating = layers.TimeDistributed(keras.saving.register_keras_serializable("tests")(LayerScale)(name="scale"), name="each")
+    return keras.Model(inputs, layers.Dense(2, name="head")(repeating(inputs)), name="net")
 
 
 def called_twice(layer):
@@ -450,6 +533,17 @@ MODELS = {
     "in two places": (in_two_places, ["nested"]),
     "nested": (lambda: sequence(Outer(name="outer")), ["outer/mlp/gate", "outer/scale/gamma"]),
     "models inside": (lambda: sequence(HasModel(name="block")), ["block/functional", "block/sequential"]),
+    "the size of the batch": (
+        lambda: sequence(ClassToken(name="tokens")),
+        ["tokens/token", "tokens/tile", "tokens/project", "tokens/reshape_1"],
+    ),
+    "a mask for each example": (
+        lambda: sequence(CausalAttention(name="causal")),
+        ["causal/attention/query", "causal/attention/attention_output"],
+    ),
+    "patches": (lambda: sequence(Patches(2), layers.Dense(WIDTH), shape=(4, 4, 3)), ["patches/reshape"]),
+    "at a known length": (of_any_length, ["nested"]),
+    "repeated": (repeated, ["each"]),
     "in a subclassed model": (subclassed, ["block/mlp/gate", "block/scale/gamma"]),
 }
 

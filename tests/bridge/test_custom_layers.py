@@ -4,9 +4,13 @@ import custom_layers
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras import ops
 
 from tfdistill.bridge import check_parity, to_keras, to_tf_keras
+from tfdistill.bridge.convert.custom import described
 from tfdistill.bridge.parity.check import random_inputs
+from tfdistill.errors import BridgeError
 from tfdistill.graph.functional import as_functional
 from tfdistill.graph.tracing import open_model
 
@@ -21,7 +25,18 @@ def outputs(model, x):
     return [np.asarray(y) for y in keras.tree.flatten(model(x, training=False))]
 
 
-@pytest.mark.parametrize("name", ROWS)
+SLOW = (
+    "called twice",
+    "layer scale",
+    "lists and dicts of layers",
+    "private layers without a config",
+    "squeeze and excite",
+    "in two places",
+)
+SLOW += ("own RMS normalization", "gated MLP", "a block called twice", "nested", "convolution and normalization", "own dense layer")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in ROWS])
 def test_the_copy_computes_the_same_has_paths_and_goes_back(name):
     model = custom_layers.build(name)
     x, before = inputs_of(model), [np.array(v) for v in model.variables]
@@ -42,3 +57,98 @@ def test_the_copy_computes_the_same_has_paths_and_goes_back(name):
     assert [weight.shape for weight in back.weights] == shapes
     for one, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(one, value)
+
+
+def lines(name):
+    model = custom_layers.build(name)
+    return described(model, to_tf_keras(model))
+
+
+def test_it_is_said_what_is_opened_and_why_the_others_are_not():
+    assert lines("nested") == ("outer (Outer): opened", "outer/mlp (GatedMLP): opened", "outer/scale (LayerScale): opened")
+    opened, whole = lines("around stochastic depth")
+    assert opened == "block (DroppedResidual): opened"
+    assert "block/drop (StochasticDepth): runs as it is, as it cannot be opened" in whole
+    assert "draws random numbers" in whole
+    assert lines("at a known length") == ("nested/causal (CausalAttention): opened", "nested/causal/attention (CachedAttention): opened")
+
+
+def test_a_weight_that_is_read_in_training_alone_is_not_lost():
+    """The layer computes by another graph in training mode, so that it runs as it is, and its weight is trained."""
+    rebuilt = to_tf_keras(custom_layers.sequence(OnlyInTraining(name="own")))
+    assert [w.name for w in rebuilt.get_layer("own").trainable_weights] == ["scale:0"]
+
+
+@keras.saving.register_keras_serializable("tests")
+class OnlyInTraining(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="ones")
+
+    def call(self, x, training=None):
+        return x * self.scale if training else x
+
+
+class Counts(keras.layers.Layer):
+    """Computes something else every time."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.times = keras.layers.Dense(custom_layers.WIDTH), 0
+
+    def call(self, x):
+        self.times += 1
+        return self.dense(x) * self.times
+
+
+class ReadsValue(keras.layers.Layer):
+    """Computes with the value of a weight."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return x * self.scale.value  # the line
+
+
+class Assigns(keras.layers.Layer):
+    """Counts its calls in a weight."""
+
+    def build(self, shape):
+        self.count = self.add_weight(name="count", shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.count.assign(self.count + 1.0)
+        return x
+
+
+class AddsLoss(keras.layers.Layer):
+    def call(self, x):
+        self.add_loss(ops.sum(x))
+        return x * 2.0
+
+
+class UsesTensorFlow(keras.layers.Layer):
+    def call(self, x):
+        return tf.math.square(x)  # the line
+
+
+CANNOT = {
+    "a counter": (Counts, "something else on data"),
+    "the value of a weight": (ReadsValue, r"self.scale.value  # the line"),
+    "an assignment": (Assigns, "assign"),
+    "a penalty": (AddsLoss, "add_loss"),
+    "functions of TensorFlow": (UsesTensorFlow, r"tf.math.square\(x\)  # the line"),
+    "the size of the batch as a number": (custom_layers.ReadsMeanInBatch, "something else on data"),
+}
+
+
+@pytest.mark.parametrize("name", CANNOT)
+def test_what_can_neither_be_opened_nor_run_as_it_is_is_refused_with_a_remedy_that_works(name):
+    kind, words = CANNOT[name]
+    with pytest.raises(BridgeError, match=rf"'net/own'[\s\S]*{words}[\s\S]*Nor can it be run[\s\S]*register_keras_serializable") as caught:
+        to_tf_keras(custom_layers.sequence(kind(name="own")))
+    assert f"register_bridge({kind.__name__}, builder)" in caught.value.fix
+    if kind is Counts:  # Keras itself cannot run that twice alike
+        return
+    model = custom_layers.sequence(keras.saving.register_keras_serializable("tests")(kind)(name="own"))
+    assert to_tf_keras(model).get_layer("own") is not None

@@ -67,6 +67,8 @@ class Plan(Record):
         model: Name of the model.
         rows: One `LayerPlan` for each layer.
         findings: What is to be said of the model as a whole, one sentence each.
+        custom: A line for each layer of a class that Keras does not have: that it was opened, so that the layers inside it have rows of their own, or that it
+            runs as it is, and why.
 
     Example:
         >>> plan = tfdistill.compress.Prune(0.5, end_step=100).plan(student)
@@ -82,6 +84,7 @@ class Plan(Record):
     model: str
     rows: tuple[LayerPlan, ...]
     findings: tuple[str, ...] = ()
+    custom: tuple[str, ...] = ()
 
     def names(self, action: str) -> list[str]:
         """Returns the names of the layers with an action, in the order of the model.
@@ -110,7 +113,9 @@ class Plan(Record):
 
     def __str__(self):
         done = self.names(DONE)
-        return f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers\n" + "\n".join([*self.findings, self.table()])
+        findings = "".join(f"\n{line}" for line in self.findings)
+        custom = "".join(f"\n{line}" for line in self.custom)
+        return f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers{findings}\n{self.table()}{custom}"
 
     def require_work(self, named: Iterable[str] = ()) -> None:
         """Refuses a plan that would do nothing, or nothing to a layer that the user named.

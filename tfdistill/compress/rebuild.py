@@ -16,11 +16,15 @@ from tfdistill.bridge.adopt import introspection, serialization
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.rewire import rewire
+from tfdistill.bridge.convert.custom import described
 from tfdistill.bridge.convert.to_keras import to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras
 from tfdistill.compress.selection import Layers
 from tfdistill.errors import BridgeError, ModelError
 from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.layers import child_layers
+from tfdistill.graph.names import unique_name
+from tfdistill.graph.opening import is_foreign
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Opened:
     def layers(self):
         """`Layers` of the live tf_keras model: those that compute, without inputs and without nested models as such."""
         return _computing(self.legacy)
+
+    @property
+    def custom(self):
+        """Lines about the layers of classes that Keras does not have; see `Plan.custom`."""
+        return described(self.original, self.legacy)
 
 
 def _computing(legacy):
@@ -191,11 +200,15 @@ def layers_by_name(model):
 
 
 def _walk(model, prefix):
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _walk(layer, f"{prefix}{layer.name}/")
+    taken = set()
+    for layer in model.layers if isinstance(model, keras.Model) else child_layers(model):
+        path = unique_name(prefix + layer.name, taken)
+        taken.add(path)
+        # In a layer of a class that Keras does not have, all that has a kernel is a layer inside, under the path that it has in a plan.
+        if isinstance(layer, keras.Model) or (is_foreign(layer) and child_layers(layer)):
+            yield from _walk(layer, f"{path}/")
         elif not isinstance(layer, keras.layers.InputLayer):
-            yield prefix + layer.name, layer
+            yield path, layer
 
 
 def rebuild(legacy, replace):

@@ -33,6 +33,11 @@ class SizedOperation(keras.Operation):
         self.operation, self.outputs = operation, outputs
         self.kind = type(keras.saving.deserialize_keras_object(copy.deepcopy(operation)))
 
+    @property
+    def inner_name(self):
+        """Class name of the operation inside."""
+        return self.operation["class_name"]
+
     def call(self, anchor, *args, **kwargs):
         batch = keras.ops.shape(anchor)[0]
         settings = {name: _resized(value, lambda size: size // BATCH * batch) for name, value in self.operation["config"].items()}

@@ -1,5 +1,6 @@
 """Reads the graph of a Keras 3 model."""
 
+import collections
 import contextlib
 import dataclasses
 
@@ -77,6 +78,13 @@ def calls(model):
         for node in by_depth[depth]:
             if not node.is_input:
                 yield Call(node.operation, node.arguments.args, node.arguments.kwargs, node.outputs)
+
+
+def only_calls(model):
+    """Returns a dict of id of each layer or operation that a functional model calls once to its `Call`."""
+    every = list(calls(model))
+    times = collections.Counter(id(call.operation) for call in every)
+    return {id(call.operation): call for call in every if times[id(call.operation)] == 1}
 
 
 def input_operation(tensor):

@@ -57,6 +57,15 @@ def _children(parent):
     return children
 
 
+def unique_name(name, taken):
+    """Returns a name, with the first number behind it that makes it differ from those that are taken: `"dense"`, `"dense_1"`."""
+    unique, number = name, 0
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    return unique
+
+
 def resolve_path(name, named, owner):
     """Finds the path that a user means by a name: one way for taps, warm starts and the selection of layers to compress.
 

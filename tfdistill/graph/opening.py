@@ -9,17 +9,32 @@ import dataclasses
 import warnings
 
 import keras
+import numpy as np
 
 from tfdistill.errors import BridgeError
 from tfdistill.graph.batches import BATCH, with_free_batch
 from tfdistill.graph.carriers import CARRIERS, HeldConstant, HeldWeight, WithMask
-from tfdistill.graph.functional import UNSCOPED, calls, filled, functional_model, own_arguments
+from tfdistill.graph.functional import UNSCOPED, filled, functional_model, own_arguments
 from tfdistill.graph.keras_internals import is_keras_own
-from tfdistill.graph.tracing import base_name, is_layer, line_of, name_operations, reason_of
+from tfdistill.graph.tracing import line_of, name_operations, reason_of
 
 _ORIGIN = "_stands_for"
-# Where Keras itself keeps the weights and layers of a layer.
-_COLLECTIONS = ("_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators", "_track", "_self_", _ORIGIN)
+# Where Keras and TensorFlow themselves keep the weights and layers of a layer.
+_COLLECTIONS = {
+    "_trainable_variables",
+    "_non_trainable_variables",
+    "_layers",
+    "_metrics",
+    "_seed_generators",
+    "_tracker",
+    "_tracked",
+    _ORIGIN,
+}
+_COLLECTIONS |= {
+    "_self_unconditional_checkpoint_dependencies",
+    "_self_unconditional_dependency_names",
+    "_self_unconditional_deferred_dependencies",
+}
 
 
 def is_foreign(operation):
@@ -116,23 +131,21 @@ def look_inside(layer, signature, path, **mode):
     Raises:
         BridgeError: if the layer's call does what symbolic tensors cannot, or does more than compute its outputs.
     """
-    if layer.activity_regularizer is not None:
-        raise BridgeError(f"The layer '{path}' ({type(layer).__name__}) has a penalty on its outputs, which is no part of a graph.")
     kind = type(origin(layer))
-    opened = stand_in(layer, layer.name, _subclass(kind, symbolic_call=_call_and_note))
     inputs, (args, kwargs) = signature.symbolic(BATCH)
-    tracing = _Tracing(layer, inputs[0])
-    vars(opened).update(tracing.attributes())
+    tracing = _Tracing(inputs[0])
     try:
-        with _traced_quietly():
+        with traced_quietly():
             with keras.StatelessScope(collect_losses=True) as scope:
-                outputs = opened(*args, **kwargs, **mode)
+                outputs = tracing.run(layer, "", args, {**kwargs, **mode})
             tracing.on = False
+            if not all(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(outputs)):
+                raise TypeError("an output does not depend on the inputs")
             if scope.losses:
                 raise TypeError("it adds a loss with add_loss")
             if scope.state_mapping:
-                raise TypeError("it assigns values to its weights")
-            view = functional_model(inputs, _with_masks(outputs, vars(opened).pop("_noted")), layer.name)
+                raise TypeError("it assigns values to its weights, or draws random numbers of its own")
+            view = functional_model(inputs, outputs, layer.name)
             if signature.free_batch:
                 signature.put_masks(signature.inputs)
                 view = with_free_batch(view, signature.inputs)
@@ -146,16 +159,8 @@ def look_inside(layer, signature, path, **mode):
     return view
 
 
-def _call_and_note(self, *args, **kwargs):
-    """Runs the layer's own call, so that the graph is of what is inside, and notes what the call around it may change: whence the outputs came, their masks."""
-    outputs = self.call(*args, **kwargs)
-    tensors = [x for x in keras.tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
-    vars(self)["_noted"] = {id(x): (x, x._keras_history, mask_of(x)) for x in tensors}
-    return outputs
-
-
 @contextlib.contextmanager
-def _traced_quietly():
+def traced_quietly():
     # The layer warned of its masks when the model was built. The user's line is in a traceback that Keras has not filtered.
     filtering = keras.config.is_traceback_filtering_enabled()
     keras.config.disable_traceback_filtering()
@@ -174,166 +179,91 @@ def _subclass(kind, **methods):
 
 
 class _Tracing:
-    """What takes the place of a layer's weights and inner layers while its call runs on symbolic tensors.
+    """One run of a layer's call on symbolic tensors, with tensors in place of its weights, and layers that are watched in place of those inside it.
 
     Args:
-        layer: The layer.
         anchor: A symbolic input, from which what depends on no input gets its place in the graph.
     """
 
-    def __init__(self, layer, anchor):
-        self.layer, self.anchor = layer, anchor
+    def __init__(self, anchor):
+        self.anchor = anchor
         self.on = True
         self.made = {}  # id of a variable or layer -> what takes its place
 
-    def attributes(self):
-        """Returns a dict of those attributes of the layer that hold weights or layers, with what takes their place."""
-        found = {name: self._replaced(value) for name, value in vars(self.layer).items() if not name.startswith(_COLLECTIONS)}
-        return {name: value for name, value in found.items() if value is not vars(self.layer)[name]}
+    def run(self, layer, prefix, args, kwargs):
+        """Returns the outputs of a layer's own call, so that the graph is of what is inside.
 
-    def _replaced(self, value):
+        Args:
+            layer: The layer.
+            prefix: What the names of the layers inside begin with.
+            args: Arguments, with symbolic tensors.
+            kwargs: Keyword arguments.
+        """
+        if layer.activity_regularizer is not None:
+            raise TypeError("it has a penalty on its outputs, which is no part of a graph")
+        noted = {}
+
+        def call_and_note(called, *args, **kwargs):
+            # The call around this one may change whence the outputs came, and their masks; it takes nothing but tensors.
+            outputs = noted["outputs"] = called.call(*args, **kwargs)
+            tensors = [x for x in keras.tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
+            noted.update({id(x): (x, x._keras_history, mask_of(x)) for x in tensors})
+            return outputs if len(tensors) == len(keras.tree.flatten(outputs)) else tensors
+
+        opened = stand_in(layer, layer.name, _subclass(type(origin(layer)), symbolic_call=call_and_note))
+        found = {name: self._replaced(value, layer, prefix) for name, value in vars(layer).items() if name not in _COLLECTIONS}
+        vars(opened).update(found)
+        opened(*args, **kwargs)
+        return keras.tree.map_structure(lambda x: _restored(x, noted) if isinstance(x, keras.KerasTensor) else x, noted["outputs"])
+
+    def _replaced(self, value, layer, prefix):
+        def inner(item):
+            return self._replaced(item, layer, prefix)
+
         if isinstance(value, (keras.Variable, keras.layers.Layer)):
             if id(value) not in self.made:
                 weight = isinstance(value, keras.Variable)
-                self.made[id(value)] = HeldWeight.of(value, self.layer)(self.anchor) if weight else self._watched(value)
+                self.made[id(value)] = HeldWeight.of(value, layer)(self.anchor) if weight else self._watched(value, prefix + value.name)
             return self.made[id(value)]
         if isinstance(value, dict):
-            items = {key: self._replaced(item) for key, item in value.items()}
+            items = {key: inner(item) for key, item in value.items()}
             return items if any(items[key] is not item for key, item in value.items()) else value
         if type(value) is tuple or isinstance(value, list):
-            items = [self._replaced(item) for item in value]
+            items = list(map(inner, value))
             return type(value)(items) if any(new is not item for new, item in zip(items, value, strict=True)) else value
         return value
 
-    def _watched(self, layer):
-        """Returns a stand-in for an inner layer. What it is called on without any symbolic tensor is made one, or only a value of its weights would be kept."""
+    def _watched(self, layer, name):
+        """Returns a stand-in for an inner layer. Arrays that it is called on become symbolic, or without any other tensor its weights would count as values."""
 
         def call(called, *args, **kwargs):
-            given = keras.tree.flatten((args, kwargs))
-            if self.on and not any(isinstance(x, keras.KerasTensor) for x in given):
-                args, kwargs = keras.tree.map_structure(self._constant, (args, kwargs))
-            return super(kind, called).__call__(*args, **kwargs)
+            if not self.on:
+                return super(kind, called).__call__(*args, **kwargs)
+            args, kwargs = keras.tree.map_structure(self._constant, (args, kwargs))
+            try:
+                return super(kind, called).__call__(*args, **kwargs)
+            except Exception:
+                if not is_foreign(layer):
+                    raise
+            # It is no part of a graph as a whole: it takes or returns what is no tensor.
+            return self.run(layer, f"{name}/", args, kwargs)
 
         kind = _subclass(type(origin(layer)), __call__=call)
-        return stand_in(layer, layer.name, kind)
+        return stand_in(layer, name, kind)
 
     def _constant(self, value):
-        if not hasattr(value, "__array__"):
+        if not hasattr(value, "__array__") or isinstance(value, (keras.KerasTensor, keras.Variable, np.generic)):
             return value
         array = keras.ops.convert_to_numpy(value)
         return HeldConstant(array, keras.backend.standardize_dtype(array.dtype))(self.anchor)
 
 
-def _with_masks(outputs, noted):
-    """Gives outputs back the places in the graph that they came from, and puts a `WithMask` behind those whose mask comes from no layer inside."""
-
-    def restored(x):
-        if not isinstance(x, keras.KerasTensor):
-            raise TypeError("an output does not depend on the inputs")
-        _, history, before = noted[id(x)]
-        x._keras_history = history
-        travels = before is not None and isinstance(history.operation, keras.layers.Layer)
-        if mask_of(x) is None or travels:
-            return x
-        mask, x._keras_mask = mask_of(x), None
-        return WithMask()([x, mask])
-
-    return keras.tree.map_structure(restored, outputs)
-
-
-def inlined(model, inside, frozen):
-    """Returns a functional model with what is inside its layers in place of those that are opened, at any depth.
-
-    All that is in it are stand-ins, named by their paths (`"encoder/attention/query"`), which share their weights with the model's own layers; see `origin`.
-
-    Args:
-        model: Functional Keras 3 model.
-        inside: Function `(layer, signature, path) -> functional model or None`: what takes the layer's place, or None where it stays as it is.
-        frozen: Set of ids: of the first output of each call that stays in inference mode, in `model` and in the models that `inside` returns. Those of the
-            result are added.
-
-    Returns:
-        Functional `keras.Model`; `model` itself where nothing is opened.
-    """
-    if not any(is_foreign(call.operation) for call in calls(model)):
-        return model
-    inliner = _Inliner(inside, frozen)
-    tensors = inliner.run(model, {id(x): x for x in model.inputs}, "", False)
-    if not inliner.opened:
-        return model
-    return functional_model(model.input, filled(model.output, tensors), model.name)
-
-
-def inlined_as(model, names):
-    """Returns a functional model in which those layers are opened that another model with the given layers has only as what is inside them.
-
-    Args:
-        model: Functional Keras 3 model.
-        names: Names of the other model's layers, as `inlined` gives them.
-    """
-
-    def inside(layer, signature, path):
-        if path in names:
-            return None
-        try:
-            view = look_inside(layer, signature, path)
-        except BridgeError:
-            return None
-        empty = not any(True for _ in calls(view))
-        return view if empty or any(name.startswith(f"{path}/") for name in names) else None
-
-    return inlined(model, inside, set())
-
-
-class _Inliner:
-    def __init__(self, inside, frozen):
-        self.inside, self.frozen = inside, frozen
-        self.opened = False
-        self.made = {}  # id of a layer or weight -> (it, its stand-in)
-        self.held = {}  # id of a weight -> its tensor
-        self.names = set()
-
-    def run(self, model, tensors, prefix, in_inference):
-        """Repeats the calls of a model on other tensors; returns a dict of id of each of its tensors to the new one."""
-        for call in calls(model):
-            args, kwargs = filled((call.args, own_arguments(call)), tensors)
-            here = dataclasses.replace(call, args=args, kwargs=kwargs)
-            still = in_inference or id(call.outputs[0]) in self.frozen
-            for kept, new in zip(call.outputs, self._outputs(here, prefix, still), strict=True):
-                tensors[id(kept)] = new
-        return tensors
-
-    def _outputs(self, call, prefix, in_inference):
-        operation = call.operation
-        if isinstance(operation, HeldWeight):
-            key = id(operation.weight)
-            if key not in self.held:
-                self.held[key] = self._stand_in(operation, prefix + operation.weight.name)(*call.args)
-            return [self.held[key]]
-        if is_foreign(operation):
-            path, signature = prefix + operation.name, Signature.of(call)
-            view = self.inside(operation, signature, path)
-            if view is not None:
-                self.opened = True
-                given = dict(zip(map(id, view.inputs), signature.tensors, strict=True))
-                tensors = self.run(view, given, f"{path}/", in_inference)
-                return [tensors[id(x)] for x in view.outputs]
-        # The operations of a functional model have names already; those inside a layer are numbered by their order.
-        named = not prefix or is_layer(operation)
-        made = self._stand_in(operation, prefix + (operation.name if named else base_name(operation)))
-        with _traced_quietly():
-            outputs = keras.tree.flatten(made(*call.args, **call.kwargs))
-        if in_inference:
-            self.frozen.add(id(outputs[0]))
-        return outputs
-
-    def _stand_in(self, operation, name):
-        key = operation.weight if isinstance(operation, HeldWeight) else origin(operation)
-        if id(key) not in self.made:
-            unique, number = name, 0
-            while unique in self.names:
-                number += 1
-                unique = f"{name}_{number}"
-            self.names.add(unique)
-            self.made[id(key)] = (key, stand_in(operation, unique))
-        return self.made[id(key)][1]
+def _restored(x, noted):
+    """Gives an output back the place in the graph that it came from, and puts a `WithMask` behind it if its mask comes from no layer inside."""
+    _, history, before = noted[id(x)]
+    vars(x)["_keras_history"] = history
+    travels = before is not None and isinstance(history.operation, keras.layers.Layer)
+    if mask_of(x) is None or travels:
+        return x
+    mask, x._keras_mask = mask_of(x), None
+    return WithMask()([x, mask])

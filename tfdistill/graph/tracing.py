@@ -9,6 +9,7 @@ import keras
 from tfdistill.errors import BridgeError
 from tfdistill.graph.carriers import CARRIERS
 from tfdistill.graph.functional import as_functional, calls, index_inputs, is_functional, is_sequential, unbuilt
+from tfdistill.graph.names import unique_name
 
 
 def open_model(model, inputs=None, path=None):
@@ -72,13 +73,8 @@ def name_operations(model):
     used = {op.name for op in model.operations if is_layer(op)}
     numbered = {id(call.operation): call.operation for call in calls(model) if not is_layer(call.operation)}
     for operation in numbered.values():
-        base = base_name(operation)
-        name, number = base, 0
-        while name in used:
-            number += 1
-            name = f"{base}_{number}"
-        used.add(name)
-        operation.name = name
+        operation.name = unique_name(base_name(operation), used)
+        used.add(operation.name)
 
 
 def is_layer(operation):
@@ -88,7 +84,8 @@ def is_layer(operation):
 
 def base_name(operation):
     """Returns the name of an operation's class as Keras writes names: `"get_item"`."""
-    return "_".join(re.findall("[A-Z][a-z0-9]*|[a-z0-9]+", type(operation).__name__)).lower()
+    name = getattr(operation, "inner_name", type(operation).__name__)
+    return "_".join(re.findall("[A-Z][a-z0-9]*|[a-z0-9]+", name)).lower()
 
 
 def input_types(model, count):

@@ -2,13 +2,17 @@
 
 import keras
 
-from tfdistill.bridge.convert.hosted import host
+from tfdistill.bridge.adopt.introspection import unwrap
+from tfdistill.bridge.adopt.layers import walk
+from tfdistill.bridge.convert.hosted import host, is_hosted, why_hosted
 from tfdistill.bridge.convert.layers import base_of, is_plain, is_registered
 from tfdistill.bridge.parity.opened import check_inside, check_same
 from tfdistill.errors import BridgeError
-from tfdistill.graph.functional import as_functional, calls
-from tfdistill.graph.layers import child_layers
-from tfdistill.graph.opening import inlined, is_foreign, look_inside, origin
+from tfdistill.graph.functional import as_functional
+from tfdistill.graph.inlining import inlined, inputs_at
+from tfdistill.graph.layers import all_layers, child_layers
+from tfdistill.graph.names import unique_name
+from tfdistill.graph.opening import is_foreign, look_inside, origin
 
 
 class _AnotherCall(Exception):
@@ -27,23 +31,24 @@ class Opener:
         self.opened = set()  # ids of layers
         self.whole = {}  # id of a layer that is not opened -> (it, the BridgeError that says why, or None)
 
-    def open(self, model, path):
+    def open(self, model, path, call=None):
         """Returns a functional model with what is inside the layers in their place; `model` itself where nothing is opened.
 
         Args:
             model: Functional or Sequential Keras 3 model.
             path: Where it is.
+            call: The only `graph.Call` of it where it is nested in another model, or None.
 
         Raises:
             BridgeError: if the result computes something else than the model.
         """
-        inner = model.layers if isinstance(model, keras.Sequential) else [call.operation for call in calls(model)]
-        if not any(map(is_foreign, inner)):
+        if not any(map(is_foreign, all_layers(model))):
             return model
         view = as_functional(model)
+        inputs = inputs_at(view, call)
         while True:
             try:
-                made = inlined(view, lambda layer, signature, where: self._inside(layer, signature, f"{path}/{where}"), self.frozen)
+                made = inlined(view, lambda layer, signature, where: self._inside(layer, signature, f"{path}/{where}"), self.frozen, inputs)
                 break
             except _AnotherCall:
                 continue
@@ -73,6 +78,36 @@ class Opener:
         if id(source) in self.opened:
             raise _AnotherCall
         return None
+
+
+def described(model, tf_keras_model):
+    """Returns a line for each layer of a Keras 3 model whose class Keras does not have: that it was opened, or that it runs as it is, and why.
+
+    Args:
+        model: Keras 3 model, or None.
+        tf_keras_model: Its copy.
+    """
+    return () if model is None else tuple(_lines(model, {path: unwrap(layer) for path, layer in walk(tf_keras_model)}, ""))
+
+
+def _lines(parent, copies, prefix):
+    taken = set()
+    for layer in parent.layers if isinstance(parent, keras.Model) else child_layers(parent):
+        path = unique_name(prefix + layer.name, taken)
+        taken.add(path)
+        if is_foreign(layer):
+            yield f"{path} ({type(layer).__name__}): {_how(copies.get(path))}"
+        if isinstance(layer, keras.Model) or (is_foreign(layer) and path not in copies):
+            yield from _lines(layer, copies, f"{path}/")
+
+
+def _how(copy):
+    if copy is None:
+        return "opened"
+    if not is_hosted(copy):
+        return "built as a layer of tf_keras"
+    why = why_hosted(copy)
+    return f"runs as it is{f', as it cannot be opened: {why}' if why else ''}"
 
 
 def _is_kernel_of_keras(layer):

@@ -176,6 +176,16 @@ def layer_class():
     return KerasLayer
 
 
+def is_hosted(layer):
+    """Whether a tf_keras layer runs a Keras 3 layer."""
+    return hasattr(layer, "_hosted")
+
+
+def why_hosted(layer):
+    """Returns why a Keras 3 layer that runs in a tf_keras layer was not opened; None where nobody tried, or the tf_keras layer was made from its config."""
+    return getattr(layer._hosted, "why", None)
+
+
 def call_by_name(layer, args, kwargs):
     """Turns all arguments but the first of a Keras 3 layer's call into keyword arguments: tf_keras can only clone a call of `**kwargs` so."""
     every = list(inspect.signature(layer.call).parameters)
@@ -208,13 +218,14 @@ def host(layer: keras.layers.Layer, base: dict[str, typing.Any]) -> tf_keras.lay
     return host_called(layer, base)
 
 
-def host_called(layer, base, call=None):
+def host_called(layer, base, call=None, why=None):
     """Does what `host` does, for a layer too that makes its weights when it is first called.
 
     Args:
         layer: See `host`.
         base: See `host`.
         call: `graph.Call` of the layer, or None.
+        why: Text: why it is not opened; or None.
     """
     source = origin(layer)
     try:
@@ -232,6 +243,7 @@ def host_called(layer, base, call=None):
             "give the class a get_config that holds its constructor's arguments, and decorate it with "
             "@keras.saving.register_keras_serializable()",
         ) from error
+    made._hosted.why = why
     return made
 
 

@@ -167,7 +167,7 @@ def build_layer(layer, path, build_model, allow_lambda=False, call=None, why=Non
 
 def _host_foreign(layer, base, path, call, why):
     try:
-        return host_called(layer, base, call)
+        return host_called(layer, base, call, why and " ".join(line.strip() for line in why.happened.splitlines()))
     except BridgeError as error:
         kind = type(origin(layer)).__name__
         opened = f"{why.happened}\nNor can it be run as it is: " if why is not None else ""

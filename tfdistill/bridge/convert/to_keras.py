@@ -10,10 +10,11 @@ from tfdistill.bridge.convert.again import again
 from tfdistill.bridge.convert.weights import copy_weights
 from tfdistill.bridge.parity.check import check_parity
 from tfdistill.errors import BridgeError, nearest
-from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential
+from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential, only_calls
+from tfdistill.graph.inlining import inlined_as
 from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.layers import child_layers
-from tfdistill.graph.opening import inlined_as, is_foreign
+from tfdistill.graph.opening import is_foreign
 from tfdistill.graph.tracing import open_model, symbolic_inputs
 
 if typing.TYPE_CHECKING:
@@ -152,10 +153,11 @@ def _flat(model):
     return found
 
 
-def _copy(kept, fresh, tf_keras_model, path, done, by_place):
-    """Fills `fresh`, a clone of `kept`, from the layers of the tf_keras model that stand for `kept`'s."""
+def _copy(kept, fresh, tf_keras_model, path, done, by_place, called=(None, None)):
+    """Fills `fresh`, a clone of `kept`, from the layers of the tf_keras model that stand for `kept`'s; `called` are the only calls of the two in other models."""
     names = {layer.name for layer in tf_keras_model.layers}
-    kept, fresh = inlined_as(as_functional(kept), names), inlined_as(as_functional(fresh), names)
+    kept, fresh = (inlined_as(as_functional(one), names, call) for one, call in zip((kept, fresh), called, strict=True))
+    here = {**only_calls(kept), **only_calls(fresh)}
     _refuse_shared(kept, fresh, path)
     ours, theirs = _holders(kept), _holders(fresh)
     counterparts = _counterparts([old for old, _ in ours], tf_keras_model, path, by_place)
@@ -168,7 +170,7 @@ def _copy(kept, fresh, tf_keras_model, path, done, by_place):
         if isinstance(old, keras.layers.Wrapper) and isinstance(old.layer, keras.Model):
             old, new, counterpart = old.layer, new.layer, counterpart.layer
         if isinstance(old, keras.Model):
-            _copy(_opened(old), _opened(new), counterpart, where, done, by_place)
+            _copy(_opened(old), _opened(new), counterpart, where, done, by_place, (here.get(id(old)), here.get(id(new))))
         elif isinstance(old, keras.layers.Normalization):
             copy_weights(old.weights, variables, where)
             new.finalize_state()

@@ -17,7 +17,7 @@ from tfdistill.bridge.parity.once import check_parity_once
 from tfdistill.bridge.parity.opened import check_opened, refuse_copies
 from tfdistill.errors import BridgeError, ModelError
 from tfdistill.graph.carriers import HeldWeight
-from tfdistill.graph.functional import as_functional, calls, input_operation, is_functional, is_sequential, own_arguments
+from tfdistill.graph.functional import as_functional, calls, input_operation, is_functional, is_sequential, only_calls, own_arguments
 from tfdistill.graph.opening import origin
 from tfdistill.graph.tracing import open_model
 
@@ -96,13 +96,13 @@ class _Bridge:
         self.frozen = set()  # id of the first output of every call that stays in inference mode
         self.opener = Opener(self.frozen)
 
-    def open(self, model, path, inputs=None):
+    def open(self, model, path, inputs=None, call=None):
         """Returns the functional view of a model, or the Sequential model itself. Of a subclassed model it is checked that the view is complete."""
         if not is_sequential(model) and not is_functional(model):
             opened = open_model(model, inputs, path)
             self.frozen |= check_opened(model, opened, path)
             model = opened
-        return self.opener.open(model, path)
+        return self.opener.open(model, path, call)
 
     def model(self, model, path):
         """Returns the counterpart of a functional or Sequential model."""
@@ -133,11 +133,12 @@ class _Bridge:
         def current(value):
             return keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x, value)
 
+        alone = only_calls(model)
         for call in calls(model):
             where = f"{path}/{call.operation.name}"
             try:
                 if isinstance(call.operation, keras.layers.Layer):
-                    layer = self.layer(call.operation, where, call)
+                    layer = self.layer(call.operation, where, call, alone.get(id(call.operation)))
                     args, kwargs = call.args, own_arguments(call)
                     if isinstance(layer, layer_class()):
                         args, kwargs = call_by_name(call.operation, args, kwargs)
@@ -159,13 +160,13 @@ class _Bridge:
         structure = keras.tree.pack_sequence_as(model.input, inputs)
         return imports.tf_keras().Model(structure, current(model.output), name=model.name)
 
-    def layer(self, layer, path, call=None):
+    def layer(self, layer, path, call=None, alone=None):
         """Returns the counterpart of a layer or nested model, the same one every time."""
         key = layer.weight if isinstance(layer, HeldWeight) else origin(layer)
         if id(key) in self.made:
             return self.made[id(key)][1]
         if isinstance(layer, keras.Model):
-            made = self.model(self.open(layer, path), path)
+            made = self.model(self.open(layer, path, call=alone), path)
         else:
             made = build_layer(layer, path, self.layer, self.allow_lambda, call, self.opener.why_whole(layer))
             if holds_weights(layer):

@@ -11,7 +11,7 @@ from tfdistill.bridge.parity.layers import compare_layers
 from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
 from tfdistill.errors import BridgeError
 from tfdistill.graph.functional import as_functional, index_bounds
-from tfdistill.graph.opening import inlined_as
+from tfdistill.graph.inlining import inlined_as
 from tfdistill.records import Record
 
 if typing.TYPE_CHECKING:

@@ -37,7 +37,7 @@ from tfdistill.bridge.parity.graphs import (
 from tfdistill.bridge.parity.rounding import REPEATS, channels, excess_of, largest_excess, noises, stepped
 from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
 from tfdistill.errors import BridgeError
-from tfdistill.graph.opening import inlined_as
+from tfdistill.graph.inlining import inlined_as
 from tfdistill.graph.tracing import open_model
 
 
@@ -123,7 +123,7 @@ class _Walk:
                     found = self._compared_weights(node, call, found)
                 if found.excess <= 1:
                     found = self._compared_on_noise(node, values, call, seen, stands_for, found)
-                wrong = self._inside(node, values, call, seen, found) if found.excess > 1 or has_graph(node.layer) else None
+                wrong = self._inside(node, values, call, seen_calls, found) if found.excess > 1 or has_graph(node.layer) else None
                 if wrong is not None and wrong.excess > 1:
                     return wrong
                 if found.excess <= 1 and (self.largest is None or found.share > self.largest.share):
@@ -223,18 +223,19 @@ class _Walk:
                 variable.assign(value)
         return responses
 
-    def _inside(self, node, values, call, seen, found):
+    def _inside(self, node, values, call, seen_calls, found):
         """Returns what is wrong inside a nested model; `found`, the whole of it, where it cannot be opened; None where all its layers agree."""
         args, kwargs = filled(node, values)
         if not (has_graph(node.layer) and isinstance(call.operation, keras.Model)) or len(args) != 1 or kwargs.get("mask") is not None:
             return found
         try:
-            opened = inlined_as(open_model(call.operation), {layer.name for layer in node.layer.layers})
+            alone = call if len(seen_calls.named[call.operation.name]) == 1 else None
+            opened = inlined_as(open_model(call.operation), {layer.name for layer in node.layer.layers}, alone)
         except BridgeError:
             return found
-        inputs = keras.tree.map_structure(lambda x: seen[id(x)] if isinstance(x, keras.KerasTensor) else x, call.args[0])
+        inputs = keras.tree.map_structure(lambda x: seen_calls.values[id(x)] if isinstance(x, keras.KerasTensor) else x, call.args[0])
         inner = run_every_call(opened, inputs, self.training)
-        wrong = self.first_wrong(opened, inner, node.layer, args[0], values_of(call, seen), found.path)
+        wrong = self.first_wrong(opened, inner, node.layer, args[0], values_of(call, seen_calls.values), found.path)
         # Where the model itself gets other inputs, its first layer's difference is no fault of that layer.
         return found if wrong is not None and found.reads else wrong
 
@@ -253,7 +254,8 @@ def _run_keras_call(call, seen):
     )
     if "training" in kwargs or isinstance(call.operation, keras.layers.Layer):
         kwargs["training"] = False
-    return arrays(call.operation(*args, **kwargs))
+    with keras.StatelessScope():
+        return arrays(call.operation(*args, **kwargs))
 
 
 def _add_largest_movement(responses, before, run):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfdistill.bridge.convert.encoding import encode
 from tfdistill.bridge.parity.check import random_inputs, within
@@ -19,11 +20,14 @@ from tfdistill.errors import BridgeError
 from tfdistill.graph.carriers import HeldConstant, HeldWeight, WithMask
 from tfdistill.graph.functional import calls
 from tfdistill.graph.opening import look_inside, mask_of, origin
-from tfdistill.graph.tracing import traced
+from tfdistill.graph.tracing import reason_of, traced
 
 # The model and its view run the same operations in the same order.
 _TOLERANCE = 1e-5
-_OWN_LAYER = "write a layer of your own that owns the weight and computes with it, and register it: tfdistill.bridge.register_bridge(its class, tfdistill.bridge.host)"
+_OWN_LAYER = (
+    "write a layer of your own that owns the weight and computes with it, which is opened; where that is not possible, register it: "
+    "tfdistill.bridge.register_bridge(its class, tfdistill.bridge.host)"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +136,15 @@ def check_same(model, opened, path):
         BridgeError: naming the model.
     """
     inputs = random_inputs(opened)
-    pairs = zip(*(_run(lambda one=one: one(inputs, training=False), []) for one in (model, opened)), strict=True)
+    try:
+        pairs = list(zip(*(_run(lambda one=one: one(inputs, training=False), []) for one in (model, opened)), strict=True))
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        shapes = ", ".join(str(x.shape) for x in keras.tree.flatten(inputs))
+        raise BridgeError(
+            f"The model '{path}' does not run on random input of the shapes {shapes}: {reason_of(error)}",
+            "a model that runs with 8 in place of every free size",
+            "give the sizes that the model needs in keras.Input(shape), and make the model of that",
+        ) from error
     worst = max((difference(*pair) for pair in pairs), key=lambda found: found[0])
     if not within(*worst, _TOLERANCE):
         raise BridgeError(
@@ -224,7 +236,7 @@ def _refuse_fixed_values(subject):
 
     try:
         now, later = apart([]), apart(changed)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
         raise BridgeError(
             f"{subject.what} was opened, but its layers cannot be run one by one: {error}",
             "a call that passes everything but tensors by keyword",
@@ -234,6 +246,8 @@ def _refuse_fixed_values(subject):
         raise _stateful(subject, f"the outputs differ by {now:.3g}")
     if later is None:
         return
+    if apart([]) is not None:
+        raise _stateful(subject, "its outputs are others each time")
     read = [f"'{variable.path}'" for variable, value in changed if apart([(variable, value)]) is not None]
     what = f"the weight {', '.join(read[:3])}" if read else "weights"
     raise BridgeError(

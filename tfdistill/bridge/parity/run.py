@@ -9,7 +9,8 @@ import numpy as np
 def run_keras(model, inputs, training):
     """Returns the flat outputs of a functional Keras 3 model, as tensors that carry their masks."""
     if not training:
-        return keras.tree.flatten(model(inputs, training=False))
+        with keras.StatelessScope():  # a layer of the user's may assign its weights at inference too
+            return keras.tree.flatten(model(inputs, training=False))
     outputs, _ = model.stateless_call(
         [v.value for v in model.trainable_variables], [v.value for v in model.non_trainable_variables], inputs, training=True
     )

@@ -179,7 +179,7 @@ class Cluster(Step):
             # Only a layer that was selected by its name is "impossible"; one that a pattern matches is skipped.
             action = DONE if found else IMPOSSIBLE if path in named else SKIPPED
             rows.append(LayerPlan.of(path, layer, action, "; ".join(reasons) or why_no_kernel(layer), zeros))
-        return Plan(step=repr(self), model=opened.adopted.name, rows=tuple(rows)), named, by_layer
+        return Plan(step=repr(self), model=opened.adopted.name, rows=tuple(rows), custom=opened.custom), named, by_layer
 
     def _described(self, value, clusters):
         """Returns what the plan says of a kernel: its weights, its values, and its size if it stores an index per weight."""

@@ -274,7 +274,7 @@ class Prune(Step):
     def _plan(self, opened):
         shares, named = self._shares(opened.layers)
         rows = tuple(self._row(path, layer, shares.get(path)) for path, layer in opened.layers.items())
-        return Plan(step=repr(self), model=opened.adopted.name, rows=rows), named
+        return Plan(step=repr(self), model=opened.adopted.name, rows=rows, custom=opened.custom), named
 
     def _row(self, path, layer, share):
         targets, impossible = ([], []) if share is None else self._targets(layer, share)

@@ -215,7 +215,7 @@ class QuantizeAware(Step):
     def _plan(self, opened, decided, reasons):
         rows = tuple(self._row(path, opened.layers[path], decision, reasons.get(path)) for path, decision in decided.items())
         findings = (f"no {self._variant()} file can be made of the model: {reasons[WHOLE]}",) if WHOLE in reasons else ()
-        return Plan(step=repr(self), model=opened.adopted.name, rows=rows, findings=findings)
+        return Plan(step=repr(self), model=opened.adopted.name, rows=rows, findings=findings, custom=opened.custom)
 
     def _row(self, path, layer, decision, refusal):
         zeros = sum(kernels.zeros(rebuild.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))
