@@ -19,7 +19,23 @@ _SCOPE = "tfdistill_layer_"
 _LOOPS = ("While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall")
 # Operations that move elements about: in float only because what they move is.
 _MOVING = frozenset(
-    ["BROADCAST_TO", "CONCATENATION", "EXPAND_DIMS", "GATHER", "PACK", "PAD", "PADV2", "RESHAPE", "SLICE", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE", "UNPACK"]
+    [
+        "BROADCAST_TO",
+        "CONCATENATION",
+        "EXPAND_DIMS",
+        "GATHER",
+        "PACK",
+        "PAD",
+        "PADV2",
+        "RESHAPE",
+        "SLICE",
+        "SPLIT",
+        "SPLIT_V",
+        "SQUEEZE",
+        "STRIDED_SLICE",
+        "TRANSPOSE",
+        "UNPACK",
+    ]
 )
 # The converter's codes of errors about operations that TFLite lacks: those that need TensorFlow, and those that would be custom ones.
 _LACKING = (1, 2)
@@ -44,7 +60,7 @@ class Refusal:
     reason: str
 
 
-def refusals(trace, specs, name, variant, batch_size=1):
+def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset()):
     """Converts a graph as export would, with one random sample for what has no range, and lists why its file could not be made.
 
     Args:
@@ -53,6 +69,8 @@ def refusals(trace, specs, name, variant, batch_size=1):
         name: Name of the model, for messages.
         variant: The `Variant` of the file; its inputs and outputs have the types that `io="auto"` gives them.
         batch_size: Batch size of the file; None leaves it free.
+        calibrated: Set of the indices of layers that have no ranges by intention. Ranges that are assumed and ranges that one sample gives do not agree
+            where such a layer begins or ends, as those of training and of real samples do; that is no refusal.
 
     Returns:
         Tuple of `Refusal`s; empty if the file can be made.
@@ -74,8 +92,8 @@ def refusals(trace, specs, name, variant, batch_size=1):
             nodes = traced[-1].graph.as_graph_def().node
             return (Refusal(_layers([node.name for node in nodes if node.op in _LOOPS]), error.happened),)
         except ExportError as error:
-            return _from_error(error, lambda: attempt(None), variant)
-        return _from_file(content, variant)
+            return _from_error(error, lambda: attempt(None), variant, calibrated)
+        return _from_file(content, variant, calibrated)
 
 
 def _sample(specs):
@@ -85,7 +103,7 @@ def _sample(specs):
     return Samples({key: array[:1] for key, array in arrays.items()}, None, 1, np.arange(1))
 
 
-def _from_error(error, without_samples, variant):
+def _from_error(error, without_samples, variant, calibrated):
     """Finds the layers behind a failed conversion: the converter names operations that TFLite lacks, but not those that it has in float only."""
     cause = error.__cause__
     lacking = [
@@ -102,6 +120,8 @@ def _from_error(error, without_samples, variant):
             floats = _from_file(without_samples(), variant)
         except (DataError, ExportError):  # nothing has a range, or not even float operations are there
             floats = ()
+        if calibrated and floats:
+            return tuple(found for found in floats if found.layers and found.layers[0] not in calibrated)
         if any(found.layers for found in floats):
             return floats
     lines = [line for line in text.splitlines() if "error:" in line]
@@ -109,7 +129,7 @@ def _from_error(error, without_samples, variant):
     return (Refusal(_layers(lines), f"the converter fails: {reason[:300]}"),)
 
 
-def _from_file(content, variant):
+def _from_file(content, variant, calibrated=frozenset()):
     with temporary_folder() as folder:
         path = pathlib.Path(folder) / "tried.tflite"
         path.write_bytes(content)
@@ -120,7 +140,9 @@ def _from_file(content, variant):
     computed = [t for t in stray if t.made_by not in {*TRANSLATORS, "input", "constant", "nothing"}]
     causes = [t for t in computed if t.made_by not in _MOVING] or computed
     found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only") for t in causes]
-    return _merged(found or [Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {t.used_by[0]}") for t in stray])
+    if not found and not calibrated:
+        found = [Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {t.used_by[0]}") for t in stray]
+    return _merged(found)
 
 
 def _layers(texts):

@@ -88,4 +88,6 @@ def replay(legacy, call, tensors):
 
 def _input(tensor, dense):
     layer = tensor._keras_history.layer
-    return imports.tf_keras().Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name, sparse=getattr(layer, "sparse", None) and not dense)
+    return imports.tf_keras().Input(
+        batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name, sparse=getattr(layer, "sparse", None) and not dense
+    )

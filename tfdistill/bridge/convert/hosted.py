@@ -137,9 +137,10 @@ def layer_class():
             kwargs |= self._masks(mask, kwargs)
             if "training" in hosted.takes:
                 kwargs["training"] = training
+            fixed = [keras.ops.convert_to_tensor(v) for v in hosted.fixed]
             outputs, updated, losses = hosted.layer.stateless_call(
                 [keras.ops.convert_to_tensor(v) for v in hosted.trainable],
-                [keras.ops.convert_to_tensor(v) for v in hosted.fixed],
+                fixed,
                 inputs,
                 return_losses=True,
                 **kwargs,
@@ -150,8 +151,8 @@ def layer_class():
                 for output in keras.tree.flatten(outputs):
                     loss = hosted.layer.activity_regularizer(output)
                     self.add_loss(loss / keras.ops.cast(keras.ops.shape(output)[0], loss.dtype))  # by example, as Keras has it
-            for variable, value, is_weight in zip(hosted.fixed, updated, hosted.is_weight, strict=True):
-                if not is_weight or training:
+            for variable, before, value, is_weight in zip(hosted.fixed, fixed, updated, hosted.is_weight, strict=True):
+                if value is not before and (not is_weight or training):
                     variable.assign(value)
             return outputs
 

@@ -22,19 +22,8 @@ if typing.TYPE_CHECKING:
 # Makes the tf_keras layer for a Keras 3 layer, given the name, trainable flag and dtype that it is to have.
 Builder = Callable[[keras.layers.Layer, dict[str, typing.Any]], "tf_keras.layers.Layer"]
 
-# Layers that tf_keras lacks; the Keras 3 layer itself runs inside tf_keras.
-HOSTED = (
-    "AdaptiveAveragePooling1D",
-    "AdaptiveAveragePooling2D",
-    "AdaptiveAveragePooling3D",
-    "AdaptiveMaxPooling1D",
-    "AdaptiveMaxPooling2D",
-    "AdaptiveMaxPooling3D",
-    "GroupQueryAttention",
-    "RMSNormalization",
-    "ReversibleEmbedding",
-    "SpectralNormalization",  # tf_keras has one, which cannot be built while tf.keras is Keras 3
-)
+# Layers that run in tf_keras as they are although it has one of that name.
+HOSTED = ("SpectralNormalization",)  # tf_keras's cannot be built while tf.keras is Keras 3
 
 # Augmentation that tf_keras lacks: the identity at inference.
 AUGMENTING = (
@@ -153,11 +142,7 @@ def build_layer(layer, path, build_model, allow_lambda=False, call=None, why=Non
     if name == "Lambda":
         return _lambda(layer, base, path, allow_lambda)
     if not hasattr(imports.tf_keras().layers, name):
-        raise BridgeError(
-            f"The layer '{path}' is a keras.layers.{name}, which tf_keras does not have.",
-            fix="take it out of the model that is compressed (preprocessing belongs in the data pipeline), or "
-            f"tfdistill.bridge.register_bridge(keras.layers.{name}, tfdistill.bridge.host) to run it as it is",
-        )
+        return host(layer, base)  # a layer that only newer Keras has
     if name == "Normalization":
         return _normalization(layer, base)
     return _same_class(

@@ -102,7 +102,11 @@ def _tried(opened, decided, variant_name):
         with assumed_ranges(range_of), in_float32(opened.adopted):
             return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
 
-    return refusals(trace, specs, opened.adopted.name, variant_named(variant_name), None if free else specs[0].shape[0])
+    decisions = [decided[path] for path in layers]
+    calibrated = frozenset(
+        i for i, decision in enumerate(decisions) if decision.possible and not decision.done and decision.quantization is None
+    )
+    return refusals(trace, specs, opened.adopted.name, variant_named(variant_name), None if free else specs[0].shape[0], calibrated)
 
 
 def _wrapped(layer, quantization):
