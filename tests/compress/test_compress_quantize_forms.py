@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
@@ -76,6 +77,36 @@ MODELS = {
 }
 
 
+ODD = {
+    "RMSNormalization": lambda: signal(layers.Conv1D(6, 1), layers.RMSNormalization()),
+    "RMSNormalization over two axes": lambda: signal(layers.RMSNormalization(axis=[1, 2])),
+    "UnitNormalization": lambda: signal(layers.Conv1D(6, 1), layers.UnitNormalization()),
+    "UnitNormalization over two axes": lambda: signal(layers.UnitNormalization(axis=[1, 2])),
+    "LayerNormalization": lambda: signal(layers.LayerNormalization()),
+    "LayerNormalization over two axes": lambda: signal(layers.LayerNormalization(axis=[1, 2])),
+    "LayerNormalization over steps": lambda: signal(layers.LayerNormalization(axis=1)),
+    "LayerNormalization without scale": lambda: signal(layers.LayerNormalization(scale=False)),
+    "GroupNormalization": lambda: signal(layers.GroupNormalization(2)),
+    "GroupNormalization over steps": lambda: signal(layers.GroupNormalization(7, axis=1)),
+    "BatchNormalization": lambda: signal(layers.BatchNormalization()),
+    "BatchNormalization over steps": lambda: signal(layers.BatchNormalization(axis=1, center=False)),
+    "Normalization": lambda: signal(layers.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0])),
+    "Normalization by one number": lambda: signal(layers.Normalization(axis=None, mean=0.5, variance=4.0, invert=True)),
+    "Rescaling": lambda: signal(layers.Rescaling(0.5, 1.0), layers.ReLU()),
+    "Rescaling folded": lambda: signal(layers.Rescaling(0.5, 1.0), layers.Conv1D(6, 3)),
+    "ELU": lambda: signal(layers.ELU(0.7)),
+    "ReLU of a slope": lambda: signal(layers.ReLU(negative_slope=0.2)),
+    "ReLU to 2": lambda: signal(layers.ReLU(max_value=0.5)),
+    "ReLU of all": lambda: signal(layers.ReLU(max_value=0.5, negative_slope=0.2, threshold=0.1)),
+    "activation": lambda: signal(layers.Activation("mish")),
+    "activation of the user's": lambda: signal(layers.Activation(bell)),
+}
+
+
+def bell(x):
+    return 0.5 * keras.ops.tanh(x) - keras.ops.exp(-keras.ops.abs(x))
+
+
 def padded(model, seed=0):
     rng = np.random.default_rng(seed)
     if model.input_shape == (None, STEPS):
@@ -102,3 +133,24 @@ def test_a_form_computes_what_the_layer_does(name):
     assert any(is_quantized_layer(layer) and layer.quantization.form for layer in made._flatten_layers())
     x = padded(model)
     np.testing.assert_allclose(made(x, training=False), model(x, training=False), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_form_has_the_gradient_of_the_layer(name):
+    keras.utils.set_random_seed(0)
+    model = ODD[name]()
+    for weight in model.trainable_weights:
+        weight.assign(np.random.default_rng(1).normal(size=weight.shape) * 0.5 + 1.0)
+    opened = rebuild.open_model(model)
+    made = build(opened, layer_quantizations(places(opened.legacy), chosen=set(), bits={}), quantize_inputs=False)
+    assert any(is_quantized_layer(layer) and layer.quantization.form for layer in made._flatten_layers())
+    x = tf.constant(np.random.default_rng(0).normal(size=(16, STEPS, 4)).astype("float32"))
+    found = []
+    for function in (made, model):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x, training=False)
+            total = tf.reduce_sum(y * np.random.default_rng(2).normal(size=y.shape).astype("float32"))
+        found.append((y, tape.gradient(total, x)))
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=2e-5)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=2e-4)

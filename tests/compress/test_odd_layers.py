@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from tfdistill.bridge import imports
+from tfdistill.bridge import adopt, imports, to_tf_keras
 from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
-from tfdistill.bridge.integer.recognize import activated, name_of
+from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.bridge.integer.rounding import ActivationRounder
 from tfdistill.compress import QuantizeAware
 from tfdistill.runtime.interpreter import open_file
@@ -156,9 +156,15 @@ TRACED = {
     "selection": (lambda x: ops.where(x > 0.3, 2.0 * x, ops.negative(x)), lambda x: np.where(x > 0.3, 2 * x, -x)),
     "a mask as a factor": (lambda x: x * ops.cast(x > 0.3, "float32"), lambda x: np.where(x > 0.3, x, 0)),
     "known ones": (lambda x: ops.softplus(x) + ops.elu(x), lambda x: softplus(x) + NUMPY["elu"](x)),
-    "along an axis": (lambda x: x - ops.max(x, axis=-1, keepdims=True) + ops.mean(x, axis=-1, keepdims=True), lambda x: x - x.max(-1, keepdims=True) + x.mean(-1, keepdims=True)),
+    "along an axis": (
+        lambda x: x - ops.max(x, axis=-1, keepdims=True) + ops.mean(x, axis=-1, keepdims=True),
+        lambda x: x - x.max(-1, keepdims=True) + x.mean(-1, keepdims=True),
+    ),
     "glu": (lambda x: activations.glu(ops.concatenate([x, 0.5 * x], -1)), lambda x: x / (1 + np.exp(-0.5 * x))),
-    "celu of another slope": (lambda x: activations.celu(x, alpha=0.5), lambda x: np.where(x > 0, x, 0.5 * np.expm1(np.minimum(x, 0) / 0.5))),
+    "celu of another slope": (
+        lambda x: activations.celu(x, alpha=0.5),
+        lambda x: np.where(x > 0, x, 0.5 * np.expm1(np.minimum(x, 0) / 0.5)),
+    ),
     "a matrix": (lambda x: ops.matmul(x, np.eye(23, dtype="float32") * 2.0), lambda x: 2 * x),
 }
 
@@ -217,8 +223,33 @@ def test_an_operation_that_tflite_computes_in_float_is_refused_by_the_plan(name)
 # Files
 
 NAMES = [
-    *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu", "log_sigmoid", "log_softmax"),
-    *("mish", "relu", "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softmax", "softplus", "softsign", "sparse_plus", "sparse_sigmoid"),
+    *(
+        "celu",
+        "elu",
+        "exponential",
+        "gelu",
+        "hard_shrink",
+        "hard_sigmoid",
+        "hard_silu",
+        "hard_tanh",
+        "leaky_relu",
+        "log_sigmoid",
+        "log_softmax",
+    ),
+    *(
+        "mish",
+        "relu",
+        "relu6",
+        "selu",
+        "sigmoid",
+        "silu",
+        "soft_shrink",
+        "softmax",
+        "softplus",
+        "softsign",
+        "sparse_plus",
+        "sparse_sigmoid",
+    ),
     *("squareplus", "tanh", "tanh_shrink", "threshold"),
 ]
 USERS = {"bell": bell, "squared relu": squared_relu, "own mish": own_mish, "not relu": relu}
@@ -239,7 +270,8 @@ def as_layer(name):
 
 
 def as_operation(name):
-    return lambda x: function_named(name)(layers.Dense(8)(x))
+    function = getattr(ops, name, None) or function_named(name)
+    return lambda x: function(layers.Dense(8)(x))
 
 
 def in_layers(make):
@@ -263,8 +295,10 @@ def standardizing(**settings):
 
 VECTORS = {
     "as arguments": {name: as_argument(name) for name in [*NAMES, *USERS]},
-    "as layers": {name: as_layer(name) for name in [*NAMES, "glu", *USERS]},
-    "as operations": {name: as_operation(name) for name in [*NAMES, "glu", "bell", "squared relu"] if name not in ("mish", "threshold")},
+    "as layers": {name: as_layer(name) for name in [*NAMES, *USERS]},
+    "as operations": {
+        name: as_operation(name) for name in [*NAMES, "glu", "bell", "squared relu"] if name not in ("mish", "threshold")
+    },  # Keras's own cannot be called so
     "own layers": {
         "ELU": in_layers(lambda: layers.ELU(0.7)),
         "LeakyReLU": in_layers(layers.LeakyReLU),
@@ -319,12 +353,29 @@ IMAGES = {
         "RandomTranslation": before_convolution(lambda: layers.RandomTranslation(0.1, 0.1)),
         "RandomContrast": before_convolution(lambda: layers.RandomContrast(0.2)),
         "RandomBrightness": before_convolution(lambda: layers.RandomBrightness(0.2)),
+        "RandomHue": before_convolution(lambda: layers.RandomHue(0.2)),
+        "RandomInvert": before_convolution(layers.RandomInvert),
+        "CutMix": before_convolution(layers.CutMix),
+        "MixUp": before_convolution(layers.MixUp),
     },
 }
 GROUPS = {**{name: ((12,), bodies) for name, bodies in VECTORS.items()}, **{name: ((8, 8, 3), bodies) for name, bodies in IMAGES.items()}}
 # Decibels to the float model, where they are below 30: thresholds that a rounded number crosses, distributions whose steps are 1/256.
-# Training divides the kernel of a SpectralNormalization.
-LEAST = {"hard_shrink": 22, "log_softmax": 27, "softmax": 25, "threshold": 26, "SpectralNormalization": -np.inf}
+LEAST = {
+    "hard_shrink": 22,
+    "log_softmax": 27,
+    "softmax": 25,
+    "threshold": 26,
+    "ReLU of all": 27,
+    "Rescaling by channel": 27,
+    "Resizing": 24,
+}
+# What differs from the float model in training: the kernel of a SpectralNormalization is divided, augmented images have other ranges.
+LEAST |= {
+    name: -np.inf
+    for name in ("SpectralNormalization", *IMAGES["preprocessing"])
+    if name.startswith(("Random", "Spectral", "CutMix", "MixUp"))
+}
 
 
 def group(shape, bodies):
@@ -374,6 +425,69 @@ def test_every_one_is_exported_in_integers(name, tmp_path):
     measured = {}
     for i, body in enumerate(bodies):
         key = f"y{i}"
-        measured[body] = decibels(trained[key], found[key].reshape(trained[key].shape)), decibels(before[key], found[key].reshape(before[key].shape))
+        measured[body] = (
+            decibels(trained[key], found[key].reshape(trained[key].shape)),
+            decibels(before[key], found[key].reshape(before[key].shape)),
+        )
     low = {body: pair for body, pair in measured.items() if pair[0] < 25 or pair[1] < LEAST.get(body, 30)}
     assert not low, low
+
+
+# What is in the files
+
+
+def convolutional(body, **settings):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Flatten()(layers.Conv2D(4, 3, name="conv", **settings)(body(inputs)))
+    return keras.Model(inputs, {"y0": layers.Dense(3)(x)})
+
+
+RESCALED = {
+    "an offset": ((0.4, -1.0), {}, True),
+    "an offset and padding": ((0.4, -1.0), {"padding": "same"}, False),
+    "padding": ((1 / 255.0,), {"padding": "same"}, True),
+    "no bias": ((1 / 255.0,), {"use_bias": False}, True),
+    "an offset without bias": ((0.5, 1.0), {"use_bias": False}, False),
+    "a negative scale": ((-0.5, 1.0), {"activation": "relu"}, True),
+    "by channel": (([0.1, 0.2, 0.3],), {}, False),
+}
+
+
+@pytest.mark.parametrize("name", [n if n == "an offset" else pytest.param(n, marks=pytest.mark.slow) for n in RESCALED])
+def test_a_rescaling_is_folded_into_the_kernel_behind_it(name, tmp_path):
+    scaling, settings, folded = RESCALED[name]
+    model = convolutional(lambda x: layers.Rescaling(*scaling, name="rescale")(x), **settings)
+    assert ("folded into the layer behind it" in QuantizeAware().plan(model).row("rescale").reason) is folded
+    before, trained, found, record = exported(model, tmp_path)
+    assert sum(op.count for op in record.census.ops if op.name == "DEPTHWISE_CONV_2D") == (0 if folded else 1)
+    assert decibels(trained["y0"], found["y0"]) > 30
+    assert decibels(before["y0"], found["y0"]) > 28
+
+
+OPERATIONS = {
+    "elu": {"EXP", "SUB", "MUL", "ADD"},
+    "hard_silu": {"ADD", "MUL"},
+    "gelu": {"GELU"},
+    "softplus": {"ABS", "LOGISTIC", "LOG", "MUL", "SUB"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_activation_becomes_these_operations_and_one_convolution(name, tmp_path):
+    *_, record = exported(convolutional(lambda x: x, activation=name), tmp_path)
+    counts = {op.name: op.count for op in record.census.ops}
+    assert counts.pop("CONV_2D") == 1  # not one for each operation that reads it
+    assert set(counts) - {"RESHAPE", "FULLY_CONNECTED", "QUANTIZE", "DEQUANTIZE"} == OPERATIONS[name]
+
+
+def test_a_lambda_that_was_allowed_is_computed_operation_by_operation(tmp_path):
+    inputs = keras.Input((12,))
+    odd = layers.Lambda(bell, name="odd")(layers.Dense(8)(inputs))
+    model = keras.Model(inputs, {"y0": layers.Dense(3)(odd)})
+    adopted = adopt(to_tf_keras(model, allow_lambda=True), original=model)
+    assert QuantizeAware().plan(adopted).row("odd").action == "done"
+    before, trained, found, record = exported(adopted, tmp_path)
+    assert not record.census.stray_floats(float_io=True)
+    assert decibels(trained["y0"], found["y0"]) > 25
+    assert decibels(before["y0"], found["y0"]) > 28

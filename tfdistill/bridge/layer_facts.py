@@ -83,12 +83,12 @@ def function_of_one(layer):
     """
     import tensorflow as tf
 
-    if not layer.inbound_nodes or layer.weights:
+    if hasattr(layer, "compute"):
+        return layer.compute if layer.is_unary else None
+    if not hasattr(layer, "function") or not layer.inbound_nodes:
         return None
     node = layer.inbound_nodes[0]
-    if hasattr(layer, "compute"):
-        return layer.compute if len(node.keras_inputs) == 1 else None
-    return layer.function if hasattr(layer, "function") and len(tf.nest.flatten((node.call_args, node.call_kwargs))) == 1 else None
+    return layer.function if len(tf.nest.flatten((node.call_args, node.call_kwargs))) == 1 else None
 
 
 def activation_as_function(layer):

@@ -89,3 +89,11 @@ def decode(value, tensors, variables):
         return Ellipsis
     dtype, items = held
     return keras.ops.convert_to_tensor(items, dtype=dtype) if dtype == "bfloat16" else np.asarray(items, dtype=dtype)
+
+
+def tensor_positions(value):
+    """Returns the set of the positions of all tensors in an encoded form."""
+    if isinstance(value, dict):
+        ((kind, held),) = value.items()
+        return {held} if kind == "tensor" else tensor_positions(held)
+    return set().union(*map(tensor_positions, value)) if isinstance(value, list) else set()

@@ -15,7 +15,7 @@ import typing
 import keras
 
 from tfdistill.bridge import imports
-from tfdistill.bridge.convert.encoding import decode, encode
+from tfdistill.bridge.convert.encoding import decode, encode, tensor_positions
 from tfdistill.errors import BridgeError
 from tfdistill.graph.batches import name_of_operation
 from tfdistill.graph.functional import own_arguments
@@ -55,6 +55,11 @@ def operation_class():
         def operation_name(self):
             """Class name of the operation, for example `"Mean"`."""
             return name_of_operation(self._host.operation)
+
+        @property
+        def is_unary(self):
+            """Whether the operation is a function of one tensor, and of no variables."""
+            return len(tensor_positions(self._host.arguments)) == 1 and not self._host.variables
 
         def build(self, input_shape):
             for i, spec in enumerate(self._host.variables):

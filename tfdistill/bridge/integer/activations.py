@@ -103,7 +103,7 @@ def squareplus(x, quantize, what, b=4.0):
 def hard_sigmoid(x, quantize, what, slope=1.0):
     """relu6(slope * x + 3) / 6."""
     scaled = x if slope == 1.0 else quantize(slope * x, f"{what}_scaled")
-    return (1.0 / 6.0) * quantize.within(scaled + 3.0, 0.0, 6.0)
+    return (1.0 / 6.0) * quantize(scaled + 3.0, f"{what}_shifted", low=0.0, high=6.0)
 
 
 def hard_silu(x, quantize, what):

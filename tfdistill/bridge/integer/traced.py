@@ -56,7 +56,8 @@ def compute(function, inputs, quantize, what):
     """
     import tensorflow as tf
 
-    trace = _Trace.of(function, [tf.TensorSpec(x.shape, x.dtype) for x in inputs])
+    # Of any batch, whatever this one is: the names of the operations, and so those of the ranges, are the same in training and in the file.
+    trace = _Trace.of(function, [tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else x.shape, x.dtype) for x in inputs])
     if trace is None or not trace.is_known():
         return function(*inputs)
     values = _Values(trace, quantize, what)

@@ -13,7 +13,7 @@ from tfdistill.bridge.convert.layers import AUGMENTING
 from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.recognize import name_of
-from tfdistill.compress.quantize.consumers import activation_of, known_function
+from tfdistill.compress.quantize.consumers import activation_of, known_function, operation_of
 
 
 def _always(_):
@@ -89,6 +89,8 @@ def _is_bent_elsewhere(place):
 
 
 def _is_rewritten(place):
+    if operation_of(place.layer) in PLAIN_OPERATIONS:
+        return False
     known = known_function(place.layer)
     return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer))
 
@@ -160,6 +162,11 @@ PASSING_OPERATIONS = {
     *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity", "Split"),
     *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
 }
+# Operations that are one operation of TFLite's, which need not be traced to be known.
+PLAIN_OPERATIONS = PASSING_OPERATIONS | {
+    *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul", "Concatenate", "Mean", "Sum", "Max", "Min"),
+    *("__operators__.add", "__operators__.sub", "__operators__.mul", "math.add", "math.subtract", "math.multiply", "concat", "matmul"),
+}
 # Activations that the converter fuses into the operation before them.
 FUSIBLE_ACTIVATIONS = {"linear", "relu", "relu6"}
 # Ways in which a Bidirectional merges its directions by computing a new tensor.
@@ -174,7 +181,7 @@ def rule_of(kind):
 def float_operations(place, kind):
     """Lists the operations that TFLite computes in float only: those of an activation of the user's, of a function, or of a layer of Keras 3 without a rule."""
     layer = place.layer
-    if known_function(layer):
+    if operation_of(layer) in PLAIN_OPERATIONS or known_function(layer):
         return []
     if kind in ("KerasOperation", "TFOpLambda", "Lambda") or (introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS):
         return traced.without_integers(*layer_facts.as_function(layer)[:2])
