@@ -34,10 +34,16 @@ def separable(layer, quantize, args, kwargs):
 
 
 def average_pooling(layer, quantize, args, kwargs):
-    """An AveragePooling2D without padding, as a depthwise convolution by a constant: TFLite's own would round its output to the steps of its input."""
+    """An AveragePooling2D without padding, as a depthwise convolution by a constant: TFLite's own would round its output to the steps of its input.
+
+    Where there is one place to average over, a mean does the same, without a kernel of that size in the file.
+    """
     import tensorflow as tf
 
-    height, width = layer.pool_size
+    (height, width), size = layer.pool_size, args[0].shape[1:3]
+    if size.is_fully_defined() and all((s - p) // step == 0 for s, p, step in zip(size, layer.pool_size, layer.strides, strict=True)):
+        x = args[0] if list(size) == [height, width] else args[0][:, :height, :width]
+        return tf.reduce_mean(x, [1, 2], keepdims=True)
     kernel = tf.fill((height, width, args[0].shape[-1], 1), tf.cast(1.0 / (height * width), args[0].dtype))
     return tf.nn.depthwise_conv2d(args[0], kernel, (1, *layer.strides, 1), "VALID")
 

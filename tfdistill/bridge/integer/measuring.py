@@ -35,17 +35,13 @@ class Histograms:
         bins: Number of bins.
 
     Attributes:
-        counts: Dict of the id of a range's minimum variable to float32 tensor (bins,), of the calls since the last `clear`.
+        counts: Dict of the id of a range's minimum variable to float32 tensor (bins,): the values of one call of the model.
     """
 
     move = None
 
     def __init__(self, wanted, bins=2048):
         self._wanted, self._bins, self.counts = frozenset(wanted), bins, {}
-
-    def clear(self):
-        """Forgets all counts."""
-        self.counts = {}
 
     def count(self, variables, values):
         import tensorflow as tf

@@ -9,10 +9,13 @@ import warnings
 
 import keras
 
+from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_trained_ranges
 from tfdistill.compress import kernels, rebuild
 from tfdistill.compress.plan import DONE, Plan
+from tfdistill.compress.quantize import consumers
+from tfdistill.compress.quantize.biases import correct_biases, corrected_by, make_biases_unequal
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.calibration_data import check_calibration
 from tfdistill.compress.quantize.check import wrong_structure
@@ -27,7 +30,9 @@ from tfdistill.errors import DataError, InvariantError, ModelError
 from tfdistill.utils import validate
 from tfdistill.utils.types import Data
 
-Method = typing.Literal["minmax", "mse"]
+Method = typing.Literal["auto", "minmax", "mse"]
+# Activations after which few values are far larger than the others.
+_LONG_TAILS = {"silu", "swish", "hard_silu", "hard_swish", "mish", "gelu", "Silu", "HardSilu", "Mish", "Gelu"}
 # The reasons of a plan are those of quantization-aware training, in words that do not speak of training.
 _WORDS = (
     (CALIBRATED, "calibrated by the converter"),
@@ -49,6 +54,7 @@ class Quantize(Step):
     - `"minmax"`: from the smallest to the largest value.
     - `"mse"`: clipped where the mean squared error of rounding and clipping is least, searched over a histogram of the values (Nagel et al., 2021, section 3.1,
       https://arxiv.org/abs/2106.08295). Better for tensors of long tails, as swish and GELU make them; worse where rare large values decide.
+    - `"auto"`: `"mse"` in a model that has one of the activations of long tails (silu, hard-silu, mish, GELU), else `"minmax"`.
 
     Inputs always have the range of their values.
 
@@ -59,7 +65,11 @@ class Quantize(Step):
         weight_bits: 8 or 4; or a dict of names and patterns to these, where the first that matches a layer counts and `"*"` matches the rest. As in `QuantizeAware`.
         unroll: Whether recurrent layers are written out step by step: `"auto"` writes out those of up to 128 steps, True all of fixed length, False only those
             built with `unroll=True`. As in `QuantizeAware`.
-        ranges: `"minmax"` or `"mse"`; or a dict of names and patterns to these. Layers that no pattern matches have `"minmax"`.
+        ranges: `"auto"`, `"minmax"` or `"mse"`; or a dict of names and patterns to these. Layers that no pattern matches have `"auto"`.
+
+        bias_correction: Whether the biases of convolutions and dense layers are shifted so that the mean of each channel, over the calibration data, is that of
+            the float model (Nagel et al., 2019, https://arxiv.org/abs/1906.04721). Without a bias of its own, a layer is corrected by the mean of the
+            BatchNormalization that is folded into it. For weights of 4 bits above all.
 
     Raises:
         ConfigurationError: if a setting has a wrong value.
@@ -78,20 +88,23 @@ class Quantize(Step):
     exclude: Selection = None
     weight_bits: typing.Literal[8, 4] | dict[str, typing.Literal[8, 4]] = 8
     unroll: AutoOrBool = AUTO
-    ranges: Method | dict[str, Method] = MINMAX
+    ranges: Method | dict[str, Method] = AUTO
+    bias_correction: bool = False
 
     def __post_init__(self):
         require_auto_or_bool(self, "unroll")
         object.__setattr__(self, "weight_bits", self._aware.weight_bits)
-        ranges, given = settings_by_layer("ranges", self.ranges, "'minmax' or 'mse'")
+        ranges, given = settings_by_layer("ranges", self.ranges, "'auto', 'minmax' or 'mse'")
         for method in given:
-            validate.one_of("ranges", method, (MINMAX, MSE))
+            validate.one_of("ranges", method, (AUTO, MINMAX, MSE))
         object.__setattr__(self, "ranges", ranges)
+        validate.boolean("bias_correction", self.bias_correction)
         set_selectors(self)
 
     def plan(self, model: keras.Model) -> Plan:
         opened = rebuild.open_model(model)
-        return self._plan(opened, *self._decide(opened))
+        decided, methods, _ = self._decide(opened)
+        return self._plan(opened, decided, methods)
 
     def apply(self, model: keras.Model, calibration: Data | None = None) -> AdoptedModel:
         """Returns a new model that computes with the rounding of an int8 file. `model` is not changed.
@@ -131,7 +144,7 @@ class Quantize(Step):
         """
         opened = rebuild.open_to_apply(model, "Quantize", trains=False)
         decided, methods, named = self._decide(opened)
-        plan = self._plan(opened, decided, methods, named)
+        plan = self._plan(opened, decided, methods)
         plan.require_work(named)
         for row in plan.rows:
             if row.name in named and row.action != DONE:
@@ -140,7 +153,11 @@ class Quantize(Step):
             raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
         notes = check_calibration(opened, signature, samples)
         made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
+        make_biases_unequal(made)
         measure_ranges(made, signature, samples, methods)
+        if self.bias_correction:
+            corrected = corrected_by(consumers.places(opened.legacy), decided)
+            correct_biases(made, opened.legacy, signature, samples, corrected)
         return made, notes
 
     def strip(self, model: AdoptedModel) -> keras.Model:
@@ -168,12 +185,17 @@ class Quantize(Step):
         """Returns a dict of path to `LayerQuantization`, a dict of path to the method of its ranges, and the set of the paths that were named outright."""
         decided, named = self._aware._decide(opened)
         methods, _ = select_values(opened.layers, self.ranges)
+        auto = (
+            MSE if any(consumers.activation_of(introspection.unwrap(layer)) in _LONG_TAILS for layer in opened.layers.values()) else MINMAX
+        )
         decided = {path: _per_channel(opened.layers[path], decision) for path, decision in decided.items()}
-        return decided, {path: methods.get(path, MINMAX) for path in decided}, named
+        return decided, {path: auto if methods.get(path, AUTO) == AUTO else methods[path] for path in decided}, named
 
-    def _plan(self, opened, decided, methods, named=()):
+    def _plan(self, opened, decided, methods):
         plan = self._aware._plan(opened, decided, {})
-        return dataclasses.replace(plan, step=repr(self), rows=tuple(_told(row, decided[row.name], methods[row.name]) for row in plan.rows))
+        corrected = corrected_by(consumers.places(opened.legacy), decided) if self.bias_correction else {}
+        rows = tuple(_told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
+        return dataclasses.replace(plan, step=repr(self), rows=rows)
 
 
 def _per_channel(layer, decision):
@@ -185,12 +207,15 @@ def _per_channel(layer, decision):
     return decision._replace(quantization=decision.quantization._replace(weights=weights))
 
 
-def _told(row, decision, method):
-    """Returns the row of a plan in the words of this step, with the method of its ranges."""
+def _told(row, decision, method, corrected):
+    """Returns the row of a plan in the words of this step, with the method of its ranges and how its bias is corrected."""
     reason = row.reason
     for old, new in _WORDS:
         reason = reason.replace(old, new)
     measured = decision.quantization
     if measured is not None and (measured.output or measured.activations or measured.form):
         reason += f", range by {method}"
+    if row.name in corrected:
+        holder, _ = corrected[row.name]
+        reason += ", bias corrected" if holder == row.name else f", bias corrected by the mean of '{holder}'"
     return dataclasses.replace(row, reason=reason)

@@ -20,12 +20,10 @@ class Clipped(typing.NamedTuple):
     Attributes:
         low: Its lower end, at most 0.
         high: Its upper end, at least 0.
-        gain: Squared error over the whole range, divided by that over this one; at least 1.
     """
 
     low: float
     high: float
-    gain: float
 
 
 def best_range(counts, low, high):
@@ -44,13 +42,13 @@ def best_range(counts, low, high):
     Example:
         >>> values = np.r_[np.random.default_rng(0).normal(size=10_000), 50.0]
         >>> found = best_range(np.histogram(values, 2048, (-4.0, 50.0))[0], -4.0, 50.0)
-        >>> found.high < 30, found.gain > 1.5
-        (True, True)
+        >>> found.high < 30
+        True
     """
     counts = np.asarray(counts, np.float64)
     total = counts.sum()
     if not total or high <= low:
-        return Clipped(low, high, 1.0)
+        return Clipped(low, high)
     width = (high - low) / len(counts)
     centers = low + width * (np.arange(len(counts)) + 0.5)
     shares = np.arange(1, _PLACES + 1) / _PLACES
@@ -61,7 +59,7 @@ def best_range(counts, low, high):
     inside = total - above[None, :] - below[:, None]
     errors = steps**2 / 12 * inside + lost_above[None, :] + lost_below[:, None]
     i, j = np.unravel_index(np.argmin(errors), errors.shape)
-    return Clipped(float(lows[i]), float(highs[j]), float(errors[-1, -1] / errors[i, j]) if errors[i, j] else 1.0)
+    return Clipped(float(lows[i]), float(highs[j]))
 
 
 def _outside(counts, centers, ends):

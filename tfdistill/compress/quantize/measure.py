@@ -1,21 +1,20 @@
 """Measures the ranges of a quantized model on calibration data, without labels and without training."""
 
+import math
 import typing
 
 import numpy as np
 
 from tfdistill.bridge.adopt import introspection
-from tfdistill.bridge.adopt.layers import named_layers
+from tfdistill.bridge.adopt.layers import input_quantizers, named_layers
 from tfdistill.bridge.adopt.states import initial_states, reset_states
 from tfdistill.bridge.integer.measuring import Histograms, Widest
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer, measured_by, range_of_input
 from tfdistill.compress.quantize.clipping import best_range
 from tfdistill.utils.progress import progress
 
-MINMAX, MSE, AUTO = "minmax", "mse", "auto"
+MINMAX, MSE = "minmax", "mse"
 BATCH = 32
-# With "auto" a tensor is clipped where that divides its squared error by at least this.
-LEAST_GAIN = 2.0
 
 
 class MeasuredRange(typing.NamedTuple):
@@ -45,7 +44,7 @@ def measure_ranges(model, signature, samples, methods):
         model: `AdoptedModel` with quantizers.
         signature: `ModelSignature` of the samples.
         samples: Calibration `Samples`.
-        methods: Dict of path of layer to `"minmax"`, `"mse"` or `"auto"`.
+        methods: Dict of path of layer to `"minmax"` or `"mse"`.
 
     Returns:
         List of `MeasuredRange`.
@@ -54,27 +53,20 @@ def measure_ranges(model, signature, samples, methods):
     _measure_inputs(model, signature, samples)
     runner.run(Widest())
     ranges = list(_ranges(model))
-    wanted = {id(low): methods.get(path, MINMAX) for path, _, low, _ in ranges}
-    histograms = Histograms(key for key, method in wanted.items() if method != MINMAX)
-    counts = runner.run(histograms) if any(method != MINMAX for method in wanted.values()) else {}
+    clipped = {id(low) for path, _, low, _ in ranges if methods.get(path) == MSE}
+    counts = runner.run(Histograms(clipped)) if clipped else {}
     found = []
     for path, what, low, high in ranges:
         lowest, highest = float(low), float(high)
         if id(low) in counts:
-            best = best_range(counts[id(low)], lowest, highest)
-            if wanted[id(low)] == MSE or best.gain >= LEAST_GAIN:
-                low.assign(best.low)
-                high.assign(best.high)
+            for variable, end in zip((low, high), best_range(counts[id(low)], lowest, highest), strict=True):
+                variable.assign(end)
         found.append(MeasuredRange(path, what, lowest, highest, float(low), float(high)))
     return found
 
 
 def _measure_inputs(model, signature, samples):
-    quantizers = {
-        layer.name.removeprefix("quantize_"): layer
-        for layer in named_layers(model.legacy, inputs=True).values()
-        if introspection.is_input_quantizer(layer)
-    }
+    quantizers = {layer.name.removeprefix("quantize_"): layer for layer in input_quantizers(model.legacy)}
     for name, i in zip(model.legacy.input_names, signature.inputs, strict=True):
         if name in quantizers:
             low, high = range_of_input(quantizers[name])
@@ -101,7 +93,9 @@ class Runner:
 
     def __init__(self, model, signature, samples):
         self._model, self._signature, self._samples = model, signature, samples
-        self._size = signature.inputs[0].batch or BATCH
+        most = signature.inputs[0].batch or BATCH
+        # Batches of one size, so that only few samples are repeated to fill the last one.
+        self._size = signature.inputs[0].batch or math.ceil(samples.count / math.ceil(samples.count / most))
 
     def run(self, measuring):
         """Measures all ranges once.
@@ -114,22 +108,19 @@ class Runner:
         """
         import tensorflow as tf
 
-        keys = []
+        keys, totals, step = [], [], None
 
-        @tf.function(autograph=False)
-        def step(arrays):
-            if isinstance(measuring, Histograms):
-                measuring.clear()
+        def measure(arrays):
             self._model.legacy(self._signature.pack(arrays), training=False)
             keys[:] = counts = getattr(measuring, "counts", {})
             return list(counts.values())
 
-        totals = []
         with progress("calibrating", self._samples.count) as advance, measured_by(measuring), initial_states(self._model) as states:
             for batch in self._batches():
                 reset_states(states)
+                step = step or tf.function(measure, autograph=False).get_concrete_function(batch)
                 counts = [np.asarray(found, np.float64) for found in step(batch)]
-                totals = counts if not totals else [total + found for total, found in zip(totals, counts, strict=True)]
+                totals = [total + found for total, found in zip(totals, counts, strict=True)] if totals else counts
                 advance(self._size)
         return dict(zip(keys, totals, strict=True))
 
@@ -137,7 +128,5 @@ class Runner:
         import tensorflow as tf
 
         for batch in self._samples.batches(self._size):
-            count = len(next(iter(batch.values())))
-            if count < self._size and self._signature.inputs[0].batch is not None:
-                batch = {name: np.concatenate([array, np.repeat(array[-1:], self._size - count, 0)]) for name, array in batch.items()}
-            yield {name: tf.constant(array) for name, array in batch.items()}
+            missing = self._size - len(next(iter(batch.values())))
+            yield {name: tf.constant(np.concatenate([array, np.repeat(array[-1:], missing, 0)])) for name, array in batch.items()}

@@ -1,0 +1,133 @@
+"""The biases of a model that is quantized without training: what rounding shifts the mean of a channel by is taken back.
+
+Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019), section 4.2 and appendix D (from data),
+https://arxiv.org/abs/1906.04721.
+"""
+
+import contextlib
+import functools
+
+import numpy as np
+
+from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.adopt.layers import named_layers
+from tfdistill.bridge.adopt.trained_ranges import quantized_layers
+
+# Layers with one sum for each output channel and an activation function behind it.
+CORRECTABLE = {
+    *("Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv1DTranspose", "Conv2DTranspose"),
+    *("DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"),
+}
+# Samples that the means are taken over.
+_SAMPLES = 128
+
+
+def biases_of(layer):
+    """Lists the variables of a live layer that are biases of channels."""
+    return [
+        weight for weight in introspection.weights_of(layer) if weight.name.rpartition("/")[2].startswith("bias") and weight.shape.rank == 1
+    ]
+
+
+def make_biases_unequal(model):
+    """Moves one bias of each layer whose biases are all one number other than 0 by the last bit of it.
+
+    The converter keeps such biases as a single number, and rounds that by the scale of the first channel where each channel has its own.
+
+    Args:
+        model: `AdoptedModel` with quantizers.
+    """
+    for layer in quantized_layers(model.legacy):
+        for bias in biases_of(layer):
+            values = np.array(bias)
+            if len(values) > 1 and values[0] != 0 and (values == values[0]).all():
+                values[0] = np.nextafter(values[0], np.inf, dtype=values.dtype)
+                bias.assign(values)
+
+
+def corrected_by(places, decided):
+    """Finds the weight by which the output of each layer can be shifted: its own bias, or the mean of the BatchNormalization that is folded into it.
+
+    Args:
+        places: Dict of path to `Place`.
+        decided: Dict of path to `LayerQuantization`.
+
+    Returns:
+        Dict of path to a pair (path of the layer that has the weight, name of its attribute), without layers that have none or are called several times.
+    """
+    folded = {id(place.layer): path for path, place in places.items() if introspection.kind_of(place.layer) == "BatchNormalization"}
+    found = {}
+    for path, place in places.items():
+        quantization = decided[path].quantization
+        rounded = decided[path].done and quantization is not None and quantization.weights
+        if not rounded or place.calls != 1 or introspection.kind_of(place.layer) not in CORRECTABLE:
+            continue
+        if place.layer.use_bias if hasattr(place.layer, "use_bias") else place.layer.bias is not None:
+            found[path] = (path, "bias")
+        elif id(place.reader) in folded:
+            found[path] = (folded[id(place.reader)], "moving_mean")
+    return found
+
+
+def correct_biases(model, float_model, signature, samples, corrected):
+    """Shifts biases so that the mean of every channel, before the activation, is that of the float model. Layer by layer: each sees its predecessors corrected.
+
+    Args:
+        model: `AdoptedModel` with measured ranges.
+        float_model: The tf_keras model without quantizers.
+        signature: `ModelSignature` of the samples.
+        samples: Calibration `Samples`.
+        corrected: What `corrected_by` returned.
+    """
+    kept = np.linspace(0, samples.count - 1, min(samples.count, _SAMPLES)).round().astype(int)
+    if size := signature.inputs[0].batch:
+        kept = np.resize(kept, size)
+    inputs = signature.pack({name: array[kept] for name, array in samples.inputs.items()})
+    means = {}
+    with _activations_seen_by(float_model, corrected, lambda path, x: means.setdefault(path, _channel_means(x))):
+        float_model(inputs, training=False)
+    layers = named_layers(model.legacy)
+
+    def correct(path, x):
+        shift = _channel_means(x) - means[path]
+        holder, attribute = corrected[path]
+        variable = getattr(introspection.unwrap(layers[holder]), attribute)
+        if attribute == "moving_mean":
+            variable.assign(np.asarray(variable) + shift)
+            return x  # the normalization behind it subtracts the new mean
+        # The bias of an EinsumDense may have several axes, or one that is not the last.
+        ahead = len(variable.shape)
+        whole = np.broadcast_to(shift, x.shape[-ahead:])
+        kept = tuple(axis for axis in range(ahead) if variable.shape[axis] == 1)
+        moved = whole.mean(kept, keepdims=True)
+        variable.assign(np.asarray(variable) - moved)
+        return x - moved
+
+    with _activations_seen_by(model.legacy, corrected, correct):
+        model.legacy(inputs, training=False)
+
+
+def _channel_means(x):
+    x = np.asarray(x, "float32")
+    return x.mean(tuple(range(x.ndim - 1)), dtype="float64").astype("float32")
+
+
+@contextlib.contextmanager
+def _activations_seen_by(legacy, paths, look):
+    """While open, `look(path, x)` sees what goes into the activation of each of these layers; what it returns for a quantized model takes its place."""
+    layers = named_layers(legacy)
+    with contextlib.ExitStack() as restored:
+        for path in paths:
+            wrapper = layers[path]
+            inner, changes = introspection.unwrap(wrapper), introspection.is_wrapper(wrapper)
+            function = inner.activation
+
+            @functools.wraps(function)
+            def seen(x, path=path, function=function, changes=changes):
+                found = look(path, x)
+                return function(found if changes else x)
+
+            # Past tf_keras's attribute setter, as the layer's own function comes back at once.
+            vars(inner)["activation"] = seen
+            restored.callback(vars(inner).__setitem__, "activation", function)
+        yield
