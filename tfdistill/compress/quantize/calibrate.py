@@ -191,7 +191,7 @@ class Quantize(Step):
         decided = {path: _per_channel(opened.layers[path], decision) for path, decision in decided.items()}
         return decided, {path: auto if methods.get(path, AUTO) == AUTO else methods[path] for path in decided}, named
 
-    def _plan(self, opened, decided, methods, named=()):
+    def _plan(self, opened, decided, methods):
         plan = self._aware._plan(opened, decided, {})
         corrected = corrected_by(consumers.places(opened.legacy), decided) if self.bias_correction else {}
         rows = tuple(_told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
