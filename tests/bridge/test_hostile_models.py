@@ -20,9 +20,9 @@ from tfdistill.bridge.adopt import allowed_names
 from tfdistill.bridge.adopt.serialization import legacy_scope
 from tfdistill.cli import app
 from tfdistill.compress import Prune
-from tfdistill.distill.cache.ray_workers import load_teacher
 from tfdistill.distill.distiller import Distiller
 from tfdistill.distill.teachers.callable import CallableTeacher
+from tfdistill.distill.teachers.convert import as_teacher
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.errors import ModelError
 from tfdistill.losses import SoftTargets
@@ -501,7 +501,7 @@ def evil_file(file, trap, folder):
 
 
 def teacher_file(distiller, base, file, trap, folder):
-    return lambda: load_teacher(evil_file(file, trap, folder))
+    return lambda: as_teacher(evil_file(file, trap, folder))
 
 
 def inside_a_keras_model(distiller, base, file, trap, folder):
@@ -567,7 +567,7 @@ def test_the_command_that_labels_refuses(file, trap, tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"no archive", "cannot be loaded"), (b"", "cannot be loaded"), (None, "cannot be loaded")],
+    [(b"no archive", "cannot be loaded"), (b"", "cannot be loaded"), (None, "there is no such file")],
     ids=["no archive", "empty", "missing"],
 )
 def test_a_damaged_teacher_file_is_said(content, said, tmp_path):
@@ -575,7 +575,7 @@ def test_a_damaged_teacher_file_is_said(content, said, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ModelError, match=said):
-        load_teacher(path)
+        as_teacher(path)
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,7 @@ def test_outputs_of_a_linear_layer_are_logits_whatever_they_look_like(name):
 
 @pytest.mark.parametrize("softmax", [False, True])
 def test_the_loss_on_the_labels_and_the_report_go_by_the_last_activation(softmax):
-    student = ending("student", "dense") if softmax else constant("student", 1.0 / CLASSES)
-    teacher = ending("teacher", "dense") if softmax else mlp(6, name="teacher")
+    student, teacher = (ending(name, "dense") if softmax else constant(name, 1.0 / CLASSES) for name in ("student", "teacher"))
     distiller = Distiller(teacher, student, SoftTargets(from_logits=not softmax))
     space = "probabilities" if softmax else "logits"
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
@@ -214,3 +213,10 @@ def test_the_last_activation_of_an_adopted_model_is_found():
     assert final_activations(tfdistill.adopt(tfdistill.to_tf_keras(ending("net", "dense")))) == {None: "softmax"}
     assert final_activations(mlp(4)) == {None: "linear"}
     assert final_activations(Hidden(mlp(4))) == {}
+
+
+def test_the_largest_logits_of_a_linear_teacher_are_stored_whatever_they_look_like(tmp_path):
+    even, options = constant("even", 1.0 / CLASSES), tfdistill.CacheOptions(top_k=2)
+    assert tfdistill.soft_targets(even, X, tmp_path / "linear", options=options).manifest.settings.top_k == 2
+    with pytest.raises(ConfigurationError, match="look like probabilities"):
+        tfdistill.soft_targets(ending("softmax", "dense"), X, tmp_path / "softmax", options=options)

@@ -15,6 +15,7 @@ from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.distill.teachers.finite import refuse_hidden_nan
 from tfdistill.distill.teachers.remote import RemoteTeacher, checked_outputs
 from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.graph.functional import last_activations
 from tfdistill.losses import masking
 from tfdistill.losses.spaces import SUM_TOLERANCE
 from tfdistill.utils.arrays import rows_of
@@ -163,7 +164,7 @@ class TeacherQuery:
         for number, _ in enumerate(names):
             if self.options.top_k:
                 values, _, rest = (queue.pop(0) for _ in range(3))
-                self._refuse_probabilities(values)
+                self._refuse_probabilities(values, number)
                 index_type = "uint16" if classes[number] <= 1 << 16 else "int32"
                 kinds = (("values", values, dtype), ("indices", values, index_type), ("rest", rest, dtype))
             else:
@@ -176,7 +177,9 @@ class TeacherQuery:
         leaves = with_scales(leaves) if scaled else tuple(leaves)
         return {"layout": Layout(leaves, self.options.views), "structure": kind, "output_names": names, "classes": classes}
 
-    def _refuse_probabilities(self, values):
+    def _refuse_probabilities(self, values, number):
+        if last_activations(self.teacher)[number : number + 1] == ["linear"]:
+            return  # logits, whatever those of one batch look like
         if values.min() >= 0 and np.all(values.sum(-1) <= 1 + SUM_TOLERANCE):
             raise ConfigurationError(
                 f"top_k is {self.options.top_k}, but the teacher's outputs look like probabilities: its largest are between 0 and 1 and sum to at most 1.",

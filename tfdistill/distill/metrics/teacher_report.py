@@ -158,6 +158,7 @@ class TeacherReport(keras.metrics.Metric):
         student_outputs: Tensors,
         loss: typing.Any = None,
         last_activation: str | None = None,
+        teacher_activation: str | None = None,
     ) -> None:
         """Checks that the report fits the outputs and the task.
 
@@ -167,6 +168,7 @@ class TeacherReport(keras.metrics.Metric):
             student_outputs: As in `update_teacher_state`.
             loss: The student's loss on this output, or None.
             last_activation: Name of the activation that makes the student's output, such as "softmax"; None where it is unknown.
+            teacher_activation: The same of the teacher's output.
 
         Raises:
             ConfigurationError: if the report is one of classes and the task is not, or a model's outputs are in another space than the one
@@ -188,7 +190,7 @@ class TeacherReport(keras.metrics.Metric):
             values = ops.convert_to_numpy(values)
             if values.ndim < 2 or values.shape[-1] < 2:
                 continue
-            if side == "student" and last_activation == "linear" and given == "logits":
+            if given == "logits" and {"teacher": teacher_activation, "student": last_activation}[side] == "linear":
                 continue  # logits, whatever those of one batch look like
             found = spaces.class_space(values)
             # Log-probabilities are logits as well.

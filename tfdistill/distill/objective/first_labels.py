@@ -41,8 +41,8 @@ def check_labels(distiller, batch, outputs):
     y, teacher_outputs, student_outputs = (by_name(part, student) for part in (y, outputs.teacher_outputs, outputs.y_pred))
     losses = {name: one for name, one, _ in losses_by_output(loss, outputs.y_pred, student)}
     for report in distiller.reports:
-        loss, activation = (found.get(report.output, found.get(None)) for found in (losses, activations))
-        report.check_first_batch(y, teacher_outputs, student_outputs, loss, activation)
+        found = (losses, activations, final_activations(distiller.teacher))
+        report.check_first_batch(y, teacher_outputs, student_outputs, *(part.get(report.output, part.get(None)) for part in found))
     if y is not None and distiller.student_loss_weight < 1:
         _warn_of_unsettled_teacher(distiller.teacher, x, y, teacher_outputs)
 
