@@ -87,8 +87,14 @@ def describe(model):
         ModelInput(key, name, tensor.shape[0], tuple(tensor.shape[1:]), _dtype_name(tensor.dtype))
         for key, name, (_, tensor) in zip(keys, _identifiers(keys), paths, strict=True)
     )
-    # Keras names an output after its layer; Sequential alone has no `output_names`.
-    output_keys = (source.layers[-1].name,) if isinstance(source, keras.Sequential) else getattr(source, "output_names", None)
+    # Keras names an output after its layer; Sequential alone has no `output_names`. An adopted model gives the user's names, not those of wrappers.
+    output_keys = (
+        model.output_names
+        if isinstance(model, AdoptedModel)
+        else (source.layers[-1].name,)
+        if isinstance(source, keras.Sequential)
+        else getattr(source, "output_names", None)
+    )
     return ModelSignature(inputs, structure, tuple(output_keys) if output_keys else None)
 
 

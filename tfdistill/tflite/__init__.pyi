@@ -1,6 +1,7 @@
 # Made by `make api` from tfdistill/public.py.
 from tfdistill.convert.census import CensusRecord as CensusRecord
 from tfdistill.convert.census import census as census
+from tfdistill.convert.file_tensors import FileTensor as FileTensor
 from tfdistill.convert.variants import Tolerances as Tolerances
 from tfdistill.convert.variants import VARIANTS as VARIANTS
 from tfdistill.convert.variants import Variant as Variant
