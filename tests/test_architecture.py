@@ -35,6 +35,7 @@ FLOORS = {
     "tfdistill.demo": 6,
     "tfdistill.search": 7,
     "tfdistill.cli": 8,
+    "tfdistill.__main__": 9,
 }
 # Rooms of one floor do not know each other, and some lower ones are not everybody's.
 DOORS = {

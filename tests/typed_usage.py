@@ -50,6 +50,8 @@ def export(model: keras.Model, x: Any, y: Any) -> float:
     assert_type(record.accuracy, float | None)
     assert_type(tfdistill.verify("m.tflite", model, x, y, variant="int8"), tflite.VerificationRecord)
     assert_type(tfdistill.census("m.tflite").weights, int)
+    assert_type(record.inputs[0].scale, float | None)
+    assert_type(tfdistill.load_model("m.keras"), keras.Model)
     timing = tfdistill.benchmark("m.tflite", benchmarking.Cpu(threads=2), shapes={"image": (1, 224, 224, 3)})
     return assert_type(timing.p50_ms, float)
 

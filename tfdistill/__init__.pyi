@@ -6,6 +6,7 @@ from tfdistill import distill as distill
 from tfdistill import errors as errors
 from tfdistill import graph as graph
 from tfdistill import losses as losses
+from tfdistill import pipeline as pipeline
 from tfdistill import tflite as tflite
 from tfdistill.benchmarking.run import benchmark as benchmark
 from tfdistill.bridge.adopt.adopt import adopt as adopt
@@ -31,6 +32,7 @@ from tfdistill.distill.teachers.ensemble import Ensemble as Ensemble
 from tfdistill.distill.teachers.remote import RemoteTeacher as RemoteTeacher
 from tfdistill.distill.teachers.remote import RetryPolicy as RetryPolicy
 from tfdistill.graph.names import named_layers as named_layers
+from tfdistill.pipeline.road import under_teacher as under_teacher
 from tfdistill.tflite.export import export_tflite as export_tflite
 from tfdistill.tflite.verification.verify import verify as verify
 from tfdistill.version import __version__ as __version__

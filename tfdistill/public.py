@@ -98,6 +98,10 @@ ROOMS = {
         "Timing": "timing",
         "benchmark": "run",
     },
+    "pipeline": {
+        "Road": "road",
+        "under_teacher": "road",
+    },
     "errors": {
         "BenchmarkError": "",
         "BridgeError": "",
@@ -139,6 +143,7 @@ TOP = {
     "soft_targets": "distill",
     "to_keras": "bridge",
     "to_tf_keras": "bridge",
+    "under_teacher": "pipeline",
     "verify": "tflite",
     "warm_start": "distill",
 }

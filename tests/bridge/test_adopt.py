@@ -4,9 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import mlp
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
+from tfdistill.bridge.convert.to_tf_keras import to_tf_keras
+from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.distill.distiller import Distiller
 from tfdistill.errors import ConfigurationError, ModelError
 
@@ -161,7 +164,7 @@ def test_count_params_counts_the_users_parameters(make):
 def test_summary_shows_the_layers():
     lines = []
     adopt(quantized()).summary(print_fn=lambda line, *_, **__: lines.append(line))
-    assert "quant_conv" in "\n".join(lines)
+    assert "\nconv (Conv2D, quantization)" in "\n".join(lines)
 
 
 def test_moving_statistics_move_in_training_only():
@@ -345,3 +348,22 @@ def test_a_distiller_trains_saves_and_loads_it(make, tmp_path):
 def test_bad_input(call, error):
     with pytest.raises(error):
         call()
+
+
+@pytest.mark.parametrize("step", [None, Prune(0.5, end_step=9), Cluster(4), QuantizeAware()])
+def test_layers_and_summary_are_the_users(step):
+    original = mlp(6, 5)
+    adopted = adopt(to_tf_keras(original), original=original) if step is None else step.apply(original)
+    assert [layer.name for layer in adopted.layers] == [layer.name for layer in original.layers]
+    assert adopted.layers[1].units == 6
+    lines = []
+    adopted.summary(print_fn=lines.append, show_trainable=True)
+    kind = (
+        "Dense"
+        if step is None
+        else f"Dense, {dict(Prune='pruning', Cluster='clustering', QuantizeAware='quantization')[type(step).__name__]}"
+    )
+    assert [line.partition(" (")[0] for line in lines[2:-1]] == [layer.name for layer in original.layers]
+    assert f"hidden_0 ({kind})" in lines[3]
+    assert " 54 " in lines[3]
+    assert lines[-1] == f"Parameters: {original.count_params():,}"

@@ -63,6 +63,18 @@ def test_models_of_keras_3(tmp_path, name):
     assert not loaded.compiled
 
 
+def own_loss(y_true, y_pred):
+    return keras.ops.mean(keras.ops.square(y_true - y_pred))
+
+
+@pytest.mark.parametrize("make", [of_keras_2, lambda: mlp(6)], ids=["Keras 2", "Keras 3"])
+def test_what_a_model_was_compiled_with_does_not_matter(tmp_path, make):
+    model = make()
+    model.compile("sgd", own_loss)
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_allclose(load_model(tmp_path / "m.keras")(X), model(X), atol=1e-6)
+
+
 def test_what_this_library_saves(tmp_path):
     model = adopt(to_tf_keras(mlp(6)))
     model.save(tmp_path / "m.keras")

@@ -69,6 +69,7 @@ def _zip(path):
         if "config.json" not in names:
             raise ModelError(f"'{path}' is a zip file without a config.json.", _FORMATS)
         config = _json(archive.read("config.json"), path)
+        config.pop("compile_config", None)  # a model is loaded as it computes, without what it was trained with
         about = _json(archive.read("metadata.json"), path) if "metadata.json" in names else {}
     return ModelSource(path, "keras", not str(about.get("keras_version", "3")).startswith("3"), config)
 

@@ -71,8 +71,11 @@ def _arrays(path, model):
     import numpy as np
 
     try:
-        found = np.load(path, allow_pickle=False)
-        arrays = {"x": found} if path.suffix == ".npy" else {name: found[name] for name in found.files}
+        if path.suffix == ".npy":
+            arrays = {"x": np.load(path, allow_pickle=False)}
+        else:
+            with np.load(path, allow_pickle=False) as found:
+                arrays = {name: found[name] for name in found.files}
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"'{path}' cannot be read: {error}", "arrays of numbers that np.savez or np.save wrote") from error
     labels = arrays.pop("y", None)

@@ -204,11 +204,10 @@ def _check_fits(name, variant, samples, definition, trained):
     marks = {function.attr["api_implements"].s.partition(b"_")[0] for function in functions if "api_implements" in function.attr}
     fused = marks == {b"lstm"}
     if samples is not None and not fused and _holds(definition, "While", "StatelessWhile"):
-        stateful = _holds(definition, "AssignVariable")  # unrolled, its state would stay a float variable
         raise ModelError(
             f"The model '{name}' holds a loop (a recurrent layer), and the converter cannot calibrate one.",
             "a graph without loops for an integer variant",
-            ("export" if stateful else "build the recurrent layer with unroll=True, or export") + " as dynamic_range or float16",
+            "train it with tfdistill.compress.QuantizeAware, which computes recurrent layers in integers, or export as dynamic_range or float16",
         )
 
 

@@ -59,7 +59,8 @@ def traced(model, inputs, path, **mode):
             f"{line_of(type(model).call, error)}\n{reason_of(error)}",
             "a call made of layers and keras.ops",
             "replace TensorFlow or NumPy functions and Python conditions on values in `call` by keras.ops, or build the model functionally; if its"
-            " inputs are not float32, pass inputs=keras.Input(...)",
+            " inputs are not float32, say so: to_tf_keras(model, inputs=keras.Input(shape, dtype=...)); a compression step then takes"
+            " tfdistill.adopt(tfdistill.to_tf_keras(model, inputs=keras.Input(shape, dtype=...)))",
         ) from error
     name_operations(opened)
     return opened
@@ -123,7 +124,8 @@ def symbolic_inputs(model, indices=()):
         raise BridgeError(
             f"The input shapes of the subclassed model '{model.name}' ({type(model).__name__}) are not known.",
             "a model whose call takes one argument of tensors",
-            "pass inputs=keras.Input(...), in the structure that its call takes",
+            "say what they are, in the structure that its call takes: to_tf_keras(model, inputs=keras.Input(...)); a compression step then takes "
+            "tfdistill.adopt(tfdistill.to_tf_keras(model, inputs=keras.Input(...)))",
         )
     return _symbolic(shapes, "inputs", indices)
 

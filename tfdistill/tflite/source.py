@@ -26,6 +26,7 @@ _FLOAT32 = (
     "variant='float16' halves the file all the same"
 )
 
+_TYPED_INPUT = "if it takes another type, say so: inputs = keras.Input(shape, dtype='int32'); export keras.Model(inputs, model(inputs))"
 _FLOAT_INPUT = (
     "rebuild it on a float input: fresh = keras.models.clone_model(model, input_tensors=keras.Input(shape)); "
     "fresh.set_weights(model.get_weights()). With io='uint8' the file takes uint8 all the same"
@@ -124,6 +125,10 @@ def _explained(error, model):
             f"{error.happened}\nThe model takes the input {shown} and converts it to float32.",
             "inputs of float32 in the Keras model",
             _FLOAT_INPUT,
+        )
+    if "Exception encountered when calling" in error.happened and not getattr(model, "inputs", None):
+        return ExportError(
+            error.happened, "a call that takes float32 tensors, as a subclassed model does not say what it takes", _TYPED_INPUT
         )
     named = _named_in(error.happened, layers)
     if not named:

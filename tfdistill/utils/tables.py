@@ -99,8 +99,9 @@ def as_rich(record):
     for section in sections(record):
         parts.append(Text(section.title, style="bold"))
         table = Table(box=SIMPLE_HEAD if section.header else None, show_header=section.header is not None, pad_edge=bool(section.header))
-        for heading in section.header or ("", ""):
-            table.add_column(Text(heading), overflow="fold")
+        for i, heading in enumerate(section.header or ("", "")):
+            words = [word for row in [(section.header or ("", "")), *section.rows] for word in row[i].split()]
+            table.add_column(Text(heading), overflow="fold", min_width=min(16, max(map(len, words), default=0)))
         for row in section.rows:
             table.add_row(*(Text(cell) for cell in row))
         parts.append(table)

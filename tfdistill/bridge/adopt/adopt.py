@@ -13,6 +13,7 @@ import keras
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt import introspection, loading, serialization
 from tfdistill.bridge.adopt.layers import named_layers, walk
+from tfdistill.bridge.adopt.summary import own_layers, summary_lines
 from tfdistill.bridge.adopt.variables import adopted_variables, by_automatic_names
 from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.graph.layers import all_layers
@@ -178,6 +179,11 @@ class AdoptedModel(keras.Model):
         return layers[name]
 
     @property
+    def layers(self) -> list[tf_keras.layers.Layer]:
+        """The live tf_keras layers, named as the user named them and taken out of their wrappers."""
+        return own_layers(self.legacy)
+
+    @property
     def input_shape(self) -> typing.Any:
         """Shape of the input, or structure of shapes; None for an unknown size."""
         return self.legacy.input_shape
@@ -215,8 +221,19 @@ class AdoptedModel(keras.Model):
         show_trainable: bool = False,
         layer_range: tuple[str, str] | list[str] | None = None,
     ) -> None:
-        """Prints the tf_keras model's summary, wrappers and all."""
-        self.legacy.summary(line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
+        """Prints the layers as the user named them: class, compression step, output shape and the user's parameters.
+
+        Args:
+            line_length: Not used, like `positions`; they are there because Keras passes them.
+            positions: Not used.
+            print_fn: Function that is called with each line; None prints it.
+            expand_nested: Whether the layers of nested models are listed.
+            show_trainable: Whether it is said which layers are trained.
+            layer_range: Names of the first and last layer to list.
+        """
+        lines = summary_lines(self.legacy, self.name, expand_nested, show_trainable, layer_range)
+        for line in [*lines, f"Parameters: {self.count_params():,}"]:
+            (print_fn or print)(line)
 
     def save_own_variables(self, store: MutableMapping[str, typing.Any]) -> None:
         for variable in self._trainable_variables + self._non_trainable_variables:

@@ -244,7 +244,8 @@ def _lambda(layer, base, path, allow_lambda):
         raise BridgeError(
             f"The layer '{path}' is a Lambda: its Python function is not checked or saved by tf_keras in a way that can be trusted.",
             "layers, or keras.ops operations on tensors",
-            "write the function with keras.ops on the tensors themselves, make it a layer and register it, or pass allow_lambda=True",
+            "write the function with keras.ops on the tensors themselves, make it a layer and register it, or trust it: to_tf_keras(model, allow_lambda=True); "
+            "a compression step then takes tfdistill.adopt(tfdistill.to_tf_keras(model, allow_lambda=True))",
         )
     return imports.tf_keras().layers.Lambda(layer.function, arguments=layer.arguments, **base)
 

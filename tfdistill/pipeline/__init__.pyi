@@ -1,0 +1,3 @@
+# Made by `make api` from tfdistill/public.py.
+from tfdistill.pipeline.road import Road as Road
+from tfdistill.pipeline.road import under_teacher as under_teacher

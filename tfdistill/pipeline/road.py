@@ -1,0 +1,152 @@
+"""Teaches a student, compresses it step by step while the teacher goes on teaching, and exports the result."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from tfdistill.compress.step import Step
+from tfdistill.convert.variants import VariantName
+from tfdistill.distill.chains.record import ChainRecord
+from tfdistill.distill.chains.runner import ChainRunner
+from tfdistill.distill.chains.settings import ChainSettings
+from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.tflite.export import ExportRecord, export_tflite
+from tfdistill.utils.types import Data, PathLike, Tensors
+
+# Function of (steps per epoch, epochs) that makes a step for a training of that length.
+StepMaker = Callable[[int, int], Step]
+
+
+@dataclasses.dataclass(frozen=True)
+class Road:
+    """What `under_teacher` returns.
+
+    Attributes:
+        model: The compressed model, as the last step's `strip` returned it; the student itself without steps.
+        record: `ChainRecord` with a `Generation` for each training, its metrics from `evaluate`.
+        export: `ExportRecord` of the file; None without a path.
+
+    Example:
+        >>> settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(4.0), student_loss_weight=0.0)
+        >>> road = tfdistill.under_teacher(teacher, student, [], settings, x)
+        >>> road.model is student, road.export
+        (True, None)
+    """
+
+    model: keras.Model
+    record: ChainRecord
+    export: ExportRecord | None
+
+    def __str__(self) -> str:
+        return str(self.record) if self.export is None else f"{self.record}\n{self.export}"
+
+
+def under_teacher(
+    teacher: Any,
+    student: keras.Model,
+    steps: Sequence[Step | StepMaker],
+    settings: ChainSettings,
+    x: Data,
+    y: Tensors | None = None,
+    validation_data: Data | None = None,
+    *,
+    step_settings: ChainSettings | None = None,
+    path: PathLike | None = None,
+    variant: VariantName = "int8",
+) -> Road:
+    """Teaches a student, compresses it under the same teacher, and exports and verifies the result: all on one data set.
+
+    The student is trained first. Then each step is applied, trained, stripped, and its invariant checked, now and after every later step.
+
+    Args:
+        teacher: The teacher, as `Distiller` takes it.
+        student: A built Keras model. It is trained in place; the steps work on copies.
+        steps: Compression steps in their order, quantization-aware training last; or functions of (steps per epoch, epochs) that make one, such as
+            `functools.partial(Prune.for_training, sparsity=0.5)`.
+        settings: `tfdistill.distill.ChainSettings` of the student's training: losses, optimizer, epochs.
+        x: Inputs, or a dataset with labels, as `fit` takes them; no iterator, as it is read several times.
+        y: Labels; None with a dataset, or without labels.
+        validation_data: As `fit` takes it. The file is verified on it, else on the calibration data.
+        step_settings: Settings of the trainings under the steps; None takes `settings`. A smaller learning rate and fewer epochs are usual.
+        path: The .tflite file to write; None exports nothing.
+        variant: Variant of the file. `x` shows an integer variant the ranges that no step has trained.
+
+    Returns:
+        A `Road`; `print(road)` shows its tables.
+
+    Raises:
+        ConfigurationError: if settings are no `ChainSettings`, or a step is none.
+        DataError: if the data is an iterator, or its length is unknown where a step is made for it.
+        ModelError, BridgeError, InvariantError, ExportError, VerificationError: as the steps and `export_tflite` raise them.
+
+    Example:
+        >>> from functools import partial
+        >>> from tfdistill.compress import Prune, QuantizeAware
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(4.0), loss=loss, epochs=2, fit={"batch_size": 16})
+        >>> steps = [partial(Prune.for_training, sparsity=0.5), QuantizeAware()]
+        >>> road = tfdistill.under_teacher(teacher, student, steps, settings, x, y, path="road.tflite")
+        >>> [generation.role for generation in road.record.generations], road.export.variant
+        (['student', 'Prune', 'QuantizeAware'], 'int8')
+    """
+    later = settings if step_settings is None else step_settings
+    for name, given in (("settings", settings), ("step_settings", later)):
+        if not isinstance(given, ChainSettings):
+            raise ConfigurationError(f"{name} is a {type(given).__name__}.", "a tfdistill.distill.ChainSettings")
+    planned = [_step(step, x, later) for step in steps]
+    model = student
+    with ChainRunner("under_teacher", settings, (x, y, validation_data), 1 + len(planned)) as runner:
+        names = (getattr(teacher, "name", str(teacher)),)
+        runner.distil(teacher, student, "student", names)
+        for number, step in enumerate(planned):
+            wrapped = step.apply(model)
+            runner.distil(teacher, wrapped, type(step).__name__, names, **_under(step, later))
+            model = step.strip(wrapped)
+            for before in planned[: number + 1]:
+                before.check(model)
+        record = runner.record()
+    if path is None:
+        return Road(model, record, None)
+    samples = x if y is None else (x, y)
+    return Road(model, record, export_tflite(model, path, variant, calibration=samples, verify_on=validation_data))
+
+
+def _step(step, x, settings):
+    if isinstance(step, Step):
+        return step
+    if not callable(step):
+        raise ConfigurationError(f"{step!r} is no step.", "a compression step, or a function of (steps per epoch, epochs) that makes one")
+    made = step(_steps_per_epoch(x, settings), settings.epochs)
+    if not isinstance(made, Step):
+        raise ConfigurationError(f"{step!r} returned {made!r}.", "a compression step")
+    return made
+
+
+def _steps_per_epoch(x, settings):
+    given = settings.fit.get("steps_per_epoch")
+    if given is not None:
+        return given
+    import tensorflow as tf
+
+    if isinstance(x, tf.data.Dataset):
+        count = int(x.cardinality())
+        if count < 1:
+            raise DataError(
+                "The number of batches of the dataset is unknown.",
+                "a dataset of known length",
+                "give fit={'steps_per_epoch': n} in the settings",
+            )
+        return count
+    if isinstance(x, keras.utils.PyDataset):
+        return x.num_batches
+    return math.ceil(len(keras.tree.flatten(x)[0]) / settings.fit.get("batch_size", 32))
+
+
+def _under(step, settings):
+    """Returns the settings of the training under a step, with the step's callbacks, as changes for `ChainRunner.distil`."""
+    own = settings.fit.get("callbacks", list)
+    changed = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return {**changed, "fit": {**settings.fit, "callbacks": lambda: [*own(), *step.callbacks()]}}
