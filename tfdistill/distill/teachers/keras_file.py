@@ -9,8 +9,9 @@ import typing
 import keras
 
 from tfdistill.bridge.adopt.check_config import in_safe_mode
+from tfdistill.bridge.load import load_model
 from tfdistill.distill.teachers.files import found
-from tfdistill.errors import ModelError, TfdistillError
+from tfdistill.errors import ModelError
 from tfdistill.saveable import checks_config
 from tfdistill.utils.types import Config, PathLike
 
@@ -41,21 +42,18 @@ class KerasFile:
         return cls(teacher) if is_path and pathlib.Path(teacher).suffix in SUFFIXES and pathlib.Path(teacher).is_file() else None
 
     def load(self) -> keras.Model:
-        """Loads the model, which is not compiled; in safe mode, but where Keras's own is off.
+        """Loads the model, of either Keras, which is not compiled; in safe mode, but where Keras's own is off.
 
         Raises:
             ModelError: if the file is damaged, holds no model, or safe mode refuses it.
         """
+        if in_safe_mode():
+            return load_model(self.path)
         try:
-            model = keras.saving.load_model(self.path, compile=False, safe_mode=in_safe_mode())
-        except TfdistillError:
-            raise
+            model = keras.saving.load_model(self.path, compile=False, safe_mode=False)
         except Exception as error:  # the class depends on which part of the file is damaged
             raise ModelError(
-                f"The teacher file '{self.path}' cannot be loaded: {type(error).__name__}: {error}",
-                "a file of a Keras model that Keras loads in safe mode",
-                "load it as it needs, model = keras.saving.load_model(path, custom_objects={...} for classes of yours, safe_mode=False if you trust it), and give "
-                "the model as the teacher",
+                f"The teacher file '{self.path}' cannot be loaded: {type(error).__name__}: {error}", "a file of a Keras model", "save it again"
             ) from error
         if not isinstance(model, keras.Model):
             raise ModelError(f"The teacher file '{self.path}' holds a {type(model).__name__}.", "a keras.Model")
