@@ -59,6 +59,33 @@ def test_the_copy_computes_the_same_has_paths_and_goes_back(name):
         np.testing.assert_array_equal(one, value)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
+def test_precision_is_kept_inside(policy):
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(policy)
+        model = custom_layers.build("nested")
+    finally:
+        keras.config.set_dtype_policy(before)
+    rebuilt = to_tf_keras(model)
+    assert check_parity(model, rebuilt).max_abs_error <= 1e-3
+    assert {layer.compute_dtype for layer in rebuilt.layers if layer.weights} == {model.layers[0].compute_dtype}
+
+
+def test_flags_are_kept_inside():
+    model = custom_layers.build("nested")
+    outer = model.layers[0]
+    outer.trainable = False
+    outer.mlp.gate.trainable = True
+    rebuilt = to_tf_keras(model)
+    back = to_keras(rebuilt, model)
+    for one in (rebuilt, back):
+        assert len(one.trainable_weights) == len(model.trainable_weights) == 4
+    assert [back.layers[0].mlp.gate.trainable, back.layers[0].mlp.up.trainable] == [True, False]
+    assert rebuilt.get_layer("outer/mlp/gate").trainable
+    assert not rebuilt.get_layer("outer/scale/gamma").trainable
+
+
 def lines(name):
     model = custom_layers.build(name)
     return described(model, to_tf_keras(model))
