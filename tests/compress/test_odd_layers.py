@@ -401,7 +401,8 @@ def decibels(expected, found):
 def exported(model, folder, samples=192):
     """Returns the outputs of a model, of the same model trained quantized, and of its integer file: dicts of arrays; and the file's record."""
     rng, shape = np.random.default_rng(0), (samples, *model.input_shape[1:])
-    x = rng.integers(0, 20, shape).astype("int32") if model.inputs[0].dtype == "int32" else rng.normal(size=shape).astype("float32")
+    numbers = keras.backend.standardize_dtype(getattr(model, "legacy", model).inputs[0].dtype) == "int32"
+    x = rng.integers(0, 20, shape).astype("int32") if numbers else rng.normal(size=shape).astype("float32")
     before = {name: np.asarray(y) for name, y in model(x, training=False).items()}
     applied = QuantizeAware().apply(model)
     for layer in applied.legacy._flatten_layers():
