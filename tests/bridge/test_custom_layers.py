@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from tfdistill.bridge import check_parity, to_keras, to_tf_keras
+from tfdistill.bridge import check_parity, host, register_bridge, to_keras, to_tf_keras
 from tfdistill.bridge.convert.custom import described
 from tfdistill.bridge.parity.check import random_inputs
 from tfdistill.errors import BridgeError
@@ -57,6 +57,33 @@ def test_the_copy_computes_the_same_has_paths_and_goes_back(name):
     assert [weight.shape for weight in back.weights] == shapes
     for one, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(one, value)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
+def test_precision_is_kept_inside(policy):
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(policy)
+        model = custom_layers.build("nested")
+    finally:
+        keras.config.set_dtype_policy(before)
+    rebuilt = to_tf_keras(model)
+    assert check_parity(model, rebuilt).max_abs_error <= 1e-3
+    assert {layer.compute_dtype for layer in rebuilt.layers if layer.weights} == {model.layers[0].compute_dtype}
+
+
+def test_flags_are_kept_inside():
+    model = custom_layers.build("nested")
+    outer = model.layers[0]
+    outer.trainable = False
+    outer.mlp.gate.trainable = True
+    rebuilt = to_tf_keras(model)
+    back = to_keras(rebuilt, model)
+    for one in (rebuilt, back):
+        assert len(one.trainable_weights) == len(model.trainable_weights) == 4
+    assert [back.layers[0].mlp.gate.trainable, back.layers[0].mlp.up.trainable] == [True, False]
+    assert rebuilt.get_layer("outer/mlp/gate").trainable
+    assert not rebuilt.get_layer("outer/scale/gamma").trainable
 
 
 def lines(name):
@@ -152,3 +179,35 @@ def test_what_can_neither_be_opened_nor_run_as_it_is_is_refused_with_a_remedy_th
         return
     model = custom_layers.sequence(keras.saving.register_keras_serializable("tests")(kind)(name="own"))
     assert to_tf_keras(model).get_layer("own") is not None
+
+
+class Block(keras.layers.Layer):
+    """Its layer gets weights when the block is called, and its call counts, so that it cannot be opened."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(custom_layers.WIDTH, name="dense")
+
+    def call(self, x, scale=None):
+        return tf.nn.relu(self.dense(x)) * (1.0 if scale is None else scale)
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_a_layer_without_build_that_runs_as_it_is_has_its_weights(registered):
+    kind = keras.saving.register_keras_serializable("tests")(type("Built" if registered else "NotBuilt", (Block,), {}))
+    if registered:
+        register_bridge(kind, host)
+    model = custom_layers.sequence(kind(name="own"))
+    rebuilt = to_tf_keras(model)
+    assert [tuple(w.shape) for w in rebuilt.get_layer("own").weights] == [(6, 6), (6,)]
+    copied = type(rebuilt).from_config(rebuilt.get_config())
+    assert [tuple(w.shape) for w in copied.get_layer("own").weights] == [(6, 6), (6,)]
+    x = np.ones((2, custom_layers.STEPS, custom_layers.WIDTH), "float32")
+    np.testing.assert_allclose(to_keras(rebuilt, model)(x), model(x), atol=1e-6)
+
+
+def test_a_layer_that_runs_as_it_is_may_be_called_by_keywords_alone():
+    inputs = keras.Input((custom_layers.STEPS, custom_layers.WIDTH))
+    kind = keras.saving.register_keras_serializable("tests")(type("ByKeywords", (Block,), {}))
+    model = keras.Model(inputs, kind(name="own")(x=inputs, scale=ops.sigmoid(inputs)))
+    check_parity(model, to_tf_keras(model))

@@ -21,10 +21,11 @@ def inputs_at(model, call):
         call: The only `graph.Call` of it, or None.
     """
     given = [x for x in keras.tree.flatten(call.args) if isinstance(x, keras.KerasTensor)] if call is not None else []
-    if len(given) != len(model.inputs) or not any(map(is_foreign, all_layers(model))):
+    ranks = [[len(x.shape) for x in tensors] for tensors in (given, model.inputs)]
+    if ranks[0] != ranks[1] or not any(map(is_foreign, all_layers(model))):
         return None
     shapes = [
-        (*own.shape[:1], *(n if n is not None else there for n, there in zip(own.shape[1:], x.shape[1:], strict=False)))
+        (*own.shape[:1], *(n if n is not None else there for n, there in zip(own.shape[1:], x.shape[1:], strict=True)))
         for own, x in zip(model.inputs, given, strict=True)
     ]
     if all(shape == own.shape for shape, own in zip(shapes, model.inputs, strict=True)):

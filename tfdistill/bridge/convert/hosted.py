@@ -19,6 +19,7 @@ from tfdistill.bridge.convert.encoding import decode, encode, tensor_positions
 from tfdistill.errors import BridgeError
 from tfdistill.graph.batches import name_of_operation
 from tfdistill.graph.functional import own_arguments
+from tfdistill.graph.layers import child_layers
 from tfdistill.graph.opening import origin
 
 if typing.TYPE_CHECKING:
@@ -114,6 +115,8 @@ def layer_class():
             if arguments is not None:
                 args, kwargs = decode(arguments, [keras.KerasTensor(tuple(t["shape"]), dtype=t["dtype"]) for t in tensors], [])
                 hosted(*args, **kwargs)
+            elif not hosted.built and _is_built_by_its_call(hosted) and "input_shape" in build_config:
+                hosted(keras.KerasTensor(tuple(build_config["input_shape"])))
             elif not hosted.built:
                 hosted.build_from_config(build_config)
             self.supports_masking = hosted.supports_masking
@@ -236,8 +239,11 @@ def host_called(layer, base, call=None, why=None):
     source = origin(layer)
     try:
         config, build_config = keras.saving.serialize_keras_object(source), source.get_build_config()
-        made = layer_class()(config, build_config, **base)
-        if call is not None and _shapes(made) != _shapes(source):
+        by_call = call is not None and _is_built_by_its_call(source)
+        if _is_built_by_its_call(source):
+            config.pop("build_config", None)  # Keras would take the layer for built with it
+        made = None if by_call else layer_class()(config, build_config, **base)
+        if by_call or (call is not None and _shapes(made) != _shapes(source)):
             tensors = []
             arguments = encode((call.args, own_arguments(call)), tensors, [])
             tensors = [{"shape": list(t.shape), "dtype": t.dtype} for t in tensors]
@@ -251,6 +257,11 @@ def host_called(layer, base, call=None, why=None):
         ) from error
     made._hosted.why = why
     return made
+
+
+def _is_built_by_its_call(layer):
+    """Whether the layers inside a layer get their weights when it is called, as it has no `build` of its own."""
+    return type(layer).build is keras.layers.Layer.build and bool(child_layers(layer))
 
 
 def _shapes(layer):
