@@ -192,3 +192,34 @@ def test_text_is_refused_by_name(tmp_path):
     for step in STEPS.values():
         with pytest.raises(BridgeError, match="'sentence' is text"):
             step.plan(model)
+
+
+def deeplab(size=32, width=16):
+    """DeepLabV3+ as keras.io's tutorial builds it, on a few convolutions: dilated ones, an image pooling and bilinear upsampling."""
+
+    def block(x, kernel=3, rate=1, filters=width, bias=False):
+        x = layers.Conv2D(filters, kernel, dilation_rate=rate, padding="same", use_bias=bias, kernel_initializer="he_normal")(x)
+        return keras.ops.nn.relu(layers.BatchNormalization(momentum=0.5)(x))
+
+    inputs = keras.Input((size, size, 3))
+    low = layers.MaxPooling2D(2)(block(block(keras.applications.resnet50.preprocess_input(inputs))))
+    x = block(layers.MaxPooling2D(2)(block(low)))
+    side = size // 4
+    pooled = block(layers.AveragePooling2D((side, side))(x), kernel=1, bias=True)
+    parts = [layers.UpSampling2D((side, side), interpolation="bilinear")(pooled), block(x, kernel=1)]
+    x = block(layers.Concatenate()([*parts, *(block(x, rate=rate) for rate in (6, 12, 18))]), kernel=1)
+    x = layers.Concatenate()([layers.UpSampling2D(2, interpolation="bilinear")(x), block(low, kernel=1, filters=8)])
+    x = layers.UpSampling2D(2, interpolation="bilinear")(block(block(x)))
+    return keras.Model(inputs, layers.Conv2D(4, 1, padding="same")(x))
+
+
+@pytest.mark.slow
+def test_deeplab_computes_in_the_file_what_it_was_trained_to(tmp_path):
+    rng = np.random.default_rng(0)
+    x = 40 * np.kron(rng.normal(size=(64, 8, 8, 3)), np.ones((1, 4, 4, 1))).astype("float32") + 120
+    labels = x[..., [0, 1, 2, 0]].argmax(-1)
+    applied = QuantizeAware().apply(deeplab())
+    applied.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    applied.fit(x, labels, batch_size=16, epochs=2, verbose=0)
+    record = export_tflite(applied, tmp_path / "deeplab.tflite", "int8", verify_on=x[:16])
+    assert record.verification.mean_abs_error < 0.05 * np.asarray(applied(x[:16])).std()

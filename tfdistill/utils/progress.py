@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,7 +16,7 @@ def progress(description, total=None):
 
     Args:
         description: Text of the bar, a few words.
-        total: Number of steps; None if unknown.
+        total: Number of steps; None if unknown. Then the bar need not be moved: it shows that work goes on.
 
     Yields:
         Function `advance(n=1)` that moves the bar by `n` steps.
@@ -32,19 +33,24 @@ def progress(description, total=None):
         disable=not sys.stderr.isatty(),
     )
     task = bar.add_task(description, total=total)
-    began, shown = time.monotonic(), False
+    began = time.monotonic()
+    waiting = threading.Timer(PATIENCE_SECONDS, bar.start)
+    waiting.daemon = True
 
     def advance(n=1):
-        nonlocal shown
         bar.update(task, advance=n)
-        if not shown and time.monotonic() - began > PATIENCE_SECONDS:
+        if not bar.live.is_started and time.monotonic() - began > PATIENCE_SECONDS:
             bar.start()
-            shown = True
 
+    if total is None and not bar.disable:
+        waiting.start()
     try:
         yield advance
     finally:
-        if shown:
+        waiting.cancel()
+        if waiting.is_alive():
+            waiting.join()
+        if bar.live.is_started:
             bar.stop()
 
 
