@@ -400,7 +400,9 @@ def decibels(expected, found):
 
 def exported(model, folder, samples=192):
     """Returns the outputs of a model, of the same model trained quantized, and of its integer file: dicts of arrays; and the file's record."""
-    x = np.random.default_rng(0).normal(size=(samples, *model.input_shape[1:])).astype("float32")
+    rng, shape = np.random.default_rng(0), (samples, *model.input_shape[1:])
+    numbers = keras.backend.standardize_dtype(getattr(model, "legacy", model).inputs[0].dtype) == "int32"
+    x = rng.integers(0, 20, shape).astype("int32") if numbers else rng.normal(size=shape).astype("float32")
     before = {name: np.asarray(y) for name, y in model(x, training=False).items()}
     applied = QuantizeAware().apply(model)
     for layer in applied.legacy._flatten_layers():
@@ -431,6 +433,53 @@ def test_every_one_is_exported_in_integers(name, tmp_path):
         )
     low = {body: pair for body, pair in measured.items() if pair[0] < 25 or pair[1] < LEAST.get(body, 30)}
     assert not low, low
+
+
+def encoding(mode, length=4):
+    inputs = keras.Input((length,), dtype="int32")
+    x = layers.CategoryEncoding(20, output_mode=mode, name="odd")(inputs)
+    return keras.Model(inputs, {"y0": layers.Dense(3)(x)})
+
+
+def bins():
+    inputs = keras.Input((4,))
+    x = layers.Embedding(4, 5)(layers.Discretization(bin_boundaries=[-1.0, 0.0, 1.0], name="odd")(inputs))
+    return keras.Model(inputs, {"y0": layers.Dense(3)(layers.Flatten()(x))})
+
+
+CATEGORIES = {
+    "multi-hot": lambda: encoding("multi_hot"),
+    "count": lambda: encoding("count"),
+    "one-hot": lambda: encoding("one_hot", 1),
+    "bins": bins,
+}
+
+
+@pytest.mark.parametrize("name", ["bins", *(pytest.param(name, marks=pytest.mark.slow) for name in CATEGORIES if name != "bins")])
+def test_categories_are_encoded_in_integers(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = CATEGORIES[name]()
+    before, trained, found, record = exported(model, tmp_path)
+    assert not record.census.stray_floats(float_io=True)
+    assert decibels(trained["y0"], found["y0"]) > 30
+    if name != "bins":  # a rounded number may lie in the next bin
+        assert decibels(before["y0"], found["y0"]) > 30
+
+
+NOT_THERE = {
+    "hashing": lambda x: layers.Embedding(8, 5)(layers.Hashing(8, name="odd")(x)),
+    "a table": lambda x: layers.Embedding(22, 5)(layers.IntegerLookup(vocabulary=list(range(20)), name="odd")(x)),
+    "cubic resizing": lambda x: layers.Resizing(6, 6, interpolation="bicubic", name="odd")(x),
+}
+
+
+@pytest.mark.parametrize("name", NOT_THERE)
+def test_what_tflite_does_not_have_is_refused_by_the_plan(name):
+    inputs = keras.Input((8, 8, 3)) if "resizing" in name else keras.Input((4,), dtype="int32")
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(NOT_THERE[name](inputs))))
+    row = QuantizeAware().plan(model).row("odd")
+    assert row.action == "impossible"
+    assert "TFLite has no" in row.reason
 
 
 # What is in the files

@@ -110,6 +110,26 @@ def relu_layer(layer, quantize, args, kwargs):
     return above - quantize(below, "below", low=0.0)
 
 
+def category_encoding(layer, quantize, args, kwargs):
+    """A CategoryEncoding: comparisons with every number, of which the largest or the sum is taken. TFLite cannot count."""
+    import tensorflow as tf
+
+    equal = tf.equal(tf.cast(args[0], "int32")[..., None], tf.range(layer.num_tokens))
+    one = quantize.within(tf.ones((1,) * equal.shape.rank), 0.0, 1.0)
+    hot = tf.where(equal, one, tf.zeros_like(one))
+    if layer.output_mode == "one_hot":
+        return tf.reshape(hot, (-1, layer.num_tokens))
+    return tf.reduce_sum(hot, -2) if layer.output_mode == "count" else tf.reduce_max(hot, -2)
+
+
+def discretization(layer, quantize, args, kwargs):
+    """A Discretization: the number of boundaries that are not above the input. TFLite finds the place among them in float only."""
+    import tensorflow as tf
+
+    boundaries = tf.constant(list(layer.bin_boundaries), args[0].dtype)
+    return tf.reduce_sum(tf.cast(args[0][..., None] >= boundaries, "int32"), -1)
+
+
 def activation(layer, quantize, args, kwargs):
     """An Activation layer."""
     return activated(layer.activation, args[0], quantize, "input")
@@ -140,6 +160,8 @@ FORMS = {
     "attention": attention,
     "average of steps": average_of_steps,
     "average pooling": average_pooling,
+    "category encoding": category_encoding,
+    "discretization": discretization,
     "elu": elu_layer,
     "group normalization": normalizations.group_normalization,
     "grouped attention": grouped_attention,
@@ -152,6 +174,7 @@ FORMS = {
     "rescaling": normalizations.rescaling,
     "rescaling folded": rescaling_folded,
     "root mean square normalization": normalizations.root_mean_square_normalization,
+    "resizing": lambda layer, quantize, args, kwargs: layer(*args, **kwargs),
     "separable": separable,
     "standardization": normalizations.standardization,
     "unit normalization": normalizations.unit_normalization,

@@ -41,6 +41,7 @@ class LayerRule:
         four_bits: Whether their weights can have 4 bits in a file.
         per_channel: Whether their weights have a scale for each output channel.
         reads_indices: Whether their inputs are indices, whatever the type, which must not be rounded.
+        needs_form: Whether TFLite cannot compute them but in their form.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +55,7 @@ class LayerRule:
     four_bits: bool = False
     per_channel: bool = False
     reads_indices: bool = False
+    needs_form: bool = False
 
 
 def _is_ranked(place):
@@ -86,6 +88,19 @@ def _is_bent_elsewhere(place):
         (None, 0.0, 0.0),
         (6.0, 0.0, 0.0),
     )
+
+
+def _counts_numbers(place):
+    """Whether a CategoryEncoding has one input, of numbers in rows of known length."""
+    return len(place.sources) == place.calls and place.length is not None
+
+
+def _is_number_of_bin(place):
+    return place.layer.output_mode == "int" and not getattr(place.layer, "sparse", False)
+
+
+def _is_resized_by_tflite(place):
+    return place.layer.interpolation in ("bilinear", "nearest") and not place.layer.crop_to_aspect_ratio
 
 
 def _is_rewritten(place):
@@ -141,7 +156,10 @@ RULES = (
     LayerRule(("ReLU",), form="relu", form_fits=_is_bent_elsewhere),
     LayerRule(("KerasOperation", "TFOpLambda", "Lambda"), form="operation", form_fits=_is_rewritten),
     LayerRule(("Masking",), form="masking", passes=_always),
-    LayerRule(("Embedding", "CategoryEncoding", "IntegerLookup", "Hashing"), reads_indices=True),
+    LayerRule(("Embedding",), reads_indices=True),
+    LayerRule(("CategoryEncoding",), form="category encoding", form_fits=_counts_numbers, reads_indices=True, needs_form=True),
+    LayerRule(("Discretization",), passes=_always, form="discretization", form_fits=_is_number_of_bin, needs_form=True),
+    LayerRule(("IntegerLookup", "StringLookup", "Hashing", "HashedCrossing", "TextVectorization"), reads_indices=True, needs_form=True),
     LayerRule(("UpSampling2D",), passes=_repeats_pixels),
     LayerRule(("Activation",), passes=_is_identity, form="activation", form_fits=_has_inner_results),
     LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
@@ -153,7 +171,7 @@ RULES = (
     LayerRule(AUGMENTING, passes=_always),
     LayerRule(("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness"), passes=_always),
     LayerRule(("RandomHeight", "RandomWidth"), passes=_always),
-    LayerRule(("Resizing",), passes=_repeats_pixels),
+    LayerRule(("Resizing",), passes=_always, form="resizing", form_fits=_is_resized_by_tflite, needs_form=True),
 )
 _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 
@@ -176,6 +194,15 @@ COMPUTING_MERGE_MODES = ("sum", "mul", "ave")
 def rule_of(kind):
     """Returns the `LayerRule` of a class name; for a class in no row, that of a layer that is called as it is and has a range of its own."""
     return _BY_CLASS.get(kind) or LayerRule((kind,))
+
+
+def unavailable(place, kind):
+    """Returns why TFLite cannot compute the layer of a `Place`; empty where it can, in integers or not."""
+    if rule_of(kind).needs_form and not form_of(place, kind):
+        settings = [f"{name}={getattr(place.layer, name)!r}" for name in ("output_mode", "interpolation") if hasattr(place.layer, name)]
+        return f"TFLite has no {kind}" + (f" of {', '.join(settings)}" if settings else "")
+    floats = float_operations(place, kind)
+    return f"TFLite computes {', '.join(floats)} in float only" if floats else ""
 
 
 def float_operations(place, kind):

@@ -21,9 +21,9 @@ from tfdistill.compress.quantize.layer_table import (
     COMPUTING_MERGE_MODES,
     FUSIBLE_ACTIVATIONS,
     PASSING_OPERATIONS,
-    float_operations,
     form_of,
     rule_of,
+    unavailable,
 )
 from tfdistill.compress.step import AUTO
 
@@ -138,6 +138,8 @@ def _rounded_weights(place):
 def _rounded(place, known, bits):
     """Decides about a layer that is not recurrent, with 8-bit activations."""
     layer, kind = place.layer, kind_of(place.layer)
+    if reason := unavailable(place, kind):
+        return LayerQuantization(False, reason, possible=False)
     if not _is_float(place) or _passes(layer, kind) or _carries_indices(place, known):
         form = form_of(place, kind) if _passes(layer, kind) else ""
         return LayerQuantization(True, PASSES, Quantization(output=False, form=form) if form else None)
@@ -148,9 +150,6 @@ def _rounded(place, known, bits):
         return LayerQuantization(True, f"{PASSES}: the file's is fixed")
     if kind == "Rescaling" and rescales_kernel(place, known, bits):
         return LayerQuantization(True, RESCALED, Quantization(output=False, form="rescaling folded"))
-    floats = float_operations(place, kind)
-    if floats:
-        return LayerQuantization(False, f"TFLite computes {', '.join(floats)} in float only", possible=False)
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
     output = kind != "Embedding" and activation_of(layer) not in FIXED and not fused(place, known, bits)
