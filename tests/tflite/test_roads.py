@@ -11,6 +11,7 @@ from tfdistill.compress import Quantize
 from tfdistill.convert.census import FLOAT_TYPES
 from tfdistill.convert.signature import describe
 from tfdistill.errors import ConfigurationError, DataError, ExportError
+from tfdistill.runtime.schema import schema
 from tfdistill.tflite import Tolerances, export_tflite
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "zoo"))
@@ -207,3 +208,20 @@ def test_roads_that_do_not_exist(arguments, match, tmp_path):
     model = build("equal biases")
     with pytest.raises(ConfigurationError, match=match):
         export_tflite(model, tmp_path / "m.tflite", **{"variant": "int8", "calibration": data_of(model), **arguments})
+
+
+@pytest.mark.parametrize("road", ["bridge", "converter"])
+def test_tensors_have_short_names_of_their_own_and_aligned_content(road, tmp_path):
+    model = build("frozen")
+    content = pathlib.Path(export_tflite(model, tmp_path / "m.tflite", "int8", calibration=data_of(model), road=road).path).read_bytes()
+    file = schema().Model.GetRootAs(content, 0)
+    tensors = [file.Subgraphs(0).Tensors(i) for i in range(file.Subgraphs(0).TensorsLength())]
+    names = [tensor.Name().decode() for tensor in tensors]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) < 60
+    assert {"serving_default_signal:0", "StatefulPartitionedCall:0"} <= set(names)
+    assert any(name.startswith("conv1d/") for name in names)
+    for i in range(file.BuffersLength()):
+        buffer = file.Buffers(i)
+        if buffer.DataLength():
+            assert (buffer._tab.Vector(buffer._tab.Offset(4))) % 16 == 0

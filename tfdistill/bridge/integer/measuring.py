@@ -1,17 +1,23 @@
 """How calibration measures the ranges of activations: without labels and without training.
 
 Both classes are what an `ActivationRounder` takes as `measuring`: `move(variables, lowest, highest)` moves a range when a tensor was seen, and
-`count(variables, values)` looks at the values of the tensor; None where there is nothing to do. `variables` is `(minimum, maximum, batches)`.
+`count(variables, values)` looks at the values of the tensor; None where there is nothing to do. `variables` is `(minimum, maximum, batches)`. `rounding` says whether
+the model rounds meanwhile.
 """
 
 
 class Widest:
     """Widens each range until it holds every value that was seen.
 
-    As in training, a tensor is measured with everything before it rounded, the way the file computes it.
+    Args:
+        rounding: Whether the model rounds meanwhile, as the file does. If not, only layers that are computed in a form round inside, as ranges there follow from
+            it: the inverse of a deviation is at most that of one step.
     """
 
     count = None
+
+    def __init__(self, rounding):
+        self.rounding = rounding
 
     def move(self, variables, lowest, highest):
         import tensorflow as tf
@@ -39,6 +45,7 @@ class Histograms:
     """
 
     move = None
+    rounding = True
 
     def __init__(self, wanted, bins=2048):
         self._wanted, self._bins, self.counts = frozenset(wanted), bins, {}

@@ -200,8 +200,10 @@ def quantized_layer_class():
                 kwargs.pop("training", None)
             if not self._quantizing.complete:
                 self._add_variables(args, kwargs)
-            rounding = _in_the_file.get() or not self.quantization.observed
-            quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring=_measuring.get())
+            measuring = _measuring.get()
+            left_float = self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
+            rounding = _in_the_file.get() or not left_float
+            quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring)
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}
             if source := source_of(args):
@@ -313,8 +315,3 @@ def input_quantizer(name):
     quantization = imports.tfmot().quantization.keras
     quantizer = quantization.quantizers.AllValuesQuantizer(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
     return quantize_layer_class()(quantizer, name=name)
-
-
-def range_of_input(layer):
-    """Returns the variables `(minimum, maximum)` of a built `input_quantizer`."""
-    return layer.quantizer_vars["min_var"], layer.quantizer_vars["max_var"]

@@ -9,12 +9,15 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import input_quantizers, named_layers
 from tfdistill.bridge.adopt.states import initial_states, reset_states
 from tfdistill.bridge.integer.measuring import Histograms, Widest
-from tfdistill.bridge.wrappers.quantization import is_quantized_layer, measured_by, range_of_input
+from tfdistill.bridge.wrappers.input_quantizers import range_of_input, unrounded_inputs
+from tfdistill.bridge.wrappers.quantization import is_quantized_layer, measured_by
 from tfdistill.compress.quantize.clipping import best_range
 from tfdistill.utils.progress import progress
 
 MINMAX, MSE = "minmax", "mse"
 BATCH = 32
+# A range is that of the float model, unless that of the rounded one is wider by this factor.
+MOST_NOISE = 1.5
 
 
 class MeasuredRange(typing.NamedTuple):
@@ -51,8 +54,16 @@ def measure_ranges(model, signature, samples, methods):
     """
     runner = Runner(model, signature, samples)
     _measure_inputs(model, signature, samples)
-    runner.run(Widest())
+    runner.run(Widest(rounding=False))
     ranges = list(_ranges(model))
+    of_floats = {id(low): (float(low), float(high)) for _, _, low, high in ranges}
+    runner.run(Widest(rounding=True))
+    for _, _, low, high in ranges:
+        lowest, highest = of_floats[id(low)]
+        # What rounding adds is noise, whose largest values are rare, unless it is nearly all that there is.
+        if float(high) - float(low) <= MOST_NOISE * (highest - lowest):
+            low.assign(lowest)
+            high.assign(highest)
     clipped = {id(low) for path, _, low, _ in ranges if methods.get(path) == MSE}
     counts = runner.run(Histograms(clipped)) if clipped else {}
     found = []
@@ -115,7 +126,13 @@ class Runner:
             keys[:] = counts = getattr(measuring, "counts", {})
             return list(counts.values())
 
-        with progress("calibrating", self._samples.count) as advance, measured_by(measuring), initial_states(self._model) as states:
+        unrounded = [] if measuring.rounding else input_quantizers(self._model.legacy)
+        with (
+            progress("calibrating", self._samples.count) as advance,
+            measured_by(measuring),
+            unrounded_inputs(unrounded),
+            initial_states(self._model) as states,
+        ):
             for batch in self._batches():
                 reset_states(states)
                 step = step or tf.function(measure, autograph=False).get_concrete_function(batch)
