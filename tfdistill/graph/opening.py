@@ -6,6 +6,7 @@ not with its value of that moment. A mask that the layer puts on its output is k
 
 import contextlib
 import dataclasses
+import functools
 import warnings
 
 import keras
@@ -54,6 +55,9 @@ def stand_in(operation, name, kind=None):
     made = object.__new__(kind or type(source))
     vars(made).update(vars(operation))
     vars(made).update({"name": name, "_inbound_nodes": [], "_outbound_nodes": [], _ORIGIN: source, **UNSCOPED})
+    if isinstance(source, keras.layers.EinsumDense):
+        # Its own answer is the shape that it was built with, in which a length may be free that this graph knows.
+        vars(made)["compute_output_spec"] = functools.partial(keras.Operation.compute_output_spec, made)
     return made
 
 
