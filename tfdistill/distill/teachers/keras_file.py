@@ -53,7 +53,9 @@ class KerasFile:
             model = keras.saving.load_model(self.path, compile=False, safe_mode=False)
         except Exception as error:  # the class depends on which part of the file is damaged
             raise ModelError(
-                f"The teacher file '{self.path}' cannot be loaded: {type(error).__name__}: {error}", "a file of a Keras model", "save it again"
+                f"The teacher file '{self.path}' cannot be loaded: {type(error).__name__}: {error}",
+                "a file of a Keras model",
+                "save it again",
             ) from error
         if not isinstance(model, keras.Model):
             raise ModelError(f"The teacher file '{self.path}' holds a {type(model).__name__}.", "a keras.Model")
