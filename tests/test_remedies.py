@@ -265,15 +265,13 @@ ROWS = {
         "keras.models.clone_model(model, input_tensors=",
         lambda: export(on_floats(), "int8", IMAGES, io="uint8"),
     ),
-    "mixed precision": Row(lambda: export(made("mixed")), "'dtype': 'float32'", lambda: export(in_float32())),
-    "mixed precision, half the size": Row(lambda: export(made("mixed")), "variant='float16'", lambda: export(in_float32(), "float16")),
     "a GRU in int8": Row(
-        lambda: export(made("GRU"), "int8", SERIES),
+        lambda: export(made("GRU"), "int8", SERIES, road="converter"),
         "tfdistill.compress.QuantizeAware",
         lambda: export(trained(QuantizeAware(), made("GRU"), SERIES), "int8", SERIES),
     ),
     "a GRU in int8, exported otherwise": Row(
-        lambda: export(made("GRU"), "int8", SERIES), "dynamic_range", lambda: export(made("GRU"), "dynamic_range", SERIES)
+        lambda: export(made("GRU"), "int8", SERIES, road="converter"), "dynamic_range", lambda: export(made("GRU"), "dynamic_range", SERIES)
     ),
     "a stateful LSTM": Row(
         lambda: export(made("stateful"), "int8", SERIES), "export as dynamic_range", lambda: export(made("stateful"), "float16", SERIES)

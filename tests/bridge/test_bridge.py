@@ -158,3 +158,44 @@ def test_any_graph(steps, seed):
         made.append(keras.layers.Add()([x, made[-1]]) if i % 2 else x)
     model = randomize(keras.Model(inputs, [made[-1], keras.layers.GlobalAveragePooling2D()(made[-1])]), seed)
     assert check_parity(model, to_tf_keras(model, check=False), seed=seed).max_abs_error <= BOUND
+
+
+class OfTwo(keras.Model):
+    """Its call takes two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3, name="both")
+
+    def call(self, x, y):
+        return self.dense(x) + self.dense(y)
+
+
+class OfWholeNumbers(keras.Model):
+    """Its call works on whole numbers only, which Keras keeps no record of."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = keras.layers.Embedding(8, 4)
+
+    def call(self, inputs):
+        if not keras.backend.is_int_dtype(inputs.dtype):
+            raise TypeError(f"{inputs.dtype} is no type of whole numbers")
+        return keras.ops.mean(self.embedding(inputs), axis=1)
+
+
+def test_a_subclassed_model_inside_has_the_types_of_its_call():
+    inputs = keras.Input((5,), dtype="int32")
+    assert round_trip(randomize(keras.Model(inputs, OfWholeNumbers()(inputs)))) <= BOUND
+
+
+def test_a_subclassed_model_inside_whose_call_takes_two_is_opened_in_place():
+    inputs = [keras.Input((6,), name="x"), keras.Input((6,), name="y")]
+    model = randomize(keras.Model(inputs, keras.layers.Dense(2)(OfTwo(name="two")(*inputs))))
+    rebuilt = to_tf_keras(model)
+    assert "two/both" in names(rebuilt)
+    for weight in rebuilt.weights:
+        weight.assign_add(np.full(weight.shape, 0.01, "float32"))
+    fresh, x = to_keras(rebuilt, model), [np.ones((3, 6), "float32"), np.zeros((3, 6), "float32")]
+    assert type(fresh.get_layer("two")) is OfTwo
+    np.testing.assert_allclose(fresh(x), rebuilt(x), atol=BOUND)

@@ -15,9 +15,9 @@ import numpy as np
 from tfdistill.errors import BridgeError
 from tfdistill.graph.batches import BATCH, with_free_batch
 from tfdistill.graph.carriers import CARRIERS, HeldConstant, HeldWeight, WithMask
-from tfdistill.graph.functional import UNSCOPED, filled, functional_model, own_arguments
+from tfdistill.graph.functional import UNSCOPED, filled, functional_model, is_functional, is_sequential, own_arguments
 from tfdistill.graph.keras_internals import is_keras_own
-from tfdistill.graph.tracing import line_of, name_operations, reason_of
+from tfdistill.graph.tracing import line_of, name_operations, reason_of, required_arguments
 
 _ORIGIN = "_stands_for"
 # Where Keras and TensorFlow themselves keep the weights and layers of a layer.
@@ -39,9 +39,13 @@ _COLLECTIONS |= {
 
 
 def is_foreign(operation):
-    """Whether an operation of a graph is a layer (no model) of a class that is neither Keras's nor this library's."""
-    layer = isinstance(operation, keras.layers.Layer) and not isinstance(operation, (keras.Model, *CARRIERS))
-    return layer and not is_keras_own(type(operation))
+    """Whether an operation of a graph is a layer of a class that is neither Keras's nor this library's.
+
+    A model is one where its call takes several arguments: it has no functional view of its own that could be called in its place.
+    """
+    if isinstance(operation, keras.Model):
+        return not (is_functional(operation) or is_sequential(operation)) and len(required_arguments(operation)) > 1
+    return isinstance(operation, keras.layers.Layer) and not isinstance(operation, CARRIERS) and not is_keras_own(type(operation))
 
 
 def origin(operation):

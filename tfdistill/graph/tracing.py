@@ -107,7 +107,7 @@ def symbolic_inputs(model, indices=()):
 
     Args:
         model: Built Keras 3 model.
-        indices: Names of the inputs of a subclassed model that are int32; the others are float32.
+        indices: Names of the inputs of a subclassed model that are int32; the others are float32, or what it was called with inside another model.
 
     Raises:
         BridgeError: if Keras has not kept the shapes, as for a call of several arguments.
@@ -119,15 +119,30 @@ def symbolic_inputs(model, indices=()):
         )
     config = model.get_build_config() or {}
     shapes = config.get("input_shape")
-    required = [p for p in inspect.signature(model.call).parameters.values() if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
-    if shapes is None or len(required) > 1:
+    if shapes is None or len(required_arguments(model)) > 1:
         raise BridgeError(
             f"The input shapes of the subclassed model '{model.name}' ({type(model).__name__}) are not known.",
             "a model whose call takes one argument of tensors",
             "say what they are, in the structure that its call takes: to_tf_keras(model, inputs=keras.Input(...)); a compression step then takes "
             "tfdistill.adopt(tfdistill.to_tf_keras(model, inputs=keras.Input(...)))",
         )
-    return _symbolic(shapes, "inputs", indices)
+    return _typed_as_called(model, _symbolic(shapes, "inputs", indices))
+
+
+def _typed_as_called(model, inputs):
+    """Returns the inputs of a subclassed model with the types that it was called with inside another model; as they are where it was not."""
+    flat = keras.tree.flatten(inputs)
+    given = model._inbound_nodes[-1].arguments.keras_tensors if model._inbound_nodes else ()
+    if len(given) != len(flat):
+        return inputs
+    typed = [keras.Input(batch_shape=one.shape, dtype=other.dtype, name=one.name) for one, other in zip(flat, given, strict=True)]
+    return keras.tree.pack_sequence_as(inputs, typed)
+
+
+def required_arguments(layer):
+    """Lists the names of the arguments that the call of a layer or model cannot do without."""
+    parameters = inspect.signature(layer.call).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
 
 
 def _symbolic(shapes, name, indices):
