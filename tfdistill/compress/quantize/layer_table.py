@@ -178,6 +178,7 @@ _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 # Operations of keras.ops, and of TensorFlow on tensors of Keras, whose output has the range of their input.
 PASSING_OPERATIONS = {
     *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity", "Split"),
+    *("BroadcastTo", "Tile", "Repeat", "Roll", "Flip", "Slice"),
     *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
 }
 # Operations that are one operation of TFLite's, which need not be traced to be known.
