@@ -5,6 +5,7 @@ import types
 
 import keras
 
+from tfdistill.bridge.convert.layers import is_registered
 from tfdistill.errors import BridgeError
 from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.opening import is_foreign
@@ -17,6 +18,8 @@ _OF_GRAPHS = ("build", "quantize", "_inbound_nodes", "_outbound_nodes", "_losses
 
 def again(layer, clone):
     """Makes a layer like another one: from its `get_config()`, or, where a class of the user's has none that makes it, as a copy of its attributes.
+
+    A class with a builder of its own (`register_bridge`) is not copied: what its counterpart computes is not known to be what its attributes say.
 
     Args:
         layer: Built Keras 3 layer that is no model.
@@ -32,7 +35,7 @@ def again(layer, clone):
         left_out = [name for name in _OF_KERAS if name in config and not _takes(kind, name)] if not _has_own(kind, "from_config") else []
         made = kind.from_config({name: value for name, value in config.items() if name not in left_out})
     except Exception as error:  # whatever the user's class raises
-        if is_foreign(layer) and layer.built:
+        if is_foreign(layer) and layer.built and not is_registered(kind):
             return _copied(layer, clone)
         raise BridgeError(
             f"A second layer like '{layer.name}' ({kind.__name__}) cannot be made from its get_config(): {error}",
