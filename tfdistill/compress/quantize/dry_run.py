@@ -10,6 +10,7 @@ from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.bridge.wrappers.quantization import assumed_ranges, input_quantizer, quantize_layer
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import is_rounded_input
+from tfdistill.compress.quantize.scheme import CALIBRATED
 from tfdistill.convert.dry_run import refusals, scope_of
 from tfdistill.convert.variants import variant_named
 from tfdistill.errors import ModelError
@@ -102,10 +103,7 @@ def _tried(opened, decided, variant_name):
         with assumed_ranges(range_of), in_float32(opened.adopted):
             return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
 
-    decisions = [decided[path] for path in layers]
-    calibrated = frozenset(
-        i for i, decision in enumerate(decisions) if decision.possible and not decision.done and decision.quantization is None
-    )
+    calibrated = frozenset(i for i, path in enumerate(layers) if CALIBRATED in decided[path].reason)
     return refusals(trace, specs, opened.adopted.name, variant_named(variant_name), None if free else specs[0].shape[0], calibrated)
 
 
