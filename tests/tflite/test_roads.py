@@ -220,7 +220,7 @@ def test_tensors_have_short_names_of_their_own_and_aligned_content(road, tmp_pat
     assert len(set(names)) == len(names)
     assert max(map(len, names)) < 60
     assert {"serving_default_signal:0", "StatefulPartitionedCall:0"} <= set(names)
-    assert any(name.startswith("conv1d/") for name in names)
+    assert any(name.startswith("conv1d") for name in names)
     for i in range(file.BuffersLength()):
         buffer = file.Buffers(i)
         if buffer.DataLength():

@@ -6,7 +6,7 @@ import warnings
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
-from tfdistill.compress.quantize.calibrate import Quantize
+from tfdistill.compress.quantize.calibrate import Quantize, quantized_on
 from tfdistill.errors import ConfigurationError, DataError, TfdistillError
 from tfdistill.utils import validate
 
@@ -73,7 +73,7 @@ def take_road(road, model, signature, variant, samples, write):
         with warnings.catch_warnings():
             # Those of the bridge are about a model that the user would train or save; this one is neither.
             warnings.simplefilter("ignore")
-            quantized, notes = Quantize().apply_to_samples(model, signature, samples)
+            quantized, notes = quantized_on(Quantize(), model, signature, samples)
         return Taken(BRIDGE, "", write(quantized), tuple(notes))
     except DataError:
         raise

@@ -131,34 +131,10 @@ class Quantize(Step):
             )
         signature = describe(model)
         samples = collect(calibration, signature, "calibration", MIN_CALIBRATION_SAMPLES, MAX_CALIBRATION_SAMPLES)
-        made, notes = self.apply_to_samples(model, signature, samples)
+        made, notes = quantized_on(self, model, signature, samples)
         for note in notes:
             warnings.warn(note, UserWarning, stacklevel=2)
         return made
-
-    def apply_to_samples(self, model, signature, samples):
-        """Does the work of `apply` on `Samples` that were collected for the model's `ModelSignature`.
-
-        Returns:
-            The `AdoptedModel`, and a list of sentences to warn the user by.
-        """
-        opened = rebuild.open_to_apply(model, "Quantize", trains=False)
-        decided, methods, named = self._decide(opened)
-        plan = self._plan(opened, decided, methods)
-        plan.require_work(named)
-        for row in plan.rows:
-            if row.name in named and row.action != DONE:
-                raise ModelError(f"Quantize cannot quantize '{row.name}': {row.reason}.", fix="leave it out of layers=")
-        if not any(decision.done and decision.quantization for decision in decided.values()):
-            raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
-        notes = check_calibration(opened, signature, samples)
-        made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
-        make_biases_unequal(made)
-        measure_ranges(made, signature, samples, methods)
-        if self.bias_correction:
-            corrected = corrected_by(consumers.places(opened.legacy), decided)
-            correct_biases(made, opened.legacy, signature, samples, corrected)
-        return made, notes
 
     def strip(self, model: AdoptedModel) -> keras.Model:
         require_applied(model, lambda adopted: quantized_layers(adopted.legacy), "is not quantized", "Quantize")
@@ -196,6 +172,37 @@ class Quantize(Step):
         corrected = corrected_by(consumers.places(opened.legacy), decided) if self.bias_correction else {}
         rows = tuple(_told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
         return dataclasses.replace(plan, step=repr(self), rows=rows)
+
+
+def quantized_on(step, model, signature, samples):
+    """Does the work of `Quantize.apply`.
+
+    Args:
+        step: `Quantize`.
+        model: A built Keras 3 model, or an `AdoptedModel`.
+        signature: Its `ModelSignature`.
+        samples: Calibration `Samples`.
+
+    Returns:
+        The `AdoptedModel`, and a list of sentences to warn the user by.
+    """
+    opened = rebuild.open_to_apply(model, "Quantize", trains=False)
+    decided, methods, named = step._decide(opened)
+    plan = step._plan(opened, decided, methods)
+    plan.require_work(named)
+    for row in plan.rows:
+        if row.name in named and row.action != DONE:
+            raise ModelError(f"Quantize cannot quantize '{row.name}': {row.reason}.", fix="leave it out of layers=")
+    if not any(decision.done and decision.quantization for decision in decided.values()):
+        raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
+    notes = check_calibration(opened, signature, samples)
+    made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
+    make_biases_unequal(made)
+    measure_ranges(made, signature, samples, methods)
+    if step.bias_correction:
+        corrected = corrected_by(consumers.places(opened.legacy), decided)
+        correct_biases(made, opened.legacy, signature, samples, corrected)
+    return made, notes
 
 
 def _per_channel(layer, decision):
