@@ -176,6 +176,27 @@ def test_ids_of_a_subclassed_model_stay_integers(tmp_path):
     assert not [t for t in record.census.float_tensors if t.made_by == "input"]
 
 
+class Pairs(keras.Model):
+    """The match of two ids, which stand in two columns of one input."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.left, self.right, self.out = keras.layers.Embedding(9, 4), keras.layers.Embedding(9, 4), keras.layers.Dense(2)
+
+    def call(self, inputs):
+        left = keras.ops.expand_dims(inputs, axis=1)[:, 0, 0]
+        return self.out(self.left(left) * self.right(inputs[:, 1]))
+
+
+def test_ids_that_are_moved_about_before_the_lookup_stay_integers(tmp_path):
+    model = Pairs()
+    ids = np.random.default_rng(0).integers(0, 9, (32, 2)).astype("int32")
+    model(ids)
+    record = export_tflite(model, tmp_path / "model.tflite", "int8", calibration=ids)
+    (output,) = record.verification.outputs.values()
+    assert output.mean_abs_error / output.scale < 0.03
+
+
 def test_sparse_samples_train_as_dense_ones_do():
     import tensorflow as tf
 

@@ -57,6 +57,16 @@ def grouped_attention(layer, quantize, args, kwargs):
         return layer(*args, **kwargs)
 
 
+def masked_softmax(layer, quantize, args, kwargs):
+    """A Softmax of scores, some of which a mask hides: these get a score of their own in the range, where adding -1e9 would take all of it."""
+    import tensorflow as tf
+
+    scores, mask = args[0], args[1] if len(args) > 1 else kwargs.get("mask")
+    if mask is not None:
+        scores = tf.where(tf.cast(mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
+    return tf.nn.softmax(quantize(scores, "scores"), axis=layer.axis)
+
+
 def _attention_outputs(quantize, operands, scale, score, mask, mask_axis, softmax, combine):
     import tensorflow as tf
 

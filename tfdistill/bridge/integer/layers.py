@@ -7,7 +7,7 @@ Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer,
 from tfdistill.bridge import layer_facts
 from tfdistill.bridge.integer import normalizations, traced
 from tfdistill.bridge.integer.activations import ONE, elu
-from tfdistill.bridge.integer.attention import attention, grouped_attention
+from tfdistill.bridge.integer.attention import attention, grouped_attention, masked_softmax
 from tfdistill.bridge.integer.recognize import activated, name_of
 from tfdistill.bridge.integer.recurrent import recurrent
 from tfdistill.bridge.integer.rescaled import rescaling_folded
@@ -166,6 +166,7 @@ FORMS = {
     "group normalization": normalizations.group_normalization,
     "grouped attention": grouped_attention,
     "layer normalization": normalizations.layer_normalization,
+    "masked_softmax": masked_softmax,
     "masking": masking,
     "normalization alone": normalizations.normalization_alone,
     "operation": operation,

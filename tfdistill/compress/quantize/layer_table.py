@@ -110,6 +110,11 @@ def _is_rewritten(place):
     return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer))
 
 
+def _has_a_mask(place):
+    """Whether a Softmax along one axis gets a mask beside its scores."""
+    return isinstance(place.layer.axis, int) and (place.masked or len(place.sources) > place.calls)
+
+
 def _has_length(place):
     return place.length is not None
 
@@ -131,6 +136,7 @@ def _is_identity(layer):
 
 
 RULES = (
+    LayerRule(("Softmax",), form="masked_softmax", form_fits=_has_a_mask),
     LayerRule(("Dense",), folds=True, four_bits=True),
     LayerRule(("EinsumDense",), four_bits=True),
     LayerRule(("Conv1D", "DepthwiseConv1D", "Conv1DTranspose", "Conv2DTranspose"), folds=True, per_channel=True),
@@ -178,6 +184,7 @@ _BY_CLASS = {name: rule for rule in RULES for name in rule.classes}
 # Operations of keras.ops, and of TensorFlow on tensors of Keras, whose output has the range of their input.
 PASSING_OPERATIONS = {
     *("Reshape", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Flatten", "Swapaxes", "Moveaxis", "Ravel", "Identity", "Split"),
+    *("BroadcastTo", "Tile", "Repeat", "Roll", "Flip", "Slice"),
     *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
 }
 # Operations that are one operation of TFLite's, which need not be traced to be known.

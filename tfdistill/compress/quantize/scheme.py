@@ -147,7 +147,8 @@ def _rounded(place, known, bits):
         quantization = Quantization(output=not fused(place, known, bits))
         return LayerQuantization(True, FOLDED, quantization if quantization.output else None)
     if activation_of(layer) in FIXED and not kernels.kernels_of(layer):
-        return LayerQuantization(True, f"{PASSES}: the file's is fixed")
+        form = form_of(place, kind) if kind == "Softmax" else ""
+        return LayerQuantization(True, f"{PASSES}: the file's is fixed", Quantization(output=False, form=form) if form else None)
     if kind == "Rescaling" and rescales_kernel(place, known, bits):
         return LayerQuantization(True, RESCALED, Quantization(output=False, form="rescaling folded"))
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
