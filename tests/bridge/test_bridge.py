@@ -163,8 +163,8 @@ def test_any_graph(steps, seed):
 class OfTwo(keras.Model):
     """Its call takes two tensors."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.dense = keras.layers.Dense(3, name="both")
 
     def call(self, x, y):
