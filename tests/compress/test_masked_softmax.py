@@ -17,15 +17,15 @@ def attention(mask_of):
     tokens, mask = keras.Input((6, 8), name="tokens"), keras.Input((6, 6), dtype="int32", name="mask")
     query, key, value = (layers.Dense(8, name=name)(tokens) for name in ("query", "key", "value"))
     scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
-    seen = layers.Softmax(name="softmax")(scores, mask=mask_of(mask))
+    seen = layers.Softmax(axis=(-1,), name="softmax")(scores, mask=mask_of(mask))
     return keras.Model([tokens, mask], layers.Dense(3, name="out")(ops.matmul(seen, value)))
 
 
-@pytest.mark.parametrize("positional", [False, True])
-def test_it_is_the_softmax_of_what_is_seen(positional, rng):
+@pytest.mark.parametrize(("axis", "positional"), [(-1, False), (-1, True), ((-1,), False)])
+def test_it_is_the_softmax_of_what_is_seen(axis, positional, rng):
     scores, mask = rng.normal(size=(3, 4, 5)).astype("float32"), rng.random((3, 4, 5)) < 0.6
     mask[..., 0] = True
-    layer = imports.tf_keras().layers.Softmax()
+    layer = imports.tf_keras().layers.Softmax(axis=axis)
     args, kwargs = ((tf.constant(mask),), {}) if positional else ((), {"mask": tf.constant(mask)})
     x = tf.constant(scores)
     with tf.GradientTape() as tape:

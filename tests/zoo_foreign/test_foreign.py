@@ -24,15 +24,16 @@ def test_data_fits_the_inputs():
     x = data_for(TUTORIALS["wide_and_deep"](), np.random.default_rng(0))
     assert [(array.shape, array.dtype.name) for array in x] == [((32, 4), "float32"), ((32, 1), "int32")]
     assert x[1].max() == 4
-    mask = data_for(keras.Sequential([keras.Input((9,), dtype="int32", name="padding_mask")]), np.random.default_rng(0))
+    inputs = keras.Input((9,), dtype="int32", name="padding_mask")
+    mask = data_for(keras.Model(inputs, keras.layers.Flatten()(inputs)), np.random.default_rng(0))
     assert set(np.unique(mask)) == {0, 1}
     assert (np.diff(mask) <= 0).all()
 
 
 def test_what_a_plan_refuses_is_no_failure():
-    """The layer that has no counterpart is named before training; what breaks afterwards has failed."""
+    """A layer that cannot be taken is named before training; what breaks afterwards has failed."""
     road = Road.__new__(Road)
-    road.model, road.refused, road.quantized = keras.Sequential([keras.Input((2,)), keras.layers.Reshape((2, 1))]), None, None
+    road.model, road.refused, road.quantized = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: 2 * x)]), None, None
     refused = run_stage(road.quantize)
     assert (refused.state, run_stage(road.export_trained)) == (REFUSED, Cell(REFUSED, refused.text, 0.0))
     assert isinstance(road.refused, Refused)

@@ -64,7 +64,8 @@ def masked_softmax(layer, quantize, args, kwargs):
     scores, mask = args[0], args[1] if len(args) > 1 else kwargs.get("mask")
     if mask is not None:
         scores = tf.where(tf.cast(mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
-    return tf.nn.softmax(quantize(scores, "scores"), axis=layer.axis)
+    (axis,) = (layer.axis,) if isinstance(layer.axis, int) else layer.axis
+    return tf.nn.softmax(quantize(scores, "scores"), axis=axis)
 
 
 def _attention_outputs(quantize, operands, scale, score, mask, mask_axis, softmax, combine):

@@ -112,7 +112,8 @@ def _is_rewritten(place):
 
 def _has_a_mask(place):
     """Whether a Softmax along one axis gets a mask beside its scores."""
-    return isinstance(place.layer.axis, int) and (place.masked or len(place.sources) > place.calls)
+    axis = place.layer.axis
+    return (isinstance(axis, int) or len(axis) == 1) and (place.masked or len(place.sources) > place.calls)
 
 
 def _has_length(place):
