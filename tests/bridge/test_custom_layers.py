@@ -10,6 +10,7 @@ from keras import ops
 from tfdistill.bridge import check_parity, host, register_bridge, to_keras, to_tf_keras
 from tfdistill.bridge.convert.custom import described
 from tfdistill.bridge.parity.check import random_inputs
+from tfdistill.compress import Prune
 from tfdistill.errors import BridgeError
 from tfdistill.graph.functional import as_functional
 from tfdistill.graph.tracing import open_model
@@ -211,3 +212,32 @@ def test_a_layer_that_runs_as_it_is_may_be_called_by_keywords_alone():
     kind = keras.saving.register_keras_serializable("tests")(type("ByKeywords", (Block,), {}))
     model = keras.Model(inputs, kind(name="own")(x=inputs, scale=ops.sigmoid(inputs)))
     check_parity(model, to_tf_keras(model))
+
+
+class PlainDepth(keras.layers.Layer):
+    """As tutorials write it: not registered, without a config, and with a constructor that takes no names."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate, self.seed_generator = rate, keras.random.SeedGenerator(7)
+
+    def call(self, x, training=None):
+        if training:
+            kept = keras.random.uniform((keras.ops.shape(x)[0], 1), seed=self.seed_generator) >= self.rate
+            return x * keras.ops.cast(kept, x.dtype) / (1 - self.rate)
+        return x
+
+
+def test_a_class_that_is_not_registered_runs_as_it_is_and_is_cloned():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="last")(PlainDepth(0.5)(keras.layers.Dense(4, name="first")(inputs))))
+    step = Prune(0.5, end_step=2, frequency=1)
+    pruned = step.apply(model)
+    pruned.compile("sgd", "mse")
+    pruned.fit(np.ones((8, 6), "float32"), np.ones((8, 2), "float32"), batch_size=4, verbose=0, callbacks=step.callbacks())
+    stripped = step.strip(pruned)
+    assert [type(layer) for layer in stripped.layers] == [type(layer) for layer in model.layers]
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    np.testing.assert_allclose(stripped(x), pruned(x), atol=1e-6)
+    noise = to_tf_keras(model)(np.ones((64, 6), "float32"), training=True).numpy()
+    assert len(np.unique(noise.round(5), axis=0)) == 2  # each sample is kept or left out

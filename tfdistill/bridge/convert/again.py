@@ -1,17 +1,14 @@
 """Makes a second layer like a Keras 3 layer, with weights of its own."""
 
-import inspect
 import types
 
 import keras
 
 from tfdistill.bridge.convert.layers import is_registered
+from tfdistill.bridge.convert.live_classes import not_taken
 from tfdistill.errors import BridgeError
-from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.opening import is_foreign
 
-# What Keras itself puts into a config. A constructor without **kwargs does not take it, and then the config without it makes the layer.
-_OF_KERAS = ("name", "trainable", "dtype")
 # What a layer was when it was made, and who has called it: never copied.
 _OF_GRAPHS = ("build", "quantize", "_inbound_nodes", "_outbound_nodes", "_losses", "_loss_ids")
 
@@ -31,8 +28,7 @@ def again(layer, clone):
     kind = type(layer)
     try:
         config = layer.get_config()
-        # What a `from_config` of its own takes is its own affair.
-        left_out = [name for name in _OF_KERAS if name in config and not _takes(kind, name)] if not _has_own(kind, "from_config") else []
+        left_out = not_taken(kind, config)
         made = kind.from_config({name: value for name, value in config.items() if name not in left_out})
     except Exception as error:  # whatever the user's class raises
         if is_foreign(layer) and layer.built and not is_registered(kind):
@@ -48,15 +44,6 @@ def again(layer, clone):
     if "dtype" in left_out:
         made.dtype_policy = layer.dtype_policy
     return made
-
-
-def _takes(kind, name):
-    parameters = inspect.signature(kind.__init__).parameters
-    return name in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-
-
-def _has_own(kind, method):
-    return not is_keras_own(next(one for one in kind.__mro__ if method in vars(one)))
 
 
 def _copied(layer, clone):

@@ -16,6 +16,7 @@ import keras
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.convert.encoding import decode, encode, tensor_positions
+from tfdistill.bridge.convert.live_classes import made_again, not_taken, remember
 from tfdistill.errors import BridgeError
 from tfdistill.graph.batches import name_of_operation
 from tfdistill.graph.functional import own_arguments
@@ -111,7 +112,7 @@ def layer_class():
 
         def __init__(self, layer, build_config, arguments=None, tensors=(), **kwargs):
             super().__init__(autocast=False, **kwargs)
-            hosted = keras.saving.deserialize_keras_object(copy.deepcopy(layer))
+            hosted = made_again(layer)
             if arguments is not None:
                 args, kwargs = decode(arguments, [keras.KerasTensor(tuple(t["shape"]), dtype=t["dtype"]) for t in tensors], [])
                 hosted(*args, **kwargs)
@@ -237,8 +238,12 @@ def host_called(layer, base, call=None, why=None):
         why: Text: why it is not opened; or None.
     """
     source = origin(layer)
+    remember(source)
     try:
         config, build_config = keras.saving.serialize_keras_object(source), source.get_build_config()
+        config["config"] = {
+            name: value for name, value in config["config"].items() if name not in not_taken(type(source), config["config"])
+        }
         by_call = call is not None and _is_built_by_its_call(source)
         if _is_built_by_its_call(source):
             config.pop("build_config", None)  # Keras would take the layer for built with it

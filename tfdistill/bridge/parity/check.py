@@ -104,11 +104,7 @@ def check_parity(
     errors = [difference(a, b) for a, b in zip(ours, theirs, strict=True)]
     (worst, scale_of_worst), scale = max(errors), max(s for _, s in errors)
     agree = all(within(e, s, tolerance) for e, s in errors)
-    largest = wrong = masked = None
-    if has_graph(tf_keras_model):
-        largest, wrong, masked = compare_layers(opened, tf_keras_model, inputs, seen, training)
-    if not agree:  # something reads what a mask hides
-        wrong = wrong or masked
+    largest, wrong = compare_layers(opened, tf_keras_model, inputs, seen, training) if has_graph(tf_keras_model) else (None, None)
     if wrong is not None or not (agree or (largest is not None and np.isfinite(worst))):
         raise _refusal(keras_model.name, wrong, worst, scale_of_worst, tolerance)
     path, share = (None, None) if agree or largest is None else (largest.path, largest.share)

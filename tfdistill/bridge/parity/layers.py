@@ -34,6 +34,7 @@ from tfdistill.bridge.parity.graphs import (
     unmasked,
     values_of,
 )
+from tfdistill.bridge.parity.hidden import Hidden, has_mask
 from tfdistill.bridge.parity.rounding import REPEATS, channels, excess_of, largest_excess, noises, stepped
 from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
 from tfdistill.errors import BridgeError
@@ -81,21 +82,20 @@ def compare_layers(model, tf_keras_model, inputs, seen, training=False):
         training: Whether both run in training mode.
 
     Returns:
-        Three `LayerDifference`s: the largest one among layers that agree, the first that does not, and the first that does not where a mask hides it; None
-        where there is none.
+        Pair of `LayerDifference`s: the largest one among layers that agree, and the first that does not; None where there is none.
     """
     walk = _Walk(training)
     with statistics_kept(tf_keras_model, training):
         wrong = walk.first_wrong(model, seen, tf_keras_model, inputs, arrays(seen.outputs), model.name)
-    return walk.largest, wrong, walk.masked
+    return walk.largest, wrong
 
 
 class _Walk:
-    """One comparison of two models; remembers the largest difference among layers that agree, and the first one that a mask hides."""
+    """One comparison of two models; remembers the largest difference among layers that agree."""
 
     def __init__(self, training):
         self.training = training
-        self.largest = self.masked = None
+        self.largest = None
 
     def first_wrong(self, model, seen_calls, counterpart, fed, expected, path):
         """Returns the first `LayerDifference` that rounding does not explain, None where there is none.
@@ -110,6 +110,7 @@ class _Walk:
         """
         seen = seen_calls.values
         values = conformed(counterpart, fed)
+        hidden = Hidden(self)
         # tf_keras tensor -> the Keras 3 tensor that it stands for, both by id.
         stands_for = dict(zip(map(id, counterpart.inputs), map(id, model.inputs), strict=False)) if same_order(model, counterpart) else {}
         for node in nodes(counterpart):
@@ -120,10 +121,11 @@ class _Walk:
                 ours = values_of(call, seen)
                 stands_for.update(zip(map(id, flat(node.outputs)), map(id, call.outputs), strict=True))
                 found = self._compared(node, values, outputs, call, ours, path)
-                if found.excess > 1 and any(getattr(tensor, "_keras_mask", None) is not None for tensor in outputs):
-                    seen_part = self._compared(node, values, outputs, call, ours, path, masked=True)
-                    if seen_part.excess <= 1:
-                        self.masked, found = self.masked or found, seen_part
+                if found.excess > 1 and has_mask(outputs):
+                    visible = self._compared(node, values, outputs, call, ours, path, masked=True)
+                    if visible.excess <= 1:
+                        hidden.begin(node, found, ours, outputs)
+                        found = visible
                 if found.excess <= 1:
                     found = self._compared_weights(node, call, found)
                 if found.excess <= 1:
@@ -134,7 +136,11 @@ class _Walk:
                 if found.excess <= 1 and (self.largest is None or found.share > self.largest.share):
                     self.largest = found
                 outputs = [constant(value, mask_of=tensor) for value, tensor in zip(ours, outputs, strict=True)]
+            if (misread := hidden.follow(node, values, path, candidates and call, candidates and ours)) is not None:
+                return misread
             values.update((id(symbolic), tensor) for symbolic, tensor in zip(flat(node.outputs), outputs, strict=True))
+        if (misread := hidden.reaching(counterpart.outputs)) is not None:
+            return misread
         for ours, theirs in zip(expected, arrays([values[id(symbolic)] for symbolic in counterpart.outputs]), strict=True):
             if (excess := excess_of(ours, theirs)) > 1:
                 return LayerDifference(path, None, *difference(ours, theirs), excess)
