@@ -361,7 +361,7 @@ ROWS = {
         lambda: pruned_as_adopted(made("lambda"), allow_lambda=True),
     ),
     "a subclassed model of whole numbers": Row(
-        lambda: Prune(0.5, end_step=9).apply(bits()),
+        lambda: Prune(0.5, end_step=9).apply(bits.__wrapped__()),
         "tfdistill.adopt(tfdistill.to_tf_keras(model, inputs=keras.Input(shape, dtype=...)))",
         lambda: pruned_as_adopted(bits(), WHOLE, inputs=keras.Input((5,), dtype="int32")),
     ),

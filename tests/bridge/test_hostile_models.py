@@ -567,7 +567,7 @@ def test_the_command_that_labels_refuses(file, trap, tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"no archive", "cannot be loaded"), (b"", "cannot be loaded"), (None, "there is no such file")],
+    [(b"no archive", "is no saved model"), (b"", "is no saved model"), (None, "there is no such file")],
     ids=["no archive", "empty", "missing"],
 )
 def test_a_damaged_teacher_file_is_said(content, said, tmp_path):

@@ -117,7 +117,7 @@ MODELS = {
     "called twice": (twice, "culprit", {}),
     "nested": (nested, "inside/culprit", {}),
     "float only": (chain(conv(), operation("cumsum", 1), layers.Flatten, lambda: layers.Dense(3)), "culprit", {}),
-    "float only, then moved": (chain(operation("cumsum", 1), layers.Flatten), "culprit", {}),
+    "float only, then moved": (chain(conv(), operation("cumsum", 1), layers.Flatten), "culprit", {}),
     "float only behind what is calibrated": (
         chain(lambda: layers.LSTM(4), operation("cumsum", 1), lambda: layers.Dense(3), shape=(6, 4)),
         "culprit",
@@ -163,7 +163,7 @@ def test_an_error_names_the_layer_the_reason_and_a_remedy_that_works():
     with pytest.raises(ModelError, match="could not be exported as int8 after training") as caught:
         step.apply(model)
     assert "'culprit'" in caught.value.happened
-    assert "Erf" in caught.value.happened
+    assert "ERF" in caught.value.happened
     assert "dry_run=False" in caught.value.fix
     applied = step.apply(model, dry_run=False)
     applied.compile("sgd", "mse")
@@ -172,8 +172,17 @@ def test_an_error_names_the_layer_the_reason_and_a_remedy_that_works():
     step.check(applied)
 
 
-def test_without_the_dry_run_nothing_is_said():
-    assert QuantizeAware().plan(made("lacking"), dry_run=False).names("impossible") == []
+def test_the_dry_run_can_be_turned_off(monkeypatch):
+    def tried(*_):
+        raise RuntimeError("tried")
+
+    monkeypatch.setattr("tfdistill.compress.quantize.quantize_aware.refused", tried)
+    step, model = QuantizeAware(), made("convolution")
+    step.plan(model, dry_run=False)
+    step.apply(model, dry_run=False)
+    for call in (step.plan, step.apply):
+        with pytest.raises(RuntimeError, match="tried"):
+            call(model)
 
 
 def test_a_finding_that_is_of_no_layer_is_printed_above_the_table():

@@ -17,6 +17,7 @@ from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.rewire import rewire
 from tfdistill.bridge.convert.custom import described
+from tfdistill.bridge.convert.layers import is_registered
 from tfdistill.bridge.convert.to_keras import to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras
 from tfdistill.compress.selection import Layers
@@ -204,8 +205,9 @@ def _walk(model, prefix):
     for layer in model.layers if isinstance(model, keras.Model) else child_layers(model):
         path = unique_name(prefix + layer.name, taken)
         taken.add(path)
-        # In a layer of a class that Keras does not have, all that has a kernel is a layer inside, under the path that it has in a plan.
-        if isinstance(layer, keras.Model) or (is_foreign(layer) and child_layers(layer)):
+        # In a layer of a class that Keras does not have, all that has a kernel is a layer inside, under the path that it has in a plan. One with a
+        # builder of its own (`register_bridge`) is not opened.
+        if isinstance(layer, keras.Model) or (is_foreign(layer) and child_layers(layer) and not is_registered(type(layer))):
             yield from _walk(layer, f"{path}/")
         elif not isinstance(layer, keras.layers.InputLayer):
             yield path, layer
