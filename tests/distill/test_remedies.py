@@ -449,7 +449,7 @@ REMEDIES = {
     ),
     "a file that safe mode refuses": Remedy(
         ModelError,
-        "safe_mode=False if you trust it), and give the model as the teacher",
+        "keras.saving.load_model(path, safe_mode=False)",
         lambda f: as_teacher(with_lambda(f)),
         lambda f: as_teacher(keras.saving.load_model(with_lambda(f), safe_mode=False)),
     ),

@@ -9,8 +9,8 @@ from stages import FAILED, PASSED, REFUSED, Cell, Refused, ZooRow, run_stage
 
 from tfdistill.host import fingerprint
 
-# One of each kind: custom blocks on tokens, masks made in `call`, own weights, a generator of random numbers, shifted windows, a subclassed model on integers.
-FEW = ("text_transformer", "recommender", "graph_convolution", "compact_transformer", "contrastive_encoder", "low_light")
+# One of each kind: custom blocks on tokens, ids that are moved before the lookup, own weights, a generator of random numbers, a contrastive head, patches.
+FEW = ("text_transformer", "recommender", "graph_convolution", "compact_transformer", "contrastive_encoder", "mlp_mixer")
 
 
 @pytest.mark.slow
