@@ -9,6 +9,8 @@ from tfdistill.errors import DataError
 _SAMPLES = 64
 # Distance from the mean and spread of the data, in standard deviations of the data of training, may be off by this factor.
 _FACTOR = 5.0
+# Statistics that are no further from 0 and 1 than this are not yet those of data: after ten steps with a momentum of 0.99 they have moved by a tenth.
+_INITIAL = 0.1
 
 
 def check_calibration(opened, signature, samples):
@@ -70,13 +72,13 @@ def _scale_notes(opened, signature, samples):
 
 
 def _is_trained(layer):
-    """Whether a layer is a normalization with statistics of data; those of a BatchNormalization that was never trained are 0 and 1."""
+    """Whether a layer is a normalization with statistics of data; those of a BatchNormalization are 0 and 1 at first, and move away from them slowly."""
     kind = introspection.kind_of(layer)
     if kind == "Normalization":
         return not layer.invert
     if kind != "BatchNormalization":
         return False
-    return bool(np.any(np.asarray(layer.moving_mean) != 0) or np.any(np.asarray(layer.moving_variance) != 1))
+    return bool(np.abs(np.asarray(layer.moving_mean)).max() > _INITIAL or np.abs(np.asarray(layer.moving_variance) - 1).max() > _INITIAL)
 
 
 def _statistics(layer):
