@@ -55,7 +55,10 @@ def test_a_registered_custom_layer():
 
 
 class Unregistered(Scaled):
-    """Keras cannot find this class by its name."""
+    """Keras cannot find this class by its name, nor make a second one."""
+
+    def get_config(self):
+        raise NotImplementedError
 
 
 def test_a_hosted_layer_that_keras_cannot_make_again():

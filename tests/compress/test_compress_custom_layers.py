@@ -51,9 +51,10 @@ def test_pruned_trained_and_given_back(name):
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_quantized_by_the_paths_inside(name):
     model, step = custom_layers.build(name), QuantizeAware()
-    x, plan = inputs_of(model), step.plan(model)
-    assert set(ROWS[name][1]) <= {path for row in plan.rows for path in (row.name, row.name.rpartition("/")[0])}
-    adopted = trained(step, step.apply(model), x)
+    # Some of these models cannot become integer files, as they cast masks or repeat a layer in a loop: tests/compress/test_dry_run.py is about that.
+    x, plan = inputs_of(model), step.plan(model, dry_run=False)
+    assert set(ROWS[name][1]) <= {"/".join(row.name.split("/")[:end]) for row in plan.rows for end in range(1, row.name.count("/") + 2)}
+    adopted = trained(step, step.apply(model, dry_run=False), x)
     assert all(np.isfinite(y).all() for y in outputs(adopted, x))
     assert plan.names(DONE)
 

@@ -38,10 +38,12 @@ def legacy_scope(custom_objects=None):
 
     _register_bridge_classes()
 
+    # A TimeDistributed writes the layer inside by the name of its class alone.
+    inside = {kind.__name__: kind for kind in (operation_class(), layer_class())}
     with (
         tfmot.sparsity.keras.prune_scope(),
         cluster.cluster_scope(),
-        tfmot.quantization.keras.quantize_scope(custom_objects or {}),
+        tfmot.quantization.keras.quantize_scope({**inside, **(custom_objects or {})}),
     ):
         yield
 

@@ -64,8 +64,17 @@ def compute(function, inputs, quantize, what):
     values.start(inputs)
     for op in trace.needed:
         values.compute(op)
-    outputs = [values.unrounded(tensor) for tensor in trace.outputs]
+    outputs = [_sized(values.unrounded(tensor), tensor.shape) for tensor in trace.outputs]
     return tf.nest.pack_sequence_as(trace.structure, outputs)
+
+
+def _sized(value, shape):
+    """Returns a tensor with the sizes that its function has given it beyond what its last operation knows, as a product of matrices does."""
+    import tensorflow as tf
+
+    if tf.is_symbolic_tensor(value):
+        value.set_shape(shape)
+    return value
 
 
 class _Trace:
