@@ -172,3 +172,9 @@ def test_every_public_name_is_there():
     assert dir(tfdistill) == sorted(tfdistill.__all__)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = tfdistill.nonsense
+
+
+def test_test_modules_have_names_of_their_own():
+    """pytest imports them by their names alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
