@@ -150,6 +150,7 @@ MODELS = {
     "clustered": lambda folder: Cluster(4).apply(mlp(6)),
     "quantized": lambda folder: QuantizeAware().apply(mlp(6)),
     "distilled_by_an_ensemble": lambda folder: make(Ensemble([keras_file(folder), folder / "one.tflite"]), "log_probabilities"),
+    "distilled_by_a_keras_file": lambda folder: make(folder / "model.keras"),
     "distilled_by_a_tflite_file": lambda folder: make(folder / "one.tflite"),
     "distilled_by_a_saved_model": lambda folder: make(folder / "saved"),
     "distilled_by_a_callable": with_callable,

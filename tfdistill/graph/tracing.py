@@ -135,7 +135,9 @@ def _typed_as_called(model, inputs):
     given = model._inbound_nodes[-1].arguments.keras_tensors if model._inbound_nodes else ()
     if len(given) != len(flat):
         return inputs
-    typed = [keras.Input(batch_shape=one.shape, dtype=other.dtype, name=one.name) for one, other in zip(flat, given, strict=True)]
+    # float32 says nothing: it is what inputs of unknown type are taken for.
+    types = [other.dtype if one.dtype == "float32" else one.dtype for one, other in zip(flat, given, strict=True)]
+    typed = [keras.Input(batch_shape=one.shape, dtype=dtype, name=one.name) for one, dtype in zip(flat, types, strict=True)]
     return keras.tree.pack_sequence_as(inputs, typed)
 
 
