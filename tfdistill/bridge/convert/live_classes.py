@@ -14,7 +14,7 @@ _OF_KERAS = ("name", "trainable", "dtype")
 
 # Name -> class, as Keras writes no module of a class that a script defines. In a notebook the last definition counts; the comparison of the copy with the
 # model would show another one. Keras finds registered classes by itself, in any process.
-_LIVE = weakref.WeakValueDictionary()
+_LIVE: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 
 
 def remember(layer):
