@@ -85,8 +85,8 @@ class _Road:
 
     def quantize(self):
         step = QuantizeAware()
-        plan = step.plan(self.model)
-        applied = step.apply(self.model)
+        plan = step.plan(self.model, dry_run=False)  # the next stage exports
+        applied = step.apply(self.model, dry_run=False)
         self._train(applied, step)
         step.check(applied)
         self.quantized = step.strip(applied)
