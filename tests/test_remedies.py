@@ -59,8 +59,6 @@ def made(kind):
     if kind == "uint8":
         inputs = keras.Input((8, 8, 3), dtype="uint8", name="image")
         return keras.Model(inputs, layers.Dense(4)(layers.Flatten()(layers.Rescaling(1 / 255.0)(inputs))))
-    if kind == "mixed":
-        return keras.Sequential([keras.Input((6,)), layers.Dense(4, dtype="mixed_float16"), layers.Dense(3, dtype="mixed_float16")])
     if kind == "words":
         words = keras.Input((2,), dtype="string")
         found = layers.StringLookup(vocabulary=["a", "b"], name="lookup")(words)
@@ -151,15 +149,6 @@ def functional_of_two():
 def on_floats():
     model = made("uint8")
     fresh = keras.models.clone_model(model, input_tensors=keras.Input((8, 8, 3)))
-    fresh.set_weights(model.get_weights())
-    return fresh
-
-
-def in_float32():
-    model = made("mixed")
-    fresh = keras.models.clone_model(
-        model, clone_function=lambda layer: type(layer).from_config({**layer.get_config(), "dtype": "float32"})
-    )
     fresh.set_weights(model.get_weights())
     return fresh
 

@@ -169,6 +169,7 @@ def look_inside(layer, signature, path, **mode):
 
 @contextlib.contextmanager
 def traced_quietly():
+    """The scope of a symbolic run of a layer of the user's: without warnings, and with tracebacks as they are."""
     # The layer warned of its masks when the model was built. The user's line is in a traceback that Keras has not filtered.
     filtering = keras.config.is_traceback_filtering_enabled()
     keras.config.disable_traceback_filtering()

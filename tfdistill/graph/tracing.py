@@ -144,7 +144,7 @@ def _typed_as_called(model, inputs):
 def required_arguments(layer):
     """Lists the names of the arguments that the call of a layer or model cannot do without."""
     parameters = inspect.signature(layer.call).parameters.values()
-    return [p.name for p in parameters if p.default is p.empty and p.kind == p.POSITIONAL_OR_KEYWORD]
+    return [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _symbolic(shapes, name, indices):

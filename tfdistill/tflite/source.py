@@ -1,7 +1,6 @@
 """What is exported when a path, a Distiller or a model in training is given, and which layers an error of the conversion is about."""
 
 import functools
-import inspect
 import os
 import re
 from collections.abc import Callable
@@ -15,17 +14,11 @@ from tfdistill.bridge.load import load_model
 from tfdistill.errors import ExportError, ModelError
 from tfdistill.graph.layers import all_layers
 from tfdistill.graph.names import named_layers
+from tfdistill.graph.tracing import required_arguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization", "Hashing", "HashedCrossing")
-_HALF = ("float16", "bfloat16")
-_FLOAT32 = (
-    "make its layers compute in float32: fresh = keras.models.clone_model(model, clone_function=lambda layer: "
-    "type(layer).from_config({**layer.get_config(), 'dtype': 'float32'})); fresh.set_weights(model.get_weights()). "
-    "variant='float16' halves the file all the same"
-)
-
 _TYPED_INPUT = "if it takes another type, say so: inputs = keras.Input(shape, dtype='int32'); export keras.Model(inputs, model(inputs))"
 _FLOAT_INPUT = (
     "rebuild it on a float input: fresh = keras.models.clone_model(model, input_tensors=keras.Input(shape)); "
@@ -83,8 +76,7 @@ def _refuse_lookups(model):
 def _refuse_several_arguments(model):
     if isinstance(model, (keras.Function, keras.Sequential)):
         return
-    parameters = inspect.signature(model.call).parameters.values()
-    names = [p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    names = required_arguments(model)
     if len(names) > 1:
         listed, inputs = ", ".join(names), ", ".join(["keras.Input(shape)"] * len(names))
         raise ModelError(
@@ -113,11 +105,6 @@ def _explained(error, model):
         layers = {path: introspection.computing_layer(layer) for path, layer in named_layers(model).items()}
     except Exception:  # a model that cannot be read adds nothing to the error
         return error
-    half = [path for path, layer in layers.items() if getattr(layer, "compute_dtype", None) in _HALF and getattr(layer, "weights", None)]
-    if half and "could not be converted" in error.happened:
-        shown = ", ".join(map(repr, half[:5])) + (", ..." if len(half) > 5 else "")
-        happened = f"{error.happened}\nThe layers {shown} compute in {layers[half[0]].compute_dtype}, for which TFLite has no operations."
-        return ExportError(happened, "layers that compute in float32", _FLOAT32)
     cast = [t for t in getattr(model, "inputs", None) or [] if t.dtype != "float32"]
     if cast and "CAST -> " in error.happened:
         shown = ", ".join(f"'{tensor.name}' ({tensor.dtype})" for tensor in cast)

@@ -34,19 +34,9 @@ def rewire(legacy, copy, enter=lambda tensor: None, dense=False):
             first = [layer for layer in between.values() if layer is not None]
             return tfk.Sequential([*inputs.values(), *first, *(copied(layer) for layer in model.layers)], name=model.name)
         tensors = {key: tensor if between[key] is None else between[key](tensor) for key, tensor in inputs.items()}
-
-        def current(structure):
-            return tf.nest.map_structure(lambda x: tensors.get(id(x), x), structure)
-
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if node.is_input:
-                    continue
-                outputs = copied(node.layer)(*current(node.call_args), **current(node.call_kwargs))
-                for kept, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
-                    tensors[id(kept)] = new
+        outputs = _repeated(model, tensors, lambda layer, args, kwargs: copied(layer)(*args, **kwargs))
         structure = tf.nest.map_structure(lambda x: inputs[id(x)], model._nested_inputs)
-        return tfk.Model(structure, current(model._nested_outputs), name=model.name)
+        return tfk.Model(structure, outputs, name=model.name)
 
     return rebuilt(legacy)
 
@@ -64,26 +54,41 @@ def replay(legacy, call, tensors):
     """
     import tensorflow as tf
 
+    def inference(layer, args, kwargs):
+        if isinstance(layer, imports.tf_keras().Model):
+            return replay(layer, call, tf.nest.flatten(args))
+        return call(layer, args, {**kwargs, "training": False} if layer._expects_training_arg else kwargs)
+
     known = {}
     for kept, tensor in zip(legacy.inputs, tensors, strict=True):
         known[id(kept)] = tensor if tensor.dtype == kept.dtype else tf.cast(tensor, kept.dtype)
+    return _repeated(legacy, known, inference)
+
+
+def _repeated(model, tensors, call):
+    """Repeats the calls in the graph of a tf_keras model.
+
+    Args:
+        model: A functional or Sequential tf_keras model that is built.
+        tensors: Dict of id of each input of the model to the tensor in its place; what the calls return is added.
+        call: Function of (layer, args, kwargs): returns the outputs of one call.
+
+    Returns:
+        The outputs, in the model's structure.
+    """
+    import tensorflow as tf
 
     def current(structure):
-        return tf.nest.map_structure(lambda x: known.get(id(x), x), structure)
+        return tf.nest.map_structure(lambda x: tensors.get(id(x), x), structure)
 
-    for depth in sorted(legacy._nodes_by_depth, reverse=True):
-        for node in legacy._nodes_by_depth[depth]:
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            args, kwargs = current(node.call_args), current(node.call_kwargs)
-            if isinstance(node.layer, imports.tf_keras().Model):
-                outputs = replay(node.layer, call, tf.nest.flatten(args))
-            else:
-                inference = {"training": False} if node.layer._expects_training_arg else {}
-                outputs = call(node.layer, args, {**kwargs, **inference})
+            outputs = call(node.layer, current(node.call_args), current(node.call_kwargs))
             for kept, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
-                known[id(kept)] = new
-    return current(legacy._nested_outputs)
+                tensors[id(kept)] = new
+    return current(model._nested_outputs)
 
 
 def _input(tensor, dense):

@@ -4,8 +4,8 @@ import types
 
 import keras
 
+from tfdistill.bridge.convert.constructors import not_taken
 from tfdistill.bridge.convert.layers import is_registered
-from tfdistill.bridge.convert.live_classes import not_taken
 from tfdistill.errors import BridgeError
 from tfdistill.graph.opening import is_foreign
 

@@ -8,6 +8,7 @@ import keras
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt.introspection import is_input_quantizer, is_wrapper
 from tfdistill.bridge.convert.activations import SAME
+from tfdistill.bridge.convert.constructors import constructor_arguments
 from tfdistill.bridge.convert.operations import operation_named
 from tfdistill.bridge.convert.weights import copy_weights
 from tfdistill.bridge.layer_facts import is_graph_network, producer
@@ -143,7 +144,7 @@ class _Rebuilding:
         if target is None or name == "Lambda":
             what = "a Python function" if name == "Lambda" else f"the class {kind.__module__}.{kind.__name__}"
             raise BridgeError(f"The layer '{path}' is {what}, which has no counterpart in Keras 3.", "layers of Keras", _ADOPT)
-        accepted, arguments = _accepted(target), {}
+        accepted, arguments = constructor_arguments(target), {}
         for key, value in layer.get_config().items():
             if key in _OWN or key.endswith("_initializer"):
                 continue  # weights are copied
@@ -235,15 +236,3 @@ def _object(module, value, key, path):
 def _public_names():
     layers = imports.tf_keras().layers
     return {value: name for name, value in vars(layers).items() if inspect.isclass(value) and not name.startswith("_")}
-
-
-@functools.cache
-def _accepted(kind):
-    names = set()
-    for base in kind.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters.values()
-            names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-            if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-                break
-    return names - {"self"}

@@ -15,8 +15,9 @@ import typing
 import keras
 
 from tfdistill.bridge import imports
+from tfdistill.bridge.convert.constructors import not_taken
 from tfdistill.bridge.convert.encoding import decode, encode, tensor_positions
-from tfdistill.bridge.convert.live_classes import made_again, not_taken, remember
+from tfdistill.bridge.convert.live_classes import made_again, remember
 from tfdistill.errors import BridgeError
 from tfdistill.graph.batches import name_of_operation
 from tfdistill.graph.functional import own_arguments

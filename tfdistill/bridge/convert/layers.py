@@ -11,6 +11,7 @@ import keras
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.convert.activations import translate_activation
+from tfdistill.bridge.convert.constructors import constructor_arguments
 from tfdistill.bridge.convert.hosted import host, host_called
 from tfdistill.errors import BridgeError
 from tfdistill.graph.keras_internals import is_keras_own
@@ -200,7 +201,7 @@ def _public_names():
 
 def _same_class(layer, name, base, path, build_inner):
     target = getattr(imports.tf_keras().layers, name)
-    accepted = _accepted(target)
+    accepted = constructor_arguments(target)
     config = base_of(type(layer)).get_config(layer)  # a class that only sets arguments may have a config of its own
     arguments = {}
     for key, value in config.items():
@@ -272,20 +273,6 @@ def _object(module, value, key, path):
             "use one of those, or take it off before the bridge",
         )
     return known(**config)
-
-
-@functools.cache
-def _accepted(kind):
-    names = set()
-    for base in kind.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters.values()
-            names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-            if not any(p.kind == p.VAR_KEYWORD for p in parameters):
-                break
-    if issubclass(kind, imports.tf_keras().layers.RNN):
-        names.add("zero_output_for_mask")  # taken out of **kwargs there
-    return names - {"self"}
 
 
 def dtype_of(layer, path):

@@ -1,16 +1,11 @@
 """Makes layers again from their configs where their classes are not registered with Keras, as long as this process holds the classes."""
 
 import copy
-import inspect
 import weakref
 
 import keras
 
-from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.layers import all_layers
-
-# What Keras itself puts into a config. A constructor without **kwargs does not take it, and then the config without it makes the layer.
-_OF_KERAS = ("name", "trainable", "dtype")
 
 # Name -> class, as Keras writes no module of a class that a script defines. In a notebook the last definition counts; the comparison of the copy with the
 # model would show another one. Keras finds registered classes by itself, in any process.
@@ -33,25 +28,6 @@ def made_again(config):
     """
     with keras.saving.custom_object_scope(dict(_named(config))):
         return keras.saving.deserialize_keras_object(copy.deepcopy(config))
-
-
-def not_taken(kind, config):
-    """Lists the entries of a layer's config that Keras has added and that its constructor does not take.
-
-    Args:
-        kind: Class of the layer. What a `from_config` of its own takes is its own affair.
-        config: What its `get_config` returned.
-    """
-    return [] if _has_own(kind, "from_config") else [name for name in _OF_KERAS if name in config and not _takes(kind, name)]
-
-
-def _takes(kind, name):
-    parameters = inspect.signature(kind.__init__).parameters
-    return name in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-
-
-def _has_own(kind, method):
-    return not is_keras_own(next(one for one in kind.__mro__ if method in vars(one)))
 
 
 def _named(config):

@@ -11,14 +11,14 @@ import keras
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
-from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_trained_ranges
+from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress import kernels, rebuild
 from tfdistill.compress.plan import DONE, Plan
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.biases import correct_biases, corrected_by, make_biases_unequal
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.calibration_data import check_calibration
-from tfdistill.compress.quantize.check import wrong_structure
+from tfdistill.compress.quantize.check import check_quantized
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
 from tfdistill.compress.quantize.scheme import CALIBRATED
@@ -26,7 +26,7 @@ from tfdistill.compress.selection import Selection, select_values, settings_by_l
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.signature import describe
-from tfdistill.errors import DataError, InvariantError, ModelError
+from tfdistill.errors import DataError, ModelError
 from tfdistill.utils import validate
 from tfdistill.utils.types import Data
 
@@ -141,16 +141,7 @@ class Quantize(Step):
         return model
 
     def check(self, model: keras.Model) -> None:
-        layers = quantized_layers(model.legacy) if isinstance(model, AdoptedModel) else []
-        if not layers:
-            raise InvariantError(
-                f"The model '{model.name}' holds no quantizers.", "the model that Quantize.apply returned, or its checkpoint"
-            )
-        require_trained_ranges(model)
-        if wrong := [text for layer in layers for text in wrong_structure(layer)]:
-            raise InvariantError(
-                f"Sparsity or clusters were not kept: {'; '.join(wrong)}.", "zeros that stay zero, and one value for each cluster"
-            )
+        check_quantized(model, "Quantize")
 
     @property
     def _aware(self):

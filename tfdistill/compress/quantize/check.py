@@ -1,11 +1,34 @@
-"""Checks that quantization-aware training has kept the zeros and clusters of the weights."""
+"""Checks what a quantization step returned: that training has kept the zeros and clusters of the weights."""
 
 import numpy as np
 
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_trained_ranges
 from tfdistill.bridge.wrappers.base import variable_at
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.compress import kernels
+from tfdistill.errors import InvariantError
+
+
+def check_quantized(model, step):
+    """Checks that a model trains or computes quantized, with ranges, and has kept the zeros and clusters of its weights.
+
+    Args:
+        model: The model.
+        step: Name of the step whose result it should be.
+
+    Raises:
+        InvariantError: if it is not quantized, or has lost zeros or clusters.
+    """
+    layers = quantized_layers(model.legacy) if isinstance(model, AdoptedModel) else []
+    if not layers:
+        raise InvariantError(f"The model '{model.name}' holds no quantizers.", f"the model that {step}.apply returned, or its checkpoint")
+    require_trained_ranges(model)
+    if wrong := [text for layer in layers for text in wrong_structure(layer)]:
+        raise InvariantError(
+            f"Sparsity or clusters were not kept: {'; '.join(wrong)}.", "zeros that stay zero, and one value for each cluster"
+        )
 
 
 def wrong_structure(layer):

@@ -10,19 +10,19 @@ import keras
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
-from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_trained_ranges
+from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress import kernels, rebuild
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.callbacks import StopAtNaN
-from tfdistill.compress.quantize.check import wrong_structure
+from tfdistill.compress.quantize.check import check_quantized
 from tfdistill.compress.quantize.dry_run import WHOLE, refused, require_exportable
 from tfdistill.compress.quantize.preserved import structure
 from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
 from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, frozen_note, require_applied, require_auto_or_bool, set_selectors
-from tfdistill.errors import ConfigurationError, InvariantError, ModelError
+from tfdistill.errors import ConfigurationError, ModelError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,18 +159,7 @@ class QuantizeAware(Step):
         return model
 
     def check(self, model: keras.Model) -> None:
-        layers = quantized_layers(model.legacy) if isinstance(model, AdoptedModel) else []
-        if not layers:
-            raise InvariantError(
-                f"The model '{model.name}' holds no quantizers.", "the model that QuantizeAware.apply returned, or its checkpoint"
-            )
-        require_trained_ranges(model)
-        wrong = [text for layer in layers for text in wrong_structure(layer)]
-        if wrong:
-            raise InvariantError(
-                f"Sparsity or clusters were not kept: {'; '.join(wrong)}.",
-                "zeros that stay zero, and one value for each cluster",
-            )
+        check_quantized(model, "QuantizeAware")
 
     def _decide(self, opened):
         """Returns a dict of path to `LayerQuantization`, and the set of the paths that were named outright."""
