@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 
-from tfdistill.bridge.frozen import frozen
 from tfdistill.convert.census import TRANSLATORS, census
 from tfdistill.convert.converter import convert_traced
 from tfdistill.convert.samples import Samples
@@ -83,7 +82,7 @@ def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset()):
         return traced[-1]
 
     def attempt(samples):
-        return convert_traced(keep, name, variant, variant.io[0], samples, batch_size, prepare=frozen)
+        return convert_traced(keep, name, variant, variant.io[0], samples, batch_size)
 
     with progress(f"trying the {variant.name} conversion of '{name}'"):
         try:
