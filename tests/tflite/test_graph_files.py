@@ -89,8 +89,8 @@ def test_the_file_is_that_of_the_function(make, variant, batch_size, tmp_path, r
     for name, content in zip("ab", contents, strict=True):
         (tmp_path / f"{name}.tflite").write_bytes(content)
         opened.append(open_file(tmp_path / f"{name}.tflite", trusted=True))
-    assert [list(one.inputs) for one in opened][0] == list(opened[1].inputs)
-    assert [list(one.outputs) for one in opened][0] == list(opened[1].outputs)
+    assert list(opened[0].inputs) == list(opened[1].inputs)
+    assert list(opened[0].outputs) == list(opened[1].outputs)
     ours, theirs = (one.run(arrays) for one in opened)
     for name, output in theirs.items():
         np.testing.assert_array_equal(ours[name], output)
