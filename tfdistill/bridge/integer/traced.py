@@ -22,6 +22,17 @@ def without_integers(function, specs):
     return sorted({text for op in trace.needed if (text := trace.float_only(op))}) if trace else []
 
 
+def only_moves(function, specs):
+    """Whether all that a function does is to move the elements of its inputs about, so that its outputs have the ranges of these.
+
+    Args:
+        function: Function of tensors.
+        specs: List of a `tf.TensorSpec` for each.
+    """
+    trace = _Trace.of(function, specs)
+    return trace is not None and not trace.computing() and all(trace.is_moving(tensor) for tensor in trace.outputs)
+
+
 def needs_rewriting(function, specs, in_training=None):
     """Returns whether a function has to be computed here: its operations are all known, and one of them has inner results or no integers as it is.
 
