@@ -2,11 +2,14 @@
 
 import contextlib
 import functools
+import math
 
 # Activations whose range the converter fixes: one that is trained would be rounded to a second time, in float.
 FIXED_RANGES = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # "Bits" of a weight that is not rounded.
 FLOAT = 32
+# The most entries of a table of integers.
+_MOST_INTEGERS = 4096
 # The largest magnitude of an all-zero channel, whose scale must not be zero; and the smallest step of what is divided by.
 _TINY = 1e-9
 
@@ -84,10 +87,11 @@ class ActivationRounder:
         rounding: Python bool: whether anything is rounded; without it, the ranges alone move.
         in_the_file: Python bool: whether this call is traced for an integer file.
         measuring: How calibration measures the ranges instead, whatever `training` is; see `tfdistill.bridge.integer.measuring`. None if it does not.
+        positive: Positions of the tensors that the layer is called on of which its graph shows that they are not negative.
     """
 
-    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None):
-        self._variables, self._rounding, self._in_the_file = variables, rounding, in_the_file
+    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=()):
+        self._variables, self._rounding, self._in_the_file, self.positive = variables, rounding, in_the_file, positive
         self._move = measuring.move if measuring is not None else _move_range if training else None
         self._count = None if measuring is None else measuring.count
         self._seen = None
@@ -166,6 +170,38 @@ class ActivationRounder:
             return rounded
         low, high, _ = self._variables(what)
         return tf.maximum(rounded, tf.cast(tf.maximum((high - low) / 255.0, _TINY), x.dtype))
+
+    def integers(self, x, what):
+        """Makes floats of integers, which TFLite can only in float: the file looks them up in a table of those in the range, or of every nth where they are many.
+
+        Args:
+            x: Tensor of integers.
+            what: Name of their range.
+
+        Returns:
+            float32 tensor, rounded over the range.
+        """
+        import tensorflow as tf
+
+        ends = self._ends(what) if self._rounding else None
+        if ends is None:
+            return self(tf.cast(x, tf.float32), what)
+        first, last = math.floor(ends[0]), math.ceil(ends[1])
+        step = -(-(last - first + 1) // _MOST_INTEGERS)
+        table = self(tf.range(first, last + 1, step, tf.float32) + (step - 1) / 2, what)
+        index = tf.clip_by_value(tf.cast(x, tf.int32), first, last) - first
+        return tf.gather(table, index if step == 1 else index // step)
+
+    def _ends(self, what):
+        """Returns the two ends of a range as numbers where they are known, as they are when a file is made; None elsewhere."""
+        import tensorflow as tf
+
+        ends = self._variables(what)[:2]
+        if not self._in_the_file:
+            return None
+        with tf.init_scope():
+            # Ranges that are assumed are constants.
+            return [float(x if isinstance(x, tf.Variable) else tf.get_static_value(x)) for x in ends]
 
     @contextlib.contextmanager
     def together(self):

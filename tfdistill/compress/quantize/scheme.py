@@ -154,7 +154,7 @@ def _rounded(place, known, bits):
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
     output = kind != "Embedding" and activation_of(layer) not in FIXED and not fused(place, known, bits)
-    quantization = Quantization(weights, _activations(layer, kind), output, form_of(place, kind))
+    quantization = Quantization(weights, _activations(layer, kind), output, form_of(place, kind), positive=place.positive)
     reason = (WEIGHTS if quantization.output else INSIDE) if weights else OUTPUT if quantization.output else FUSED
     if weights and bits[place.path] < 8:
         given, used = bits[place.path], weights[0].bits
