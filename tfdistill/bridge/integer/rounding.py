@@ -8,6 +8,10 @@ import math
 FIXED_RANGES = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # "Bits" of a weight that is not rounded.
 FLOAT = 32
+# The score of masked positions. Its exponential is below the smallest of 256 steps, and no range of 256 steps holds both -1e9 and ordinary scores.
+MASKED = -16.0
+# What is added to a score to hide it is beyond this number; in a constant of zeros and such numbers, below the other one.
+_HIDING, _HIDING_BESIDE_ZERO = 1000.0, -50.0
 # The most entries of a table of integers.
 _MOST_INTEGERS = 4096
 # The largest magnitude of an all-zero channel, whose scale must not be zero; and the smallest step of what is divided by.
@@ -75,6 +79,25 @@ def cluster_means(value, members, count):
     return tf.gather(means, members)
 
 
+def in_range_of_scores(x):
+    """Returns a tensor of scores, or of what is added to them, with `MASKED` in place of what hides a score, and its negative in place of what is subtracted."""
+    import tensorflow as tf
+
+    constant = tf.get_static_value(x)
+    hiding = tf.abs(x) >= _HIDING
+    if constant is not None and (constant == 0.0).any() and ((constant == 0.0) | (constant <= _HIDING_BESIDE_ZERO)).all():
+        hiding |= x < 0.0
+    return tf.where(hiding, -tf.sign(x) * tf.cast(MASKED, x.dtype), x)
+
+
+def is_hiding(constant):
+    """Whether a constant array has numbers that hide the scores which they are added to."""
+    import numpy as np
+    import tensorflow as tf
+
+    return not np.array_equal(in_range_of_scores(tf.constant(constant)), constant)
+
+
 class ActivationRounder:
     """Rounds the activations of one call of a layer to 256 steps over a moving average of their range.
 
@@ -88,10 +111,11 @@ class ActivationRounder:
         in_the_file: Python bool: whether this call is traced for an integer file.
         measuring: How calibration measures the ranges instead, whatever `training` is; see `tfdistill.bridge.integer.measuring`. None if it does not.
         positive: Positions of the tensors that the layer is called on of which its graph shows that they are not negative.
+        scores: Whether what it computes is only read by softmaxes, so that numbers which hide scores may be others that do.
     """
 
-    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=()):
-        self._variables, self._rounding, self._in_the_file, self.positive = variables, rounding, in_the_file, positive
+    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=(), scores=False):
+        self._variables, self._rounding, self._in_the_file, self.positive, self.scores = variables, rounding, in_the_file, positive, scores
         self._move = measuring.move if measuring is not None else _move_range if training else None
         self._count = None if measuring is None else measuring.count
         self._seen = None
@@ -119,9 +143,12 @@ class ActivationRounder:
         """
         import tensorflow as tf
 
+        if self.scores and self._rounding and tf.get_static_value(x) is not None:
+            x = in_range_of_scores(x)
         wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
         low, high, batches = self._variables(what)
-        within = tf.cast(x, tf.float32)
+        # What is beyond the range that follows is clipped to its ends, here and in the file.
+        within = in_range_of_scores(tf.cast(x, tf.float32)) if self.scores else tf.cast(x, tf.float32)
         if counted is not None:
             within = tf.where(counted, within, 0.0)
         if self._count is not None:

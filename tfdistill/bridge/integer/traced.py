@@ -5,7 +5,7 @@ written in others where that is exact: a square as a product, a negation as a pr
 """
 
 from tfdistill.bridge.integer import activations, tensorflow_ops
-from tfdistill.bridge.integer.rounding import round_weights
+from tfdistill.bridge.integer.rounding import in_range_of_scores, is_hiding, round_weights
 
 
 def without_integers(function, specs, positive=()):
@@ -33,6 +33,17 @@ def gives_positive(function, specs, positive):
     """
     trace = _Trace.of(function, specs, positive)
     return trace is not None and all(map(trace.is_positive, trace.outputs))
+
+
+def hides_scores(function, specs):
+    """Returns whether a function computes with constants that hide the scores which they are added to, such as -1e9.
+
+    Args:
+        function: Function of tensors.
+        specs: List of a `tf.TensorSpec` for each.
+    """
+    trace = _Trace.of(function, specs)
+    return trace is not None and trace.is_known() and any(map(is_hiding, trace.constants()))
 
 
 def needs_rewriting(function, specs, in_training=None, positive=()):
@@ -140,6 +151,13 @@ class _Trace:
         """Lists the operations whose results have ranges of their own."""
         return [op for op in self.needed if self.moves(op) and op.type not in tensorflow_ops.PASSING]
 
+    def constants(self):
+        """Lists the arrays of floats among the operations."""
+        import tensorflow as tf
+
+        tensors = [op.outputs[0] for op in self.needed if op.type == "Const" and op.outputs[0].dtype.is_floating]
+        return [tf.get_static_value(tensor) for tensor in tensors]
+
     def is_known(self):
         """Whether all operations can be computed in integers, as far as is known here."""
         return all(op.type in tensorflow_ops.KNOWN and not self.float_only(op) for op in self.needed if self.moves(op))
@@ -222,6 +240,8 @@ class _Values:
             return  # an argument
         if not self.trace.moves(op):
             results, ready = tensorflow_ops.run(op, [self.unrounded(tensor) for tensor in op.inputs]), True
+            if op.type == "Const" and self.quantize.scores and results.dtype.is_floating:
+                results = in_range_of_scores(results)
         elif op.type in tensorflow_ops.REWRITTEN:
             results, ready = tensorflow_ops.REWRITTEN[op.type](op, self), op.type in tensorflow_ops.READY
         else:

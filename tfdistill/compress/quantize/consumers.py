@@ -54,6 +54,7 @@ class Place:
         sized: Whether all of these axes but the batch are of known length.
         masked: Whether its first input carries a mask.
         length: Length of the second axis of its first input; None if that is not known, or differs between its calls.
+        scores: Whether its output is only read by softmaxes, at once or after it was added to.
         positive: Of a layer that divides: positions of the tensors that it reads of which the graph shows that they are not negative.
     """
 
@@ -68,6 +69,7 @@ class Place:
     masked: bool
     length: int | None
     positive: tuple[int, ...] = ()
+    scores: bool = False
 
     @property
     def reader(self):

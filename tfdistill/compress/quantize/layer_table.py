@@ -105,7 +105,7 @@ def _is_resized_by_tflite(place):
 
 def _is_rewritten(place):
     if operation_of(place.layer) in PLAIN_OPERATIONS:
-        return False
+        return place.scores and traced.hides_scores(*layer_facts.as_function(place.layer)[:2])
     known = known_function(place.layer)
     return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer), place.positive)
 
