@@ -46,6 +46,17 @@ def hides_scores(function, specs):
     return trace is not None and trace.is_known() and any(map(is_hiding, trace.constants()))
 
 
+def only_moves(function, specs):
+    """Whether all that a function does is to move the elements of its inputs about, so that its outputs have the ranges of these.
+
+    Args:
+        function: Function of tensors.
+        specs: List of a `tf.TensorSpec` for each.
+    """
+    trace = _Trace.of(function, specs)
+    return trace is not None and not trace.computing() and all(trace.is_moving(tensor) for tensor in trace.outputs)
+
+
 def needs_rewriting(function, specs, in_training=None, positive=()):
     """Returns whether a function has to be computed here: its operations are all known, and one of them has inner results or no integers as it is.
 

@@ -120,7 +120,9 @@ def _is_positive(place, known):
         return False
     function, specs, _ = layer_facts.as_function(place.layer)
     # Most functions can give negative results whatever they are given; then there is no need to look further.
-    return traced.gives_positive(function, specs, range(len(specs))) and traced.gives_positive(function, specs, positive_inputs(place, known))
+    return traced.gives_positive(function, specs, range(len(specs))) and traced.gives_positive(
+        function, specs, positive_inputs(place, known)
+    )
 
 
 def _together(path, places):

@@ -14,6 +14,7 @@ from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.compress.quantize.consumers import activation_of, known_function, operation_of
+from tfdistill.graph.layers import LOOKUPS
 
 
 def _always(_):
@@ -166,7 +167,7 @@ RULES = (
     LayerRule(("Embedding",), reads_indices=True),
     LayerRule(("CategoryEncoding",), form="category encoding", form_fits=_counts_numbers, reads_indices=True, needs_form=True),
     LayerRule(("Discretization",), passes=_always, form="discretization", form_fits=_is_number_of_bin, needs_form=True),
-    LayerRule(("IntegerLookup", "StringLookup", "Hashing", "HashedCrossing", "TextVectorization"), reads_indices=True, needs_form=True),
+    LayerRule(LOOKUPS, reads_indices=True, needs_form=True),
     LayerRule(("UpSampling2D",), passes=_repeats_pixels),
     LayerRule(("Activation",), passes=_is_identity, form="activation", form_fits=_has_inner_results),
     LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
@@ -202,6 +203,26 @@ COMPUTING_MERGE_MODES = ("sum", "mul", "ave")
 def rule_of(kind):
     """Returns the `LayerRule` of a class name; for a class in no row, that of a layer that is called as it is and has a range of its own."""
     return _BY_CLASS.get(kind) or LayerRule((kind,))
+
+
+# Classes without a rule of their own, of which every file can hold an operation, or several.
+_PLAIN_CLASSES = {
+    *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "LeakyReLU", "PReLU"),
+    *("AveragePooling1D", "GlobalAveragePooling2D"),
+}
+
+
+def is_in_every_file(kind):
+    """Whether the layers of a class, with channels last and a known activation, can be in a .tflite file of any variant: integers are computed in float, too."""
+    rule = _BY_CLASS.get(kind)
+    return kind in _PLAIN_CLASSES if rule is None else rule.integers and not rule.recurrent and not rule.needs_form
+
+
+def passes(layer, kind):
+    """Whether the output of a layer has the range of its input: by its rule, as an operation, or because what tf_keras hosts turns out to move elements only."""
+    hosted = introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS
+    moves = hosted and traced.only_moves(*layer_facts.as_function(layer)[:2])
+    return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS or moves
 
 
 def unavailable(place, kind):

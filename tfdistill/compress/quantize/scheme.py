@@ -15,13 +15,13 @@ from tfdistill.bridge.integer.recurrent import is_known
 from tfdistill.bridge.integer.rounding import FLOAT
 from tfdistill.bridge.wrappers.quantization import Quantization, QuantizedWeight
 from tfdistill.compress import kernels
-from tfdistill.compress.quantize.consumers import FIXED, activation_of, operation_of
+from tfdistill.compress.quantize.consumers import FIXED, activation_of
 from tfdistill.compress.quantize.fusion import among, folds, fused, rescales_kernel
 from tfdistill.compress.quantize.layer_table import (
     COMPUTING_MERGE_MODES,
     FUSIBLE_ACTIVATIONS,
-    PASSING_OPERATIONS,
     form_of,
+    passes,
     rule_of,
     unavailable,
 )
@@ -142,8 +142,8 @@ def _rounded(place, known, bits):
     layer, kind = place.layer, kind_of(place.layer)
     if reason := unavailable(place, kind):
         return LayerQuantization(False, reason, possible=False)
-    if not _is_float(place) or _passes(layer, kind) or _carries_indices(place, known):
-        form = form_of(place, kind) if _passes(layer, kind) else ""
+    if not _is_float(place) or passes(layer, kind) or _carries_indices(place, known):
+        form = form_of(place, kind) if passes(layer, kind) else ""
         return LayerQuantization(True, PASSES, Quantization(output=False, form=form) if form else None)
     if kind == "BatchNormalization" and folds(among(place.source, known), known, bits):
         quantization = Quantization(output=not fused(place, known, bits))
@@ -156,7 +156,9 @@ def _rounded(place, known, bits):
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
     output = kind != "Embedding" and activation_of(layer) not in FIXED and not fused(place, known, bits)
-    quantization = Quantization(weights, _activations(layer, kind), output, form_of(place, kind), positive=place.positive, scores=place.scores)
+    quantization = Quantization(
+        weights, _activations(layer, kind), output, form_of(place, kind), positive=place.positive, scores=place.scores
+    )
     reason = (WEIGHTS if quantization.output else INSIDE) if weights else OUTPUT if quantization.output else FUSED
     if weights and bits[place.path] < 8:
         given, used = bits[place.path], weights[0].bits
@@ -211,10 +213,6 @@ def _activations(layer, kind):
 
 def _is_float(place):
     return any(dtype.startswith(("float", "bfloat")) for dtype in place.dtypes)
-
-
-def _passes(layer, kind):
-    return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS
 
 
 def _carries_indices(place, known, passed=()):

@@ -4,7 +4,7 @@ import dataclasses
 
 from tfdistill.bridge.adopt.introspection import kind_of
 from tfdistill.compress.quantize.consumers import activation_of, operation_of
-from tfdistill.compress.quantize.layer_table import PASSING_OPERATIONS, rule_of
+from tfdistill.compress.quantize.layer_table import passes
 
 # What scores go through on their way to a softmax.
 _ADDING = {
@@ -36,5 +36,5 @@ def _reads_scores(layer, known, passed):
         return False
     if activation_of(layer) == "softmax" and (kind in ("Softmax", "Activation") or operation_of(layer) is not None):
         return True
-    adds = kind in _ADDING or operation_of(layer) in _ADDING or operation_of(layer) in PASSING_OPERATIONS or rule_of(kind).passes(layer)
+    adds = kind in _ADDING or operation_of(layer) in _ADDING or passes(layer, kind)
     return adds and _is_read_as_scores(place, known, passed)
