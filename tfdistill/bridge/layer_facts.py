@@ -88,13 +88,15 @@ def as_function(layer):
 
 
 def function_of_one(layer):
-    """Returns what a layer that stands for an operation computes, as a function of one tensor; None where it needs several tensors or has weights.
+    """Returns what a layer that stands for an operation computes, as a function of one tensor of floats; None where it needs others or has weights.
 
     Args:
         layer: A tf_keras layer for an operation of `keras.ops`, or for a TensorFlow operation on tensors of Keras.
     """
     import tensorflow as tf
 
+    if layer.inbound_nodes and not all(tensor.dtype.is_floating for tensor in layer.inbound_nodes[0].keras_inputs):
+        return None
     if hasattr(layer, "compute"):
         return layer.compute if layer.is_unary else None
     if not hasattr(layer, "function") or not layer.inbound_nodes:

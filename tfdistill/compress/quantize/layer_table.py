@@ -106,9 +106,9 @@ def _is_resized_by_tflite(place):
 
 def _is_rewritten(place):
     if operation_of(place.layer) in PLAIN_OPERATIONS:
-        return False
+        return place.scores and traced.hides_scores(*layer_facts.as_function(place.layer)[:2])
     known = known_function(place.layer)
-    return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer))
+    return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer), place.positive)
 
 
 def _has_a_mask(place):
@@ -240,7 +240,7 @@ def float_operations(place, kind):
     if operation_of(layer) in PLAIN_OPERATIONS or known_function(layer):
         return []
     if kind in ("KerasOperation", "TFOpLambda", "Lambda") or (introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS):
-        return traced.without_integers(*layer_facts.as_function(layer)[:2])
+        return traced.without_integers(*layer_facts.as_function(layer)[:2], place.positive)
     function = getattr(layer, "activation", None)
     if name_of(function) is None:
         return traced.without_integers(*layer_facts.activation_as_function(layer))

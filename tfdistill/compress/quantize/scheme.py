@@ -25,6 +25,7 @@ from tfdistill.compress.quantize.layer_table import (
     rule_of,
     unavailable,
 )
+from tfdistill.compress.quantize.scores import with_scores
 from tfdistill.compress.step import AUTO
 
 WEIGHTS, OUTPUT, INSIDE = "weights and output trained quantized", "output trained quantized", "weights trained quantized"
@@ -104,6 +105,7 @@ def layer_quantizations(places, chosen, bits, activation_bits=8, unroll=AUTO):
     Returns:
         Dict of path to `LayerQuantization`.
     """
+    places = with_scores(places)
     # Excluded layers are rounded in the file alone, so they are never fused with layers that are trained quantized.
     groups = {inside: {id(p.layer): p for p in places.values() if (p.path in chosen) is inside} for inside in (True, False)}
     bits = {path: bits.get(path, 8) for path in places}
@@ -154,7 +156,9 @@ def _rounded(place, known, bits):
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
     output = kind != "Embedding" and activation_of(layer) not in FIXED and not fused(place, known, bits)
-    quantization = Quantization(weights, _activations(layer, kind), output, form_of(place, kind))
+    quantization = Quantization(
+        weights, _activations(layer, kind), output, form_of(place, kind), positive=place.positive, scores=place.scores
+    )
     reason = (WEIGHTS if quantization.output else INSIDE) if weights else OUTPUT if quantization.output else FUSED
     if weights and bits[place.path] < 8:
         given, used = bits[place.path], weights[0].bits
