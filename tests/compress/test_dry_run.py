@@ -77,6 +77,11 @@ def one_activation_often():
     return keras.Model(inputs, x)
 
 
+def sine_of_a_product():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, layers.Dense(3)(keras.ops.sin(2.0 * layers.Dense(6)(inputs))))
+
+
 def itself_often():
     inputs = keras.Input((8,))
     same = layers.Activation("linear")
@@ -117,6 +122,7 @@ MODELS = {
     "called twice": (twice, "culprit", {}),
     "nested": (nested, "inside/culprit", {}),
     "float only": (chain(conv(), operation("cumsum", 1), layers.Flatten, lambda: layers.Dense(3)), "culprit", {}),
+    "float only behind what is not": (sine_of_a_product, "sin", {}),
     "float only, then moved": (chain(conv(), operation("cumsum", 1), layers.Flatten), "culprit", {}),
     "float only behind what is calibrated": (
         chain(lambda: layers.LSTM(4), operation("cumsum", 1), lambda: layers.Dense(3), shape=(6, 4)),
