@@ -14,11 +14,11 @@ DONE, SKIPPED, IMPOSSIBLE = "done", "skipped", "impossible"
 
 @dataclasses.dataclass(frozen=True)
 class LayerPlan(Record):
-    """What a step will do to one layer.
+    """What a step will do to one layer; or a reason against the whole model that cannot be put down to a layer.
 
     Attributes:
-        name: The user's name or path of the layer.
-        class_name: Class of the layer.
+        name: The user's name or path of the layer; of the model, where the row is of the model.
+        class_name: Class of the layer; "Model" where the row is of the model.
         action: "done", "skipped" (deliberately left as it is) or "impossible" (selected, but the step does not work on it).
         reason: What is done, or why it is not.
         parameters: Number of the layer's parameters now.
@@ -57,6 +57,17 @@ class LayerPlan(Record):
         count, kind = kernels.parameters(layer), introspection.kind_of(layer)
         return cls(path, kind, action, reason, count, count, count - zeros, kernels.macs(layer))
 
+    @classmethod
+    def of_model(cls, name: str, action: str, reason: str) -> "LayerPlan":
+        """Makes the row of what is of the whole model: it has no parameters of its own.
+
+        Args:
+            name: Name of the model.
+            action: As in `of`.
+            reason: What stands against the model.
+        """
+        return cls(name, "Model", action, reason, 0, 0, 0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan(Record):
@@ -65,7 +76,7 @@ class Plan(Record):
     Attributes:
         step: The step with its settings, as text.
         model: Name of the model.
-        rows: One `LayerPlan` for each layer.
+        rows: One `LayerPlan` for each layer, and one for the model where something is said of it that cannot be put down to a layer.
         findings: What is to be said of the model as a whole, one sentence each.
         custom: A line for each layer of a class that Keras does not have: that it was opened, so that the layers inside it have rows of their own, or that it
             runs as it is, and why.

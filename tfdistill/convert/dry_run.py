@@ -10,6 +10,7 @@ from tfdistill.convert.census import TRANSLATORS, census
 from tfdistill.convert.converter import convert_traced
 from tfdistill.convert.samples import Samples
 from tfdistill.errors import DataError, ExportError, ModelError
+from tfdistill.runtime.operations import operation_table
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import progress
 
@@ -138,6 +139,8 @@ def _from_file(content, variant, calibrated=frozenset()):
     stray = contents.stray_floats() if variant.integer_only else ()
     computed = [t for t in stray if t.made_by not in {*TRANSLATORS, "input", "constant", "nothing"}]
     causes = [t for t in computed if t.made_by not in _MOVING] or computed
+    # What only feeds an operation that has no integers is left in float with it.
+    causes = [t for t in causes if not operation_table("builtin").takes(t.made_by, "int8")] or causes
     found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only") for t in causes]
     if not found and not calibrated:
         found = [Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {t.used_by[0]}") for t in stray]

@@ -1,5 +1,8 @@
 """The layers inside a layer or model, as Keras keeps them: Keras's private list of them is read here."""
 
+# Classes of layers that look up tables, which a .tflite file cannot.
+LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization", "Hashing", "HashedCrossing")
+
 
 def all_layers(model):
     """Lists a layer or model and everything inside it, at any depth.

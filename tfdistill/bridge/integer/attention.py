@@ -3,8 +3,7 @@
 import contextlib
 import math
 
-# The score of masked positions. Its exponential is below the smallest of 256 steps, and no range of 256 steps holds both -1e9 and ordinary scores.
-MASKED = -16.0
+from tfdistill.bridge.integer.rounding import MASKED
 
 
 def attention(layer, quantize, args, kwargs):

@@ -140,7 +140,7 @@ def operation(layer, quantize, args, kwargs):
     import tensorflow as tf
 
     function = layer_facts.function_of_one(layer)
-    if function is not None and name_of(function):
+    if function is not None and args[0].dtype.is_floating and name_of(function):
         return activated(function, args[0], quantize, "inner")
     flat = tf.nest.flatten((args, kwargs))
     positions = [i for i, x in enumerate(flat) if tf.is_tensor(x)]

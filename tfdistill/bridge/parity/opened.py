@@ -19,7 +19,8 @@ from tfdistill.bridge.parity.run import arrays, difference
 from tfdistill.errors import BridgeError
 from tfdistill.graph.carriers import HeldConstant, HeldWeight, WithMask
 from tfdistill.graph.functional import calls
-from tfdistill.graph.opening import look_inside, mask_of, origin
+from tfdistill.graph.masks import mask_of
+from tfdistill.graph.opening import look_inside, origin
 from tfdistill.graph.tracing import reason_of, traced
 
 # The model and its view run the same operations in the same order.

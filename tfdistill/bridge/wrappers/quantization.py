@@ -52,6 +52,8 @@ class Quantization(typing.NamedTuple):
         form: Name in `tfdistill.bridge.integer.layers.FORMS` of how it is computed instead of by itself, so that every integer tensor inside can be quantized; empty for
             the layer's own call.
         observed: Whether nothing is rounded until a file is made (`as_in_the_file`): training only measures the ranges.
+        positive: Positions of the tensors that it is called on that are known not to be negative.
+        scores: Whether its output is only read by softmaxes.
     """
 
     weights: tuple[QuantizedWeight, ...] = ()
@@ -59,6 +61,8 @@ class Quantization(typing.NamedTuple):
     output: bool = True
     form: str = ""
     observed: bool = False
+    positive: tuple[int, ...] = ()
+    scores: bool = False
 
 
 _in_the_file = contextvars.ContextVar("_in_the_file", default=False)
@@ -203,7 +207,8 @@ def quantized_layer_class():
             measuring = _measuring.get()
             left_float = self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
             rounding = _in_the_file.get() or not left_float
-            quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring)
+            known = self.quantization.positive, self.quantization.scores
+            quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring, *known)
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}
             if source := source_of(args):

@@ -12,12 +12,13 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress import kernels, rebuild
+from tfdistill.compress.dry_run import WHOLE
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.callbacks import StopAtNaN
 from tfdistill.compress.quantize.check import check_quantized
-from tfdistill.compress.quantize.dry_run import WHOLE, refused, require_exportable
+from tfdistill.compress.quantize.dry_run import refused, require_exportable
 from tfdistill.compress.quantize.preserved import structure
 from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
 from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
@@ -203,8 +204,9 @@ class QuantizeAware(Step):
 
     def _plan(self, opened, decided, reasons):
         rows = tuple(self._row(path, opened.layers[path], decision, reasons.get(path)) for path, decision in decided.items())
-        findings = (f"no {self._variant()} file can be made of the model: {reasons[WHOLE]}",) if WHOLE in reasons else ()
-        return Plan(step=repr(self), model=opened.adopted.name, rows=rows, findings=findings, custom=opened.custom)
+        if WHOLE in reasons:
+            rows += (LayerPlan.of_model(opened.adopted.name, IMPOSSIBLE, f"no {self._variant()} file can be made of it: {reasons[WHOLE]}"),)
+        return Plan(step=repr(self), model=opened.adopted.name, rows=rows, custom=opened.custom)
 
     def _row(self, path, layer, decision, refusal):
         zeros = sum(kernels.zeros(rebuild.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))
