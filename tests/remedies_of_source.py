@@ -1,15 +1,22 @@
 """The remedies that the package's errors give, read from the syntax of its source."""
 
 import ast
+import collections.abc
 import functools
 import pathlib
 import re
+import typing
+
+import pytest
+
+from tfdistill.errors import TfdistillError
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "tfdistill"
 HOLE = "\0"  # what only a call knows: a value in an f-string, the remedy of another error
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
+@functools.cache
 def remedies():
     """Returns the text of every remedy, with `HOLE` for what only a call knows -> where it stands, as ["path:line", ...].
 
@@ -26,6 +33,37 @@ def remedies():
         for line, text in module.remedies(takers):
             found.setdefault(text, []).append(f"{module.path.relative_to(PACKAGE.parent).as_posix()}:{line}")
     return found
+
+
+class Row(typing.NamedTuple):
+    """A remedy and how it is followed.
+
+    Attributes:
+        words: Part of what the error says to do.
+        provoke: Function of an empty folder that raises the error.
+        follow: Function of the same folder that does what the remedy says; each way, where it names several.
+    """
+
+    words: str
+    provoke: collections.abc.Callable[[pathlib.Path], typing.Any]
+    follow: collections.abc.Callable[[pathlib.Path], typing.Any]
+
+
+def check(row, folder):
+    """Provokes the error of a row (a warning is one in tests), finds the row's words in its remedy, and follows that."""
+    with pytest.raises((TfdistillError, UserWarning)) as caught:
+        row.provoke(folder)
+    require_said(row.words, caught.value)
+    row.follow(folder)
+
+
+def require_said(words, error):
+    """Fails unless the words are part of the remedy that an error gives, and of the one in the source that they are taken for."""
+    # Keras makes a new error of one that a model raises while it is called: the text stays, the attributes are lost.
+    said = str(error).partition("Fix: ")[2]
+    assert words in said, str(error)
+    taken = claimed(words, remedies())
+    assert taken is None or pattern(taken).search(said), f"'{words}' is taken for '{taken}'"
 
 
 def _error_classes():
@@ -168,9 +206,9 @@ def _pairs(name, targets, value):
 
 def claimed(words, texts):
     """Returns the remedy that a part of a message is of: the one that has most of it, written in the source; None where that is not clear."""
-    found = sorted(((_fit(words, text), text) for text in texts), reverse=True)[:2]
-    best, second = found[0][0], found[1][0]
-    return found[0][1] if best > second and best >= min(len(words), 12) / 2 else None
+    found = sorted(((_fit(words, text), bool(pattern(text).fullmatch(words)), text) for text in texts), reverse=True)[:2]
+    (best, whole, text), second = found[0], found[1]
+    return text if (best, whole) > second[:2] and best >= min(len(words), 12) / 2 else None
 
 
 def _fit(words, text):
