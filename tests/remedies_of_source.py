@@ -146,7 +146,7 @@ class _Module:
         elif isinstance(node, ast.Call) and _name(node.func) != "nearest":
             values = self._returned(_name(node.func))
         elif isinstance(node, ast.Call):
-            return [f"Nearest: {HOLE}"]
+            return [HOLE]
         else:
             values = []
         return [text for value in values for text in self.texts(value, (*seen, key))] or [HOLE]
