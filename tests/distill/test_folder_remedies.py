@@ -1,7 +1,6 @@
 """What errors about caches, backups, teachers from elsewhere and non-finite numbers say to do is done here, and works."""
 
 import functools
-import pathlib
 import shutil
 import unittest.mock
 
@@ -195,7 +194,9 @@ CACHES = {
     "the cache of other settings": Row(
         "choose another folder", lambda f: (made(f), made(f, dtype="float32")), lambda f: made(f, name="another", dtype="float32")
     ),
-    "another format": Row("label again with this version of the library", of_another_format, lambda f: (made(f, name="a"), joined(f, name="a"))),
+    "another format": Row(
+        "label again with this version of the library", of_another_format, lambda f: (made(f, name="a"), joined(f, name="a"))
+    ),
     "a link": Row("put the file itself in the place of the link", linked, in_place_of_the_link),
     "options as a dict": Row(
         "options=tfdistill.CacheOptions(...)",
@@ -212,7 +213,9 @@ CACHES = {
         lambda f: made(f, teacher=RemoteTeacher(doubled, "wire-1"), layers=["hidden_0"]),
         lambda f: made(f, teacher=RemoteTeacher(doubled, "wire-1")),
     ),
-    "NaN in the data": Row("clean the data, and what augment makes of it", lambda f: made(f, holed(X)), lambda f: made(f, np.nan_to_num(holed(X)))),
+    "NaN in the data": Row(
+        "clean the data, and what augment makes of it", lambda f: made(f, holed(X)), lambda f: made(f, np.nan_to_num(holed(X)))
+    ),
     "NaN that augmentation makes": Row(
         "clean the data, and what augment makes of it",
         lambda f: made(f, augment=lambda x, seed: tf.where(x == X[3], np.nan, x)),
@@ -428,7 +431,9 @@ TEACHERS = {
         lambda f: taught(SavedModelTeacher(f / "saved")),
     ),
     "a program in a saved Distiller": Row(
-        "if you trust both, keras.saving.load_model(path, safe_mode=False)", of_a_saved_model, lambda f: of_a_saved_model(f, safe_mode=False)
+        "if you trust both, keras.saving.load_model(path, safe_mode=False)",
+        of_a_saved_model,
+        lambda f: of_a_saved_model(f, safe_mode=False),
     ),
     "a signature": Row(
         "SavedModelTeacher(path, signature=...). There are: 's",

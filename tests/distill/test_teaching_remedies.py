@@ -725,7 +725,7 @@ REMEDIES = {
 }
 
 
-LABELS = np.stack([Y == i for i in range(CLASSES)], axis=-1).astype("float32")
+LABELS = np.stack([i == Y for i in range(CLASSES)], axis=-1).astype("float32")
 
 
 def sigmoids():

@@ -128,7 +128,9 @@ def _for_each_step(given, settings, count):
         if not isinstance(one, ChainSettings):
             raise ConfigurationError(f"{name} is a {type(one).__name__}.", "a tfdistill.distill.ChainSettings")
     if len(each) != count:
-        raise ConfigurationError(f"step_settings has {len(each)} settings for {count} steps.", "one for all, or a list with one for each step")
+        raise ConfigurationError(
+            f"step_settings has {len(each)} settings for {count} steps.", "one for all, or a list with one for each step"
+        )
     return each
 
 
