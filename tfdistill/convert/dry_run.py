@@ -2,19 +2,18 @@
 
 import dataclasses
 import pathlib
-import re
 
 import numpy as np
 
 from tfdistill.bridge.frozen import frozen
 from tfdistill.convert.census import TRANSLATORS, census
 from tfdistill.convert.converter import convert_traced
+from tfdistill.convert.layer_operations import layers_in
 from tfdistill.convert.samples import Samples
 from tfdistill.errors import DataError, ExportError, ModelError
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import progress
 
-_SCOPE = "tfdistill_layer_"
 # A loop, and calls of functions that may hold one.
 _LOOPS = ("While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall")
 # Operations that move elements about: in float only because what they move is.
@@ -39,12 +38,6 @@ _MOVING = frozenset(
 )
 # The converter's codes of errors about operations that TFLite lacks: those that need TensorFlow, and those that would be custom ones.
 _LACKING = (1, 2)
-_IN_SCOPE = re.compile(rf"(?<![\w.]){_SCOPE}(\d+)(?:_\d+)?/")
-
-
-def scope_of(index):
-    """Returns the name scope under which the layer of that index has to be called, for `refusals` to find it again."""
-    return f"{_SCOPE}{index}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +53,19 @@ class Refusal:
     reason: str
 
 
-def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset()):
+def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset(), look=None):
     """Converts a graph as export would, with one random sample for what has no range, and lists why its file could not be made.
 
     Args:
-        trace: Function that returns the concrete function; every layer is called under its `scope_of`.
+        trace: Function that returns the concrete function; every layer is called under its
+            `tfdistill.convert.layer_operations.scope_of`.
         specs: List of the `tf.TensorSpec`s of its inputs. Axes of any length get a few elements in the sample.
         name: Name of the model, for messages.
         variant: The `Variant` of the file; its inputs and outputs have the types that `io="auto"` gives them.
         batch_size: Batch size of the file; None leaves it free.
         calibrated: Set of the indices of layers that have no ranges by intention. Ranges that are assumed and ranges that one sample gives do not agree
             where such a layer begins or ends, as those of training and of real samples do; that is no refusal.
+        look: Function of the file's bytes, which is called if the conversion succeeds; None for none.
 
     Returns:
         Tuple of `Refusal`s; empty if the file can be made.
@@ -93,6 +88,8 @@ def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset()):
             return (Refusal(_layers([node.name for node in nodes if node.op in _LOOPS]), error.happened),)
         except ExportError as error:
             return _from_error(error, lambda: attempt(None), variant, calibrated)
+        if look is not None:
+            look(content)
         return _from_file(content, variant, calibrated)
 
 
@@ -147,7 +144,7 @@ def _from_file(content, variant, calibrated=frozenset()):
 
 def _layers(texts):
     """Returns the index of the first layer that texts name, in a tuple; an empty one if they name none. What is fused is named last operation first."""
-    return tuple(int(index) for text in texts for index in _IN_SCOPE.findall(text))[:1]
+    return tuple(index for text in texts for index in layers_in(text))[:1]
 
 
 def _plain(operation):

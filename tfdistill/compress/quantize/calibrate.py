@@ -19,6 +19,7 @@ from tfdistill.compress.quantize.biases import correct_biases, corrected_by, mak
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.calibration_data import check_calibration
 from tfdistill.compress.quantize.check import check_quantized
+from tfdistill.compress.quantize.dry_run import NOT_TRIED
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
 from tfdistill.compress.quantize.scheme import CALIBRATED
@@ -27,6 +28,7 @@ from tfdistill.compress.step import AUTO, AutoOrBool, Step, require_applied, req
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.signature import describe
 from tfdistill.errors import DataError, ModelError
+from tfdistill.runtime.operations import Target
 from tfdistill.utils import validate
 from tfdistill.utils.types import Data
 
@@ -70,6 +72,7 @@ class Quantize(Step):
         bias_correction: Whether the biases of convolutions and dense layers are shifted so that the mean of each channel, over the calibration data, is that of
             the float model (Nagel et al., 2019, https://arxiv.org/abs/1906.04721). Without a bias of its own, a layer is corrected by the mean of the
             BatchNormalization that is folded into it. For weights of 4 bits above all.
+        target: What is to run the file: `"xnnpack"`, `"builtin"`, `"micro"`, `"edgetpu"` or `"gpu"`; as in `QuantizeAware`.
 
     Raises:
         ConfigurationError: if a setting has a wrong value.
@@ -90,6 +93,7 @@ class Quantize(Step):
     unroll: AutoOrBool = AUTO
     ranges: Method | dict[str, Method] = AUTO
     bias_correction: bool = False
+    target: Target = "xnnpack"
 
     def __post_init__(self):
         require_auto_or_bool(self, "unroll")
@@ -101,10 +105,24 @@ class Quantize(Step):
         validate.boolean("bias_correction", self.bias_correction)
         set_selectors(self)
 
-    def plan(self, model: keras.Model) -> Plan:
+    def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
+        """Lists layer by layer what the step would do to `model`. The model is not changed.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: Whether the conversion to the integer file is tried, without calibration, which takes a second or so for small models. Layers that export would
+                refuse are "impossible" then, and each row has the operations that the layer becomes.
+
+        Returns:
+            A `Plan`.
+
+        Example:
+            >>> tfdistill.compress.Quantize().plan(student).row("logits").operations
+            ('FULLY_CONNECTED',)
+        """
         opened = rebuild.open_model(model)
         decided, methods, _ = self._decide(opened)
-        return self._plan(opened, decided, methods)
+        return self._plan(opened, decided, methods, self._aware._tried(opened, decided, dry_run))
 
     def apply(self, model: keras.Model, calibration: Data | None = None) -> AdoptedModel:
         """Returns a new model that computes with the rounding of an int8 file. `model` is not changed.
@@ -146,7 +164,7 @@ class Quantize(Step):
     @property
     def _aware(self):
         """The `QuantizeAware` whose model this is."""
-        return QuantizeAware(layers=self.layers, exclude=self.exclude, weight_bits=self.weight_bits, unroll=self.unroll)
+        return QuantizeAware(layers=self.layers, exclude=self.exclude, weight_bits=self.weight_bits, unroll=self.unroll, target=self.target)
 
     def _decide(self, opened):
         """Returns a dict of path to `LayerQuantization`, a dict of path to the method of its ranges, and the set of the paths that were named outright."""
@@ -158,8 +176,8 @@ class Quantize(Step):
         decided = {path: _per_channel(opened.layers[path], decision) for path, decision in decided.items()}
         return decided, {path: auto if methods.get(path, AUTO) == AUTO else methods[path] for path in decided}, named
 
-    def _plan(self, opened, decided, methods):
-        plan = self._aware._plan(opened, decided, {})
+    def _plan(self, opened, decided, methods, tried=NOT_TRIED):
+        plan = self._aware._plan(opened, decided, tried)
         corrected = corrected_by(consumers.places(opened.legacy), decided) if self.bias_correction else {}
         rows = tuple(_told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
         return dataclasses.replace(plan, step=repr(self), rows=rows)

@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import json
+import typing
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.precision import in_float32
@@ -11,7 +12,8 @@ from tfdistill.bridge.wrappers.quantization import assumed_ranges, input_quantiz
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import is_rounded_input
 from tfdistill.compress.quantize.scheme import CALIBRATED
-from tfdistill.convert.dry_run import refusals, scope_of
+from tfdistill.convert.dry_run import refusals
+from tfdistill.convert.layer_operations import layer_operations, scope_of
 from tfdistill.convert.variants import variant_named
 from tfdistill.errors import ModelError
 
@@ -21,8 +23,23 @@ _MOST_FOUND = 500
 WHOLE = ""
 
 
-def refused(opened, decided, variant_name):
-    """Converts the model that `build` would make, with ranges that are assumed, and lists what stands against its file.
+class Conversion(typing.NamedTuple):
+    """What a conversion that was only tried has shown.
+
+    Attributes:
+        reasons: Dict of path to the reason why the layer cannot be exported. `WHOLE` stands for the model where the layer is not known.
+        operations: Dict of path to the tuple of `LayerOperation`s that the layer became; `WHOLE` for those of no layer. None where there is no file.
+    """
+
+    reasons: dict
+    operations: dict | None
+
+
+NOT_TRIED = Conversion({}, None)
+
+
+def try_conversion(opened, decided, variant_name):
+    """Converts the model that `build` would make, with ranges that are assumed: what stands against its file, and which operations its layers become.
 
     The graph is traced from the layers of the opened model, which are wrapped for it and otherwise left as they are.
 
@@ -32,7 +49,7 @@ def refused(opened, decided, variant_name):
         variant_name: Name of the variant of the file: `"int8"` or `"int16x8"`.
 
     Returns:
-        Dict of path to the reason why the layer cannot be exported. `WHOLE` stands for the model where the layer is not known.
+        A `Conversion`.
     """
     paths = list(opened.layers)
     kinds = tuple(type(introspection.computing_layer(layer)) for layer in opened.layers.values())
@@ -41,18 +58,24 @@ def refused(opened, decided, variant_name):
         _FOUND[key] = _tried(opened, decided, variant_name)
         while len(_FOUND) > _MOST_FOUND:
             _FOUND.popitem(last=False)
-    reasons = collections.defaultdict(list)
-    for refusal in _FOUND[key]:
+    found, made = _FOUND[key]
+    reasons, operations = collections.defaultdict(list), collections.defaultdict(list)
+    for refusal in found:
         for path in [paths[index] for index in refusal.layers] or [WHOLE]:
             reasons[path].append(refusal.reason)
-    return {path: "; ".join(several) for path, several in reasons.items()}
+    for operation in made:
+        operations[WHOLE if operation.layer is None else paths[operation.layer]].append(operation)
+    return Conversion(
+        {path: "; ".join(several) for path, several in reasons.items()},
+        {path: tuple(several) for path, several in operations.items()} if made else None,
+    )
 
 
 def require_exportable(reasons, plan, variant_name):
     """Refuses a model whose file could not be made.
 
     Args:
-        reasons: What `refused` returns.
+        reasons: Those of a `Conversion`.
         plan: The `Plan` in which they are.
         variant_name: Name of the variant of the file.
 
@@ -104,7 +127,17 @@ def _tried(opened, decided, variant_name):
             return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
 
     calibrated = frozenset(i for i, path in enumerate(layers) if CALIBRATED in decided[path].reason)
-    return refusals(trace, specs, opened.adopted.name, variant_named(variant_name), None if free else specs[0].shape[0], calibrated)
+    made = []
+    found = refusals(
+        trace,
+        specs,
+        opened.adopted.name,
+        variant_named(variant_name),
+        None if free else specs[0].shape[0],
+        calibrated,
+        look=lambda content: made.extend(layer_operations(content)),
+    )
+    return found, tuple(made)
 
 
 def _wrapped(layer, quantization):
