@@ -165,8 +165,8 @@ def reference_gelu(x):
 
 # Form of GELU -> largest distance from GELU, and from its own formula, in steps of its result.
 GELUS = {
-    QUICK_GELU: (1.0, lambda x: x / (1.0 + np.exp(-1.702 * x)), 0.021),
-    GELU_OF_PRODUCTS: (1.0, reference_gelu, 0.001),
+    QUICK_GELU: (0.5, lambda x: x / (1.0 + np.exp(-1.702 * x)), 0.021),
+    GELU_OF_PRODUCTS: (0.5, reference_gelu, 0.001),
     FLOAT_GELU: (0.01, reference_gelu, 1e-6),
 }
 
@@ -181,15 +181,16 @@ def test_the_forms_of_gelu(form, most):
     ranges = {}
 
     def variables(what):
-        bounds = {"scaled": (-8.0, 8.0), "clipped": (-3.0, 3.0)}[what.rpartition("_")[2]]
+        bounds = {"scaled": (-8.0, 8.0), "clipped": (-4.0, 4.0)}[what.rpartition("_")[2]]
         return ranges.setdefault(what, tuple(map(tf.constant, (*bounds, 1.0))))
 
     def computed(rounding):
         return REPLACEMENTS[form](tf.constant(x), ActivationRounder(variables, False, rounding), "act").numpy()
 
     step = (formula(x).max() - formula(x).min()) / 255
-    np.testing.assert_allclose(computed(False), formula(x), atol=1e-5 + (from_gelu if form == GELU_OF_PRODUCTS else 0))
-    assert np.abs(computed(True) - formula(x)).mean() <= steps * step
+    np.testing.assert_allclose(computed(False), formula(x), atol=from_gelu + 4e-4 * most)  # sigmoids end at 8
+    # What LOGISTIC gives ends at 255 / 256, as its int8 kernel does.
+    assert np.abs(computed(True) - formula(x)).mean() <= steps * (step + most / 512)
 
 
 @pytest.mark.slow

@@ -131,14 +131,14 @@ def quick_gelu(x, quantize, what):
 
 
 def gelu_of_products(x, quantize, what):
-    """x * sigmoid(x * (1.6003 + 0.0694 x ** 2)), which differs from GELU by 0.0003 at most. The argument changes the result between -6 and 6 only."""
+    """x * sigmoid(x * (1.6003 + 0.0694 x ** 2)), which differs from GELU by 0.0003 at most."""
     import tensorflow as tf
 
     # Not x * x: where both are reshaped, as behind a dense layer, the converter fails.
-    clipped = quantize(ONE * x, f"{what}_clipped", low=-384.0 / 127.0, high=3.0)
-    square = quantize.within(0.06940178 * quantize.within(x * clipped, 0.0, 9.0), 0.0, 9.0 * 0.06940178)
-    factor = quantize.within(square + 1.60031414, 0.0, 2.225)
-    return x * quantize.fixed(tf.sigmoid(quantize(x * factor, f"{what}_scaled", low=-768.0 / 127.0, high=6.0)), "sigmoid")
+    clipped = quantize(ONE * x, f"{what}_clipped", low=-512.0 / 127.0, high=4.0)
+    square = quantize.within(0.06940178 * quantize.within(x * clipped, 0.0, 16.0), 0.0, 16.0 * 0.06940178)
+    factor = quantize.within(square + 1.60031414, 0.0, 2.711)
+    return x * quantize.fixed(tf.sigmoid(quantize(x * factor, f"{what}_scaled", low=-1024.0 / 127.0, high=8.0)), "sigmoid")
 
 
 def float_gelu(x, quantize, what):
