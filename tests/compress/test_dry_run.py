@@ -182,7 +182,7 @@ def test_the_dry_run_can_be_turned_off(monkeypatch):
     def tried(*_):
         raise RuntimeError("tried")
 
-    monkeypatch.setattr("tfdistill.compress.quantize.quantize_aware.refused", tried)
+    monkeypatch.setattr("tfdistill.compress.quantize.quantize_aware.try_conversion", tried)
     step, model = QuantizeAware(), made("convolution")
     step.plan(model, dry_run=False)
     step.apply(model, dry_run=False)

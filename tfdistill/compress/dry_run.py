@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import json
+import typing
 import warnings
 
 from tfdistill.bridge.adopt import introspection
@@ -11,7 +12,8 @@ from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.compress.quantize.consumers import known_function, operation_of
 from tfdistill.compress.quantize.layer_table import PLAIN_OPERATIONS, is_in_every_file
-from tfdistill.convert.dry_run import refusals, scope_of
+from tfdistill.convert.dry_run import refusals
+from tfdistill.convert.layer_operations import scope_of
 from tfdistill.convert.variants import variant_named
 from tfdistill.graph.layers import LOOKUPS
 
@@ -19,6 +21,21 @@ from tfdistill.graph.layers import LOOKUPS
 _FOUND: "collections.OrderedDict[tuple, tuple]" = collections.OrderedDict()
 _MOST_FOUND = 500
 WHOLE = ""
+
+
+class Conversion(typing.NamedTuple):
+    """What a conversion that was only tried has shown.
+
+    Attributes:
+        reasons: Dict of path to the reason why the layer cannot be exported. `WHOLE` stands for the model where the layer is not known.
+        operations: Dict of path to the tuple of `LayerOperation`s that the layer became; `WHOLE` for those of no layer. None where there is no file.
+    """
+
+    reasons: dict
+    operations: dict | None
+
+
+NOT_TRIED = Conversion({}, None)
 
 
 def unexportable(opened):
@@ -38,9 +55,9 @@ def unexportable(opened):
     def convert():
         by_id = {id(layer): introspection.unwrap(layer) for layer in opened.layers.values()}
         graph = Graph(opened, by_id)
-        return refusals(graph.trace, graph.specs, opened.adopted.name, variant_named("float32"), graph.batch_size)
+        return refusals(graph.trace, graph.specs, opened.adopted.name, variant_named("float32"), graph.batch_size), ()
 
-    reasons = lookups or remembered(opened, "float32", convert)
+    reasons = lookups or remembered(opened, "float32", convert).reasons
     texts = [f"'{path}' ({reason})" if path != WHOLE else reason for path, reason in reasons.items()]
     return (f"export_tflite would refuse the model: {'; '.join(texts)}",) if texts else ()
 
@@ -71,10 +88,10 @@ def remembered(opened, settings, convert):
     Args:
         opened: `rebuild.Opened` of the model.
         settings: What decides about the conversion beside the structure, as JSON values.
-        convert: Function that returns a tuple of `Refusal`s.
+        convert: Function that returns a tuple of `Refusal`s, and a tuple of the `LayerOperation`s of the file, which is empty where there is none.
 
     Returns:
-        Dict of path to the reason why the layer cannot be exported. `WHOLE` stands for the model where the layer is not known.
+        A `Conversion`.
     """
     paths = list(opened.layers)
     kinds = tuple(type(introspection.computing_layer(layer)) for layer in opened.layers.values())
@@ -83,11 +100,17 @@ def remembered(opened, settings, convert):
         _FOUND[key] = convert()
         while len(_FOUND) > _MOST_FOUND:
             _FOUND.popitem(last=False)
-    reasons = collections.defaultdict(list)
-    for refusal in _FOUND[key]:
+    found, made = _FOUND[key]
+    reasons, operations = collections.defaultdict(list), collections.defaultdict(list)
+    for refusal in found:
         for path in [paths[index] for index in refusal.layers] or [WHOLE]:
             reasons[path].append(refusal.reason)
-    return {path: "; ".join(several) for path, several in reasons.items()}
+    for operation in made:
+        operations[WHOLE if operation.layer is None else paths[operation.layer]].append(operation)
+    return Conversion(
+        {path: "; ".join(several) for path, several in reasons.items()},
+        {path: tuple(several) for path, several in operations.items()} if made else None,
+    )
 
 
 class Graph:

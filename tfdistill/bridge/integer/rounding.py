@@ -14,6 +14,10 @@ MASKED = -16.0
 _HIDING, _HIDING_BESIDE_ZERO = 1000.0, -50.0
 # The most entries of a table of integers.
 _MOST_INTEGERS = 4096
+# Beginning of the names of forms that are computed in float, in the file too.
+FLOAT_FORM = "float"
+# A product by this number is a product by one, which no converter removes.
+ONE = 1.0000001192092896
 # The largest magnitude of an all-zero channel, whose scale must not be zero; and the smallest step of what is divided by.
 _TINY = 1e-9
 
@@ -112,9 +116,11 @@ class ActivationRounder:
         measuring: How calibration measures the ranges instead, whatever `training` is; see `tfdistill.bridge.integer.measuring`. None if it does not.
         positive: Positions of the tensors that the layer is called on of which its graph shows that they are not negative.
         scores: Whether what it computes is only read by softmaxes, so that numbers which hide scores may be others that do.
+        replaced: Pairs (name of a form, name of the one that is computed in its place).
     """
 
-    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=(), scores=False):
+    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=(), scores=False, replaced=()):
+        self._replaced = dict(replaced)
         self._variables, self._rounding, self._in_the_file, self.positive, self.scores = variables, rounding, in_the_file, positive, scores
         self._move = measuring.move if measuring is not None else _move_range if training else None
         self._count = None if measuring is None else measuring.count
@@ -124,6 +130,18 @@ class ActivationRounder:
     def in_the_file(self):
         """Whether this call is traced for an integer file."""
         return self._in_the_file
+
+    def form_of(self, name):
+        """Returns the name of the form that is computed in place of the one of that name; the name itself if it is not replaced."""
+        return self._replaced.get(name, name)
+
+    def is_float(self, name):
+        """Whether the form of that name is computed in float, in the file too."""
+        return self._replaced.get(name) == FLOAT_FORM
+
+    def unrounded(self, x):
+        """Returns a rounded tensor as one of floats, from which the file computes in float until the next rounding."""
+        return ONE * x if self._in_the_file else x
 
     def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None):
         """Rounds a tensor.

@@ -13,6 +13,7 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress import kernels, rebuild
+from tfdistill.compress.dry_run import NOT_TRIED
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, Plan
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.biases import correct_biases, corrected_by, make_biases_unequal
@@ -22,11 +23,13 @@ from tfdistill.compress.quantize.check import check_quantized
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
 from tfdistill.compress.quantize.scheme import CALIBRATED
+from tfdistill.compress.quantize.target_forms import approximation_notes, require_forms
 from tfdistill.compress.selection import Selection, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.signature import describe
 from tfdistill.errors import DataError, ModelError
+from tfdistill.runtime.operations import Target
 from tfdistill.utils import validate
 from tfdistill.utils.types import Data
 
@@ -70,6 +73,10 @@ class Quantize(Step):
         bias_correction: Whether the biases of convolutions and dense layers are shifted so that the mean of each channel, over the calibration data, is that of
             the float model (Nagel et al., 2019, https://arxiv.org/abs/1906.04721). Without a bias of its own, a layer is corrected by the mean of the
             BatchNormalization that is folded into it. For weights of 4 bits above all.
+        target: What is to run the file: `"xnnpack"`, `"builtin"`, `"micro"`, `"edgetpu"` or `"gpu"`; as in `QuantizeAware`.
+        approximate: Whether functions may change a little where that is faster, as in `QuantizeAware`. What that and the rounding change is measured on the calibration
+            data, and a warning tells it where a function was changed.
+        integer_only: Whether the file holds integers only, as in `QuantizeAware`.
 
     Raises:
         ConfigurationError: if a setting has a wrong value.
@@ -90,8 +97,12 @@ class Quantize(Step):
     unroll: AutoOrBool = AUTO
     ranges: Method | dict[str, Method] = AUTO
     bias_correction: bool = False
+    target: Target = "xnnpack"
+    approximate: bool = False
+    integer_only: bool = True
 
     def __post_init__(self):
+        require_forms(self)
         require_auto_or_bool(self, "unroll")
         object.__setattr__(self, "weight_bits", self._aware.weight_bits)
         ranges, given = settings_by_layer("ranges", self.ranges, "'auto', 'minmax' or 'mse'")
@@ -106,14 +117,19 @@ class Quantize(Step):
 
         Args:
             model: A built Keras 3 model, or an `AdoptedModel`.
-            dry_run: Whether the conversion to the int8 file is tried, without calibration, as in `QuantizeAware.plan`.
+            dry_run: Whether the conversion to the integer file is tried, without calibration, which takes a second or so for small models. Layers that export would
+                refuse are "impossible" then, and each row has the operations that the layer becomes.
 
         Returns:
             A `Plan`.
+
+        Example:
+            >>> tfdistill.compress.Quantize().plan(student).row("logits").operations
+            ('FULLY_CONNECTED',)
         """
         opened = rebuild.open_model(model)
         decided, methods, _ = self._decide(opened)
-        return self._plan(opened, decided, methods, self._aware._refused(opened, decided, dry_run))
+        return self._plan(opened, decided, methods, self._aware._tried(opened, decided, dry_run))
 
     def apply(self, model: keras.Model, calibration: Data | None = None) -> AdoptedModel:
         """Returns a new model that computes with the rounding of an int8 file. `model` is not changed.
@@ -155,7 +171,8 @@ class Quantize(Step):
     @property
     def _aware(self):
         """The `QuantizeAware` whose model this is."""
-        return QuantizeAware(layers=self.layers, exclude=self.exclude, weight_bits=self.weight_bits, unroll=self.unroll)
+        shared = ("layers", "exclude", "weight_bits", "unroll", "target", "approximate", "integer_only")
+        return QuantizeAware(**{name: getattr(self, name) for name in shared})
 
     def _decide(self, opened):
         """Returns a dict of path to `LayerQuantization`, a dict of path to the method of its ranges, and the set of the paths that were named outright."""
@@ -167,8 +184,8 @@ class Quantize(Step):
         decided = {path: _per_channel(opened.layers[path], decision) for path, decision in decided.items()}
         return decided, {path: auto if methods.get(path, AUTO) == AUTO else methods[path] for path in decided}, named
 
-    def _plan(self, opened, decided, methods, reasons):
-        plan = self._aware._plan(opened, decided, reasons)
+    def _plan(self, opened, decided, methods, tried=NOT_TRIED):
+        plan = self._aware._plan(opened, decided, tried)
         corrected = corrected_by(consumers.places(opened.legacy), decided) if self.bias_correction else {}
         rows = tuple(row if row.action == IMPOSSIBLE else _told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
         return dataclasses.replace(plan, step=repr(self), rows=rows)
@@ -202,7 +219,7 @@ def quantized_on(step, model, signature, samples):
     if step.bias_correction:
         corrected = corrected_by(consumers.places(opened.legacy), decided)
         correct_biases(made, opened.legacy, signature, samples, corrected)
-    return made, notes
+    return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
 
 
 def _per_channel(layer, decision):

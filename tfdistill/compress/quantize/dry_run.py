@@ -2,17 +2,19 @@
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.wrappers.quantization import assumed_ranges, input_quantizer, quantize_layer
+from tfdistill.bridge.wrappers.quantization_settings import are_floats, without_floats
 from tfdistill.compress.dry_run import Graph, remembered
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import is_rounded_input
 from tfdistill.compress.quantize.scheme import CALIBRATED
 from tfdistill.convert.dry_run import refusals
+from tfdistill.convert.layer_operations import layer_operations
 from tfdistill.convert.variants import variant_named
 from tfdistill.errors import ModelError
 
 
-def refused(opened, decided, variant_name):
-    """Converts the model that `build` would make, with ranges that are assumed, and lists what stands against its file.
+def try_conversion(opened, decided, variant_name):
+    """Converts the model that `build` would make, with ranges that are assumed: what stands against its file, and which operations its layers become.
 
     The graph is traced from the layers of the opened model, which are wrapped for it and otherwise left as they are.
 
@@ -22,7 +24,7 @@ def refused(opened, decided, variant_name):
         variant_name: Name of the variant of the file: `"int8"` or `"int16x8"`.
 
     Returns:
-        Dict of path to the reason why the layer cannot be exported. `WHOLE` stands for the model where the layer is not known.
+        A `tfdistill.compress.dry_run.Conversion`.
     """
     settings = [[(decided[path].quantization, decided[path].done) for path in opened.layers], variant_name]
     return remembered(opened, settings, lambda: _tried(opened, decided, variant_name))
@@ -32,7 +34,7 @@ def require_exportable(reasons, plan, variant_name):
     """Refuses a model whose file could not be made.
 
     Args:
-        reasons: What `refused` returns.
+        reasons: Those of a `Conversion`.
         plan: The `Plan` in which they are.
         variant_name: Name of the variant of the file.
 
@@ -69,8 +71,24 @@ def _tried(opened, decided, variant_name):
         with assumed_ranges(range_of):
             return graph.trace()
 
-    calibrated = frozenset(i for i, path in enumerate(opened.layers) if CALIBRATED in decided[path].reason)
-    return refusals(trace, graph.specs, opened.adopted.name, variant_named(variant_name), graph.batch_size, calibrated)
+    layers = list(opened.layers)
+    calibrated = frozenset(i for i, path in enumerate(layers) if CALIBRATED in decided[path].reason)
+    made, floats = [], frozenset(i for i, path in enumerate(layers) if are_floats(decided[path].quantization))
+    found = refusals(
+        trace,
+        graph.specs,
+        opened.adopted.name,
+        variant_named(variant_name),
+        graph.batch_size,
+        calibrated,
+        look=lambda content: made.extend(layer_operations(content)),
+        floats=floats,
+    )
+    if found and floats:
+        # With islands, nothing is calibrated, and what is behind a float operation that nobody chose is in float, too. Without them it is told apart.
+        integers = {path: decision._replace(quantization=without_floats(decision.quantization)) for path, decision in decided.items()}
+        found = _tried(opened, integers, variant_name)[0] or found
+    return found, tuple(made)
 
 
 def _wrapped(layer, quantization):
