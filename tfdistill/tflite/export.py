@@ -13,9 +13,9 @@ from tfdistill.bridge.adopt.trained_ranges import float_layers, require_trained_
 from tfdistill.convert.census import CensusRecord, census, require_integer, require_no_flex
 from tfdistill.convert.converter import convert
 from tfdistill.convert.file_tensors import FileTensor
+from tfdistill.convert.finish import finish
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.scales import require_bounded_scales
-from tfdistill.convert.short_names import shorten_names
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.errors import ConfigurationError
@@ -225,7 +225,7 @@ def export_tflite(
                 require_trained_bits(temporary, source)
                 require_bounded_scales(temporary.read_bytes(), str(path))
             # Last, as what is refused is told by the whole names, which begin with the scopes of the layers.
-            temporary.write_bytes(shorten_names(temporary.read_bytes()))
+            temporary.write_bytes(finish(temporary.read_bytes()))
             return dataclasses.replace(census(temporary, True), path=str(path))
 
         taken = take_road(road, model, signature, kind, representative, write)

@@ -1,0 +1,24 @@
+"""The last edit of a .tflite file: what its result does not need goes, its tensors get short names, and equal parts stand once."""
+
+from tfdistill.convert.packing import pack
+from tfdistill.convert.short_names import shorten_names
+from tfdistill.convert.waste import remove_waste
+from tfdistill.runtime.schema import schema
+
+
+def finish(content):
+    """Returns a smaller file that computes the same, to the bit.
+
+    Args:
+        content: The file as bytes, as the converter wrote it.
+
+    Returns:
+        The new file as bytes; the same bytes where the weights are too large to stand inside the format's tables.
+    """
+    classes = schema()
+    model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
+    if any(getattr(buffer, "offset", 0) > 1 for buffer in model.buffers):
+        return content
+    remove_waste(model, classes)
+    shorten_names(model)
+    return pack(model, classes)
