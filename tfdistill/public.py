@@ -75,7 +75,10 @@ ROOMS = {
         "to_tf_keras": "convert.to_tf_keras",
     },
     "graph": {
+        "LayerProfile": "profiling",
+        "ProfileRecord": "profiling",
         "named_layers": "names",
+        "profile": "profiling",
     },
     "tflite": {
         "VARIANTS": ".convert.variants",
@@ -140,6 +143,7 @@ TOP = {
     "many_to_one": "distill",
     "mutual": "distill",
     "named_layers": "graph",
+    "profile": "graph",
     "soft_targets": "distill",
     "to_keras": "bridge",
     "to_tf_keras": "bridge",
