@@ -145,7 +145,9 @@ def _recurrent_convolution(layer, shapes):
 
 
 def _bidirectional(layer, shapes):
-    several = isinstance(layer.forward_layer, keras.layers.RNN) and [_recurrent(one, shapes) for one in (layer.forward_layer, layer.backward_layer)]
+    several = isinstance(layer.forward_layer, keras.layers.RNN) and [
+        _recurrent(one, shapes) for one in (layer.forward_layer, layer.backward_layer)
+    ]
     return sum(several) if several and None not in several else None
 
 
@@ -164,7 +166,9 @@ def _wrapped(layer, shapes):
 def _looked_up(layer, shapes):
     # Only where it maps back to the words its table is a matrix.
     width = shapes.shape_of(layer.embeddings)[0]
-    return math.prod(shapes.args[0][1:]) * width if shapes.outputs[0][-1] == width and shapes.outputs[0][1:-1] == shapes.args[0][1:-1] else 0
+    return (
+        math.prod(shapes.args[0][1:]) * width if shapes.outputs[0][-1] == width and shapes.outputs[0][1:-1] == shapes.args[0][1:-1] else 0
+    )
 
 
 def _batch_dot(layer, shapes):
@@ -224,6 +228,47 @@ _OPERATIONS: dict[str, Callable[[Any, Shapes], int | None]] = {
 }
 # Operations that sum products and are not in the table.
 _UNKNOWN = frozenset(
-    "Dot Tensordot Vdot Inner Outer Cross Kron Correlate FFT FFT2 IFFT2 RFFT IRFFT STFT ISTFT Det Inv Eig Eigh Lstsq LuFactor Norm QR Solve SolveTriangular"
-    " SVD Cholesky CholeskyInverse Expm JVP Pinv Lambda CTCLoss CTCDecode Vectorize Map Scan AssociativeScan WhileLoop ForiLoop Cond".split()
+    [
+        "Dot",
+        "Tensordot",
+        "Vdot",
+        "Inner",
+        "Outer",
+        "Cross",
+        "Kron",
+        "Correlate",
+        "FFT",
+        "FFT2",
+        "IFFT2",
+        "RFFT",
+        "IRFFT",
+        "STFT",
+        "ISTFT",
+        "Det",
+        "Inv",
+        "Eig",
+        "Eigh",
+        "Lstsq",
+        "LuFactor",
+        "Norm",
+        "QR",
+        "Solve",
+        "SolveTriangular",
+        "SVD",
+        "Cholesky",
+        "CholeskyInverse",
+        "Expm",
+        "JVP",
+        "Pinv",
+        "Lambda",
+        "CTCLoss",
+        "CTCDecode",
+        "Vectorize",
+        "Map",
+        "Scan",
+        "AssociativeScan",
+        "WhileLoop",
+        "ForiLoop",
+        "Cond",
+    ]
 )

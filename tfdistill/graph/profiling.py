@@ -14,10 +14,22 @@ from tfdistill.graph.tracing import open_model
 from tfdistill.records import Record
 
 # What passes a tensor on, or reads it in another shape, at inference: it needs no memory of its own.
-_VIEWS = (
-    "Reshape ExpandDims Squeeze Flatten Identity Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout AlphaDropout"
-    " ActivityRegularization WithMask"
-).split()
+_VIEWS = [
+    "Reshape",
+    "ExpandDims",
+    "Squeeze",
+    "Flatten",
+    "Identity",
+    "Dropout",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+    "GaussianNoise",
+    "GaussianDropout",
+    "AlphaDropout",
+    "ActivityRegularization",
+    "WithMask",
+]
 
 
 @dataclasses.dataclass(frozen=True)
