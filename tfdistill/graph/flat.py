@@ -8,7 +8,7 @@ import keras
 from tfdistill.errors import BridgeError
 from tfdistill.graph.functional import calls, filled, is_functional, is_sequential, own_arguments
 from tfdistill.graph.inlining import inlined
-from tfdistill.graph.opening import is_foreign, look_inside, origin
+from tfdistill.graph.opening import is_foreign, look_inside, origin, stand_in
 from tfdistill.graph.tracing import open_model, required_arguments
 
 
@@ -92,6 +92,17 @@ def free_sizes(shape):
     return None in tuple(shape)[1:]
 
 
+def _sized_outputs(call, args, kwargs):
+    """Returns the outputs of a call, as symbolic tensors; of known sizes where only the layer leaves them free, as EinsumDense may."""
+    if not any(free_sizes(x.shape) for x in call.outputs):
+        return call.outputs
+    structure = keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, Value) else x, (args, kwargs))
+    if any(free_sizes(x.shape) for x in keras.tree.flatten(structure) if isinstance(x, keras.KerasTensor)):
+        return call.outputs
+    operation = stand_in(call.operation, call.operation.name)
+    return keras.tree.flatten(operation.compute_output_spec(*structure[0], **structure[1]))
+
+
 class _Flattening:
     def __init__(self, open_layers):
         self.open_layers = open_layers
@@ -118,7 +129,7 @@ class _Flattening:
             path = prefix + call.operation.name
             nested = self._nested(call.operation, path)
             if nested is None:
-                outputs = [Value(tuple(x.shape), x.dtype) for x in call.outputs]
+                outputs = [Value(tuple(x.shape), x.dtype) for x in _sized_outputs(call, args, kwargs)]
                 self.calls.append(FlatCall(path, call.operation, args, kwargs, outputs))
             else:
                 values = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Value)]

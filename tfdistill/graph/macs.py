@@ -21,7 +21,7 @@ class Shapes:
     """Shapes at one call.
 
     Attributes:
-        args: Positional arguments of the call with a shape (a tuple with the batch in front) in place of each tensor, flat; other arguments are left out.
+        args: Positional arguments of the call with a shape in place of each tensor (with the batch in front) and array, flat; other arguments are left out.
         kwargs: Keyword arguments that are tensors: name -> shape.
         outputs: Shapes of the outputs.
         shape_of: Function of a variable that returns its shape.

@@ -175,7 +175,11 @@ def shapes_at(call, shape_of_value, shape_of_variable):
         shape_of_value: Function of a `Value`.
         shape_of_variable: Function of a variable.
     """
-    args = [tuple(shape_of_value(x)) for x in keras.tree.flatten(call.args) if isinstance(x, Value)]
+    args = [
+        tuple(shape_of_value(x) if isinstance(x, Value) else x.shape)
+        for x in keras.tree.flatten(call.args)
+        if isinstance(x, Value) or len(getattr(x, "shape", ()))
+    ]
     kwargs = {name: tuple(shape_of_value(x)) for name, x in call.kwargs.items() if isinstance(x, Value)}
     return Shapes(args, kwargs, [tuple(shape_of_value(x)) for x in call.outputs], shape_of_variable)
 

@@ -77,7 +77,7 @@ class ChannelCall:
     Attributes:
         layer: The layer.
         inputs: List with one entry for each tensor among the positional arguments, in their order: a tuple with the labels of each axis, the batch first.
-        arguments: Dict of name to such a tuple, for tensors that are given by name.
+        arguments: Dict of name to a list of such tuples, for the tensors in each argument that is given by name.
         input_shapes: Shapes of `inputs`.
         output_shapes: Shapes of the outputs.
 
@@ -108,7 +108,9 @@ class ChannelCall:
         values = [x for x in keras.tree.flatten(call.args) if isinstance(x, Value)]
         self.inputs = [trace.axes[id(x)] for x in values]
         self.input_shapes = [x.shape for x in values]
-        self.arguments = {name: trace.axes[id(x)] for name, x in call.kwargs.items() if isinstance(x, Value)}
+        self.arguments = {
+            name: [trace.axes[id(x)] for x in keras.tree.flatten(given) if isinstance(x, Value)] for name, given in call.kwargs.items()
+        }
         self.output_shapes = [x.shape for x in call.outputs]
 
     @property
@@ -241,11 +243,13 @@ def label_array(labels, size):
 @functools.lru_cache(maxsize=256)
 def is_elementwise(function):
     """Whether a function of a tensor computes each channel of its own, unlike a softmax. It is tried on a few numbers."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(3, 6)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    others = [np.where(np.arange(6) == i, x + 1, x).astype("float32") for i in range(6)]
     try:
-        whole = keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(x)))
-        parts = [keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(x[:, i : i + 1]))) for i in range(6)]
+        found = [keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(values))) for values in (x, *others)]
     except Exception:  # whatever a function of the user's raises on such a tensor
         return False
-    return whole.shape == x.shape and all(p.shape == (3, 1) for p in parts) and np.allclose(whole, np.concatenate(parts, 1), atol=1e-6)
+    # A change of one channel changes no other.
+    return found[0].shape == x.shape and all(
+        np.allclose(np.delete(changed, i, 1), np.delete(found[0], i, 1), atol=1e-6) for i, changed in enumerate(found[1:])
+    )

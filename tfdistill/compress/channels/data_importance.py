@@ -132,25 +132,42 @@ def gradient_scores(trace, model, groups, examples, criterion):
     return {number: scores / count for number, scores in found.items()}
 
 
+def _maps(trace):
+    """Returns a dict of id of each tensor with two spatial axes that something else reads than what passes it on, to the axis of its channels and their labels.
+
+    That is behind the activation, where a convolution, a dense layer or a pooling reads it.
+    """
+    found = {}
+    for call in trace.graph.calls:
+        for value in call.values():
+            axes = trace.axes[id(value)]
+            labelled = [axis for axis, labels in enumerate(axes) if labels is not None]
+            passed = any(trace.axes[id(output)] is axes for output in call.outputs)
+            if len(axes) == 4 and len(labelled) == 1 and not passed:
+                found[id(value)] = (labelled[0], axes[labelled[0]])
+    return found
+
+
 def rank_scores(trace, groups, examples):
     """Mean rank of the feature maps of a channel (Lin et al., "HRank", 2020, https://arxiv.org/abs/2002.10179); None for groups without maps of two axes.
 
     Returns:
         Dict of the number of a group to an array with a score for each unit, or None.
     """
+    maps = _maps(trace)
     sums: dict[int, Any] = {group.number: None for group in groups}
 
     def watch(call, outputs):
-        for group in groups:
-            for one in group.written:
-                if one.path != call.path or len(outputs[0].shape) != 4:
-                    continue
-                axes = trace.axes[id(call.outputs[0])]
-                place = next((axis for axis, labels in enumerate(axes) if labels is one.labels), None)
-                if place is not None:
-                    maps = np.moveaxis(keras.ops.convert_to_numpy(outputs[0]).astype("float32"), place, 1)
-                    ranks = by_unit(trace, group, one.labels, np.linalg.matrix_rank(maps).mean(0))
-                    sums[group.number] = ranks if sums[group.number] is None else sums[group.number] + ranks
+        for value, output in zip(call.outputs, outputs, strict=True):
+            if id(value) not in maps:
+                continue
+            axis, labels = maps[id(value)]
+            ranks = np.linalg.matrix_rank(np.moveaxis(keras.ops.convert_to_numpy(output).astype("float32"), axis, 1)).mean(0)
+            for group in groups:
+                found = by_unit(trace, group, labels, ranks)
+                if found.any():
+                    before = sums[group.number]
+                    sums[group.number] = found if before is None else before + found
 
     for x, _ in examples.batches():
         zeroed_outputs(trace, trace.units.removal(), keras.tree.flatten(x), watch=watch)

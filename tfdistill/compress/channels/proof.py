@@ -92,7 +92,7 @@ def _masked(tensor, axes, removal):
 
 
 def random_inputs(graph, view, seed=0):
-    """Returns random arrays for the inputs of a model, in their order: of small size where a size is free, whole numbers where they are indices.
+    """Returns random arrays for the inputs of a model, in their order: of a small size where one is free, whole numbers where they are indices.
 
     Args:
         graph: `FlatGraph`.
@@ -101,7 +101,8 @@ def random_inputs(graph, view, seed=0):
     """
     rng, bounds, found = np.random.default_rng(seed), index_bounds(view), []
     for place, value in enumerate(graph.inputs.values()):
-        shape = (value.shape[0] or _BATCH, *(n or 8 for n in value.shape[1:]))
+        free = 64 if len(value.shape) > 3 else 8
+        shape = (value.shape[0] or _BATCH, *(n or free for n in value.shape[1:]))
         if place in bounds:
             found.append(rng.integers(0, bounds[place], shape).astype(value.dtype))
         elif keras.backend.is_float_dtype(value.dtype):

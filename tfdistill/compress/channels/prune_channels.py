@@ -1,12 +1,14 @@
 """Channel pruning: filters, units, attention heads and widths are removed, so that every tensor they touch gets smaller."""
 
 import dataclasses
+import math
 import typing
 
 import keras
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.compress import rebuild
 from tfdistill.compress.channels import data_importance, importance
 from tfdistill.compress.channels.costs import CHANNELS, MACS, PARAMETERS, Costs, removal_for
 from tfdistill.compress.channels.data_importance import NEEDS_DATA, Examples
@@ -16,7 +18,7 @@ from tfdistill.compress.channels.proof import require_equal
 from tfdistill.compress.channels.resize import Resized
 from tfdistill.compress.channels.trace import ChannelTrace
 from tfdistill.compress.selection import Layers, Selection, select
-from tfdistill.compress.step import Step, set_selectors
+from tfdistill.compress.step import Step, set_selectors, warn_of_frozen
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.graph.names import named_layers
 from tfdistill.utils import validate
@@ -112,11 +114,13 @@ class PruneChannels(Step):
             A `ChannelPlan`.
 
         Raises:
-            ModelError: if the budget cannot be met, or channels of the model cannot be followed.
+            ModelError: if the model is not built, or no Keras 3 model. That the budget cannot be met is one of the plan's findings.
             ConfigurationError: if the criterion needs data that is not given.
             DataError: if the data cannot be used.
         """
-        return plan_of(self, self._decide(model, Examples(x, y, loss, teacher))[0])
+        decision, _, short = self._decide(model, Examples(x, y, loss, teacher))
+        plan = plan_of(self, decision)
+        return plan if short is None else dataclasses.replace(plan, findings=(*plan.findings, short.happened))
 
     def apply(
         self, model: keras.Model, x: typing.Any = None, y: typing.Any = None, loss: typing.Any = None, teacher: keras.Model | None = None
@@ -134,13 +138,19 @@ class PruneChannels(Step):
             A Keras 3 model.
 
         Raises:
-            ModelError: as `plan`, or if nothing can be removed of a layer that was named, or a layer cannot be made again.
+            ModelError: as `plan`; or if the budget cannot be met, nothing can be removed of a layer that was named, or a layer cannot be made again.
             ConfigurationError: as `plan`.
             DataError: as `plan`.
             InvariantError: if the outputs are not those of the original with the removed channels zero.
         """
-        decision, named = self._decide(model, Examples(x, y, loss, teacher))
-        plan_of(self, decision).require_work(named)
+        decision, named, short = self._decide(model, Examples(x, y, loss, teacher))
+        plan = plan_of(self, decision)
+        plan.require_work(named)
+        if short is not None:
+            raise short
+        rebuild.warn_of_own_training(model, "PruneChannels", stacklevel=3)
+        narrower = {row.name for row in plan.rows if row.removed}
+        warn_of_frozen("PruneChannels removes channels", model.name, decision.layers, narrower, named)
         trace = decision.costs.trace
         resized = Resized(model, trace, decision.removal)
         require_equal(model, trace, decision.removal, resized)
@@ -182,7 +192,7 @@ class PruneChannels(Step):
         return next((name, what, getattr(self, name)) for name, what in _BUDGETS.items() if getattr(self, name) is not None)
 
     def _decide(self, model, examples):
-        """Returns the `Decision`, and the names of the layers that the user named outright."""
+        """Returns the `Decision`, the names of the layers that the user named outright, and the error of a budget that cannot be met, or None."""
         _require_native(model)
         examples.require(self.criterion)
         trace = ChannelTrace(model)
@@ -208,20 +218,21 @@ class PruneChannels(Step):
             if found is None:
                 left[number] = f"criterion={self.criterion!r} has no score for it"
         free = [group for group in groups if group.number not in left]
-        name, what, share = self._budget
+        _, what, share = self._budget
         removal, stays = removal_for(costs, what, share, free, scores, self.keep_at_least, self.scope == "global")
         decision = Decision(costs, layers, groups, left, chosen, self.layers is not None, removal)
-        plan = plan_of(self, decision)
-        plan.require_work(named)
-        if stays > share:
-            reachable = int(100 * stays + 1) / 100
-            raise ModelError(
-                f"{name}={share:g} cannot be met in '{model.name}': when all is removed that may be, {stays:.3g} of its {what} stay.",
-                f"a share of at least {reachable:g}",
-                f"give {name}={reachable:g}; or allow more by a smaller keep_at_least= (now {self.keep_at_least:g}), a smaller divisor= (now {self.divisor}), "
-                "or fewer layers in exclude=. plan(model) of that says what is left whole",
-            )
-        return decision, named
+        return decision, named, self._short(model, stays) if stays > share else None
+
+    def _short(self, model, stays):
+        """Returns the error of a budget that cannot be met: so large a share stays."""
+        name, what, share = self._budget
+        reachable = min(math.ceil(100 * stays) / 100, 0.99)
+        return ModelError(
+            f"{name}={share:g} cannot be met in '{model.name}': when all is removed that may be, {stays:.3g} of its {what} stay.",
+            f"a share of at least {reachable:g}",
+            f"give {name}={reachable:g}; or allow more by a smaller keep_at_least= (now {self.keep_at_least:g}), a smaller divisor= (now {self.divisor}) or "
+            "fewer layers in exclude=. plan(model) shows what is left whole, and why",
+        )
 
     def _scores(self, trace, model, groups, examples):
         if self.criterion in NEEDS_DATA:
@@ -240,11 +251,12 @@ def _arrays(layer):
 
 
 def _require_native(model):
+    if isinstance(model, keras.Model) and not isinstance(model, AdoptedModel):
+        return
     if isinstance(model, (AdoptedModel, imports.tf_keras().Model)):
         raise ModelError(
             f"PruneChannels got the {type(model).__name__} '{model.name}', which computes in tf_keras.",
             "a Keras 3 model",
             "prune channels first, before the steps that train in tf_keras; or give what the earlier step's strip(model) returned",
         )
-    if not isinstance(model, keras.Model):
-        raise ModelError(f"A {type(model).__name__} cannot be pruned.", "a built Keras 3 model")
+    raise ModelError(f"A {type(model).__name__} cannot be pruned.", "a built Keras 3 model")

@@ -138,7 +138,7 @@ def made_again(operation, settings, name=None):
         if type(operation) is keras.layers.Lambda:
             config = {**operation.get_config(), "function": operation.function}
             return keras.layers.Lambda(operation.function, name=name or operation.name, arguments=config["arguments"])
-        config = copy.deepcopy(operation.get_config())
+        config = _without_shapes(copy.deepcopy(operation.get_config()))
         for path, function in settings.items():
             inner = config
             for key in path[:-1]:
@@ -153,6 +153,13 @@ def made_again(operation, settings, name=None):
             f"'{operation.name}' ({type(operation).__name__}) cannot be made again from its config: {type(error).__name__}: {error}",
             "a class whose get_config() returns the arguments of its constructor",
         ) from error
+
+
+def _without_shapes(config):
+    """Returns a config without the shapes that the layers inside it were built with."""
+    if isinstance(config, dict):
+        return {key: _without_shapes(value) for key, value in config.items() if key != "build_config"}
+    return [_without_shapes(value) for value in config] if isinstance(config, list) else config
 
 
 def _own_functions(operation):

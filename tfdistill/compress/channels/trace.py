@@ -57,11 +57,12 @@ class ChannelTrace:
             self.axes[id(value)] = tuple(axes)
 
     def _leave_whole(self, call, reason):
-        self.whole.setdefault(call.path, reason)
         said = f"'{call.path}' ({type(call.operation).__name__}) is left whole: {reason}"
         touched = [labels for value in call.values() for labels in self.axes[id(value)]]
         touched += [labels for w in getattr(call.operation, "weights", ()) if id(w) in self.weights for labels in self.weights[id(w)].axes]
         touched += [one.labels for one in self.written if one.layer is call.operation]
+        if getattr(call.operation, "weights", ()) or any(labels is not None for labels in touched):
+            self.whole.setdefault(call.path, reason)
         for labels in touched:
             self.units.keep(labels, said)
         for value in call.outputs:

@@ -56,6 +56,12 @@ def rescaling(call):
     return [call.inputs[0]]
 
 
+def of_data(call):
+    for labels in call.inputs[0]:
+        call.keep(labels, "its statistics are those of data")
+    return [call.inputs[0]]
+
+
 def layer_scale(call):
     call.weight(call.layer.gamma, {0: call.inputs[0][-1]})
     call.setting("projection_dim", call.inputs[0][-1])
@@ -68,5 +74,6 @@ RULES = {
     "GroupNormalization": group,
     "UnitNormalization": unit,
     "Rescaling": rescaling,
+    "Normalization": of_data,
     "LayerScale": layer_scale,  # of keras.applications.ConvNeXt
 }

@@ -11,7 +11,7 @@ from tfdistill.graph.layers import attention_projections
 
 def _attended(call, *names):
     """Returns the labels of the channels of the query, value and key of an attention layer."""
-    given = [*call.inputs, *(call.arguments[name] for name in ("query", "value", "key") if name in call.arguments)]
+    given = [*call.inputs, *(axes for name in ("query", "value", "key") for axes in call.arguments.get(name, ()))]
     if len(given) < 2:
         raise LeaveWhole("its query and value are not known")
     query, value = given[:2]
@@ -91,7 +91,7 @@ def recurrent(call):
     call.weight(cell.recurrent_kernel, {0: units, 1: gates}, kernel=True)
     if cell.bias is not None:
         call.weight(cell.bias, {len(cell.bias.shape) - 1: gates})
-    for state in [*call.inputs[1:], *call.arguments.values()]:
+    for state in [*call.inputs[1:], *(axes for several in call.arguments.values() for axes in several)]:
         if len(state) == 2 and state[-1] is not None:
             call.join(state[-1], units)
         elif len(state) == 2:
@@ -105,7 +105,7 @@ def recurrent(call):
 def bidirectional(call):
     layer = call.layer
     kinds = {type(one) for one in (layer.forward_layer, layer.backward_layer)}
-    if not kinds <= {keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM} or len(call.inputs) > 1 or call.arguments:
+    if not kinds <= {keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM} or len(call.inputs) > 1 or any(call.arguments.values()):
         raise LeaveWhole("no rule is known for the layers inside, or for their states")
     if layer.return_state or layer.forward_layer.units != layer.backward_layer.units or layer.merge_mode is None:
         raise LeaveWhole("its directions return states, several outputs or different widths")
