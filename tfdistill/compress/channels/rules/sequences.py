@@ -78,13 +78,13 @@ def grouped_attention(call):
 _GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
 
 
-def recurrent(call):
+def recurrent(call, key="channels"):
     layer = call.layer
     if layer.stateful:
         raise LeaveWhole("it keeps its state from batch to batch")
     axes = call.inputs[0]
     read = call.only(axes, -1)[-1]
-    units = call.new(layer.units)
+    units = call.new(layer.units, key)
     gates = tiled(units, _GATES[type(layer).__name__])
     cell = layer.cell
     call.weight(cell.kernel, {0: read, 1: gates}, kernel=True)
@@ -110,8 +110,8 @@ def bidirectional(call):
     if layer.return_state or layer.forward_layer.units != layer.backward_layer.units or layer.merge_mode is None:
         raise LeaveWhole("its directions return states, several outputs or different widths")
     ways = [
-        recurrent(call.inside(one, (name, "config")))[0]
-        for one, name in ((layer.forward_layer, "layer"), (layer.backward_layer, "backward_layer"))
+        recurrent(call.inside(one, (name, "config")), key)[0]
+        for one, name, key in ((layer.forward_layer, "layer", "forward"), (layer.backward_layer, "backward_layer", "backward"))
     ]
     call.join(ways[0][-1], ways[1][-1])
     if layer.merge_mode != "concat":
