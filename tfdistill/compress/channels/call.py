@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfdistill.compress.channels.units import NONE
+from tfdistill.compress.channels.units import NONE, Units
 from tfdistill.errors import ModelError
 from tfdistill.graph.flat import Value
 
@@ -21,6 +21,12 @@ class LeaveWhole(Exception):
 
     Args:
         reason: Why, for the plan.
+
+    Example:
+        >>> def rule(call):
+        ...     if call.layer.data_format == "channels_first":
+        ...         raise tfdistill.compress.LeaveWhole("its channels are first")
+        ...     return [call.inputs[0]]
     """
 
     def __init__(self, reason: str) -> None:
@@ -72,7 +78,13 @@ class ChannelCall:
     """One call of a layer, as a channel rule sees it: the labels of what goes in, and what the rule says about the layer.
 
     The labels of an axis say which channels its elements belong to; None is an axis that stays as it is. A rule passes labels on, makes new ones, and says which
-    axes of which weights have them.
+    axes of which weights have them. `PruneChannels` makes one for each call of a layer.
+
+    Args:
+        trace: What is known of the channels so far.
+        call: The call in the graph of the model.
+        layer: The layer inside a wrapper that the rule is about; None for the layer that is called.
+        prefix: Where the config of the wrapper has the config of that layer.
 
     Attributes:
         layer: The layer.
@@ -95,14 +107,6 @@ class ChannelCall:
     """
 
     def __init__(self, trace: Any, call: Any, layer: Any = None, prefix: tuple[str, ...] = ()) -> None:
-        """Made by `PruneChannels` for each call.
-
-        Args:
-            trace: The channels so far.
-            call: The call in the graph.
-            layer: The layer inside a wrapper that the rule is about; None for the layer itself.
-            prefix: Where the config of the wrapper has the config of that layer.
-        """
         self._trace, self.call, self._prefix = trace, call, prefix
         self.layer = call.operation if layer is None else layer
         values = [x for x in keras.tree.flatten(call.args) if isinstance(x, Value)]
@@ -215,12 +219,12 @@ class ChannelCall:
         """
         return ChannelCall(self._trace, self.call, layer, (*self._prefix, *prefix))
 
-    def axes_of(self, value):
+    def axes_of(self, value: Value) -> tuple[Labels, ...]:
         """Returns the labels of a `Value` among the arguments."""
         return self._trace.axes[id(value)]
 
     @property
-    def units(self):
+    def units(self) -> Units:
         """The `Units`, for rules that rearrange labels."""
         return self._trace.units
 

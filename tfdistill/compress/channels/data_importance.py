@@ -79,7 +79,12 @@ class Examples:
         """Yields pairs of inputs and labels."""
         count = len(keras.tree.flatten(self.x)[0])
         for begin in range(0, count, self.batch_size):
-            yield keras.tree.map_structure(lambda array, begin=begin: np.asarray(array)[begin : begin + self.batch_size], (self.x, self.y))
+            part = slice(begin, begin + self.batch_size)
+            x, y = (
+                None if given is None else keras.tree.map_structure(lambda array, part=part: np.asarray(array)[part], given)
+                for given in (self.x, self.y)
+            )
+            yield x, y
 
     def losses(self, model):
         """Yields functions that compute the loss of a batch."""

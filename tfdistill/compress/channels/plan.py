@@ -70,6 +70,7 @@ class ChannelPlan(Plan):
         (9376, 4688)
     """
 
+    rows: tuple[ChannelLayerPlan, ...]
     parameters: int = 0
     expected_parameters: int = 0
     macs: int | None = None
@@ -90,7 +91,6 @@ class ChannelPlan(Plan):
                 r.reason,
             )
             for r in self.rows
-            if isinstance(r, ChannelLayerPlan)
         ]
         widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
@@ -112,6 +112,7 @@ class Decision:
         groups: List of `Group`s.
         left: Dict of the number of a group to the reason why it is left whole.
         chosen: Paths of the layers that are selected.
+        named: Those of them that the user named outright.
         selects: Whether the user selected layers.
         removal: `Removal`.
     """
@@ -121,6 +122,7 @@ class Decision:
     groups: list
     left: dict[int, str]
     chosen: set
+    named: set
     selects: bool
     removal: Any
 
@@ -198,7 +200,7 @@ def _action(decision, operation, path, name, groups, own, smaller):
         others = dict.fromkeys(other for group in groups if group.number not in decision.left for other in group.paths if other != path)
         together = f"together with {_listed([f'{other!r}' for other in others])}" if others else "of its own"
         return DONE, "; ".join([together, *reasons])
-    if smaller:
+    if smaller and name not in decision.named:
         return DONE, "; ".join(["what it reads gets narrower", *reasons])
     if path in trace.whole:
         reasons.insert(0, trace.whole[path])

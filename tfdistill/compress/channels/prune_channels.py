@@ -220,7 +220,7 @@ class PruneChannels(Step):
         free = [group for group in groups if group.number not in left]
         _, what, share = self._budget
         removal, stays = removal_for(costs, what, share, free, scores, self.keep_at_least, self.scope == "global")
-        decision = Decision(costs, layers, groups, left, chosen, self.layers is not None, removal)
+        decision = Decision(costs, layers, groups, left, chosen, named, self.layers is not None, removal)
         return decision, named, self._short(model, stays) if stays > share else None
 
     def _short(self, model, stays):

@@ -55,7 +55,7 @@ def register_channels(layer_class: type, rule: Rule) -> None:
         ...     return [(*call.inputs[0][:-1], width)]
         >>> tfdistill.compress.register_channels(Widen, rule)
         >>> model = keras.Sequential([keras.Input((4,)), Widen(16, name="widen"), keras.layers.Dense(2)])
-        >>> tfdistill.compress.PruneChannels(keep_channels=0.5).apply(model).get_layer("widen").width
+        >>> tfdistill.compress.PruneChannels(keep_channels=0.6).apply(model).get_layer("widen").width
         8
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
