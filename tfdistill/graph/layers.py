@@ -42,3 +42,12 @@ def has_attention_scores(layer):
     scores have no axis of heads, has not. If Keras renames it, the taps refuse the scores of every layer with a ModelError.
     """
     return hasattr(layer, "_compute_attention")
+
+
+def attention_projections(layer):
+    """Returns the dense layers inside multi-head or grouped attention: dict of `"query"`, `"key"`, `"value"`, `"output"`, and `"gate"` where there is one.
+
+    Reads `_query_dense` and the like, which grouped attention has no public names for.
+    """
+    found = {name: getattr(layer, f"_{name}_dense", None) for name in ("query", "key", "value", "gate", "output")}
+    return {name: dense for name, dense in found.items() if dense is not None}
