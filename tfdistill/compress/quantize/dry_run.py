@@ -85,6 +85,7 @@ def _tried(opened, decided, variant_name):
         quantizers.append(input_quantizer(f"quantize_input_{i}") if rounded else tf.identity)
         if rounded:
             quantizers[-1].build(tensor.shape)
+            quantizers[-1].built = True  # or its first call would make its variables again
 
     def range_of(layer, what):
         # All differ, as they will in a trained model: the converter refuses two ranges where it needs one.
@@ -108,8 +109,11 @@ def _tried(opened, decided, variant_name):
 
 
 def _wrapped(layer, quantization):
-    inner = introspection.unwrap(layer)
-    return quantize_layer(inner, quantization) if quantization else layer
+    if not quantization:
+        return layer
+    wrapped = quantize_layer(introspection.unwrap(layer), quantization)
+    wrapped.add_structure()  # TensorFlow traces a function a second time if it makes a variable
+    return wrapped
 
 
 def _digest(opened, decisions, variant_name):
