@@ -1,5 +1,6 @@
 """What all tests share: seeds, and small models and data that are quick to train."""
 
+import functools
 import gc
 import importlib.util
 import os
@@ -16,6 +17,7 @@ OF_KERAS = ["distill/test_keras_own_tests.py", "distill/test_backup_keras.py"]
 collect_ignore = [] if importlib.util.find_spec("keras.src.distillation.distiller_test") else OF_KERAS
 
 
+CACHED = type(functools.cache(len))
 # Test functions that `make quick` leaves out, as they take long; made by tests/find_thorough.py.
 THOROUGH = frozenset(pathlib.Path(__file__).with_name("thorough.txt").read_text(encoding="utf-8").split())
 
@@ -43,13 +45,16 @@ def _seeded():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _settled_garbage():
-    """Takes what is left of a module's tests out of the garbage collector's sight.
+def _settled_garbage(request):
+    """Lets go of the models that a module's tests shared, and takes what is left out of the garbage collector's sight.
 
     TensorFlow keeps thousands of Python objects for each function that it traced. After some thousand tests every full collection walks
-    over millions of them and takes a minute.
+    over millions of them and takes a minute. What is out of sight is never collected, so nothing may still hold a model then.
     """
     yield
+    for value in vars(request.module).values():
+        if isinstance(value, CACHED) and not value.__module__.startswith("tfdistill"):
+            value.cache_clear()
     gc.collect()
     gc.freeze()
 

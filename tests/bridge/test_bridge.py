@@ -31,11 +31,14 @@ def named(model):
     return ["variable" if w.name.startswith("variable") else w.name for w in model.weights]
 
 
-def round_trip(model):
-    """Converts a model to tf_keras and back; returns the largest difference, that of a layer where the net amplifies rounding."""
+def round_trip(model, check=True):
+    """Converts a model to tf_keras and back; returns the largest difference, that of a layer where the net amplifies rounding.
+
+    Without `check`, the two are compared once, here, and not by the conversion before.
+    """
     weights = [w.numpy() for w in model.weights]
     opened = model if is_sequential(model) else open_model(model)
-    rebuilt = to_tf_keras(model)
+    rebuilt = to_tf_keras(model, check=check)
     found = check_parity(opened, rebuilt)
     assert set(names(opened)) <= set(names(rebuilt))
     assert rebuilt.name == model.name
@@ -64,7 +67,7 @@ def test_small_models(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families(name):
     keras.utils.set_random_seed(0)
-    assert round_trip(family(name)) <= BOUND
+    assert round_trip(family(name), check=False) <= BOUND
 
 
 @pytest.mark.parametrize("name", ["two_in_two_out", "nested", "siamese"])

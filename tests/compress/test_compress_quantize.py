@@ -341,7 +341,8 @@ def looping(layer, steps):
     ],
 )
 def test_recurrent_layers_are_written_out_or_not(layer, steps, unroll, action, words):
-    row = QuantizeAware(unroll=unroll).plan(opened(looping(layer, steps))).row("recurrent")
+    # 128 steps are converted; one more, which are the same graph but for its length, are decided about alone, as each conversion takes its time.
+    row = QuantizeAware(unroll=unroll).plan(opened(looping(layer, steps)), dry_run=steps != 129 or action != "done").row("recurrent")
     assert row.action == action
     assert words in row.reason
 

@@ -1,5 +1,6 @@
 """What a plan says of the export is what the export does: the conversion is tried before the training."""
 
+import collections
 import contextlib
 import functools
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from tfdistill.bridge import host, register_bridge
+from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.compress import Cluster, Prune, QuantizeAware, dry_run
 from tfdistill.convert import dry_run as dry_run_of_files
 from tfdistill.errors import ExportError, ModelError
@@ -215,6 +217,20 @@ def test_what_was_tried_once_is_not_tried_again():
     assert tried(model("first", width=5)) == 1
     assert tried(model("first", activation="linear")) == 1
     assert tried(model("linear", activation="relu")) == 0
+
+
+@pytest.mark.parametrize("structure", ["plain", "zeros", "clusters"])
+def test_the_graph_is_traced_once(structure, monkeypatch):
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    model = keras.Model(inputs, layers.Dense(3, "relu")(layers.Concatenate()(inputs)))
+    model.layers[-1].kernel.assign(
+        {"plain": np.arange(24), "zeros": np.arange(24) % 2, "clusters": np.arange(24) % 4 + 1}[structure].reshape(8, 3)
+    )
+    traced = []
+    monkeypatch.setattr(dry_run, "replay", lambda *args: traced.append(args) or replay(*args))
+    monkeypatch.setattr(dry_run, "_FOUND", collections.OrderedDict())
+    assert QuantizeAware().plan(model).names("impossible") == []
+    assert len(traced) == 1
 
 
 def test_a_dry_run_leaves_an_adopted_model_as_it_was():

@@ -1,4 +1,4 @@
-"""What is converted from a bare graph of constants is the file that TensorFlow's own SavedModel of the same function gives."""
+"""A file that is converted the short way is the one that TensorFlow's own SavedModel and its own converter give."""
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ from tfdistill.convert import converter, graph_files
 from tfdistill.convert.samples import Samples
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import VARIANTS
+from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.schema import schema
 
@@ -40,6 +41,10 @@ def images():
     )
 
 
+def loop():
+    return keras.Sequential([keras.Input((6, 3)), L.LSTM(5), L.Dense(2)])
+
+
 def quantized():
     return QuantizeAware().apply(
         keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3), L.BatchNormalization(), L.ReLU()]), dry_run=False
@@ -66,10 +71,11 @@ def constants(content):
         (images, "int16x8", 1),
         (images, "float16", 1),
         (quantized, "int8", 1),
+        (loop, "float32", 1),
     ],
     ids=lambda value: value.__name__ if callable(value) else str(value),
 )
-def test_the_file_is_that_of_the_function(make, variant, batch_size, tmp_path, rng, monkeypatch):
+def test_the_file_is_that_of_the_long_way(make, variant, batch_size, tmp_path, rng, monkeypatch):
     model = make()
     signature = describe(model)
     arrays = {i.name: (rng.random((16, *i.shape)) * (1 if "float" in i.dtype else 20)).astype(i.dtype) for i in signature.inputs}
@@ -78,12 +84,11 @@ def test_the_file_is_that_of_the_function(make, variant, batch_size, tmp_path, r
     def convert():
         return converter.convert(model, signature, VARIANTS[variant], "float32", samples, batch_size)
 
-    frozen_before = []
-    monkeypatch.setattr(graph_files, "frozen", lambda concrete: frozen_before.append(frozen(concrete)) or frozen_before[-1])
     contents = [convert()]
+    public = tensorflow_lite.converter_class().from_saved_model
     monkeypatch.setattr(graph_files, "frozen", lambda concrete: None)
+    monkeypatch.setattr(tensorflow_lite, "saved_model_converter", lambda folder, signature: public(folder, signature_keys=[signature]))
     contents.append(convert())
-    assert frozen_before[0] is not None
     assert constants(contents[0]) == constants(contents[1])
     opened = []
     for name, content in zip("ab", contents, strict=True):
@@ -105,8 +110,12 @@ class Counts(L.Layer):
         return inputs + 1.0
 
 
-@pytest.mark.parametrize("layer", [L.LSTM(3), Counts()], ids=["a loop", "an assignment"])
-def test_what_has_to_stay_a_function_is_not_frozen(layer):
+@pytest.mark.parametrize(
+    ("layer", "bare"),
+    [(L.Dense(3), True), (L.LSTM(3), False), (Counts(), False)],
+    ids=["weights", "a loop", "an assignment"],
+)
+def test_what_has_to_stay_a_function_is_not_frozen(layer, bare):
     model = keras.Sequential([keras.Input((4, 3)), layer])
     signature = describe(model)
     import tensorflow as tf
@@ -116,4 +125,4 @@ def test_what_has_to_stay_a_function_is_not_frozen(layer):
         input_signature=[tf.TensorSpec((1, 4, 3), name=signature.inputs[0].name)],
         autograph=False,
     )
-    assert frozen(traced.get_concrete_function()) is None
+    assert (frozen(traced.get_concrete_function()) is not None) == bare

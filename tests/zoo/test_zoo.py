@@ -1,4 +1,4 @@
-"""The zoo's small models, and four families, go the whole road. `make zoo` runs all of it and writes docs/coverage.md."""
+"""The zoo's small models, and two families, go the whole road. `make zoo`, a step of a release, runs all of it and writes docs/coverage.md."""
 
 import pathlib
 
@@ -10,11 +10,13 @@ from zoo_rows import run_row
 
 from tfdistill.host import fingerprint
 
-FOUR = ("MobileNet", "MobileNetV2", "MobileNetV3Small", "VGG16")
+# Between them they have what the other families are made of: depthwise and pointwise convolutions, sums, squeeze-and-excitation, hard activations.
+# tests/bridge/test_bridge.py takes every family through the bridge and back.
+FAMILIES = ("MobileNetV2", "MobileNetV3Small")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*SMALL, *FOUR])
+@pytest.mark.parametrize("name", [*SMALL, *FAMILIES])
 def test_a_model_goes_the_whole_road(name):
     *_, row = run_row(name)
     assert {column: cell.text for column, cell in row.cells.items() if cell.state == FAILED} == {}

@@ -9,7 +9,7 @@ import re
 from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.wrappers.quantization import as_in_the_file
 from tfdistill.convert.census import census
-from tfdistill.convert.graph_files import save
+from tfdistill.convert.graph_files import SIGNATURE, save
 from tfdistill.convert.variants import VARIANTS
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
 from tfdistill.runtime import tensorflow_lite
@@ -79,7 +79,8 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
             trained = _holds(definition, "FakeQuantWithMinMax")
             _check_fits(name, variant, samples, definition, trained)
             with temporary_folder() as folder, _calibration_bar(samples, batch_size) as feed:
-                convert_with = functools.partial(_convert, save(concrete, folder), variant, io, allow_flex=allow_flex)
+                save(concrete, folder)
+                convert_with = functools.partial(_convert, str(folder), variant, io, allow_flex=allow_flex)
                 if trained and feed is not None and (content := _without_calibration(convert_with, folder, io)):
                     return content
                 return convert_with(feed)
@@ -89,10 +90,10 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
         raise _failure(name, variant, error, captured.last() if captured else "") from error
 
 
-def _convert(make_converter, variant, io, feed, allow_flex):
+def _convert(folder, variant, io, feed, allow_flex):
     import tensorflow as tf
 
-    converter = make_converter()
+    converter = tensorflow_lite.saved_model_converter(folder, SIGNATURE)
     converter.experimental_enable_resource_variables = True
     converter.target_spec.supported_ops = [tensorflow_lite.operation_set("TFLITE_BUILTINS")]
     if variant.name != "float32":

@@ -3,7 +3,6 @@
 import pathlib
 
 from tfdistill.bridge.frozen import frozen
-from tfdistill.runtime import tensorflow_lite
 
 SIGNATURE = "serving_default"
 # The names that `tf.saved_model.save` gives: inputs and outputs of the file are called after them.
@@ -11,28 +10,23 @@ _INPUT, _OUTPUTS = f"{SIGNATURE}_", "StatefulPartitionedCall"
 
 
 def save(concrete, folder):
-    """Saves a concrete function as a SavedModel, and returns a function that makes a converter of it.
+    """Saves a concrete function as a SavedModel with one signature, `SIGNATURE`.
 
-    A function that can be frozen is written as the bare graph that the converter makes of any other: TensorFlow would first make functions of the graph, save
-    its variables, and load it all twice for the converter, which takes longer than the conversion.
+    A function that can be frozen is written as the bare graph that the converter makes of any other: TensorFlow would first make functions of the graph and
+    of its checkpoint, which takes longer than the conversion.
 
     Args:
         concrete: Concrete function with named inputs and a dict of outputs.
         folder: Existing empty folder.
-
-    Returns:
-        Function without arguments that returns a new converter.
     """
     import tensorflow as tf
 
     if (graph := frozen(concrete)) is not None:
-        model = _model(graph)
-        pathlib.Path(folder, "saved_model.pb").write_bytes(model.SerializeToString())
-        return lambda: tensorflow_lite.converter_of_graph(str(folder), SIGNATURE, model.meta_graphs[0].graph_def)
-    module = tf.Module()
-    module.variables_of_graph = list(concrete.graph.variables)  # the SavedModel needs them, or the file has no weights
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete})
-    return lambda: tensorflow_lite.converter_class().from_saved_model(str(folder), signature_keys=[SIGNATURE])
+        pathlib.Path(folder, "saved_model.pb").write_bytes(_model(graph).SerializeToString())
+    else:
+        module = tf.Module()
+        module.variables_of_graph = list(concrete.graph.variables)  # the SavedModel needs them, or the file has no weights
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete})
 
 
 def _model(graph):

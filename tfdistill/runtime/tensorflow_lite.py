@@ -5,6 +5,7 @@ has the interpreter and the classes of the format.
 """
 
 import importlib
+import pathlib
 
 from tfdistill.errors import RuntimeUnavailableError
 
@@ -20,26 +21,31 @@ def converter_class():
     return _lite("converts models to .tflite files", _OLDER).TFLiteConverter
 
 
-def converter_of_graph(folder, signature, definition):
-    """Returns a converter of a SavedModel that holds one bare graph, without functions and variables.
+def saved_model_converter(folder, signature):
+    """Returns a `TFLiteConverter` of one signature of a SavedModel.
 
-    `from_saved_model` loads the folder twice, to make functions of it that the conversion does not need.
+    `TFLiteConverter.from_saved_model` loads the folder twice, to make functions of it in Python that the conversion does not need.
 
     Args:
         folder: The folder.
-        signature: Name of its signature.
-        definition: The `GraphDef` in it.
+        signature: Name of the signature.
     """
-    _lite("converts models to .tflite files", _OLDER)
+    converter_class()
     module = importlib.import_module("tensorflow.lite.python.lite")
 
-    class GraphConverter(module.TFLiteSavedModelConverterV2):
+    class SavedModelConverter(module.TFLiteSavedModelConverterV2):
         def convert(self):
-            return self._convert_and_export_metrics(lambda _: self._convert_from_saved_model(definition))
+            return self._convert_and_export_metrics(lambda _: self._convert_from_saved_model(_definition(folder)))
 
     # What `from_saved_model` notes for the file's metadata.
-    GraphConverter._set_original_model_type(module.conversion_metadata_fb.ModelType.TF_SAVED_MODEL)
-    return GraphConverter(folder, {"serve"}, [signature])
+    SavedModelConverter._set_original_model_type(module.conversion_metadata_fb.ModelType.TF_SAVED_MODEL)
+    return SavedModelConverter(folder, {"serve"}, [signature])
+
+
+def _definition(folder):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    return saved_model_pb2.SavedModel.FromString(pathlib.Path(folder, "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
 
 
 def operation_set(name):

@@ -166,7 +166,9 @@ def quantized_layer_class():
             if not self.layer._expects_training_arg:
                 kwargs.pop("training", None)
             if not self._quantizing.complete:
-                self._add_variables(args, kwargs)
+                if not self.layer.built or any(not hasattr(self.layer, w.path.partition(".")[0]) for w in self.quantization.weights):
+                    self.layer(*args, **kwargs)  # attention has no kernels before
+                self.add_structure()
             measuring = _measuring.get()
             left_float = self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
             rounding = _in_the_file.get() or not left_float
@@ -194,9 +196,8 @@ def quantized_layer_class():
                 weights["bias"] = self.layer.bias + added_bias(kernel, weight.path == "depthwise_kernel", offset / scale)
             return (x, *args[1:]), weights
 
-        def _add_variables(self, args, kwargs):
-            if not self.layer.built or any(not hasattr(self.layer, w.path.partition(".")[0]) for w in self.quantization.weights):
-                self.layer(*args, **kwargs)  # attention has no kernels before
+        def add_structure(self):
+            """Makes the variables of masks and clusters, as the first call does. The layer inside has to be built."""
             with tf.init_scope():
                 for weight in self.quantization.weights:
                     name, shape = weight.path.replace(".", "_"), variable_at(self.layer, weight.path).shape

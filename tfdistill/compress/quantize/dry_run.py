@@ -60,6 +60,7 @@ def _tried(opened, decided, variant_name):
         if variant_name == "int8" and is_rounded_input(tensor, readers[id(tensor)]):
             enter[i] = input_quantizer(f"quantize_input_{i}")
             enter[i].build(tensor.shape)
+            enter[i].built = True  # or its first call would make its variables again
     graph = Graph(opened, called, enter)
 
     def range_of(layer, what):
@@ -92,5 +93,8 @@ def _tried(opened, decided, variant_name):
 
 
 def _wrapped(layer, quantization):
-    inner = introspection.unwrap(layer)
-    return quantize_layer(inner, quantization) if quantization else layer
+    if not quantization:
+        return layer
+    wrapped = quantize_layer(introspection.unwrap(layer), quantization)
+    wrapped.add_structure()  # TensorFlow traces a function a second time if it makes a variable
+    return wrapped
