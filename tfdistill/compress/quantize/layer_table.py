@@ -129,8 +129,9 @@ def _is_ungated(place):
     return not getattr(introspection.computing_layer(place.layer), "use_gate", False)
 
 
-def _repeats_pixels(layer):
-    return layer.interpolation == "nearest"
+def _keeps_scale_of_pixels(layer):
+    """Whether TFLite enlarges images without a scale of its own for the result."""
+    return layer.interpolation in ("nearest", "bilinear")
 
 
 def _is_identity(layer):
@@ -168,7 +169,7 @@ RULES = (
     LayerRule(("CategoryEncoding",), form="category encoding", form_fits=_counts_numbers, reads_indices=True, needs_form=True),
     LayerRule(("Discretization",), passes=_always, form="discretization", form_fits=_is_number_of_bin, needs_form=True),
     LayerRule(LOOKUPS, reads_indices=True, needs_form=True),
-    LayerRule(("UpSampling2D",), passes=_repeats_pixels),
+    LayerRule(("UpSampling2D",), passes=_keeps_scale_of_pixels),
     LayerRule(("Activation",), passes=_is_identity, form="activation", form_fits=_has_inner_results),
     LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
     LayerRule(("Cropping1D", "Cropping2D", "Cropping3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), passes=_always),
