@@ -13,6 +13,7 @@ from tfdistill.convert.census import CensusRecord, census, require_integer, requ
 from tfdistill.convert.converter import convert
 from tfdistill.convert.file_tensors import FileTensor
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
+from tfdistill.convert.scales import require_bounded_scales
 from tfdistill.convert.short_names import shorten_names
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
@@ -172,7 +173,8 @@ def export_tflite(
         ConfigurationError: if arguments contradict each other, or the folder cannot be written.
         ModelError: if the model is not built, or its shapes cannot be fixed.
         DataError: if the calibration data is missing, too small, not finite or of the wrong shape; raised before the conversion.
-        ExportError: if the conversion fails, if an integer file has a float tensor, or if a file has a Flex operation that is not allowed.
+        ExportError: if the conversion fails, if an integer file has a float tensor or scales that LiteRT would not open, or if a file has a Flex operation that is
+            not allowed.
         InvariantError: if the model is quantization-aware and some of its ranges were never trained.
         VerificationError: if the outputs of the file are beyond the tolerances.
 
@@ -216,6 +218,7 @@ def export_tflite(
             if kind.integer_only:
                 require_integer(contents, float_io=io == "float32")
                 require_trained_bits(temporary, source)
+                require_bounded_scales(temporary.read_bytes(), str(path))
             # Last, as what is refused is told by the whole names, which begin with the scopes of the layers.
             temporary.write_bytes(shorten_names(temporary.read_bytes()))
             return dataclasses.replace(census(temporary, True), path=str(path))

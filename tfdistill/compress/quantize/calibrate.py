@@ -13,7 +13,7 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress import kernels, rebuild
-from tfdistill.compress.plan import DONE, Plan
+from tfdistill.compress.plan import DONE, IMPOSSIBLE, Plan
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.biases import correct_biases, corrected_by, make_biases_unequal
 from tfdistill.compress.quantize.build import build
@@ -101,10 +101,19 @@ class Quantize(Step):
         validate.boolean("bias_correction", self.bias_correction)
         set_selectors(self)
 
-    def plan(self, model: keras.Model) -> Plan:
+    def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
+        """Lists layer by layer what the step would do to `model`. The model is not changed.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: Whether the conversion to the int8 file is tried, without calibration, as in `QuantizeAware.plan`.
+
+        Returns:
+            A `Plan`.
+        """
         opened = rebuild.open_model(model)
         decided, methods, _ = self._decide(opened)
-        return self._plan(opened, decided, methods)
+        return self._plan(opened, decided, methods, self._aware._refused(opened, decided, dry_run))
 
     def apply(self, model: keras.Model, calibration: Data | None = None) -> AdoptedModel:
         """Returns a new model that computes with the rounding of an int8 file. `model` is not changed.
@@ -158,10 +167,10 @@ class Quantize(Step):
         decided = {path: _per_channel(opened.layers[path], decision) for path, decision in decided.items()}
         return decided, {path: auto if methods.get(path, AUTO) == AUTO else methods[path] for path in decided}, named
 
-    def _plan(self, opened, decided, methods):
-        plan = self._aware._plan(opened, decided, {})
+    def _plan(self, opened, decided, methods, reasons):
+        plan = self._aware._plan(opened, decided, reasons)
         corrected = corrected_by(consumers.places(opened.legacy), decided) if self.bias_correction else {}
-        rows = tuple(_told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
+        rows = tuple(row if row.action == IMPOSSIBLE else _told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
         return dataclasses.replace(plan, step=repr(self), rows=rows)
 
 
@@ -179,7 +188,7 @@ def quantized_on(step, model, signature, samples):
     """
     opened = rebuild.open_to_apply(model, "Quantize", trains=False)
     decided, methods, named = step._decide(opened)
-    plan = step._plan(opened, decided, methods)
+    plan = step._plan(opened, decided, methods, {})
     plan.require_work(named)
     for row in plan.rows:
         if row.name in named and row.action != DONE:

@@ -114,7 +114,7 @@ def _is_rewritten(place):
 def _has_a_mask(place):
     """Whether a Softmax along one axis gets a mask beside its scores."""
     axis = place.layer.axis
-    return (isinstance(axis, int) or len(axis) == 1) and (place.masked or len(place.sources) > place.calls)
+    return (isinstance(axis, int) or len(axis) == 1) and (place.masked or layer_facts.is_called_with(place.layer, 1, "mask"))
 
 
 def _has_length(place):
