@@ -63,7 +63,7 @@ def _tried(opened, decided, variant_name):
     def range_of(layer, what):
         # All differ, as they will in a trained model: the converter refuses two ranges where it needs one.
         step = 0.01 * len(ranges)
-        return ranges.setdefault((id(layer), what), (-1.0 - step, 1.0 + step))
+        return ranges.setdefault(_seen_by(layer, what), (-1.0 - step, 1.0 + step))
 
     def trace():
         with assumed_ranges(range_of):
@@ -71,6 +71,14 @@ def _tried(opened, decided, variant_name):
 
     calibrated = frozenset(i for i, path in enumerate(opened.layers) if CALIBRATED in decided[path].reason)
     return refusals(trace, graph.specs, opened.adopted.name, variant_named(variant_name), graph.batch_size, calibrated)
+
+
+def _seen_by(layer, what):
+    """Returns what a range belongs to: two normalizations of one tensor see the same inside, and the converter computes it once."""
+    nodes, form = layer.layer.inbound_nodes, layer.quantization.form
+    if "normalization" in form and what != "output" and len(nodes) == 1:
+        return (form, what, *map(id, nodes[0].keras_inputs))
+    return id(layer), what
 
 
 def _wrapped(layer, quantization):

@@ -190,6 +190,8 @@ PASSING_OPERATIONS = {
     *("BroadcastTo", "Tile", "Repeat", "Roll", "Flip", "Slice"),
     *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
 }
+# The same, by their settings: what is padded with, for example.
+_MOVING_AT_TIMES = {"Pad", "Take", "Unstack", "pad", "gather", "unstack"}
 # Operations that are one operation of TFLite's, which need not be traced to be known.
 PLAIN_OPERATIONS = PASSING_OPERATIONS | {
     *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul", "Concatenate", "Mean", "Sum", "Max", "Min"),
@@ -222,7 +224,7 @@ def is_in_every_file(kind):
 def passes(layer, kind):
     """Whether the output of a layer has the range of its input: by its rule, as an operation, or because what tf_keras hosts turns out to move elements only."""
     hosted = introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS
-    moves = hosted and traced.only_moves(*layer_facts.as_function(layer)[:2])
+    moves = (hosted or operation_of(layer) in _MOVING_AT_TIMES) and traced.only_moves(*layer_facts.as_function(layer)[:2])
     return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS or moves
 
 
