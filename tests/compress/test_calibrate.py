@@ -11,6 +11,7 @@ from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress import Quantize, QuantizeAware
 from tfdistill.compress.quantize.clipping import best_range
 from tfdistill.errors import ConfigurationError, DataError, InvariantError, ModelError
+from tfdistill.tflite.export import export_tflite
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -157,6 +158,17 @@ def test_it_is_saved_and_loaded(net, tmp_path):
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert ranges_of(loaded) == ranges_of(made)
     np.testing.assert_array_equal(loaded(X), made(X))
+
+
+def test_what_is_nothing_but_zeros_gets_a_file(tmp_path):
+    """As the weights that transformers add to their tokens are, before they are trained."""
+    x = keras.Input((6,), name="x")
+    h = L.Add(name="sum")([L.Dense(4, name="dense")(x), L.Dense(4, kernel_initializer="zeros", name="zeros")(x)])
+    model, data = keras.Model(x, L.Dense(2, name="logits")(h)), RNG.normal(size=(64, 6)).astype("float32")
+    assert ranges_of(Quantize(ranges="mse").apply(model, data))["zeros output"] == (0.0, 0.0)
+    record = export_tflite(model, tmp_path / "a.tflite", "int8", calibration=data)
+    assert record.road == "bridge"
+    assert record.verification.outputs["logits"].mean_abs_error < 0.02 * record.verification.outputs["logits"].scale
 
 
 def test_frozen_layers_are_quantized_as_any():

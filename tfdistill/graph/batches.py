@@ -3,6 +3,8 @@
 Symbolic tensors have no size of the batch: what a layer computes from `ops.shape(x)[0]` fails. So a layer is run on symbolic tensors with a batch of `BATCH`
 examples, and where a multiple of that number appears in the settings of an operation, the operation is made anew for each batch. What was made for each
 example alike, such as a mask for what comes later, is kept once and repeated. Whether the result is right shows on data, with another size of the batch.
+
+A layer inside may be called on several rows for each example, such as the windows of an image, and count on a multiple of that number: tensors keep it.
 """
 
 import copy
@@ -16,6 +18,19 @@ from tfdistill.graph.functional import calls, filled, functional_model
 
 # A prime number, of which no size in a model is likely to be a multiple.
 BATCH = 211
+_ROWS = "_rows_of_example"
+
+
+def rows_of(tensor):
+    """Returns how many rows of the first axis of a symbolic tensor belong to one example of the batch, as far as is known; 1 otherwise."""
+    return getattr(tensor, _ROWS, 1)
+
+
+def with_rows_of(tensor, other):
+    """Returns a symbolic tensor that has as many rows for each example as another one."""
+    if hasattr(other, _ROWS):
+        vars(tensor)[_ROWS] = rows_of(other)
+    return tensor
 
 
 @keras.saving.register_keras_serializable(package="tfdistill")
@@ -25,12 +40,13 @@ class SizedOperation(keras.Operation):
     Args:
         operation: The serialized operation, with multiples of `BATCH` for those of the batch's size.
         outputs: List of `{"shape", "dtype"}` of its outputs.
+        rows: How many rows of the tensor that says how large a batch is belong to one example.
         name: Name of the operation.
     """
 
-    def __init__(self, operation, outputs, name=None):
+    def __init__(self, operation, outputs, rows=1, name=None):
         super().__init__(name=name)
-        self.operation, self.outputs = operation, outputs
+        self.operation, self.outputs, self.rows = operation, outputs, rows
         self.kind = type(keras.saving.deserialize_keras_object(copy.deepcopy(operation)))
 
     @property
@@ -40,6 +56,7 @@ class SizedOperation(keras.Operation):
 
     def call(self, anchor, *args, **kwargs):
         batch = keras.ops.shape(anchor)[0]
+        batch = batch if self.rows == 1 else batch // self.rows
         settings = {name: _resized(value, lambda size: size // BATCH * batch) for name, value in self.operation["config"].items()}
         return self.kind(**settings).call(*args, **kwargs)
 
@@ -48,7 +65,7 @@ class SizedOperation(keras.Operation):
         return made[0] if len(made) == 1 else made
 
     def get_config(self):
-        return {"name": self.name, "operation": self.operation, "outputs": self.outputs}
+        return {"name": self.name, "operation": self.operation, "outputs": self.outputs, "rows": self.rows}
 
 
 def name_of_operation(serialized):
@@ -90,7 +107,7 @@ def with_free_batch(view, inputs):
         if not (array == array[:1]).all():
             raise BridgeError("An array depends on the size of the batch.")
         dtype = keras.backend.standardize_dtype(value.dtype)
-        return _sized(_broadcast(array.shape), [(array.shape, dtype)])(anchor, HeldConstant(array[:1], dtype)(anchor))
+        return _sized(_broadcast(array.shape), [(array.shape, dtype)], rows_of(anchor))(anchor, HeldConstant(array[:1], dtype)(anchor))
 
     for call in calls(view):
         operation = call.operation
@@ -101,15 +118,17 @@ def with_free_batch(view, inputs):
             args, kwargs = keras.tree.map_structure(repeated, filled((call.args, call.kwargs), tensors))
             if not isinstance(operation, keras.layers.Layer):
                 _refuse_sizes((args, kwargs))
-                operation = _with_sizes(operation, call.outputs)
+                operation = _with_sizes(operation, call.outputs, rows_of(anchor))
                 args = (anchor, *args) if isinstance(operation, SizedOperation) else args
             outputs = operation(*args, **kwargs)
         for kept, new in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
             tensors[id(kept)] = new
+            if kept.shape and _is_size(kept.shape[0]) and new.shape[0] is None:
+                vars(new)[_ROWS] = kept.shape[0] // BATCH
     return functional_model(inputs, filled(view.output, tensors), view.name)
 
 
-def _with_sizes(operation, outputs):
+def _with_sizes(operation, outputs, rows):
     """Returns a `SizedOperation` for an operation with the size of the batch among its settings; any other operation itself."""
     try:
         config = operation.get_config()
@@ -117,14 +136,14 @@ def _with_sizes(operation, outputs):
         return operation
     found = []
     _resized([value for name, value in config.items() if name != "name"], found.append)
-    return _sized(operation, [(x.shape, x.dtype) for x in outputs]) if found else operation
+    return _sized(operation, [(x.shape, x.dtype) for x in outputs], rows) if found else operation
 
 
-def _sized(operation, outputs):
+def _sized(operation, outputs, rows):
     specs = [{"shape": [None if _is_size(n) else n for n in shape], "dtype": dtype} for shape, dtype in outputs]
     serialized = keras.saving.serialize_keras_object(operation)
     serialized["config"] = {name: _unknown_once(value) for name, value in operation.get_config().items() if name != "name"}
-    return SizedOperation(serialized, specs)
+    return SizedOperation(serialized, specs, rows)
 
 
 def _unknown_once(value):

@@ -5,10 +5,11 @@ import dataclasses
 import keras
 
 from tfdistill.errors import BridgeError
-from tfdistill.graph.carriers import HeldWeight
-from tfdistill.graph.functional import UNSCOPED, calls, filled, functional_model, input_operation, own_arguments
+from tfdistill.graph.batches import with_rows_of
+from tfdistill.graph.carriers import HeldWeight, WithMask
+from tfdistill.graph.functional import calls, filled, functional_model, input_operation, own_arguments
 from tfdistill.graph.layers import all_layers
-from tfdistill.graph.masks import mask_of, masks_data_alone, with_its_mask
+from tfdistill.graph.masks import masked_ids, masks_data_alone
 from tfdistill.graph.names import unique_name
 from tfdistill.graph.opening import Signature, is_foreign, look_inside, origin, stand_in, traced_quietly
 from tfdistill.graph.tracing import base_name, is_layer
@@ -103,7 +104,7 @@ class _Inliner:
             here = dataclasses.replace(call, args=args, kwargs=kwargs)
             still = in_inference or id(call.outputs[0]) in self.frozen
             for kept, new in zip(call.outputs, self._outputs(here, prefix, still), strict=True):
-                tensors[id(kept)] = new
+                tensors[id(kept)] = with_rows_of(new, kept)
         return tensors
 
     def _outputs(self, call, prefix, in_inference):
@@ -126,20 +127,18 @@ class _Inliner:
         made = self._stand_in(operation, prefix + (operation.name if named else base_name(operation)))
         with traced_quietly():
             outputs = made(*call.args, **call.kwargs)
-            if not prefix and masks_data_alone(operation):  # inside a layer that is opened it is there already
-                outputs = self._masked(made, call, outputs)
-            outputs = keras.tree.flatten(outputs)
+            ids = (
+                None if prefix else masked_ids(operation, call.args, call.kwargs, outputs)
+            )  # inside an opened layer the mask is there already
+            outputs = keras.tree.flatten(outputs if ids is None else self._masked(ids, outputs, made.name))
         if in_inference:
             self.frozen.add(id(outputs[0]))
         return outputs
 
-    def _masked(self, layer, call, outputs):
-        masked = with_its_mask(layer, call.args, call.kwargs, outputs)
-        if masked is not outputs:
-            self.opened = True
-            for operation in (mask_of(masked)._keras_history.operation, masked._keras_history.operation):
-                vars(operation).update(name=self._unique(f"{layer.name}/{base_name(operation)}"), **UNSCOPED)
-        return masked
+    def _masked(self, ids, outputs, path):
+        self.opened = True
+        compare = self._stand_in(keras.ops.not_equal(ids, 0)._keras_history.operation, f"{path}/not_equal")
+        return self._stand_in(WithMask(), f"{path}/with_mask")([outputs, compare(ids, 0)])
 
     def _unique(self, name):
         unique = unique_name(name, self.names)

@@ -2,8 +2,6 @@
 
 import keras
 
-from tfdistill.graph.carriers import WithMask
-
 # Not every Keras 3 has it.
 _REVERSIBLE_EMBEDDING = getattr(keras.layers, "ReversibleEmbedding", ())
 
@@ -18,8 +16,8 @@ def masks_data_alone(layer):
     return isinstance(layer, _REVERSIBLE_EMBEDDING) and layer.mask_zero
 
 
-def with_its_mask(layer, args, kwargs, outputs):
-    """Returns what a layer gave on symbolic tensors, with the mask that it would put on it on data; `outputs` itself where it would put on none.
+def masked_ids(layer, args, kwargs, outputs):
+    """Returns the ids of which a layer masks the zeros on data but not on symbolic tensors; None where it masks nothing, or the mask is there.
 
     Args:
         layer: Built Keras 3 layer.
@@ -28,5 +26,5 @@ def with_its_mask(layer, args, kwargs, outputs):
         outputs: What it returned.
     """
     if not masks_data_alone(layer) or kwargs.get("reverse", False) or True in args[1:] or mask_of(outputs) is not None:
-        return outputs
-    return WithMask()([outputs, keras.ops.not_equal(args[0] if args else kwargs["inputs"], 0)])
+        return None
+    return args[0] if args else kwargs["inputs"]

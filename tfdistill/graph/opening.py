@@ -13,11 +13,11 @@ import keras
 import numpy as np
 
 from tfdistill.errors import BridgeError
-from tfdistill.graph.batches import BATCH, with_free_batch
+from tfdistill.graph.batches import BATCH, rows_of, with_free_batch, with_rows_of
 from tfdistill.graph.carriers import CARRIERS, HeldConstant, HeldWeight, WithMask
 from tfdistill.graph.functional import UNSCOPED, filled, functional_model, is_functional, is_sequential, own_arguments
 from tfdistill.graph.keras_internals import is_keras_own
-from tfdistill.graph.masks import mask_of, with_its_mask
+from tfdistill.graph.masks import mask_of, masked_ids
 from tfdistill.graph.tracing import line_of, name_operations, reason_of, required_arguments
 
 _ORIGIN = "_stands_for"
@@ -91,7 +91,7 @@ class Signature:
         given = [x for x in keras.tree.flatten((call.args, kwargs)) if isinstance(x, keras.KerasTensor)]
         tensors = list({id(x): x for x in [*given, *(mask_of(x) for x in given if mask_of(x) is not None)]}.values())
         places = {id(x): i for i, x in enumerate(tensors)}
-        inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype, name=f"input_{i}") for i, x in enumerate(tensors)]
+        inputs = [with_rows_of(keras.Input(batch_shape=x.shape, dtype=x.dtype, name=f"input_{i}"), x) for i, x in enumerate(tensors)]
         masks = {i: places[id(mask_of(x))] for i, x in enumerate(tensors) if id(mask_of(x)) in places}
         return cls(tensors, inputs, masks, *filled((call.args, kwargs), dict(zip(places, inputs, strict=True))))
 
@@ -104,9 +104,9 @@ class Signature:
         """Returns new inputs with masks, and (args, kwargs) of these.
 
         Args:
-            batch: What takes the place of a first axis of unknown size.
+            batch: The number of examples where the size of the first axis is unknown.
         """
-        shapes = [(batch, *x.shape[1:]) if x.shape[:1] == (None,) else x.shape for x in self.inputs]
+        shapes = [(batch * rows_of(x), *x.shape[1:]) if x.shape[:1] == (None,) else x.shape for x in self.inputs]
         inputs = [keras.Input(batch_shape=shape, dtype=x.dtype, name=x.name) for shape, x in zip(shapes, self.inputs, strict=True)]
         self.put_masks(inputs)
         return inputs, filled((self.args, self.kwargs), dict(zip(map(id, self.inputs), inputs, strict=True)))
@@ -250,7 +250,8 @@ class _Tracing:
                 outputs = super(kind, called).__call__(*args, **kwargs)
                 # What is built by this call is the layer itself, whose `build` the two share.
                 vars(called).update({key: value for key, value in vars(layer).items() if key not in vars(called)})
-                return with_its_mask(called, args, kwargs, outputs)
+                ids = masked_ids(called, args, kwargs, outputs)
+                return outputs if ids is None else WithMask()([outputs, keras.ops.not_equal(ids, 0)])
             except Exception:
                 if not is_foreign(layer):
                     raise

@@ -5,6 +5,8 @@ Both classes are what an `ActivationRounder` takes as `measuring`: `move(variabl
 the model rounds meanwhile.
 """
 
+_NARROWEST = 1e-9
+
 
 class Widest:
     """Widens each range until it holds every value that was seen.
@@ -57,6 +59,7 @@ class Histograms:
         if id(low) not in self._wanted:
             return
         values = tf.reshape(values, (-1,))
-        ends = tf.stack([tf.convert_to_tensor(low), tf.convert_to_tensor(high)])
+        # Where only zeros were seen, as of a weight that starts with them, there is nothing to count between two ends that are one.
+        ends = tf.stack([tf.convert_to_tensor(low), tf.maximum(tf.convert_to_tensor(high), low + _NARROWEST)])
         found = tf.cast(tf.histogram_fixed_width(tf.boolean_mask(values, tf.not_equal(values, 0.0)), ends, self._bins), tf.float32)
         self.counts[id(low)] = self.counts.get(id(low), 0.0) + found

@@ -7,7 +7,7 @@ from tfdistill.bridge.integer import activations
 # The result has the range of the input.
 PASSING = {
     *("BatchToSpaceND", "BroadcastTo", "CheckNumerics", "DepthToSpace", "EnsureShape", "ExpandDims", "GatherV2", "Identity"),
-    *("IdentityN", "Max", "MaxPool", "Min", "MirrorPad", "Pad", "PreventGradient", "Reshape", "ResizeNearestNeighbor"),
+    *("IdentityN", "Max", "MaxPool", "Min", "MirrorPad", "Pad", "PreventGradient", "Reshape", "ResizeBilinear", "ResizeNearestNeighbor"),
     *("ReverseV2", "Slice", "Snapshot", "SpaceToBatchND", "SpaceToDepth", "Split", "SplitV", "Squeeze", "StopGradient"),
     *("StridedSlice", "Tile", "TopKV2", "Transpose", "Unpack", "ZerosLike", "OnesLike"),
 }
@@ -15,7 +15,7 @@ PASSING = {
 _COMPUTING = {
     *("Abs", "Add", "AddV2", "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BiasAdd", "ConcatV2", "Conv2D"),
     *("DepthwiseConv2dNative", "Exp", "LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Prod"),
-    *("ResizeBilinear", "Select", "SelectV2", "SquaredDifference", "Sub", "Sum"),
+    *("Select", "SelectV2", "SquaredDifference", "Sub", "Sum"),
 }
 # Results that are no floats.
 _COMPARING = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "ArgMax", "ArgMin", "Shape", "Rank", "Size"}

@@ -12,6 +12,7 @@ from tfdistill.bridge.parity.graphs import has_graph, run_every_call
 from tfdistill.bridge.parity.layers import compare_layers
 from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
 from tfdistill.errors import BridgeError
+from tfdistill.graph.batches import rows_of
 from tfdistill.graph.functional import as_functional, index_bounds
 from tfdistill.graph.inlining import inlined_as
 from tfdistill.graph.tracing import reason_of
@@ -160,7 +161,7 @@ def random_inputs(model, seed=0, batch_size=2):
 
 def _random(rng, tensor, bound, batch_size):
     free = 64 if len(tensor.shape) >= 4 else 8
-    shape = [batch_size if n is None and i == 0 else free if n is None else n for i, n in enumerate(tensor.shape)]
+    shape = [batch_size * rows_of(tensor) if n is None and i == 0 else free if n is None else n for i, n in enumerate(tensor.shape)]
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype == "string":
         raise BridgeError(f"The input '{tensor.name}' is text.", "numbers", "turn text into indices in the data pipeline, before the model")

@@ -1,6 +1,8 @@
 """Tries the conversion of a quantization-aware model before it is trained, so that what export would refuse is said before anyone pays for the training."""
 
+from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.convert.to_tf_keras import tf_keras_flat
 from tfdistill.bridge.wrappers.quantization import assumed_ranges, input_quantizer, quantize_layer
 from tfdistill.bridge.wrappers.quantization_settings import are_floats, without_floats
 from tfdistill.compress.dry_run import Graph, remembered
@@ -61,12 +63,12 @@ def _tried(opened, decided, variant_name):
             enter[i] = input_quantizer(f"quantize_input_{i}")
             enter[i].build(tensor.shape)
             enter[i].built = True  # or its first call would make its variables again
-    graph = Graph(opened, called, enter)
+    graph, owners = Graph(opened, called, enter), _Owners()
 
     def range_of(layer, what):
         # All differ, as they will in a trained model: the converter refuses two ranges where it needs one.
         step = 0.01 * len(ranges)
-        return ranges.setdefault((id(layer), what), (-1.0 - step, 1.0 + step))
+        return ranges.setdefault(owners.owner(layer, what), (-1.0 - step, 1.0 + step))
 
     def trace():
         with assumed_ranges(range_of):
@@ -90,6 +92,47 @@ def _tried(opened, decided, variant_name):
         integers = {path: decision._replace(quantization=without_floats(decision.quantization)) for path, decision in decided.items()}
         found = _tried(opened, integers, variant_name)[0] or found
     return found, tuple(made)
+
+
+class _Owners:
+    """Says what ranges belong to: where two layers compute the same of one tensor, they see the same, and the converter computes it once."""
+
+    def __init__(self):
+        self._numbers = {}  # what a tensor is computed from -> its number
+
+    def owner(self, layer, what):
+        """Returns what has a range.
+
+        Args:
+            layer: Quantized layer, whose inner one is part of a graph.
+            what: Name of the range in it.
+        """
+        inner, form = layer.layer, layer.quantization.form
+        if len(inner.inbound_nodes) != 1:
+            return id(layer), what
+        what = what.replace(inner.name.replace("/", "_"), "")  # names of operations begin with it
+        if not inner.weights:
+            return *self._computed(inner), what
+        if "normalization" in form and what != "output":
+            return (form, what, *map(self._number, inner.inbound_nodes[0].keras_inputs))
+        return id(layer), what
+
+    def _computed(self, layer):
+        return type(layer), repr(_nameless(layer.get_config())), *map(self._number, layer.inbound_nodes[0].keras_inputs)
+
+    def _number(self, tensor):
+        layer = layer_facts.producer(tensor)
+        one = len(layer.inbound_nodes) == 1 and layer.inbound_nodes[0].keras_inputs and not layer.weights
+        index = [id(x) for x in tf_keras_flat(layer.inbound_nodes[0].outputs)].index(id(tensor)) if one else 0
+        key = (*self._computed(introspection.unwrap(layer)), index) if one else id(tensor)
+        return self._numbers.setdefault(key, len(self._numbers))
+
+
+def _nameless(config):
+    """Returns a config without the names in it."""
+    if isinstance(config, dict):
+        return {key: _nameless(value) for key, value in config.items() if key != "name"}
+    return [_nameless(value) for value in config] if isinstance(config, (list, tuple)) else config
 
 
 def _wrapped(layer, quantization):

@@ -129,8 +129,9 @@ def _is_ungated(place):
     return not getattr(introspection.computing_layer(place.layer), "use_gate", False)
 
 
-def _repeats_pixels(layer):
-    return layer.interpolation == "nearest"
+def _keeps_scale_of_pixels(layer):
+    """Whether TFLite enlarges images without a scale of its own for the result."""
+    return layer.interpolation in ("nearest", "bilinear")
 
 
 def _is_identity(layer):
@@ -168,7 +169,7 @@ RULES = (
     LayerRule(("CategoryEncoding",), form="category encoding", form_fits=_counts_numbers, reads_indices=True, needs_form=True),
     LayerRule(("Discretization",), passes=_always, form="discretization", form_fits=_is_number_of_bin, needs_form=True),
     LayerRule(LOOKUPS, reads_indices=True, needs_form=True),
-    LayerRule(("UpSampling2D",), passes=_repeats_pixels),
+    LayerRule(("UpSampling2D",), passes=_keeps_scale_of_pixels),
     LayerRule(("Activation",), passes=_is_identity, form="activation", form_fits=_has_inner_results),
     LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
     LayerRule(("Cropping1D", "Cropping2D", "Cropping3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), passes=_always),
@@ -189,6 +190,8 @@ PASSING_OPERATIONS = {
     *("BroadcastTo", "Tile", "Repeat", "Roll", "Flip", "Slice"),
     *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
 }
+# The same, by their settings: what is padded with, for example.
+_MOVING_AT_TIMES = {"Pad", "Take", "Unstack", "pad", "gather", "unstack"}
 # Operations that are one operation of TFLite's, which need not be traced to be known.
 PLAIN_OPERATIONS = PASSING_OPERATIONS | {
     *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul", "Concatenate", "Mean", "Sum", "Max", "Min"),
@@ -221,7 +224,7 @@ def is_in_every_file(kind):
 def passes(layer, kind):
     """Whether the output of a layer has the range of its input: by its rule, as an operation, or because what tf_keras hosts turns out to move elements only."""
     hosted = introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS
-    moves = hosted and traced.only_moves(*layer_facts.as_function(layer)[:2])
+    moves = (hosted or operation_of(layer) in _MOVING_AT_TIMES) and traced.only_moves(*layer_facts.as_function(layer)[:2])
     return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS or moves
 
 
