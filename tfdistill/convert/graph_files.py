@@ -31,7 +31,9 @@ def save(concrete, folder):
         return lambda: tensorflow_lite.converter_of_graph(str(folder), SIGNATURE, model.meta_graphs[0].graph_def)
     module = tf.Module()
     module.variables_of_graph = list(concrete.graph.variables)  # the SavedModel needs them, or the file has no weights
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete})
+    # A file computes no gradients, and those of activations refer to what the signature does not hold.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete}, options=options)
     return lambda: tensorflow_lite.converter_class().from_saved_model(str(folder), signature_keys=[SIGNATURE])
 
 
