@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfdistill.bridge import host, register_bridge
+from tfdistill.bridge import adopt, host, register_bridge, to_tf_keras
 from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.compress import Cluster, Prune, QuantizeAware, dry_run
 from tfdistill.convert import dry_run as dry_run_of_files
@@ -287,6 +287,22 @@ def test_pruning_and_clustering_say_before_training_that_there_is_no_file(name, 
         export_tflite(step.strip(applied), tmp_path / "model.tflite")
 
 
+no_number_of_64 = chain(conv(), lambda: layers.Reshape((-1, 7, 4)), operation("erf"), layers.GlobalAveragePooling2D, shape=(None, None, 4))
+FREE = {
+    "steps": (chain(lambda: layers.GRU(4), lambda: layers.Dense(3), shape=(None, 4)), ()),
+    "steps with what is lacking": (chain(lambda: layers.LSTM(4), operation("erf"), lambda: layers.Dense(3), shape=(None, 4)), ("culprit",)),
+    "pixels that 64 is no number of": (lambda: adopt(to_tf_keras(no_number_of_64(), check=False)), ()),
+}
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_model_of_any_length_is_tried_at_one(name):
+    make, culprits = FREE[name]
+    found = Cluster(4).plan(make()).findings
+    assert len(found) == len(culprits)
+    assert all(f"'{culprit}' (" in found[0] for culprit in culprits)
+
+
 def test_the_remedy_for_what_no_file_has_works(tmp_path):
     model = made("lacking")
     with pytest.warns(UserWarning, match="allow_flex=True"):
@@ -305,7 +321,7 @@ def test_nothing_is_converted_for_layers_that_are_in_every_file(monkeypatch):
 
 def test_what_cannot_be_put_down_to_a_layer_is_a_row_of_the_model(monkeypatch):
     refusal = dry_run_of_files.Refusal((), "the converter fails")
-    monkeypatch.setattr("tfdistill.compress.quantize.dry_run.refusals", lambda *_: (refusal,))
+    monkeypatch.setattr("tfdistill.compress.quantize.dry_run.refusals", lambda *_, **__: (refusal,))
     model = chain(lambda: layers.Dense(7), shape=(13,))()
     plan = QuantizeAware().plan(model)
     assert plan.names("impossible") == ["chain"]

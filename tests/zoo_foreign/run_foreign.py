@@ -5,6 +5,7 @@
 With `--only` the other rows of the page come from the records that are there. It needs the packages of requirements-foreign.txt.
 """
 
+import functools
 import importlib.metadata
 import pathlib
 import sys
@@ -16,7 +17,7 @@ from runner import Zoo, main
 from stages import PASSED, REFUSED
 
 INTRODUCTION = """Made by `make zoo-foreign` (`tests/zoo_foreign/`): models of keras-hub {hub} and kimm {kimm} in small configurations, and models built as the tutorials of
-keras.io build them, none of which was changed or registered for this library. All have random weights. Of {cells} cells {passed} passed ({share:.0f} %),
+keras.io build them, none of which was changed or registered for this library. All have random weights. {missing}Of {cells} cells {passed} passed ({share:.0f} %),
 {refused} were refused and {failed} failed.
 
 - **refused**: the step's plan says before any training that it cannot be done, and why.
@@ -29,11 +30,17 @@ keras.io build them, none of which was changed or registered for this library. A
 """
 
 
-def introduction(rows):
-    """The text above the table."""
+def introduction(rows, total):
+    """The text above the table.
+
+    Args:
+        rows: List of the `ZooRow`s in it.
+        total: Number of all models.
+    """
     cells = [cell.state for row in rows for cell in row.cells.values()]
     count = {state: cells.count(state) for state in (PASSED, REFUSED)}
     return INTRODUCTION.format(
+        missing="" if len(rows) == total else f"Only {len(rows)} of the {total} models have been run. ",
         hub=importlib.metadata.version("keras-hub"),
         kimm=importlib.metadata.version("kimm"),
         cells=len(cells),
@@ -45,7 +52,7 @@ def introduction(rows):
 
 
 if __name__ == "__main__":
-    zoo = Zoo(
-        __file__, tuple(rows()), COLUMNS, run_row, pathlib.Path("runs/zoo_foreign"), "## Models that others wrote", introduction, 900, 2
-    )
+    names = tuple(rows())
+    written = functools.partial(introduction, total=len(names))
+    zoo = Zoo(__file__, names, COLUMNS, run_row, pathlib.Path("runs/zoo_foreign"), "## Models that others wrote", written, 900, 2)
     main(zoo, __doc__)

@@ -45,4 +45,7 @@ def test_the_introduction_counts_the_cells(monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")
     states = (PASSED, PASSED, PASSED, REFUSED, FAILED, PASSED)
     rows = [ZooRow("a", 1, dict(zip(COLUMNS, (Cell(state, "", 0.0) for state in states), strict=True)), fingerprint())] * 2
-    assert "Of 12 cells 8 passed (67 %),\n2 were refused and 2 failed." in introduction(rows)
+    whole, partial = introduction(rows, 2), introduction(rows, 3)
+    assert "Of 12 cells 8 passed (67 %),\n2 were refused and 2 failed." in whole
+    assert "have been run" not in whole
+    assert "Only 2 of the 3 models have been run. Of 12 cells" in partial

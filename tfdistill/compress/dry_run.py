@@ -10,6 +10,7 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.bridge.integer.recognize import name_of
+from tfdistill.bridge.parity.check import made_up_length
 from tfdistill.compress.quantize.consumers import known_function, operation_of
 from tfdistill.compress.quantize.layer_table import PLAIN_OPERATIONS, is_in_every_file
 from tfdistill.convert.dry_run import refusals
@@ -54,8 +55,14 @@ def unexportable(opened):
 
     def convert():
         by_id = {id(layer): introspection.unwrap(layer) for layer in opened.layers.values()}
-        graph = Graph(opened, by_id)
-        return refusals(graph.trace, graph.specs, opened.adopted.name, variant_named("float32"), graph.batch_size), ()
+        graph = Graph(opened, by_id, sized=True)
+        try:
+            concrete = graph.trace()
+        except Exception:
+            if not graph.free:
+                raise
+            return (), ()  # a tf_keras model that cannot be of these sizes; which ones it can be of is not known
+        return refusals(lambda: concrete, graph.specs, opened.adopted.name, variant_named("float32"), graph.batch_size), ()
 
     reasons = lookups or remembered(opened, "float32", convert).reasons
     texts = [f"'{path}' ({reason})" if path != WHOLE else reason for path, reason in reasons.items()]
@@ -120,21 +127,24 @@ class Graph:
         opened: `rebuild.Opened` of the model.
         called: Dict of id of each of its layers to what is called in its place.
         enter: Dict of the position of an input to a function that its tensor goes through first.
+        sized: Whether axes of any length get one, as they do when the model is made again for a file. Otherwise they and the batch stay free.
     """
 
-    def __init__(self, opened, called, enter=None):
+    def __init__(self, opened, called, enter=None, sized=False):
         import tensorflow as tf
 
         self._opened, self._called, self._enter = opened, called, enter or {}
         self._indices = {id(layer): index for index, layer in enumerate(opened.layers.values())}
         inputs = opened.legacy.inputs
-        free = any(None in tensor.shape[1:] for tensor in inputs)
-        batches = [tensor.shape[0] or (None if free else 1) for tensor in inputs]
-        self.specs = [
-            tf.TensorSpec((batch, *tensor.shape[1:]), tensor.dtype, name=f"input_{i}")
-            for i, (batch, tensor) in enumerate(zip(batches, inputs, strict=True))
+        self.free = any(None in tensor.shape[1:] for tensor in inputs)
+        open_ended = self.free and not sized
+        lengths = [made_up_length(x.shape.rank) if sized else None for x in inputs]
+        shapes = [
+            (x.shape[0] or (None if open_ended else 1), *(length if n is None else n for n in x.shape[1:]))
+            for x, length in zip(inputs, lengths, strict=True)
         ]
-        self.batch_size = None if free else batches[0]
+        self.specs = [tf.TensorSpec(shape, x.dtype, name=f"input_{i}") for i, (shape, x) in enumerate(zip(shapes, inputs, strict=True))]
+        self.batch_size = None if open_ended else shapes[0][0]
 
     def trace(self):
         """Returns the concrete function, in which all layers compute in float32."""

@@ -26,7 +26,9 @@ def save(concrete, folder):
     else:
         module = tf.Module()
         module.variables_of_graph = list(concrete.graph.variables)  # the SavedModel needs them, or the file has no weights
-        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete})
+        # A file computes no gradients, and those of activations refer to what the signature does not hold.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: concrete}, options=options)
 
 
 def _model(graph):

@@ -159,8 +159,13 @@ def random_inputs(model, seed=0, batch_size=2):
     return keras.tree.pack_sequence_as(model.input, arrays)
 
 
+def made_up_length(rank):
+    """Returns what takes the place of a free size, but for the batch, of an input with so many axes: what a model is compared at."""
+    return 64 if rank >= 4 else 8
+
+
 def _random(rng, tensor, bound, batch_size):
-    free = 64 if len(tensor.shape) >= 4 else 8
+    free = made_up_length(len(tensor.shape))
     shape = [batch_size * rows_of(tensor) if n is None and i == 0 else free if n is None else n for i, n in enumerate(tensor.shape)]
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if dtype == "string":
