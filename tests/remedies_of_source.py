@@ -31,6 +31,7 @@ def remedies():
     found = {}
     for module in modules:
         for line, text in module.remedies(takers):
+            text = re.sub(f"({HOLE}; or )+", f"{HOLE}; or ", text)  # one remedy or two of the causes before its own
             found.setdefault(text, []).append(f"{module.path.relative_to(PACKAGE.parent).as_posix()}:{line}")
     return found
 
@@ -113,7 +114,7 @@ class _Module:
             if not isinstance(node, ast.Call):
                 continue
             name = _name(node.func)
-            given = [keyword.value for keyword in node.keywords if keyword.arg == "fix" or name == "explains_arguments"]
+            given = [keyword.value for keyword in node.keywords if keyword.arg in ("fix", "remedy") or name == "explains_arguments"]
             if name in takers and len(node.args) > takers[name]:
                 given.append(node.args[takers[name]])
             for value in given:

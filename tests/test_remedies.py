@@ -5,6 +5,7 @@ The rooms of teaching have a table of their own.
 
 import dataclasses
 import functools
+import gzip
 import os
 import pathlib
 from collections.abc import Callable
@@ -13,21 +14,27 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from remedies_of_source import claimed, remedies, require_said
 
 import tfdistill
 from tfdistill.benchmarking import Cpu, Timing
 from tfdistill.bridge.imports import tf_keras
 from tfdistill.cli.data import load_data
-from tfdistill.compress import Cluster, Prune, QuantizeAware
+from tfdistill.compress import Cluster, Prune, Quantize, QuantizeAware
 from tfdistill.convert.census import census
+from tfdistill.demo import datasets
 from tfdistill.errors import TfdistillError
 from tfdistill.tflite import Tolerances
+from tfdistill.utils.deprecation import renamed_arguments
+from tfdistill.utils.files import writable_folder
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype("float32")
 SERIES = RNG.normal(size=(20, 5, 4)).astype("float32")
 IMAGES = RNG.integers(0, 256, (40, 8, 8, 3)).astype("uint8")
+LABELS = np.arange(40) % 3
 WHOLE = RNG.integers(0, 8, (20, 5)).astype("int32")
+AFTER_THE_LOOKUP = "look up before the model, in the data pipeline, and export what comes after: keras.Model(model.get_layer('lookup').output, model.output)"
 QUICK = Timing(min_seconds=0.01, max_seconds=0.05, warmup_seconds=0)
 
 
@@ -82,6 +89,11 @@ def made(kind):
     if kind == "cumprod":
         inputs = keras.Input((6,))
         return keras.Model(inputs, keras.ops.cumprod(layers.Dense(4)(inputs), axis=-1))
+    if kind == "indices":
+        inputs = keras.Input((2,), dtype="int32")
+        return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Embedding(4, 3)(inputs))))
+    if kind == "normalized":
+        return keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.LayerNormalization(name="norm"), layers.Dense(3)])
     if kind == "of tf_keras":
         return tf_keras().Sequential([tf_keras().Input((6,)), tf_keras().layers.Dense(3)])
     raise KeyError(kind)
@@ -224,7 +236,9 @@ def _exported_folder():
 ROWS = {
     # tflite
     "a path that ends otherwise": Row(lambda: tfdistill.export_tflite(net(), "m.lite"), "a name ending in .tflite", lambda: export(net())),
-    "no calibration": Row(lambda: tfdistill.export_tflite(net(), "m.tflite", "int8"), "calibration=samples", lambda: export(net(), "int8")),
+    "no calibration": Row(
+        lambda: tfdistill.export_tflite(net(), "m.tflite", "int8"), "export_tflite(..., calibration=samples)", lambda: export(net(), "int8")
+    ),
     "few samples": Row(lambda: export(net(), "int8", X[:3]), "give more samples", lambda: export(net(), "int8", X)),
     "an endless dataset": Row(
         lambda: export(net(), verify_on=_dataset().repeat()),
@@ -233,9 +247,11 @@ ROWS = {
     ),
     "a used iterator": Row(lambda: export(net(), "int8", iter([])), "make a new one", lambda: export(net(), "int8", iter([X]))),
     "an unknown variant": Row(lambda: export(net(), "int_8"), "'int8'", lambda: export(net(), "int8")),
-    "an unknown argument": Row(lambda: export(net(), quantize=True), "variant='int8'", lambda: export(net(), variant="int8")),
+    "an unknown argument": Row(
+        lambda: export(net(), quantize=True), "give variant='int8' and calibration=", lambda: export(net(), variant="int8")
+    ),
     "TensorFlow's argument": Row(
-        lambda: tfdistill.export_tflite(net(), "m.tflite", "int8", representative_dataset=X), "calibration=", tf_idiom
+        lambda: tfdistill.export_tflite(net(), "m.tflite", "int8", representative_dataset=X), "give it as calibration=", tf_idiom
     ),
     "a model in pruning": Row(lambda: export(pruning(), "int8"), "step.strip(model)", lambda: export(stripped_of(pruning()), "int8")),
     "a tf_keras model": Row(
@@ -244,8 +260,8 @@ ROWS = {
     "a tf_keras model again": Row(
         lambda: export(made("of tf_keras")), "tfdistill.bridge.adopt", lambda: export(tfdistill.to_keras(made("of tf_keras")))
     ),
-    "text": Row(lambda: export(made("words")), "model.get_layer('lookup').output", lambda: after_the_lookup("words")),
-    "a lookup of numbers": Row(lambda: export(made("numbers")), "model.get_layer('lookup').output", lambda: after_the_lookup("numbers")),
+    "text": Row(lambda: export(made("words")), AFTER_THE_LOOKUP, lambda: after_the_lookup("words")),
+    "a lookup of numbers": Row(lambda: export(made("numbers")), AFTER_THE_LOOKUP, lambda: after_the_lookup("numbers")),
     "a call of two": Row(
         lambda: export(two(), data=[X, X]), "keras.Model([x, y], model(x, y))", lambda: export(functional_of_two(), "int8", [X, X])
     ),
@@ -256,14 +272,18 @@ ROWS = {
     ),
     "a GRU in int8": Row(
         lambda: export(made("GRU"), "int8", SERIES, road="converter"),
-        "tfdistill.compress.QuantizeAware",
+        "train it with tfdistill.compress.QuantizeAware, which computes recurrent layers in integers",
         lambda: export(trained(QuantizeAware(), made("GRU"), SERIES), "int8", SERIES),
     ),
     "a GRU in int8, exported otherwise": Row(
-        lambda: export(made("GRU"), "int8", SERIES, road="converter"), "dynamic_range", lambda: export(made("GRU"), "dynamic_range", SERIES)
+        lambda: export(made("GRU"), "int8", SERIES, road="converter"),
+        "or export as dynamic_range or float16",
+        lambda: export(made("GRU"), "dynamic_range", SERIES),
     ),
     "a stateful LSTM": Row(
-        lambda: export(made("stateful"), "int8", SERIES), "export as dynamic_range", lambda: export(made("stateful"), "float16", SERIES)
+        lambda: export(made("stateful"), "int8", SERIES),
+        "or export as dynamic_range or float16",
+        lambda: export(made("stateful"), "float16", SERIES),
     ),
     "a free axis": Row(
         lambda: export(made("free"), data=SERIES), "a keras.Input of fixed shape", lambda: export(made("fixed"), data=SERIES)
@@ -273,24 +293,32 @@ ROWS = {
     ),
     "another batch": Row(lambda: export(made("batch of 4")), "batch_size=4", lambda: export(made("batch of 4"), batch_size=4)),
     "an operation that TFLite lacks": Row(
-        lambda: export(made("cumprod")), "allow_flex=True", lambda: export(made("cumprod"), allow_flex=True)
+        lambda: export(made("cumprod")),
+        ", or export with allow_flex=True, for an interpreter that has TensorFlow's operations",
+        lambda: export(made("cumprod"), allow_flex=True),
     ),
     "a subclassed model that was not called": Row(
-        lambda: export(Tokens(), data=np.ones((20, 5))), "call it once", lambda: export(_called(Tokens()), data=np.ones((20, 5)))
+        lambda: export(Tokens(), data=np.ones((20, 5))),
+        "call it once, or give it a keras.Input",
+        lambda: export(_called(Tokens()), data=np.ones((20, 5))),
     ),
     "data of another scale": Row(
         mistaken_scale, "scale calibration and verification data alike", lambda: export(net(), "int8", X, verify_on=X)
     ),
-    "an untrained range": Row(lambda: export(QuantizeAware().apply(net()), "int8"), "train", lambda: export(quantized(), "int8")),
+    "an untrained range": Row(
+        lambda: export(QuantizeAware().apply(net()), "int8"), "train the model with fit", lambda: export(quantized(), "int8")
+    ),
     "a trained int8 model as float16": Row(
         lambda: export(quantized(), "float16"), "export it as int8", lambda: export(quantized(), "int8")
     ),
     "tolerances that a good file fails": Row(
         lambda: tfdistill.verify(int8_file(), net(), X, variant="float32"),
-        "set max_relative_error",
+        ", or set max_relative_error and max_relative_mean_error and min_argmax_agreement of the tolerances if this is good enough",
         lambda: tfdistill.verify(int8_file(), net(), X),
     ),
-    "verify with data=": Row(lambda: tfdistill.verify(int8_file(), net(), data=X), "x=", lambda: tfdistill.verify(int8_file(), net(), x=X)),
+    "verify with data=": Row(
+        lambda: tfdistill.verify(int8_file(), net(), data=X), "give the samples as x=", lambda: tfdistill.verify(int8_file(), net(), x=X)
+    ),
     "tolerances as a dict": Row(
         lambda: export(net(), tolerances={"max_relative_error": 1}),
         "tfdistill.tflite.Tolerances",
@@ -300,7 +328,153 @@ ROWS = {
     "a subclassed model of whole numbers to export": Row(
         lambda: export(bits(), data=WHOLE), "keras.Model(inputs, model(inputs))", lambda: export(functional_of_bits(), "int8", WHOLE)
     ),
+    "a quantization by its list": Row(
+        lambda: export(net(), optimizations=["DEFAULT"]),
+        "give variant='int8', 'float16' or 'dynamic_range'",
+        lambda: [export(net(), variant) for variant in ("int8", "float16", "dynamic_range")],
+    ),
+    "the type of an input": Row(
+        lambda: export(net(), "int8", inference_input_type="uint8"),
+        "give io='int8', 'uint8' or 'float32'",
+        lambda: [export(net(), "int8", io=io) for io in ("int8", "uint8", "float32")],
+    ),
+    "labels as y=": Row(
+        lambda: export(net(), y=LABELS),
+        "give the labels along with the inputs: verify_on=(x, y)",
+        lambda: export(net(), verify_on=(X, LABELS)),
+    ),
+    "labels to verify": Row(
+        lambda: tfdistill.verify(int8_file(), net(), X, labels=LABELS),
+        "give the labels as y=",
+        lambda: tfdistill.verify(int8_file(), net(), X, y=LABELS),
+    ),
+    "a layer of an operation that TFLite lacks": Row(
+        lambda: export(made("cumprod")), "replace the layers that these come from", lambda: export(net())
+    ),
+    "a batch of any size": Row(
+        lambda: export(made("GRU"), data=SERIES, batch_size=None),
+        "replace the layers that they come from, set batch_size to a number, or export with allow_flex=True",
+        lambda: (export(made("GRU"), data=SERIES, batch_size=1), export(made("GRU"), data=SERIES, batch_size=None, allow_flex=True)),
+    ),
+    "a layer that stays float": Row(
+        lambda: export(made("normalized"), "int8", road="converter"),
+        "leave these layers out or replace them, or export as dynamic_range or float16",
+        lambda: (export(net(), "int8", road="converter"), [export(made("normalized"), v) for v in ("dynamic_range", "float16")]),
+    ),
+    "a subclassed model whose shapes Keras has not kept": Row(
+        lambda: export(marked_built(Tokens()), data=np.ones((20, 5))),
+        "call it once on a batch of data",
+        lambda: export(_called(Tokens()), data=np.ones((20, 5))),
+    ),
+    "text to calibrate on": Row(
+        lambda: Quantize().apply(made("words"), calibration=X),
+        "turn text into indices in the data pipeline, and give the model a keras.Input of dtype='int32'",
+        lambda: Quantize().apply(made("indices"), calibration=RNG.integers(0, 3, (40, 2))),
+    ),
+    "a road that does not lead there": Row(
+        lambda: export(net(), "float16", road="bridge"),
+        "road='auto' or road='converter'",
+        lambda: [export(net(), "float16", road=road) for road in ("auto", "converter")],
+    ),
+    "calibration of another kind": Row(
+        lambda: tfdistill.verify(export(net(), "int8", X / 50, verify_on=X / 50).path, net(), X),
+        "calibrate on samples of the kind that the model will meet",
+        lambda: tfdistill.verify(export(net(), "int8", X).path, net(), X),
+    ),
+    "values of different units": Row(
+        lambda: export(of_units(1e-4), "int8"),
+        "give values of different units outputs of their own, or scale them to one unit",
+        lambda: (export(apart(of_units(1e-4)), "int8"), export(of_units(1.0), "int8")),
+    ),
+    # tasks
+    "one score for many classes": Row(
+        lambda: tasked("multiclass", 1),
+        "task='binary' for one binary score, task='regression' for a number",
+        lambda: (tasked("binary", 1, LABELS % 2), tasked("regression", 1, X[:, :1])),
+    ),
+    "many scores for two classes": Row(
+        lambda: tasked("binary", 3),
+        "task='multilabel' for independent binary scores, task='multiclass' for classes that exclude each other",
+        lambda: (tasked("multilabel", 3, np.eye(3)[LABELS]), tasked("multiclass", 3, LABELS)),
+    ),
+    "no positions to label": Row(
+        lambda: tasked("segmentation", 3), "task='multiclass' for one class per sample", lambda: tasked("multiclass", 3, LABELS)
+    ),
+    "numbers as labels of several": Row(
+        lambda: tasked("multilabel", 3, 5.0 * np.eye(3)[LABELS]),
+        "task='regression' if they are numbers",
+        lambda: tasked("regression", 3, 5.0 * np.eye(3)[LABELS]),
+    ),
+    "fractions as classes": Row(
+        lambda: tasked("multiclass", 3, LABELS * 0.5),
+        "use task='regression' for numbers, with labels of the output's shape",
+        lambda: tasked("regression", 3, np.stack([LABELS * 0.5] * 3, axis=-1)),
+    ),
     # runtime and benchmarking
+    "without XNNPACK": Row(
+        lambda: tfdistill.benchmark(int8_file(), xnnpack=False),
+        "benchmark(path, tfdistill.benchmarking.Cpu(xnnpack=False))",
+        lambda: tfdistill.benchmark(int8_file(), Cpu(xnnpack=False), timing=QUICK),
+    ),
+    "another engine": Row(
+        lambda: tfdistill.benchmark(int8_file(), engine="tensorflow"),
+        "benchmark(path, tfdistill.benchmarking.Cpu(engine='tensorflow'))",
+        lambda: tfdistill.benchmark(int8_file(), Cpu(engine="tensorflow"), timing=QUICK),
+    ),
+    "runs before": Row(
+        lambda: tfdistill.benchmark(int8_file(), warmup=20),
+        "benchmark(path, timing=tfdistill.benchmarking.Timing(warmup_runs=20))",
+        lambda: tfdistill.benchmark(int8_file(), timing=dataclasses.replace(QUICK, warmup_runs=20)),
+    ),
+    "shapes by another name": Row(
+        lambda: tfdistill.benchmark(int8_file(), input_shapes={"x": (1, 6)}),
+        "give shapes={name: shape}",
+        lambda: tfdistill.benchmark(int8_file(), shapes={"x": (1, 6)}, timing=QUICK),
+    ),
+    "a target as text": Row(
+        lambda: tfdistill.benchmark(int8_file(), "cpu"),
+        "tfdistill.benchmarking.Cpu()",
+        lambda: tfdistill.benchmark(int8_file(), Cpu(), timing=QUICK),
+    ),
+    "too little time": Row(
+        lambda: tfdistill.benchmark(int8_file(), timing=QUICK, timeout_seconds=0.01),
+        "raise timeout_seconds, or lower max_seconds of the timing",
+        lambda: (tfdistill.benchmark(int8_file(), timing=QUICK, timeout_seconds=60.0), tfdistill.benchmark(int8_file(), timing=QUICK)),
+    ),
+    "a limit that is none": Row(
+        lambda: limited("soon"), "unset TFDISTILL_PROBE_SECONDS", lambda: os.environ.pop("TFDISTILL_PROBE_SECONDS") and census(int8_file())
+    ),
+    # files
+    "a folder that is a file": Row(
+        lambda: (pathlib.Path("a_file").write_text("mine"), writable_folder("a_file")),
+        "choose another folder, or change its permissions",
+        lambda: writable_folder("another"),
+    ),
+    "a read-only file": Row(
+        lambda: export_onto("kept.tflite", 0o444),
+        "write to another file, or allow it: os.chmod('",
+        lambda: (export_onto("another.tflite", 0o644), export_onto("kept.tflite", 0o644)),
+    ),
+    "two names of one argument": Row(
+        lambda: renamed()(say=print, log_fn=print), "leave out `say`", lambda: renamed()(log_fn=print) or "done"
+    ),
+    # the demo
+    "a folder for data that needs none": Row(
+        lambda: datasets.load("digits", "here"), "leave the folder out", lambda: datasets.load("digits")
+    ),
+    "a folder without the data": Row(
+        lambda: datasets.load("fashion-mnist", "."),
+        "apt install dataset-fashion-mnist installs them",
+        lambda: datasets.load("fashion-mnist", as_installed("installed")),
+    ),
+    "half a download": Row(
+        lambda: datasets.load("fashion-mnist", as_installed("half", -3)),
+        "download it again",
+        lambda: datasets.load("fashion-mnist", as_installed("half")),
+    ),
+    "a road of unknown length": Row(
+        lambda: on_the_road(), "give fit={'steps_per_epoch': n} in the settings", lambda: on_the_road(steps_per_epoch=2)
+    ),
     "half a file": Row(damaged, "write it again", lambda: census(int8_file())),
     "a model to benchmark": Row(
         lambda: tfdistill.benchmark(net()),
@@ -322,7 +496,7 @@ ROWS = {
     ),
     "a file of any shape": Row(
         lambda: tfdistill.benchmark(export(made("free"), data=SERIES, batch_size=None).path, timing=QUICK),
-        "shapes=",
+        "benchmark(path, shapes={'",
         lambda: tfdistill.benchmark("m.tflite", timing=QUICK, shapes={_only_input(made("free")): (1, 32, 4)}),
     ),
     "no file to benchmark": Row(
@@ -336,13 +510,19 @@ ROWS = {
     ),
     "no end": Row(lambda: Prune(0.5), "Prune.for_training(steps_per_epoch, epochs", lambda: Prune.for_training(10, 2, sparsity=0.5)),
     "clusters of a model in pruning": Row(
-        lambda: QuantizeAware().apply(pruning()), "strip(model)", lambda: QuantizeAware().apply(stripped_of(pruning()))
+        lambda: QuantizeAware().apply(pruning()),
+        "give it what the earlier step's strip(model) returned",
+        lambda: QuantizeAware().apply(stripped_of(pruning())),
     ),
     "zeros to keep where there are none": Row(
-        lambda: Cluster(4, preserve_sparsity=True).apply(net()), "use 'auto'", lambda: Cluster(4, preserve_sparsity="auto").apply(net())
+        lambda: Cluster(4, preserve_sparsity=True).apply(net()),
+        "prune it first, or use 'auto'",
+        lambda: Cluster(4, preserve_sparsity="auto").apply(net()),
     ),
     "kernels of four bits and activations of 16": Row(
-        lambda: QuantizeAware(weight_bits=16), "activation_bits=16", lambda: QuantizeAware(activation_bits=16).apply(net())
+        lambda: QuantizeAware(weight_bits=16),
+        "for more precision give activation_bits=16",
+        lambda: QuantizeAware(activation_bits=16).apply(net()),
     ),
     "a Lambda layer": Row(
         lambda: Prune(0.5, end_step=9).apply(made("lambda")),
@@ -361,7 +541,9 @@ ROWS = {
     "a Keras 3 model to adopt": Row(
         lambda: tfdistill.adopt(net()), "to_tf_keras first", lambda: tfdistill.adopt(tfdistill.to_tf_keras(net()))
     ),
-    "to_keras of a Keras 3 model": Row(lambda: tfdistill.to_keras(net()), "use it as it is", lambda: export(net())),
+    "to_keras of a Keras 3 model": Row(
+        lambda: tfdistill.to_keras(net()), "a Keras 3 model needs no bridge: use it as it is", lambda: export(net())
+    ),
     "a file of weights alone": Row(_weights_alone, "model.load_weights(path)", _loaded_weights),
     "a program without layers": Row(
         _exported_folder, "tfdistill.distill.SavedModelTeacher(path)", lambda: tfdistill.distill.SavedModelTeacher("program")
@@ -372,6 +554,80 @@ ROWS = {
         lambda: load_data(_labels_alone(), net()), "np.savez('data.npz', x=x, y=y)", lambda: load_data(_saved_arrays(), net())
     ),
 }
+
+
+def marked_built(model):
+    """As a user's own `build` may leave a model: with weights, and without shapes that Keras knows."""
+    model.embedding.build((None, 5))
+    model.dense.build((None, 4))
+    model.built = True
+    return model
+
+
+def of_units(scale):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(2, name="both")])
+    kernel = RNG.normal(size=(6, 2)).astype("float32")
+    model.set_weights([kernel * [1.0, scale], np.zeros(2)])
+    return model
+
+
+def apart(model):
+    """The two columns of a model's output as outputs of their own, each computed by a layer of its own."""
+    inputs, (kernel, bias) = keras.Input((6,)), model.get_weights()
+    parts = [layers.Dense(1, name=name) for name in ("first", "second")]
+    made = keras.Model(inputs, {part.name: part(inputs) for part in parts})
+    for i, part in enumerate(parts):
+        part.set_weights([kernel[:, i : i + 1], bias[i : i + 1]])
+    return made
+
+
+@functools.cache
+def of_width(width):
+    return keras.Sequential([keras.Input((6,)), layers.Dense(width, name="scores")])
+
+
+def tasked(task, width, labels=None):
+    return export(of_width(width), verify_on=X if labels is None else (X, labels), task=task)
+
+
+def limited(seconds):
+    os.environ["TFDISTILL_PROBE_SECONDS"] = seconds
+    return census(int8_file())
+
+
+def export_onto(name, mode):
+    path = pathlib.Path(name)
+    if not path.exists():
+        path.write_text("kept")
+    path.chmod(mode)
+    return tfdistill.export_tflite(net(), path, verify_on=X)
+
+
+def renamed():
+    @renamed_arguments("0.1", say="log_fn")
+    def work(log_fn=print):
+        log_fn("done")
+
+    return work
+
+
+def as_installed(folder, cut=None):
+    """The four files, as the package installs them, of a few small images."""
+    pathlib.Path(folder).mkdir(exist_ok=True)
+    for (_, what), name in datasets.FASHION_MNIST_FILES.items():
+        sizes = (4, 2, 2) if what == "x" else (4,)
+        content = bytes([0, 0, 8, len(sizes)]) + np.array(sizes, ">u4").tobytes() + bytes(int(np.prod(sizes)))
+        (pathlib.Path(folder) / name).write_bytes(gzip.compress(content[:cut]))
+    return folder
+
+
+def on_the_road(**fit):
+    import tensorflow as tf
+
+    settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(), student_loss_weight=0.0, fit=fit, epochs=1)
+    teacher, student = (keras.models.clone_model(net()) for _ in range(2))
+    dataset = tf.data.Dataset.from_tensor_slices(X).repeat().batch(20)
+    return tfdistill.under_teacher(teacher, student, [functools.partial(Prune.for_training, sparsity=0.5)], settings, dataset)
 
 
 def _dataset():
@@ -427,4 +683,6 @@ def test_a_remedy_works(name):
     with pytest.raises(TfdistillError) as error:
         row.provoke()
     assert row.said in str(error.value)
+    if claimed(row.said, remedies()):
+        require_said(row.said, error.value)
     assert row.remedy() is not None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
+from keras.src.backend.common import global_state
 from remedies_of_source import Row, check
 
 import tfdistill
@@ -74,6 +75,49 @@ def with_builder(kind, builder, layer):
 class Tripled(layers.Dense):
     def call(self, inputs):
         return 3.0 * super().call(inputs)
+
+
+class Pair(layers.Layer):
+    """Takes two tensors by themselves."""
+
+    def call(self, a, b):
+        return a - b
+
+
+def pair(builder):
+    register_bridge(Pair, builder)
+    try:
+        a, b = keras.Input((6,)), keras.Input((6,))
+        return to_tf_keras(keras.Model([a, b], Pair(name="pair")(a, b)))
+    finally:
+        convert_layers._REGISTERED.pop(Pair)
+
+
+class OfTwo(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(2, name="dense")
+
+    def call(self, one, other):
+        return self.dense(one + other)
+
+
+def functional_of(model):
+    one, other = keras.Input((6,)), keras.Input((6,))
+    return keras.Model([one, other], model(one, other))
+
+
+class OfOne(OfTwo):
+    def call(self, one):
+        return self.dense(one)
+
+
+def built_by_itself():
+    """As a user's own `build` may leave a model: with weights, and without shapes that Keras knows."""
+    model = OfOne(name="one")
+    model.dense.build((None, 6))
+    model.built = True
+    return model
 
 
 class Own(keras.regularizers.Regularizer):
@@ -193,6 +237,21 @@ class ByMode(layers.Layer):
 
     def call(self, inputs, training=None):
         return inputs * 2.0 if training else inputs
+
+
+class AroundMode(layers.Layer):
+    """A layer around others, with a number of its own in training."""
+
+    def __init__(self, inner, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.inner = layers.Dense(6, name="dense"), inner
+
+    def call(self, inputs, training=None):
+        x = self.dense(inputs)
+        return self.inner(x, training=training) if self.inner else x * (2.0 if training else 1.0)
+
+    def get_config(self):
+        raise NotImplementedError  # or it would run as it is
 
 
 class Scaled(layers.Layer):
@@ -343,9 +402,7 @@ def with_code_allowed(folder):
     try:
         return with_code(folder)
     finally:
-        keras.src.saving.serialization_lib.SAFE_MODE = keras.src.saving.serialization_lib.global_state.set_global_attribute(
-            "safe_mode_saving", None
-        )
+        global_state.set_global_attribute("safe_mode_saving", True)
 
 
 class OfMine(layers.Layer):
@@ -381,6 +438,21 @@ ROWS = {
         "construct it with **base",
         lambda f: with_builder(Tripled, lambda layer, base: tf_keras().layers.Dense(3), Tripled(3, name="own")),
         lambda f: with_builder(Tripled, host, Tripled(3, name="own")),
+    ),
+    "a builder of a layer that takes something else": Row(
+        "tfdistill.bridge.register_bridge(Pair, builder) sets how it is built",
+        lambda f: pair(lambda layer, base: tf_keras().layers.Subtract(**base)),
+        lambda f: pair(host),
+    ),
+    "a call of two arguments": Row(
+        "make a functional model of it: one, other = keras.Input(shape), keras.Input(shape); keras.Model([one, other], model(one, other))",
+        lambda f: to_tf_keras(called(OfTwo(name="two"), X, X)),
+        lambda f: to_tf_keras(functional_of(called(OfTwo(name="two"), X, X))),
+    ),
+    "shapes that Keras has not kept": Row(
+        "say what they are, in the structure that its call takes: to_tf_keras(model, inputs=keras.Input(...))",
+        lambda f: to_tf_keras(built_by_itself()),
+        lambda f: to_tf_keras(built_by_itself(), inputs=keras.Input((6,))),
     ),
     "a regularizer of one's own": Row(
         "use one of those, or take it off before the bridge",
@@ -485,9 +557,14 @@ ROWS = {
         lambda f: to_tf_keras(ending(lambda m, x, training: m.drop(x, training=training))),
     ),
     "another number in training": Row(
-        ", or put what depends on the mode into a layer of your own",
+        "put what depends on the mode into a layer of your own",
         lambda f: to_tf_keras(ending(lambda m, x, training: x * (2.0 if training else 1.0))),
         lambda f: with_registered(ByMode, lambda: to_tf_keras(ending(lambda m, x, training: m.layer(x, training=training), ByMode()))),
+    ),
+    "another number in training, inside a layer": Row(
+        "put what depends on the mode into a layer inside it",
+        lambda f: to_tf_keras(sequence(AroundMode(None))),
+        lambda f: with_registered(ByMode, lambda: to_tf_keras(sequence(AroundMode(ByMode())))),
     ),
     "a counter": Row(
         "take counters, conditions on values and other state of Python out of call()",

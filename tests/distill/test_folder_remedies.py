@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.saving.serialization_lib import SafeModeScope
 from remedies_of_source import Row, check
 from small import CLASSES, data, mlp
 
@@ -388,11 +389,15 @@ def of_a_saved_model(folder, **arguments):
     return keras.saving.load_model(folder / "distiller.keras", **arguments)
 
 
-def cut_teacher(folder):
-    net().save(folder / "whole.keras")
-    (folder / "teacher.keras").write_bytes((folder / "whole.keras").read_bytes()[:500])
-    with keras.src.saving.serialization_lib.SafeModeScope(False):
+def out_of_safe_mode(folder):
+    with SafeModeScope(False):
         return distiller(folder / "teacher.keras")
+
+
+def half_a_teacher(folder):
+    net().save(folder / "teacher.keras")
+    (folder / "teacher.keras").write_bytes((folder / "teacher.keras").read_bytes()[:500])
+    return out_of_safe_mode(folder)
 
 
 def with_weights(value):
@@ -430,6 +435,7 @@ TEACHERS = {
         lambda f: (exported(f), SavedModelTeacher(f / "moved")),
         lambda f: taught(SavedModelTeacher(f / "saved")),
     ),
+    "half a file, out of safe mode": Row("save it again", half_a_teacher, lambda f: (net().save(f / "teacher.keras"), out_of_safe_mode(f))),
     "a program in a saved Distiller": Row(
         "if you trust both, keras.saving.load_model(path, safe_mode=False)",
         of_a_saved_model,

@@ -132,8 +132,9 @@ def without_wrappers(model):
             f"No Keras 3 model can be made of the trained '{model.name}': {getattr(error, 'happened', error)}\n"
             f"Its weights are saved in {path}.",
             getattr(error, "expected", None),
-            f"{getattr(error, 'fix', None) or 'make the original model again as it was when apply() got it'}; then "
-            f"apply(original).load_weights('{path}') gives the trained model back, for strip()",
+            # `apply` has made one: since then, the original has changed.
+            f"make the original model again as it was when apply() got it; then apply(original).load_weights('{path}') gives the trained model "
+            "back, for strip()",
         ) from error
 
 

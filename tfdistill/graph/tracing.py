@@ -119,12 +119,15 @@ def symbolic_inputs(model, indices=()):
             lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t._keras_history.operation.name),
             model.input if isinstance(model, keras.Function) else model.inputs[0],
         )
+    names = required_arguments(model)
+    if len(names) > 1:
+        raise several_arguments(model, names, BridgeError)
     config = model.get_build_config() or {}
     shapes = config.get("input_shape")
-    if shapes is None or len(required_arguments(model)) > 1:
+    if shapes is None:
         raise BridgeError(
             f"The input shapes of the subclassed model '{model.name}' ({type(model).__name__}) are not known.",
-            "a model whose call takes one argument of tensors",
+            "a model that was called on data",
             "say what they are, in the structure that its call takes: to_tf_keras(model, inputs=keras.Input(...)); a compression step then takes "
             "tfdistill.adopt(tfdistill.to_tf_keras(model, inputs=keras.Input(...)))",
         )
@@ -141,6 +144,16 @@ def _typed_as_called(model, inputs):
     types = [other.dtype if one.dtype == "float32" else one.dtype for one, other in zip(flat, given, strict=True)]
     typed = [keras.Input(batch_shape=one.shape, dtype=dtype, name=one.name) for one, dtype in zip(flat, types, strict=True)]
     return keras.tree.pack_sequence_as(inputs, typed)
+
+
+def several_arguments(model, names, kind):
+    """Returns the error of class `kind` for a model whose call cannot do without several arguments, of these `names`."""
+    listed = ", ".join(names)
+    return kind(
+        f"The call of the model '{model.name}' ({type(model).__name__}) takes {len(names)} arguments: {listed}.",
+        "a call of one argument of tensors: a tensor, a list or a dict",
+        fix=f"make a functional model of it: {listed} = {', '.join(['keras.Input(shape)'] * len(names))}; keras.Model([{listed}], model({listed}))",
+    )
 
 
 def required_arguments(layer):

@@ -14,7 +14,7 @@ from tfdistill.bridge.load import load_model
 from tfdistill.errors import ExportError, ModelError
 from tfdistill.graph.layers import LOOKUPS, all_layers
 from tfdistill.graph.names import named_layers
-from tfdistill.graph.tracing import required_arguments
+from tfdistill.graph.tracing import required_arguments, several_arguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,12 +77,7 @@ def _refuse_several_arguments(model):
         return
     names = required_arguments(model)
     if len(names) > 1:
-        listed, inputs = ", ".join(names), ", ".join(["keras.Input(shape)"] * len(names))
-        raise ModelError(
-            f"The call of the model '{model.name}' ({type(model).__name__}) takes {len(names)} arguments: {listed}.",
-            "a call of one argument of tensors: a tensor, a list or a dict",
-            f"make a functional model of it: {listed} = {inputs}; keras.Model([{listed}], model({listed}))",
-        )
+        raise several_arguments(model, names, ModelError)
 
 
 def names_layers(export: Callable[P, R]) -> Callable[P, R]:
