@@ -19,6 +19,7 @@ from tfdistill.compress.quantize.biases import correct_biases, corrected_by, mak
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.calibration_data import check_calibration
 from tfdistill.compress.quantize.check import check_quantized
+from tfdistill.compress.quantize.dense import fold_normalizations, one_scale
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
 from tfdistill.compress.quantize.scheme import CALIBRATED
@@ -70,6 +71,8 @@ class Quantize(Step):
         bias_correction: Whether the biases of convolutions and dense layers are shifted so that the mean of each channel, over the calibration data, is that of
             the float model (Nagel et al., 2019, https://arxiv.org/abs/1906.04721). Without a bias of its own, a layer is corrected by the mean of the
             BatchNormalization that is folded into it. For weights of 4 bits above all.
+        per_channel_dense: Whether the weights of dense layers have a scale for each output. False gives them one, in smaller files that old runtimes run too
+            (tflite-runtime 2.14 has no others), at the price of coarser rounding.
 
     Raises:
         ConfigurationError: if a setting has a wrong value.
@@ -90,6 +93,7 @@ class Quantize(Step):
     unroll: AutoOrBool = AUTO
     ranges: Method | dict[str, Method] = AUTO
     bias_correction: bool = False
+    per_channel_dense: bool = True
 
     def __post_init__(self):
         require_auto_or_bool(self, "unroll")
@@ -99,6 +103,7 @@ class Quantize(Step):
             validate.one_of("ranges", method, (AUTO, MINMAX, MSE))
         object.__setattr__(self, "ranges", ranges)
         validate.boolean("bias_correction", self.bias_correction)
+        validate.boolean("per_channel_dense", self.per_channel_dense)
         set_selectors(self)
 
     def plan(self, model: keras.Model) -> Plan:
@@ -156,6 +161,8 @@ class Quantize(Step):
             MSE if any(consumers.activation_of(introspection.unwrap(layer)) in _LONG_TAILS for layer in opened.layers.values()) else MINMAX
         )
         decided = {path: _per_channel(opened.layers[path], decision) for path, decision in decided.items()}
+        if not self.per_channel_dense:
+            decided = {path: one_scale(opened.layers[path], decision) for path, decision in decided.items()}
         return decided, {path: auto if methods.get(path, AUTO) == AUTO else methods[path] for path in decided}, named
 
     def _plan(self, opened, decided, methods):
@@ -188,6 +195,8 @@ def quantized_on(step, model, signature, samples):
         raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
     notes = check_calibration(opened, signature, samples)
     made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
+    if not step.per_channel_dense:
+        fold_normalizations(made, consumers.places(opened.legacy), decided)
     make_biases_unequal(made)
     measure_ranges(made, signature, samples, methods)
     if step.bias_correction:
