@@ -10,11 +10,11 @@ import tempfile
 
 import keras
 import numpy as np
-from latency import compare
 from stages import ZooRow, coarse, run_stages, settle, train_for_a_moment, verified_difference
 from taught import images, teach
 from zoo_models import FAMILIES, SMALL, family
 
+from tfdistill.benchmarking.alternating import alternate
 from tfdistill.bridge import check_parity, to_tf_keras
 from tfdistill.bridge.parity.check import random_inputs
 from tfdistill.compress import Cluster, Prune, QuantizeAware
@@ -123,10 +123,10 @@ class _Road:
             self.parity,
             self.by_training,
             self.by_calibration,
-            lambda: f"{self.speed['ms'][0]:.3f}",
-            lambda: f"{self.speed['ms'][1]:.3f}",
+            lambda: f"{self.speed.p50_ms[0]:.3f}",
+            lambda: f"{self.speed.p50_ms[1]:.3f}",
             self.ratio,
-            lambda: f"{100 * self.speed['share'][1]:.0f} %",
+            lambda: f"{100 * self.speed.delegated[1]:.0f} %",
         )
 
     def bridge(self):
@@ -186,10 +186,10 @@ class _Road:
     def speed(self):
         """Times of the float32 and the int8 file, and what XNNPACK takes of each."""
         record = export_tflite(self.model, self.folder / "float32.tflite")
-        return compare(record.path, self.trained.path)
+        return alternate(record.path, self.trained.path)
 
     def ratio(self):
-        ratio = self.speed["ms"][1] / self.speed["ms"][0]
+        ratio = self.speed.ratio
         goal = GOALS.get(self.name)
         return f"{ratio:.2f}" + ("" if goal is None or ratio <= goal else f" (over {goal:g}: {slowest(self.trained.path)})")
 
