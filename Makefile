@@ -19,7 +19,7 @@ WORKERS ?= 2
 # Each process takes neighbouring tests, which share the models that a module builds, and in the end some of those that another has left.
 PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-foreign mlperf-tiny integers operations api lint format clean

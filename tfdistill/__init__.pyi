@@ -32,6 +32,7 @@ from tfdistill.distill.teachers.ensemble import Ensemble as Ensemble
 from tfdistill.distill.teachers.remote import RemoteTeacher as RemoteTeacher
 from tfdistill.distill.teachers.remote import RetryPolicy as RetryPolicy
 from tfdistill.graph.names import named_layers as named_layers
+from tfdistill.graph.profiling import profile as profile
 from tfdistill.pipeline.road import under_teacher as under_teacher
 from tfdistill.tflite.export import export_tflite as export_tflite
 from tfdistill.tflite.verification.verify import verify as verify

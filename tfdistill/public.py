@@ -55,13 +55,19 @@ ROOMS = {
         "TeacherBounded": "regression",
     },
     "compress": {
+        "ChannelCall": "channels.call",
+        "ChannelLayerPlan": "channels.plan",
+        "ChannelPlan": "channels.plan",
         "Cluster": "cluster.cluster",
         "LayerPlan": "plan",
+        "LeaveWhole": "channels.call",
         "Plan": "plan",
         "Prune": "prune.prune",
+        "PruneChannels": "channels.prune_channels",
         "Quantize": "quantize.calibrate",
         "QuantizeAware": "quantize.quantize_aware",
         "Step": "step",
+        "register_channels": "channels.rules.table",
     },
     "bridge": {
         "AdoptedModel": "adopt.adopt",
@@ -75,7 +81,10 @@ ROOMS = {
         "to_tf_keras": "convert.to_tf_keras",
     },
     "graph": {
+        "LayerProfile": "profiling",
+        "ProfileRecord": "profiling",
         "named_layers": "names",
+        "profile": "profiling",
     },
     "tflite": {
         "VARIANTS": ".convert.variants",
@@ -140,6 +149,7 @@ TOP = {
     "many_to_one": "distill",
     "mutual": "distill",
     "named_layers": "graph",
+    "profile": "graph",
     "soft_targets": "distill",
     "to_keras": "bridge",
     "to_tf_keras": "bridge",

@@ -424,6 +424,62 @@ class ReadsMeanInBatch(layers.Layer):
         return self.dense(x) + ops.sum(x, axis=0, keepdims=True) / ops.cast(ops.shape(x)[0], "float32")
 
 
+class MeanOfBoth(layers.Layer):
+    """Says its shape itself, so that the layers inside it are built when it first runs on data."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.mean = layers.Dense(WIDTH, name="dense"), layers.Average(name="mean")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.mean([x, self.dense(x)])
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+class WithScores(layers.Layer):
+    """Returns an empty array in place of scores that nobody asked for, and its config is wrong."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(WIDTH, name="dense")
+
+    def call(self, x, scores=False):
+        return self.dense(x), x if scores else ops.zeros((0, WIDTH))
+
+    def get_config(self):
+        return {"dense": self.width}
+
+
+class Windows(layers.Layer):
+    """Cuts sequences into windows, which it puts where the batch is: the layer inside divides that again, as in Swin."""
+
+    def __init__(self, count, **kwargs):
+        super().__init__(**kwargs)
+        self.count, self.inner = count, InWindow(count, name="inner")
+
+    def call(self, x):
+        batch, steps, width = ops.shape(x)
+        windows = ops.reshape(x, (batch * self.count, steps // self.count, width))
+        return ops.reshape(self.inner(windows), (batch, steps, width))
+
+
+class InWindow(layers.Layer):
+    def __init__(self, count, **kwargs):
+        super().__init__(**kwargs)
+        self.count, self.dense = count, layers.Dense(WIDTH, name="dense")
+
+    def call(self, x):
+        many, steps, width = ops.shape(x)
+        y = ops.reshape(self.dense(x), (many // self.count, self.count, steps, width))
+        y = y * ops.reshape(ops.arange(1.0, self.count + 1.0), (self.count, 1, 1))
+        return ops.reshape(y, (-1, steps, width))
+
+
 def sequence(*parts, shape=(STEPS, WIDTH), dtype="float32"):
     return keras.Sequential([keras.Input(shape, dtype=dtype, name="x"), *parts, layers.Flatten(), layers.Dense(2, name="head")], name="net")
 
@@ -469,6 +525,11 @@ def in_two_places():
     nested = keras.Model(inner, shared(inner), name="nested")
     inputs = keras.Input((STEPS, WIDTH), name="x")
     return keras.Model(inputs, layers.Dense(2, name="head")(shared(nested(inputs))), name="net")
+
+
+def with_scores():
+    inputs = keras.Input((STEPS, WIDTH), name="x")
+    return keras.Model(inputs, layers.Dense(2, name="head")(WithScores(name="block")(inputs)[0]), name="net")
 
 
 def mask_as_input():
@@ -544,8 +605,23 @@ MODELS = {
     "patches": (lambda: sequence(Patches(2), layers.Dense(WIDTH), shape=(4, 4, 3)), ["patches/reshape"]),
     "at a known length": (of_any_length, ["nested"]),
     "repeated": (repeated, ["each"]),
+    "inside that nobody has built": (lambda: sequence(MeanOfBoth(name="block")), ["block/dense", "block/mean"]),
+    "a constant among the outputs": (with_scores, ["block/dense"]),
+    "a dtype policy": (
+        lambda: sequence(layers.Identity(dtype=keras.DTypePolicy("float32"), name="same"), PositionTable(name="positions")),
+        ["same"],
+    ),
+    "the batch is divided": (lambda: sequence(Windows(2, name="block"), shape=(6, WIDTH)), ["block/inner/dense"]),
     "in a subclassed model": (subclassed, ["block/mlp/gate", "block/scale/gamma"]),
 }
+
+
+if hasattr(layers, "ReversibleEmbedding"):
+    # Its mask is there on data alone.
+    MODELS["a mask on data alone"] = (
+        lambda: text(layers.ReversibleEmbedding(WORDS, WIDTH, mask_zero=True, name="tokens"), UsesMask(name="block")),
+        ["tokens", "tokens/with_mask", "block/dense"],
+    )
 
 
 def called_attention():

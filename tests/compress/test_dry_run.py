@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tfdistill.bridge import host, register_bridge
-from tfdistill.compress import Prune, QuantizeAware
-from tfdistill.compress.quantize import dry_run
+from tfdistill.compress import Cluster, Prune, QuantizeAware, dry_run
+from tfdistill.convert import dry_run as dry_run_of_files
 from tfdistill.errors import ExportError, ModelError
 from tfdistill.tflite import Tolerances, export_tflite
 
@@ -77,6 +77,11 @@ def one_activation_often():
     return keras.Model(inputs, x)
 
 
+def sine_of_a_product():
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, layers.Dense(3)(keras.ops.sin(2.0 * layers.Dense(6)(inputs))))
+
+
 def itself_often():
     inputs = keras.Input((8,))
     same = layers.Activation("linear")
@@ -117,6 +122,7 @@ MODELS = {
     "called twice": (twice, "culprit", {}),
     "nested": (nested, "inside/culprit", {}),
     "float only": (chain(conv(), operation("cumsum", 1), layers.Flatten, lambda: layers.Dense(3)), "culprit", {}),
+    "float only behind what is not": (sine_of_a_product, "sin", {}),
     "float only, then moved": (chain(conv(), operation("cumsum", 1), layers.Flatten), "culprit", {}),
     "float only behind what is calibrated": (
         chain(lambda: layers.LSTM(4), operation("cumsum", 1), lambda: layers.Dense(3), shape=(6, 4)),
@@ -176,7 +182,7 @@ def test_the_dry_run_can_be_turned_off(monkeypatch):
     def tried(*_):
         raise RuntimeError("tried")
 
-    monkeypatch.setattr("tfdistill.compress.quantize.quantize_aware.refused", tried)
+    monkeypatch.setattr("tfdistill.compress.quantize.quantize_aware.try_conversion", tried)
     step, model = QuantizeAware(), made("convolution")
     step.plan(model, dry_run=False)
     step.apply(model, dry_run=False)
@@ -221,3 +227,72 @@ def test_a_dry_run_leaves_an_adopted_model_as_it_was():
         np.testing.assert_array_equal(np.asarray(one(x)), outputs)
         for weight, value in zip(one.weights, before, strict=True):
             np.testing.assert_array_equal(weight.numpy(), value)
+
+
+def looked_up():
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(22, 5)(layers.IntegerLookup(vocabulary=list(range(20)), name="culprit")(inputs))
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
+# Name -> (function that makes the model, the layer for which there is no file of any variant, or None).
+FILES = {
+    "convolution": (MODELS["convolution"][0], None),
+    "lacking": (MODELS["lacking"][0], "culprit"),
+    "nested": (nested, "culprit"),
+    "looked up": (looked_up, "culprit"),
+    "float only": (MODELS["float only"][0], None),
+    "3d": (MODELS["3d"][0], None),
+    "3d, averaged": (
+        chain(lambda: layers.AveragePooling3D(2, name="culprit"), layers.Flatten, lambda: layers.Dense(3), shape=(4, 4, 4, 2)),
+        "culprit",
+    ),
+    "loop": (MODELS["loop"][0], None),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("loop", "nested") else []) for name in FILES])
+def test_pruning_and_clustering_say_before_training_that_there_is_no_file(name, tmp_path):
+    make, culprit = FILES[name]
+    model = make()
+    for step in (Prune(0.5, end_step=1), Cluster(4)):
+        (found,) = step.plan(model).findings or (None,)
+        assert (found is None) is (culprit is None)
+        assert found is None or f"{culprit}' (" in found
+        with (
+            contextlib.nullcontext()
+            if culprit is None
+            else pytest.warns(UserWarning, match=f"is trained, but export_tflite would refuse.*{culprit}")
+        ):
+            applied = step.apply(model)
+        assert step.plan(model, dry_run=False).findings == ()
+        step.apply(model, dry_run=False)
+    with contextlib.nullcontext() if culprit is None else pytest.raises((ExportError, ModelError)):
+        export_tflite(step.strip(applied), tmp_path / "model.tflite")
+
+
+def test_the_remedy_for_what_no_file_has_works(tmp_path):
+    model = made("lacking")
+    with pytest.warns(UserWarning, match="allow_flex=True"):
+        applied = Cluster(4).apply(model)
+    assert export_tflite(Cluster(4).strip(applied), tmp_path / "model.tflite", allow_flex=True).census.flex_ops == ("FlexErf",)
+
+
+def test_nothing_is_converted_for_layers_that_are_in_every_file(monkeypatch):
+    def tried(*_):
+        raise RuntimeError("tried")
+
+    monkeypatch.setattr("tfdistill.compress.dry_run.refusals", tried)
+    for name in ("convolution", "split", "one activation often"):
+        assert Prune(0.5, end_step=1).plan(made(name)).findings == ()
+
+
+def test_what_cannot_be_put_down_to_a_layer_is_a_row_of_the_model(monkeypatch):
+    refusal = dry_run_of_files.Refusal((), "the converter fails")
+    monkeypatch.setattr("tfdistill.compress.quantize.dry_run.refusals", lambda *_: (refusal,))
+    model = chain(lambda: layers.Dense(7), shape=(13,))()
+    plan = QuantizeAware().plan(model)
+    assert plan.names("impossible") == ["chain"]
+    assert plan.row("chain").reason == "no int8 file can be made of it: the converter fails"
+    with pytest.raises(ModelError, match=r"'chain' \(no int8 file can be made of it: the converter fails\)"):
+        QuantizeAware().apply(model)

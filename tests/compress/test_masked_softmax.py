@@ -40,9 +40,12 @@ def test_it_is_the_softmax_of_what_is_seen(axis, positional, rng):
     np.testing.assert_allclose(tape.gradient(total, x), gradient, atol=1e-6)
 
 
-@pytest.mark.parametrize("trained", [True, False])
-def test_a_mask_goes_to_an_integer_file(trained, rng, tmp_path):
-    model = attention(lambda mask: ops.cast(mask, "bool"))
+MASKS = {"a tensor": lambda mask: ops.cast(mask, "bool"), "a constant": lambda mask: np.tri(6, dtype="bool")}
+
+
+@pytest.mark.parametrize(("kind", "trained"), [("a tensor", True), ("a tensor", False), ("a constant", True), ("a constant", False)])
+def test_a_mask_goes_to_an_integer_file(kind, trained, rng, tmp_path):
+    model = attention(MASKS[kind])
     x = [rng.normal(size=(64, 6, 8)).astype("float32"), np.tile(np.tri(6, dtype="int32"), (64, 1, 1))]
     if trained:
         step = QuantizeAware()

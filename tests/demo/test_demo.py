@@ -38,7 +38,7 @@ def run(*arguments):
 @pytest.mark.slow
 def test_the_main_job_ends_with_a_small_verified_file(tmp_path):
     done = run("demo", "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert {p.name for p in tmp_path.iterdir()} == FILES
     summary = Summary.load(tmp_path / "summary.json")
     stages = {stage.name: stage for stage in summary.stages}

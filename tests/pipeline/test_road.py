@@ -1,5 +1,6 @@
 """The whole road in one call: what is trained, checked and exported, and what is refused before any training."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -48,6 +49,49 @@ def test_a_student_alone_from_a_dataset(tmp_path):
     assert road.export.accuracy is not None
 
 
+class Batches(keras.utils.PyDataset):
+    """Batches of 16 samples."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return X[16 * index : 16 * index + 16], Y[16 * index : 16 * index + 16]
+
+
+CACHED = {
+    "arrays": (X, Y),
+    "a dataset": tf.data.Dataset.from_tensor_slices((X, Y)).batch(16),
+    "a PyDataset": Batches(),
+    "inputs alone": X,
+}
+
+
+@pytest.mark.parametrize("kind", CACHED)
+def test_a_cache_teaches_and_the_file_is_made_of_the_data_itself(kind, tmp_path):
+    teacher, student = pair()
+    data, alone = CACHED[kind], {"student_loss_weight": 0.0, "loss": None, "metrics": ()} if kind == "inputs alone" else {}
+    cache = tfdistill.soft_targets(teacher, data, tmp_path / "cache", tfdistill.CacheOptions(batch_size=16))
+    joined = cache.join(data) if kind == "a PyDataset" else cache.join(data, batch_size=16)
+    settings = dataclasses.replace(SETTINGS, epochs=1, fit={}, **alone)
+    road = tfdistill.under_teacher(cache, student, [], settings, joined, path=tmp_path / "m.tflite", verify_on=(X, Y))
+    assert (road.export.verified_on, road.export.calibration_samples) == ("verify_on", 64)
+    assert road.export.accuracy is not None
+
+
+def test_each_step_has_settings_of_its_own():
+    teacher, student = pair()
+    steps = [Prune(0.5, end_step=4, frequency=1), Cluster(8)]
+    each = [dataclasses.replace(SETTINGS, epochs=epochs) for epochs in (1, 3)]
+    road = tfdistill.under_teacher(teacher, student, steps, SETTINGS, X, Y, step_settings=each)
+    assert [g.epochs for g in road.record.generations] == [2, 1, 3]
+    assert road.models[0] is student
+    assert road.model is road.models[2]
+    zeros = [float((model.get_layer("hidden_0").get_weights()[0] == 0).mean()) for model in road.models]
+    assert zeros[0] == 0
+    assert min(zeros[1:]) >= 0.5
+
+
 MADE = {
     "arrays": (X, {}, 4),
     "arrays in larger batches": (X, {"batch_size": 40}, 2),
@@ -74,6 +118,16 @@ def test_a_step_is_made_for_the_length_of_its_training(row):
 
 REFUSED = {
     "no settings": (lambda t, s: tfdistill.under_teacher(t, s, [], {"epochs": 2}, X, Y), ConfigurationError, "settings is a dict"),
+    "settings for a step that is not there": (
+        lambda t, s: tfdistill.under_teacher(t, s, [Cluster(8)], SETTINGS, X, Y, step_settings=[SETTINGS, SETTINGS]),
+        ConfigurationError,
+        "2 settings for 1 steps",
+    ),
+    "no settings of a step": (
+        lambda t, s: tfdistill.under_teacher(t, s, [Cluster(8)], SETTINGS, X, Y, step_settings=[None]),
+        ConfigurationError,
+        "step_settings is a NoneType",
+    ),
     "no step": (lambda t, s: tfdistill.under_teacher(t, s, ["prune"], SETTINGS, X, Y), ConfigurationError, "'prune' is no step"),
     "an iterator": (lambda t, s: tfdistill.under_teacher(t, s, [], SETTINGS, itertools.repeat((X, Y))), DataError, "can be read once"),
     "an unknown length": (

@@ -13,7 +13,7 @@ from tutorial_images import IMAGES
 from tutorial_sequences import SEQUENCES
 
 from tfdistill.bridge import check_parity, to_keras, to_tf_keras
-from tfdistill.compress import Prune, QuantizeAware, rebuild
+from tfdistill.compress import Prune, Quantize, QuantizeAware, rebuild
 from tfdistill.compress.plan import DONE, IMPOSSIBLE
 from tfdistill.convert.variants import Tolerances
 from tfdistill.errors import TfdistillError
@@ -30,6 +30,8 @@ NEAR = {"QAT's file": 0.02, "calibrated file": 0.03}
 # Integer inputs by the beginning of their names: how many values they take. Others are tokens.
 VALUES = {"kind": 5, "segment": 2}
 TOKENS = 20
+# Models whose tutorial divides the images by 255 before them: curves applied again and again leave every range elsewhere.
+DIVIDED = ("low_light",)
 # Inputs of subclassed models, which have no names: shape and whether they are integers.
 UNNAMED = {"entity_tagger": ((10,), True), "recommender": ((2,), True), "depth_estimation": ((16, 16, 3), False)}
 
@@ -52,6 +54,8 @@ def data_for(model, rng):
     def values(tensor):
         shape = (SAMPLES, *(12 if n is None else n for n in tensor.shape[1:]))
         x = _values(rng, tensor._keras_history.operation.name, shape, keras.backend.standardize_dtype(tensor.dtype))
+        if model.name in DIVIDED:
+            return (1 / (1 + np.exp(-x))).astype(x.dtype)
         return 128 + 50 * x if scaled and x.ndim == 4 else x
 
     return keras.tree.map_structure(values, inputs)
@@ -131,7 +135,14 @@ class Road:
 
     def export_calibrated(self):
         # Without a quantization-aware model it is not known what rounding does to this one.
-        return self._exported(self.model, 0.0 if self.quantized is None else self._effect(), "calibrated file")
+        effect = 0.0 if self.quantized is None else self._effect()
+        try:
+            return self._exported(self.model, effect, "calibrated file")
+        except TfdistillError as error:
+            reasons = _reasons(Quantize().plan(self.model))
+            if not reasons:
+                raise
+            raise Refused("; ".join(reasons)) from error
 
     def distil(self):
         student = self.model
@@ -173,7 +184,11 @@ def _apply(step, model, plan):
     try:
         return step.apply(model)
     except TfdistillError as error:
-        reasons = [f"'{name}' {plan.row(name).reason}" for name in plan.names(IMPOSSIBLE)]
+        reasons = _reasons(plan)
         if reasons or not plan.names(DONE):
             raise Refused("; ".join(reasons) or str(error)) from error
         raise
+
+
+def _reasons(plan):
+    return [f"'{name}' {plan.row(name).reason}" for name in plan.names(IMPOSSIBLE)]

@@ -36,6 +36,18 @@ def carries_mask(tensor):
     return getattr(tensor, "_keras_mask", None) is not None
 
 
+def is_called_with(layer, place, name):
+    """Returns whether a call of a tf_keras layer gives an argument, be it a tensor or a constant.
+
+    Args:
+        layer: A tf_keras layer.
+        place: Place of the argument among those without names.
+        name: Its name.
+    """
+    given = [node.call_args[place : place + 1] or (node.call_kwargs.get(name),) for node in layer.inbound_nodes]
+    return any(argument is not None for (argument,) in given)
+
+
 def is_standard_lstm(layer):
     """Returns whether a tf_keras LSTM has the activations and settings of the fused kernel, which are those of TFLite's own LSTM too."""
     return bool(layer._could_use_gpu_kernel)
@@ -76,13 +88,15 @@ def as_function(layer):
 
 
 def function_of_one(layer):
-    """Returns what a layer that stands for an operation computes, as a function of one tensor; None where it needs several tensors or has weights.
+    """Returns what a layer that stands for an operation computes, as a function of one tensor of floats; None where it needs others or has weights.
 
     Args:
         layer: A tf_keras layer for an operation of `keras.ops`, or for a TensorFlow operation on tensors of Keras.
     """
     import tensorflow as tf
 
+    if layer.inbound_nodes and not all(tensor.dtype.is_floating for tensor in layer.inbound_nodes[0].keras_inputs):
+        return None
     if hasattr(layer, "compute"):
         return layer.compute if layer.is_unary else None
     if not hasattr(layer, "function") or not layer.inbound_nodes:

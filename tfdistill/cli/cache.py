@@ -22,12 +22,12 @@ def _open(directory):
 @cache.command(epilog="Example: tfdistill cache info soft_targets")
 def info(directory: Annotated[pathlib.Path, typer.Argument(help="Folder of the cache.")]):
     """Print what a cache holds."""
+    found = _open(directory)
     from rich.console import Console
     from rich.table import Table
 
     from tfdistill.distill.cache.manifest import inputs_text
 
-    found = _open(directory)
     settings = found.manifest.settings
     table = Table(show_header=False)
     rows = {

@@ -11,7 +11,7 @@ def set_verbose(verbose):
     """Sets whether TensorFlow's messages are shown. Called before anything imports TensorFlow."""
     _state["verbose"] = verbose
     if not verbose:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def quiet_start():

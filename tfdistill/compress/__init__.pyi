@@ -1,4 +1,10 @@
 # Made by `make api` from tfdistill/public.py.
+from tfdistill.compress.channels.call import ChannelCall as ChannelCall
+from tfdistill.compress.channels.call import LeaveWhole as LeaveWhole
+from tfdistill.compress.channels.plan import ChannelLayerPlan as ChannelLayerPlan
+from tfdistill.compress.channels.plan import ChannelPlan as ChannelPlan
+from tfdistill.compress.channels.prune_channels import PruneChannels as PruneChannels
+from tfdistill.compress.channels.rules.table import register_channels as register_channels
 from tfdistill.compress.cluster.cluster import Cluster as Cluster
 from tfdistill.compress.plan import LayerPlan as LayerPlan
 from tfdistill.compress.plan import Plan as Plan

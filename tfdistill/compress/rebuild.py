@@ -100,7 +100,7 @@ def open_to_apply(model, step, trains=True):
     opened = open_model(model)
     _refuse_wrapped(opened, step)
     if trains:
-        _warn_of_own_training(model, step)
+        warn_of_own_training(model, step)
     return opened
 
 
@@ -167,7 +167,14 @@ def own_training(model):
     return [name for name in _STEPS_OF_TRAINING if any(name in names for names in [vars(model), *own])]
 
 
-def _warn_of_own_training(model, step):
+def warn_of_own_training(model, step, stacklevel=4):
+    """Warns of a `train_step` or the like of a model's own class, which the result of a step's `apply` has not.
+
+    Args:
+        model: What `apply` got.
+        step: Name of the step.
+        stacklevel: As of `warnings.warn`, for the caller of `apply`.
+    """
     if isinstance(model, AdoptedModel) or not isinstance(model, keras.Model):
         return
     if names := own_training(model):
@@ -176,7 +183,7 @@ def _warn_of_own_training(model, step):
             "evaluated as any Keras model.\nFix: give compile() the loss and the metrics, teach it with a Distiller, or put it into a keras.Model of "
             "your own whose train_step calls it.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 

@@ -52,7 +52,7 @@ class Step(abc.ABC):
         """
 
     @abc.abstractmethod
-    def apply(self, model: keras.Model) -> AdoptedModel:
+    def apply(self, model: keras.Model) -> keras.Model:
         """Returns a new model, ready to be trained under this step. `model` is not changed.
 
         A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
@@ -61,7 +61,7 @@ class Step(abc.ABC):
             model: A built Keras 3 model, or an `AdoptedModel`.
 
         Returns:
-            An `AdoptedModel` with the same weights.
+            An `AdoptedModel` with the same weights; of `PruneChannels` a smaller Keras 3 model.
 
         Raises:
             ModelError: if there is nothing to do, or the step does not work on a layer that was named.

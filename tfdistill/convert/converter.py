@@ -9,6 +9,7 @@ import re
 from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.wrappers.quantization import as_in_the_file
 from tfdistill.convert.census import census
+from tfdistill.convert.graph_files import save
 from tfdistill.convert.variants import VARIANTS
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
 from tfdistill.runtime import tensorflow_lite
@@ -17,14 +18,13 @@ from tfdistill.runtime.tensors import pad_batch
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import progress
 
-SIGNATURE = "serving_default"
 _INTEGER_OPERATIONS = {"int8": "TFLITE_BUILTINS_INT8", "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"}
 
 
 def convert(model, signature, variant, io, samples=None, batch_size=1, allow_flex=False):
     """Converts a model.
 
-    The model is traced with a fixed batch and saved as a SavedModel with the variables of the trace, which is converted. With a free batch
+    The model is traced with a fixed batch and saved as a SavedModel with the weights of the trace, which is converted. With a free batch
     the converter would write shape arithmetic that accelerators do not support; the conversion of a bare function can lose the weights.
     Layers of half or mixed precision compute in float32, as they do in the file.
 
@@ -49,18 +49,17 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
     return convert_traced(lambda: _trace(model, signature, batch_size), model.name, variant, io, samples, batch_size, allow_flex)
 
 
-def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_flex=False, prepare=None):
+def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_flex=False):
     """Converts what a function traces.
 
     Args:
         trace: Function that returns the concrete function to convert, with named inputs and a dict of outputs.
         name: Name of the model, for errors.
-        variant: As in `convert`, like all that follow but the last.
+        variant: As in `convert`, like all that follow.
         io: Likewise.
         samples: Likewise.
         batch_size: Likewise.
         allow_flex: Likewise.
-        prepare: Function of the concrete function that returns the one to save in its place; None saves it as it is.
 
     Returns:
         The bytes of the file.
@@ -71,8 +70,6 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
         ModelError: if it has a layer that cannot be calibrated.
         ExportError: if the converter fails, with its output.
     """
-    import tensorflow as tf
-
     captured = None
     try:
         with captured_output() as captured:
@@ -81,12 +78,8 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
             definition = concrete.graph.as_graph_def()
             trained = _holds(definition, "FakeQuantWithMinMax")
             _check_fits(name, variant, samples, definition, trained)
-            saved = concrete if prepare is None else prepare(concrete)
-            module = tf.Module()
-            module.variables_of_graph = list(saved.graph.variables)  # the SavedModel needs them, or the file has no weights
             with temporary_folder() as folder, _calibration_bar(samples, batch_size) as feed:
-                tf.saved_model.save(module, str(folder), signatures={SIGNATURE: saved})
-                convert_with = functools.partial(_convert, str(folder), variant, io, allow_flex=allow_flex)
+                convert_with = functools.partial(_convert, save(concrete, folder), variant, io, allow_flex=allow_flex)
                 if trained and feed is not None and (content := _without_calibration(convert_with, folder, io)):
                     return content
                 return convert_with(feed)
@@ -96,10 +89,10 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
         raise _failure(name, variant, error, captured.last() if captured else "") from error
 
 
-def _convert(folder, variant, io, feed, allow_flex):
+def _convert(make_converter, variant, io, feed, allow_flex):
     import tensorflow as tf
 
-    converter = tensorflow_lite.converter_class().from_saved_model(folder, signature_keys=[SIGNATURE])
+    converter = make_converter()
     converter.experimental_enable_resource_variables = True
     converter.target_spec.supported_ops = [tensorflow_lite.operation_set("TFLITE_BUILTINS")]
     if variant.name != "float32":

@@ -2,19 +2,18 @@
 
 import dataclasses
 import pathlib
-import re
 
 import numpy as np
 
-from tfdistill.bridge.frozen import frozen
 from tfdistill.convert.census import TRANSLATORS, census
 from tfdistill.convert.converter import convert_traced
+from tfdistill.convert.layer_operations import layers_in
 from tfdistill.convert.samples import Samples
 from tfdistill.errors import DataError, ExportError, ModelError
+from tfdistill.runtime.operations import operation_table
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import progress
 
-_SCOPE = "tfdistill_layer_"
 # A loop, and calls of functions that may hold one.
 _LOOPS = ("While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall")
 # Operations that move elements about: in float only because what they move is.
@@ -39,12 +38,6 @@ _MOVING = frozenset(
 )
 # The converter's codes of errors about operations that TFLite lacks: those that need TensorFlow, and those that would be custom ones.
 _LACKING = (1, 2)
-_IN_SCOPE = re.compile(rf"(?<![\w.]){_SCOPE}(\d+)(?:_\d+)?/")
-
-
-def scope_of(index):
-    """Returns the name scope under which the layer of that index has to be called, for `refusals` to find it again."""
-    return f"{_SCOPE}{index}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +53,20 @@ class Refusal:
     reason: str
 
 
-def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset()):
+def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset(), look=None, floats=frozenset()):
     """Converts a graph as export would, with one random sample for what has no range, and lists why its file could not be made.
 
     Args:
-        trace: Function that returns the concrete function; every layer is called under its `scope_of`.
+        trace: Function that returns the concrete function; every layer is called under its
+            `tfdistill.convert.layer_operations.scope_of`.
         specs: List of the `tf.TensorSpec`s of its inputs. Axes of any length get a few elements in the sample.
         name: Name of the model, for messages.
         variant: The `Variant` of the file; its inputs and outputs have the types that `io="auto"` gives them.
         batch_size: Batch size of the file; None leaves it free.
         calibrated: Set of the indices of layers that have no ranges by intention. Ranges that are assumed and ranges that one sample gives do not agree
             where such a layer begins or ends, as those of training and of real samples do; that is no refusal.
+        look: Function of the file's bytes, which is called if the conversion succeeds; None for none.
+        floats: Set of the indices of layers that have a part in float by intention.
 
     Returns:
         Tuple of `Refusal`s; empty if the file can be made.
@@ -83,17 +79,19 @@ def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset()):
         return traced[-1]
 
     def attempt(samples):
-        return convert_traced(keep, name, variant, variant.io[0], samples, batch_size, prepare=frozen)
+        return convert_traced(keep, name, variant, variant.io[0], samples, batch_size)
 
     with progress(f"trying the {variant.name} conversion of '{name}'"):
         try:
-            content = attempt(_sample(specs) if variant.integer_only else None)
+            content = attempt(_sample(specs) if variant.integer_only and not floats else None)
         except ModelError as error:  # a loop
             nodes = traced[-1].graph.as_graph_def().node
             return (Refusal(_layers([node.name for node in nodes if node.op in _LOOPS]), error.happened),)
         except ExportError as error:
-            return _from_error(error, lambda: attempt(None), variant, calibrated)
-        return _from_file(content, variant, calibrated)
+            return _from_error(error, lambda: attempt(None), variant, calibrated, floats)
+        if look is not None:
+            look(content)
+        return _from_file(content, variant, calibrated, floats)
 
 
 def _sample(specs):
@@ -103,7 +101,7 @@ def _sample(specs):
     return Samples({key: array[:1] for key, array in arrays.items()}, None, 1, np.arange(1))
 
 
-def _from_error(error, without_samples, variant, calibrated):
+def _from_error(error, without_samples, variant, calibrated, by_choice):
     """Finds the layers behind a failed conversion: the converter names operations that TFLite lacks, but not those that it has in float only."""
     cause = error.__cause__
     lacking = [
@@ -117,7 +115,7 @@ def _from_error(error, without_samples, variant, calibrated):
     if variant.integer_only:
         # A float tensor among integers can stop the converter with an error about the layer behind it.
         try:
-            floats = _from_file(without_samples(), variant)
+            floats = _from_file(without_samples(), variant, by_choice=by_choice)
         except (DataError, ExportError):  # nothing has a range, or not even float operations are there
             floats = ()
         if calibrated and floats:
@@ -129,16 +127,19 @@ def _from_error(error, without_samples, variant, calibrated):
     return (Refusal(_layers(lines), f"the converter fails: {reason[:300]}"),)
 
 
-def _from_file(content, variant, calibrated=frozenset()):
+def _from_file(content, variant, calibrated=frozenset(), by_choice=frozenset()):
     with temporary_folder() as folder:
         path = pathlib.Path(folder) / "tried.tflite"
         path.write_bytes(content)
         contents = census(path, trusted=True)
     if contents.flex_ops:
         return (Refusal((), f"TFLite has no {', '.join(_plain(name) for name in contents.flex_ops)}"),)
-    stray = contents.stray_floats() if variant.integer_only else ()
+    by_intention = (lambda name: not by_choice.isdisjoint(layers_in(name))) if by_choice else None
+    stray = contents.stray_floats(by_intention=by_intention) if variant.integer_only else ()
     computed = [t for t in stray if t.made_by not in {*TRANSLATORS, "input", "constant", "nothing"}]
     causes = [t for t in computed if t.made_by not in _MOVING] or computed
+    # What only feeds an operation that has no integers is left in float with it.
+    causes = [t for t in causes if not operation_table("builtin").takes(t.made_by, "int8")] or causes
     found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only") for t in causes]
     if not found and not calibrated:
         found = [Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {t.used_by[0]}") for t in stray]
@@ -147,7 +148,7 @@ def _from_file(content, variant, calibrated=frozenset()):
 
 def _layers(texts):
     """Returns the index of the first layer that texts name, in a tuple; an empty one if they name none. What is fused is named last operation first."""
-    return tuple(int(index) for text in texts for index in _IN_SCOPE.findall(text))[:1]
+    return tuple(index for text in texts for index in layers_in(text))[:1]
 
 
 def _plain(operation):

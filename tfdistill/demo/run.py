@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from functools import partial
 
 import keras
 import numpy as np
@@ -16,9 +17,11 @@ from tfdistill.distill import Distiller
 from tfdistill.distill.cache.build import soft_targets
 from tfdistill.distill.cache.folder import remove_cache
 from tfdistill.distill.cache.options import CacheOptions
+from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
 from tfdistill.losses import SoftTargets
+from tfdistill.pipeline.road import under_teacher
 from tfdistill.report.plots import summary_picture
 from tfdistill.report.summary import Exported, Stage, Summary, Timed
 from tfdistill.tflite import export_tflite
@@ -27,6 +30,8 @@ from tfdistill.utils.progress import progress
 
 BATCH = 32
 SPARSITY = 0.5
+# Steps of these small models take less time than the call of one.
+STEPS_PER_EXECUTION = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +87,12 @@ class _Advance(keras.callbacks.Callback):
         super().__init__()
         self.advance = advance
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.done = 0
+
     def on_train_batch_end(self, batch, logs=None):
-        self.advance()
+        self.advance(batch + 1 - self.done)
+        self.done = batch + 1
 
 
 class Demo:
@@ -122,7 +131,7 @@ class Demo:
         """
         samples = len(self.data.x_train)
         keras.utils.set_random_seed(self.seed)
-        model.compile(optimizer(rate, epochs, samples), loss=cross_entropy())
+        model.compile(optimizer(rate, epochs, samples), loss=cross_entropy(), steps_per_execution=STEPS_PER_EXECUTION)
         if dataset is None:
             arguments = {"x": self.data.x_train, "y": self.data.y_train, "batch_size": BATCH}
         else:
@@ -178,9 +187,13 @@ class Demo:
             predict(batch)
         return time.monotonic() - began
 
+    def joined(self):
+        """Returns the training data with the cached outputs of the teacher."""
+        return self.cache.join(self.training_data, batch_size=BATCH, seed=self.seed)
+
     def distil(self, name, student, rate, epochs, callbacks=()):
         """Trains any kind of student on the cache, or on the teacher if there is no cache. Returns the seconds it took."""
-        dataset = self.cache.join(self.training_data, batch_size=BATCH, seed=self.seed) if self.cache is not None else None
+        dataset = self.joined() if self.cache is not None else None
         teacher = self.teacher if self.cache is None else self.cache
         return self.fit(name, self.distiller(teacher, student), rate, epochs, callbacks, dataset)
 
@@ -209,27 +222,39 @@ class Demo:
         self.record_stage("distilled", student, student.get_weights(), seconds)
         return student
 
-    def prune(self, student):
-        """Prunes the student while it learns from the teacher; returns the step and the plain Keras model."""
-        epochs = self.plan.pruning_epochs
-        step = Prune.for_training(steps_per_epoch(len(self.data.x_train)), epochs, sparsity=SPARSITY)
-        pruning = step.apply(student)
-        seconds = self.distil("pruned", pruning, self.plan.fine_tuning_rate, epochs, step.callbacks())
-        pruned = step.strip(pruning)
-        step.check(pruned)
-        self.record_stage("pruned", pruned, pruned.get_weights(), seconds)
-        return step, pruned
+    def compress(self, path):
+        """Distils a student, prunes it and trains it quantization-aware, all on the cache; exports and verifies an int8 file.
 
-    def quantize(self, pruned, pruning):
-        """Trains the pruned student quantization-aware while it learns from the teacher; returns the plain Keras model."""
-        step = QuantizeAware()
-        quantized = step.apply(pruned)
-        seconds = self.distil("quantized", quantized, self.plan.fine_tuning_rate, self.plan.quantizing_epochs, step.callbacks())
-        step.check(quantized)
-        pruning.check(quantized)
-        weights = [w for layer in rebuild.layers_by_name(quantized).values() for w in rebuild.effective_weights(layer)]
-        self.record_stage("quantized", quantized, weights, seconds)
-        return step.strip(quantized)
+        Returns:
+            The `Road`.
+        """
+        plan, samples = self.plan, len(self.data.x_train)
+        student = self.initialized(self.build_student)
+
+        def settings(rate, epochs):
+            return ChainSettings(
+                SoftTargets(plan.temperature),
+                student_loss_weight=plan.student_loss_weight,
+                optimizer=lambda: optimizer(rate, epochs, samples),
+                loss=cross_entropy(),
+                epochs=epochs,
+                compile={"steps_per_execution": STEPS_PER_EXECUTION},
+            )
+
+        road = under_teacher(
+            self.cache,
+            student,
+            [partial(Prune.for_training, sparsity=SPARSITY), QuantizeAware()],
+            settings(plan.rate, plan.student_epochs),
+            self.joined(),
+            step_settings=[settings(plan.fine_tuning_rate, epochs) for epochs in (plan.pruning_epochs, plan.quantizing_epochs)],
+            path=path,
+            verify_on=(self.data.x_test, self.data.y_test),
+        )
+        for name, model, generation in zip(("distilled", "pruned", "quantized"), road.models, road.record.generations, strict=True):
+            weights = [w for layer in rebuild.layers_by_name(model).values() for w in rebuild.effective_weights(layer)]
+            self.record_stage(name, model, weights, generation.seconds)
+        return road
 
 
 def run_demo(dataset="digits", data=None, seed=0, out="runs/demo", epochs_scale=1.0, log_fn=print):
@@ -258,20 +283,19 @@ def run_demo(dataset="digits", data=None, seed=0, out="runs/demo", epochs_scale=
     teacher = demo.train_teacher()
     demo.cache_teacher(out / "soft_targets")
     scratch = demo.train_scratch()
-    student = demo.train_distilled()
-    pruning, pruned = demo.prune(student)
-    quantized = demo.quantize(pruned, pruning)
+    paths = {variant: out / f"student_{variant}.tflite" for variant in ("float32", "int8")}
+    road = demo.compress(paths["int8"])
+    pruned = road.models[1]
     for name, model in (("teacher", teacher), ("scratch", scratch), ("student", pruned)):
         with write_whole(out / f"{name}.keras") as temporary:
             model.save(temporary)
 
-    exports, timings = [], []
-    for variant, model in (("float32", pruned), ("int8", quantized)):
-        path = out / f"student_{variant}.tflite"
-        exported = export_tflite(model, path, variant, calibration=images.x_train[:256], verify_on=(images.x_test, images.y_test))
-        exports.append(exported)
-        timings.append(benchmark(path, Cpu(threads=1), variant=variant))
-        log_fn(f"{variant:>10}: {exported.size_bytes / 1024:.1f} KiB, {100 * exported.accuracy:.1f} %, median {timings[-1].p50_ms:.3f} ms")
+    exports, timings = [export_tflite(pruned, paths["float32"], verify_on=(images.x_test, images.y_test)), road.export], []
+    for exported in exports:
+        timings.append(benchmark(exported.path, Cpu(threads=1), variant=exported.variant))
+        log_fn(
+            f"{exported.variant:>10}: {exported.size_bytes / 1024:.1f} KiB, {100 * exported.accuracy:.1f} %, median {timings[-1].p50_ms:.3f} ms"
+        )
 
     summary = Summary(
         dataset=dataset,

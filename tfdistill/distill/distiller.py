@@ -153,8 +153,8 @@ class Distiller(CheckedFit, SavedWithTeacher, DistributedTraining, NonFiniteChec
         """
         tutorial.refuse("compile", self.teacher, self.student, {"optimizer": optimizer, "loss": loss, "metrics": metrics, **kwargs})
         if loss is None and self.student_loss_weight > 0:
-            words = ("the student's loss on the labels", "give one, or train with student_loss_weight=0")
-            raise ConfigurationError("'loss' cannot be `None`.", *words)
+            expected = "the student's loss on the labels"
+            raise ConfigurationError("'loss' cannot be `None`.", expected, "give one, or train with student_loss_weight=0")
         if not isinstance(metrics, (list, tuple, dict, type(None))):
             raise ConfigurationError(f"metrics must be a list, tuple or dict, got {type(metrics)}.")
         if kwargs.get("jit_compile") is True:

@@ -156,34 +156,6 @@ def functional_model(inputs, outputs, name):
             operation.name = before
 
 
-_LOOKUPS = (keras.layers.Embedding, keras.layers.CategoryEncoding, keras.layers.IntegerLookup, keras.layers.Hashing)
-# What only moves elements about: the class names of operations.
-_MOVING = ("GetItem", "Reshape", "ExpandDims", "Squeeze", "Transpose", "Slice", "Split", "Flatten")
-
-
-def index_inputs(model):
-    """Lists the names of the float inputs of a functional model that nothing but lookups read, at once or after their elements were moved about.
-
-    Args:
-        model: Functional Keras 3 model.
-    """
-    readers = {}
-    for call in calls(model):
-        for tensor in call.tensors():
-            readers.setdefault(id(tensor), []).append(call)
-
-    def only_looked_up(tensor):
-        return id(tensor) in readers and all(
-            isinstance(call.operation, _LOOKUPS)
-            or (type(call.operation).__name__ in _MOVING and all(only_looked_up(output) for output in call.outputs))
-            for call in readers[id(tensor)]
-        )
-
-    return [
-        input_operation(tensor).name for tensor in model.inputs if keras.backend.is_float_dtype(tensor.dtype) and only_looked_up(tensor)
-    ]
-
-
 def index_bounds(model):
     """Finds inputs that end as indices of an Embedding.
 

@@ -6,11 +6,17 @@ import keras
 
 from tfdistill.errors import BridgeError
 from tfdistill.graph.carriers import HeldWeight
-from tfdistill.graph.functional import calls, filled, functional_model, input_operation, own_arguments
+from tfdistill.graph.functional import UNSCOPED, calls, filled, functional_model, input_operation, own_arguments
 from tfdistill.graph.layers import all_layers
+from tfdistill.graph.masks import mask_of, masks_data_alone, with_its_mask
 from tfdistill.graph.names import unique_name
 from tfdistill.graph.opening import Signature, is_foreign, look_inside, origin, stand_in, traced_quietly
 from tfdistill.graph.tracing import base_name, is_layer
+
+
+def is_rewritten(operation):
+    """Whether an operation of a graph may have another place in the graph that `inlined` returns: what is inside it, or a mask that it hides."""
+    return is_foreign(operation) or masks_data_alone(operation)
 
 
 def inputs_at(model, call):
@@ -51,7 +57,7 @@ def inlined(model, inside, frozen, inputs=None):
     Returns:
         Functional `keras.Model`; `model` itself where nothing is opened and the inputs are its own.
     """
-    if inputs is None and not any(is_foreign(call.operation) for call in calls(model)):
+    if inputs is None and not any(is_rewritten(call.operation) for call in calls(model)):
         return model
     inliner, given = _Inliner(inside, frozen), inputs or model.inputs
     tensors = inliner.run(model, dict(zip(map(id, model.inputs), given, strict=True)), "", False)
@@ -119,15 +125,29 @@ class _Inliner:
         named = not prefix or is_layer(operation)
         made = self._stand_in(operation, prefix + (operation.name if named else base_name(operation)))
         with traced_quietly():
-            outputs = keras.tree.flatten(made(*call.args, **call.kwargs))
+            outputs = made(*call.args, **call.kwargs)
+            if not prefix and masks_data_alone(operation):  # inside a layer that is opened it is there already
+                outputs = self._masked(made, call, outputs)
+            outputs = keras.tree.flatten(outputs)
         if in_inference:
             self.frozen.add(id(outputs[0]))
         return outputs
 
+    def _masked(self, layer, call, outputs):
+        masked = with_its_mask(layer, call.args, call.kwargs, outputs)
+        if masked is not outputs:
+            self.opened = True
+            for operation in (mask_of(masked)._keras_history.operation, masked._keras_history.operation):
+                vars(operation).update(name=self._unique(f"{layer.name}/{base_name(operation)}"), **UNSCOPED)
+        return masked
+
+    def _unique(self, name):
+        unique = unique_name(name, self.names)
+        self.names.add(unique)
+        return unique
+
     def _stand_in(self, operation, name):
         key = operation.weight if isinstance(operation, HeldWeight) else origin(operation)
         if id(key) not in self.made:
-            unique = unique_name(name, self.names)
-            self.names.add(unique)
-            self.made[id(key)] = (key, stand_in(operation, unique))
+            self.made[id(key)] = (key, stand_in(operation, self._unique(name)))
         return self.made[id(key)][1]

@@ -1,5 +1,8 @@
 """The layers inside a layer or model, as Keras keeps them: Keras's private list of them is read here."""
 
+# Classes of layers that look up tables, which a .tflite file cannot.
+LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization", "Hashing", "HashedCrossing")
+
 
 def all_layers(model):
     """Lists a layer or model and everything inside it, at any depth.
@@ -39,3 +42,12 @@ def has_attention_scores(layer):
     scores have no axis of heads, has not. If Keras renames it, the taps refuse the scores of every layer with a ModelError.
     """
     return hasattr(layer, "_compute_attention")
+
+
+def attention_projections(layer):
+    """Returns the dense layers inside multi-head or grouped attention: dict of `"query"`, `"key"`, `"value"`, `"output"`, and `"gate"` where there is one.
+
+    Reads `_query_dense` and the like, which grouped attention has no public names for.
+    """
+    found = {name: getattr(layer, f"_{name}_dense", None) for name in ("query", "key", "value", "gate", "output")}
+    return {name: dense for name, dense in found.items() if dense is not None}

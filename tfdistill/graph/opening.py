@@ -17,6 +17,7 @@ from tfdistill.graph.batches import BATCH, with_free_batch
 from tfdistill.graph.carriers import CARRIERS, HeldConstant, HeldWeight, WithMask
 from tfdistill.graph.functional import UNSCOPED, filled, functional_model, is_functional, is_sequential, own_arguments
 from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.masks import mask_of, with_its_mask
 from tfdistill.graph.tracing import line_of, name_operations, reason_of, required_arguments
 
 _ORIGIN = "_stands_for"
@@ -122,11 +123,6 @@ class Signature:
             tensors[place]._keras_mask = tensors[mask]
 
 
-def mask_of(tensor):
-    """Returns the mask that travels with a tensor, None where there is none."""
-    return getattr(tensor, "_keras_mask", None)
-
-
 def look_inside(layer, signature, path, **mode):
     """Returns a functional model of what is inside a layer, for one way of calling it.
 
@@ -146,9 +142,10 @@ def look_inside(layer, signature, path, **mode):
         with traced_quietly():
             with keras.StatelessScope(collect_losses=True) as scope:
                 outputs = tracing.run(layer, "", args, {**kwargs, **mode})
+            outputs = keras.tree.map_structure(tracing.constant, outputs)
             tracing.on = False
             if not all(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(outputs)):
-                raise TypeError("an output does not depend on the inputs")
+                raise TypeError("an output is no tensor")
             if scope.losses:
                 raise TypeError("it adds a loss with add_loss")
             if scope.state_mapping:
@@ -248,9 +245,12 @@ class _Tracing:
         def call(called, *args, **kwargs):
             if not self.on:
                 return super(kind, called).__call__(*args, **kwargs)
-            args, kwargs = keras.tree.map_structure(self._constant, (args, kwargs))
+            args, kwargs = keras.tree.map_structure(self.constant, (args, kwargs))
             try:
-                return super(kind, called).__call__(*args, **kwargs)
+                outputs = super(kind, called).__call__(*args, **kwargs)
+                # What is built by this call is the layer itself, whose `build` the two share.
+                vars(called).update({key: value for key, value in vars(layer).items() if key not in vars(called)})
+                return with_its_mask(called, args, kwargs, outputs)
             except Exception:
                 if not is_foreign(layer):
                     raise
@@ -260,7 +260,8 @@ class _Tracing:
         kind = _subclass(type(origin(layer)), __call__=call)
         return stand_in(layer, name, kind)
 
-    def _constant(self, value):
+    def constant(self, value):
+        """Returns a symbolic tensor for an array; anything else as it is."""
         if not hasattr(value, "__array__") or isinstance(value, (keras.KerasTensor, keras.Variable, np.generic)):
             return value
         array = keras.ops.convert_to_numpy(value)

@@ -8,7 +8,7 @@ import keras
 
 from tfdistill.errors import BridgeError
 from tfdistill.graph.carriers import CARRIERS
-from tfdistill.graph.functional import as_functional, calls, index_inputs, is_functional, is_sequential, unbuilt
+from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential, unbuilt
 from tfdistill.graph.names import unique_name
 
 
@@ -18,7 +18,7 @@ def open_model(model, inputs=None, path=None):
     Args:
         model: Built Keras 3 model.
         inputs: For a subclassed model: `keras.Input`s in the structure that its `call` takes. By default they have the
-            shapes that it was built with, the batch left free, and are int32 where they are only read as indices, else float32.
+            shapes that it was built with, the batch left free, and are int32 where lookups alone read them, else float32.
         path: Name of the model in errors.
 
     Returns:
@@ -34,6 +34,8 @@ def open_model(model, inputs=None, path=None):
         raise unbuilt(model)
     if inputs is not None:
         return traced(model, inputs, path or model.name)
+    from tfdistill.graph.indices import index_inputs  # which opens layers, as this does models
+
     opened = traced(model, symbolic_inputs(model), path or model.name)
     indices = index_inputs(opened)
     return traced(model, symbolic_inputs(model, indices), path or model.name) if indices else opened

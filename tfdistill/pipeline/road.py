@@ -9,6 +9,7 @@ import keras
 
 from tfdistill.compress.step import Step
 from tfdistill.convert.variants import VariantName
+from tfdistill.distill.cache.join import without_targets
 from tfdistill.distill.chains.record import ChainRecord
 from tfdistill.distill.chains.runner import ChainRunner
 from tfdistill.distill.chains.settings import ChainSettings
@@ -25,7 +26,7 @@ class Road:
     """What `under_teacher` returns.
 
     Attributes:
-        model: The compressed model, as the last step's `strip` returned it; the student itself without steps.
+        models: The student, and what `strip` of each step returned: one model for each training.
         record: `ChainRecord` with a `Generation` for each training, its metrics from `evaluate`.
         export: `ExportRecord` of the file; None without a path.
 
@@ -36,9 +37,14 @@ class Road:
         (True, None)
     """
 
-    model: keras.Model
+    models: tuple[keras.Model, ...]
     record: ChainRecord
     export: ExportRecord | None
+
+    @property
+    def model(self) -> keras.Model:
+        """The last of `models`: the compressed one; the student itself without steps."""
+        return self.models[-1]
 
     def __str__(self) -> str:
         return str(self.record) if self.export is None else f"{self.record}\n{self.export}"
@@ -53,32 +59,35 @@ def under_teacher(
     y: Tensors | None = None,
     validation_data: Data | None = None,
     *,
-    step_settings: ChainSettings | None = None,
+    step_settings: ChainSettings | Sequence[ChainSettings] | None = None,
     path: PathLike | None = None,
     variant: VariantName = "int8",
+    verify_on: Data | None = None,
 ) -> Road:
     """Teaches a student, compresses it under the same teacher, and exports and verifies the result: all on one data set.
 
     The student is trained first. Then each step is applied, trained, stripped, and its invariant checked, now and after every later step.
 
     Args:
-        teacher: The teacher, as `Distiller` takes it.
+        teacher: The teacher, as `Distiller` takes it; a cache of its outputs with data that `cache.join` returned.
         student: A built Keras model. It is trained in place; the steps work on copies.
         steps: Compression steps in their order, quantization-aware training last; or functions of (steps per epoch, epochs) that make one, such as
             `functools.partial(Prune.for_training, sparsity=0.5)`.
         settings: `tfdistill.distill.ChainSettings` of the student's training: losses, optimizer, epochs.
         x: Inputs, or a dataset with labels, as `fit` takes them; no iterator, as it is read several times.
         y: Labels; None with a dataset, or without labels.
-        validation_data: As `fit` takes it. The file is verified on it, else on the calibration data.
-        step_settings: Settings of the trainings under the steps; None takes `settings`. A smaller learning rate and fewer epochs are usual.
+        validation_data: As `fit` takes it.
+        step_settings: Settings of the trainings under the steps: one for all, or a list with one for each; None takes `settings`. A smaller
+            learning rate and fewer epochs are usual.
         path: The .tflite file to write; None exports nothing.
         variant: Variant of the file. `x` shows an integer variant the ranges that no step has trained.
+        verify_on: What the file is verified on; None takes `validation_data`, or the calibration data where that is None.
 
     Returns:
         A `Road`; `print(road)` shows its tables.
 
     Raises:
-        ConfigurationError: if settings are no `ChainSettings`, or a step is none.
+        ConfigurationError: if settings are no `ChainSettings`, or a step is none, or there are not as many `step_settings` as steps.
         DataError: if the data is an iterator, or its length is unknown where a step is made for it.
         ModelError, BridgeError, InvariantError, ExportError, VerificationError: as the steps and `export_tflite` raise them.
 
@@ -92,26 +101,37 @@ def under_teacher(
         >>> [generation.role for generation in road.record.generations], road.export.variant
         (['student', 'Prune', 'QuantizeAware'], 'int8')
     """
-    later = settings if step_settings is None else step_settings
-    for name, given in (("settings", settings), ("step_settings", later)):
-        if not isinstance(given, ChainSettings):
-            raise ConfigurationError(f"{name} is a {type(given).__name__}.", "a tfdistill.distill.ChainSettings")
-    planned = [_step(step, x, later) for step in steps]
-    model = student
-    with ChainRunner("under_teacher", settings, (x, y, validation_data), 1 + len(planned)) as runner:
+    later = _for_each_step(step_settings, settings, len(steps))
+    planned = [_step(step, x, own) for step, own in zip(steps, later, strict=True)]
+    models = [student]
+    epochs = settings.epochs + sum(own.epochs for own in later)
+    with ChainRunner("under_teacher", settings, (x, y, validation_data), 1 + len(planned), epochs) as runner:
         names = (getattr(teacher, "name", str(teacher)),)
         runner.distil(teacher, student, "student", names)
-        for number, step in enumerate(planned):
-            wrapped = step.apply(model)
-            runner.distil(teacher, wrapped, type(step).__name__, names, **_under(step, later))
-            model = step.strip(wrapped)
+        for number, (step, own) in enumerate(zip(planned, later, strict=True)):
+            wrapped = step.apply(models[-1])
+            runner.distil(teacher, wrapped, type(step).__name__, names, **_under(step, own))
+            models.append(step.strip(wrapped))
             for before in planned[: number + 1]:
-                before.check(model)
+                before.check(models[-1])
         record = runner.record()
     if path is None:
-        return Road(model, record, None)
-    samples = x if y is None else (x, y)
-    return Road(model, record, export_tflite(model, path, variant, calibration=samples, verify_on=validation_data))
+        return Road(tuple(models), record, None)
+    samples = without_targets(x) if y is None else (x, y)
+    checked = without_targets(validation_data) if verify_on is None else verify_on
+    return Road(tuple(models), record, export_tflite(models[-1], path, variant, calibration=samples, verify_on=checked))
+
+
+def _for_each_step(given, settings, count):
+    each = list(given) if isinstance(given, (list, tuple)) else [settings if given is None else given] * count
+    for name, one in (("settings", settings), *(("step_settings", one) for one in each)):
+        if not isinstance(one, ChainSettings):
+            raise ConfigurationError(f"{name} is a {type(one).__name__}.", "a tfdistill.distill.ChainSettings")
+    if len(each) != count:
+        raise ConfigurationError(
+            f"step_settings has {len(each)} settings for {count} steps.", "one for all, or a list with one for each step"
+        )
+    return each
 
 
 def _step(step, x, settings):

@@ -7,10 +7,12 @@ import dataclasses
 import functools
 import json
 import pathlib
+import typing
 
 from tfdistill.errors import ConfigurationError, nearest
 
-TARGETS = ("xnnpack", "builtin", "micro", "edgetpu", "gpu")
+Target = typing.Literal["xnnpack", "builtin", "micro", "edgetpu", "gpu"]
+TARGETS: tuple[Target, ...] = typing.get_args(Target)
 # Types of the activations of an operation; "dynamic" is float32 activations with int8 weights.
 TYPES = ("float32", "int8", "int16", "dynamic")
 FOLDER = pathlib.Path(__file__).parent / "operation_tables"
@@ -35,6 +37,11 @@ class OperationTable:
     source: str
     operations: dict[str, tuple[str, ...]]
 
+    @property
+    def is_measured(self):
+        """Whether the table is measured; a documented one lists everything that the target takes."""
+        return not self.source.startswith("http")
+
     def takes(self, operation, kind):
         """Whether the target takes an operation in a type; None if it is not known.
 
@@ -44,6 +51,28 @@ class OperationTable:
         """
         found = self.operations.get(operation)
         return None if found is None else kind in found
+
+    def leaves(self, operation, kind):
+        """Whether the target is known not to take an operation in a type, so that something else runs it, or nothing does.
+
+        Args:
+            operation: Its name in the tables; `"MUL broadcast"` is a MUL where a documented table says no more.
+            kind: One of `TYPES`.
+        """
+        taken = self.takes(operation, kind)
+        if taken is None and not self.is_measured:
+            taken = kind in self.operations.get(operation.split()[0], ())
+        return taken is False
+
+
+def require_target(target):
+    """Refuses what is not the name of a target.
+
+    Raises:
+        ConfigurationError: with the nearest name.
+    """
+    if not isinstance(target, str) or target not in TARGETS:
+        raise ConfigurationError(f"There is no target {target!r}.", f"one of {', '.join(TARGETS)}", nearest(str(target), TARGETS))
 
 
 @functools.cache
@@ -56,8 +85,7 @@ def operation_table(target):
     Raises:
         ConfigurationError: if there is no such target; the message holds the nearest name.
     """
-    if target not in TARGETS:
-        raise ConfigurationError(f"There is no target '{target}'.", f"one of {', '.join(TARGETS)}", nearest(str(target), TARGETS))
+    require_target(target)
     content = json.loads((FOLDER / f"{target}.json").read_text(encoding="utf-8"))
     return OperationTable(
         content["target"], content["runtime"], content["source"], {name: tuple(types) for name, types in content["operations"].items()}

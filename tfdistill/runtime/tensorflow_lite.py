@@ -20,6 +20,28 @@ def converter_class():
     return _lite("converts models to .tflite files", _OLDER).TFLiteConverter
 
 
+def converter_of_graph(folder, signature, definition):
+    """Returns a converter of a SavedModel that holds one bare graph, without functions and variables.
+
+    `from_saved_model` loads the folder twice, to make functions of it that the conversion does not need.
+
+    Args:
+        folder: The folder.
+        signature: Name of its signature.
+        definition: The `GraphDef` in it.
+    """
+    _lite("converts models to .tflite files", _OLDER)
+    module = importlib.import_module("tensorflow.lite.python.lite")
+
+    class GraphConverter(module.TFLiteSavedModelConverterV2):
+        def convert(self):
+            return self._convert_and_export_metrics(lambda _: self._convert_from_saved_model(definition))
+
+    # What `from_saved_model` notes for the file's metadata.
+    GraphConverter._set_original_model_type(module.conversion_metadata_fb.ModelType.TF_SAVED_MODEL)
+    return GraphConverter(folder, {"serve"}, [signature])
+
+
 def operation_set(name):
     """Returns the member of `OpsSet` with this name, such as `"TFLITE_BUILTINS"`: operations that a converted file may have."""
     return getattr(_lite("has the operations of .tflite files", _OLDER).OpsSet, name)

@@ -7,13 +7,15 @@ from typing import Any
 
 import keras
 
+from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.states import initial_states
-from tfdistill.bridge.adopt.trained_ranges import require_trained_ranges
+from tfdistill.bridge.adopt.trained_ranges import float_layers, require_trained_ranges
 from tfdistill.convert.census import CensusRecord, census, require_integer, require_no_flex
 from tfdistill.convert.converter import convert
 from tfdistill.convert.file_tensors import FileTensor
 from tfdistill.convert.finish import finish
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
+from tfdistill.convert.scales import require_bounded_scales
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.errors import ConfigurationError
@@ -45,6 +47,7 @@ class ExportRecord(Record):
         calibration_samples: Number of calibration samples; 0 if none.
         road: How the integers were found from the calibration data: `bridge`, `converter`, or None without calibration.
         road_reason: Why the converter took the place of the bridge; empty if it did not.
+        float_layers: Names of the layers of an integer file that have a part in float, by `QuantizeAware(integer_only=False)`.
         verified_on: Data of the verification: `verify_on`, `calibration`, or None if the file was not verified.
         verification: Result of the verification; None if the file was not verified.
         census: Contents of the file.
@@ -73,6 +76,7 @@ class ExportRecord(Record):
     host: HostFingerprint
     road: str | None = None
     road_reason: str = ""
+    float_layers: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float | None:
@@ -172,7 +176,8 @@ def export_tflite(
         ConfigurationError: if arguments contradict each other, or the folder cannot be written.
         ModelError: if the model is not built, or its shapes cannot be fixed.
         DataError: if the calibration data is missing, too small, not finite or of the wrong shape; raised before the conversion.
-        ExportError: if the conversion fails, if an integer file has a float tensor, or if a file has a Flex operation that is not allowed.
+        ExportError: if the conversion fails, if an integer file has a float tensor or scales that LiteRT would not open, or if a file has a Flex operation that is
+            not allowed.
         InvariantError: if the model is quantization-aware and some of its ranges were never trained.
         VerificationError: if the outputs of the file are beyond the tolerances.
 
@@ -205,17 +210,20 @@ def export_tflite(
     representative = for_calibration if kind.integer_only else None
     extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
+    floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.name == "int8" else ()
     with write_whole(path) as temporary:
 
         def write(source):
             with initial_states(source):
-                temporary.write_bytes(convert(source, signature, kind, io, representative, batch_size, allow_flex))
+                # The calibrator would make integers of what is to stay in float.
+                temporary.write_bytes(convert(source, signature, kind, io, None if floats else representative, batch_size, allow_flex))
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             if not allow_flex:
                 require_no_flex(contents)
             if kind.integer_only:
-                require_integer(contents, float_io=io == "float32")
+                require_integer(contents, io == "float32", (lambda name: any(f"quant_{n}/" in name for n in floats)) if floats else None)
                 require_trained_bits(temporary, source)
+                require_bounded_scales(temporary.read_bytes(), str(path))
             # Last, as what is refused is told by the whole names, which begin with the scopes of the layers.
             temporary.write_bytes(finish(temporary.read_bytes()))
             return dataclasses.replace(census(temporary, True), path=str(path))
@@ -254,6 +262,7 @@ def export_tflite(
         host=fingerprint(),
         road=taken.road,
         road_reason=taken.reason,
+        float_layers=floats,
     )
 
 

@@ -12,13 +12,12 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.load import load_model
 from tfdistill.errors import ExportError, ModelError
-from tfdistill.graph.layers import all_layers
+from tfdistill.graph.layers import LOOKUPS, all_layers
 from tfdistill.graph.names import named_layers
 from tfdistill.graph.tracing import required_arguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization", "Hashing", "HashedCrossing")
 _TYPED_INPUT = "if it takes another type, say so: inputs = keras.Input(shape, dtype='int32'); export keras.Model(inputs, model(inputs))"
 _FLOAT_INPUT = (
     "rebuild it on a float input: fresh = keras.models.clone_model(model, input_tensors=keras.Input(shape)); "
@@ -58,7 +57,7 @@ def _student(model):
 
 
 def _refuse_lookups(model):
-    paths = [path for path, layer in named_layers(model).items() if type(layer).__name__ in _LOOKUPS]
+    paths = [path for path, layer in named_layers(model).items() if type(layer).__name__ in LOOKUPS]
     found = [path for path in paths if not any(path.startswith(f"{other}/") for other in paths)]
     text = [tensor.name for tensor in getattr(model, "inputs", None) or [] if tensor.dtype == "string"]
     if found or text:

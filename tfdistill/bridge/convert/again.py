@@ -4,7 +4,7 @@ import types
 
 import keras
 
-from tfdistill.bridge.convert.constructors import not_taken
+from tfdistill.bridge.convert.constructors import config_of, not_taken
 from tfdistill.bridge.convert.layers import is_registered
 from tfdistill.errors import BridgeError
 from tfdistill.graph.opening import is_foreign
@@ -27,7 +27,7 @@ def again(layer, clone):
     """
     kind = type(layer)
     try:
-        config = layer.get_config()
+        config = config_of(layer)
         left_out = not_taken(kind, config)
         made = kind.from_config({name: value for name, value in config.items() if name not in left_out})
     except Exception as error:  # whatever the user's class raises

@@ -3,6 +3,8 @@
 import functools
 import inspect
 
+import keras
+
 from tfdistill.bridge import imports
 from tfdistill.graph.keras_internals import is_keras_own
 
@@ -23,6 +25,27 @@ def constructor_arguments(kind):
     if issubclass(kind, imports.tf_keras().layers.RNN):
         names.add("zero_output_for_mask")  # taken out of **kwargs there
     return names - {"self"}
+
+
+def config_of(layer, kind=None):
+    """Returns the config of a Keras 3 layer; also where Keras writes none, as it was given a dtype policy and its class has no arguments of its own.
+
+    Args:
+        layer: The layer.
+        kind: Class among its bases whose config is asked for; its own if None.
+
+    Raises:
+        NotImplementedError: if its class, which is not Keras's own, has no config.
+    """
+    kind = kind or type(layer)
+    try:
+        return kind.get_config(layer)
+    except NotImplementedError:
+        if not is_keras_own(kind) or constructor_arguments(kind) - constructor_arguments(keras.layers.Layer):
+            raise
+        penalty = layer.activity_regularizer and keras.regularizers.serialize(layer.activity_regularizer)
+        policy = keras.dtype_policies.serialize(layer.dtype_policy)
+        return {"name": layer.name, "trainable": layer.trainable, "dtype": policy, "activity_regularizer": penalty}
 
 
 def not_taken(kind, config):

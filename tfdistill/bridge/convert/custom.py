@@ -9,7 +9,7 @@ from tfdistill.bridge.convert.layers import base_of, is_plain, is_registered
 from tfdistill.bridge.parity.opened import check_inside, check_same
 from tfdistill.errors import BridgeError
 from tfdistill.graph.functional import as_functional
-from tfdistill.graph.inlining import inlined, inputs_at
+from tfdistill.graph.inlining import inlined, inputs_at, is_rewritten
 from tfdistill.graph.layers import all_layers, child_layers
 from tfdistill.graph.names import unique_name
 from tfdistill.graph.opening import is_foreign, look_inside, origin
@@ -42,7 +42,7 @@ class Opener:
         Raises:
             BridgeError: if the result computes something else than the model.
         """
-        if not any(map(is_foreign, all_layers(model))):
+        if not any(map(is_rewritten, all_layers(model))):
             return model
         view = as_functional(model)
         inputs = inputs_at(view, call)

@@ -254,7 +254,7 @@ def host_called(layer, base, call=None, why=None):
             arguments = encode((call.args, own_arguments(call)), tensors, [])
             tensors = [{"shape": list(t.shape), "dtype": t.dtype} for t in tensors]
             made = layer_class()(config, build_config, arguments, tensors, **base)
-    except (NotImplementedError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever the user's class raises
         raise BridgeError(
             f"The layer '{layer.name}' ({type(source).__name__}) cannot be made again from its get_config(), which running it in tf_keras takes: {error}",
             "a layer that Keras can save and load",

@@ -11,7 +11,7 @@ import keras
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.convert.activations import translate_activation
-from tfdistill.bridge.convert.constructors import constructor_arguments
+from tfdistill.bridge.convert.constructors import config_of, constructor_arguments
 from tfdistill.bridge.convert.hosted import host, host_called
 from tfdistill.errors import BridgeError
 from tfdistill.graph.keras_internals import is_keras_own
@@ -202,7 +202,7 @@ def _public_names():
 def _same_class(layer, name, base, path, build_inner):
     target = getattr(imports.tf_keras().layers, name)
     accepted = constructor_arguments(target)
-    config = base_of(type(layer)).get_config(layer)  # a class that only sets arguments may have a config of its own
+    config = config_of(layer, base_of(type(layer)))  # a class that only sets arguments may have a config of its own
     arguments = {}
     for key, value in config.items():
         if key in ("name", "trainable", "dtype") or key.endswith("_initializer") or key in DROPPED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 
 import keras
+import numpy as np
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.convert.custom import Opener
@@ -144,7 +145,7 @@ class _Bridge:
                         args, kwargs = call_by_name(call.operation, args, kwargs)
                     if id(call.outputs[0]) in self.frozen:
                         kwargs = {**kwargs, "training": False}
-                    outputs = layer(*current(args), **current(kwargs))
+                    outputs = layer(*current(args), **current(_with_tensors(kwargs)))
                 else:
                     outputs = self._operation(call, where, tensors)
             except (TypeError, ValueError, NotImplementedError) as error:
@@ -218,3 +219,10 @@ def tf_keras_flat(structure):
     import tensorflow as tf
 
     return tf.nest.flatten(structure)
+
+
+def _with_tensors(kwargs):
+    """Returns keyword arguments with tensors in place of arrays: tf_keras notes a mask on the output of its layer, which in a graph has to be a tensor."""
+    import tensorflow as tf
+
+    return {name: tf.constant(value) if isinstance(value, np.ndarray) else value for name, value in kwargs.items()}

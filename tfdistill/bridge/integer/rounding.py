@@ -2,11 +2,22 @@
 
 import contextlib
 import functools
+import math
 
 # Activations whose range the converter fixes: one that is trained would be rounded to a second time, in float.
 FIXED_RANGES = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # "Bits" of a weight that is not rounded.
 FLOAT = 32
+# The score of masked positions. Its exponential is below the smallest of 256 steps, and no range of 256 steps holds both -1e9 and ordinary scores.
+MASKED = -16.0
+# What is added to a score to hide it is beyond this number; in a constant of zeros and such numbers, below the other one.
+_HIDING, _HIDING_BESIDE_ZERO = 1000.0, -50.0
+# The most entries of a table of integers.
+_MOST_INTEGERS = 4096
+# Beginning of the names of forms that are computed in float, in the file too.
+FLOAT_FORM = "float"
+# A product by this number is a product by one, which no converter removes.
+ONE = 1.0000001192092896
 # The largest magnitude of an all-zero channel, whose scale must not be zero; and the smallest step of what is divided by.
 _TINY = 1e-9
 
@@ -72,6 +83,25 @@ def cluster_means(value, members, count):
     return tf.gather(means, members)
 
 
+def in_range_of_scores(x):
+    """Returns a tensor of scores, or of what is added to them, with `MASKED` in place of what hides a score, and its negative in place of what is subtracted."""
+    import tensorflow as tf
+
+    constant = tf.get_static_value(x)
+    hiding = tf.abs(x) >= _HIDING
+    if constant is not None and (constant == 0.0).any() and ((constant == 0.0) | (constant <= _HIDING_BESIDE_ZERO)).all():
+        hiding |= x < 0.0
+    return tf.where(hiding, -tf.sign(x) * tf.cast(MASKED, x.dtype), x)
+
+
+def is_hiding(constant):
+    """Whether a constant array has numbers that hide the scores which they are added to."""
+    import numpy as np
+    import tensorflow as tf
+
+    return not np.array_equal(in_range_of_scores(tf.constant(constant)), constant)
+
+
 class ActivationRounder:
     """Rounds the activations of one call of a layer to 256 steps over a moving average of their range.
 
@@ -84,10 +114,14 @@ class ActivationRounder:
         rounding: Python bool: whether anything is rounded; without it, the ranges alone move.
         in_the_file: Python bool: whether this call is traced for an integer file.
         measuring: How calibration measures the ranges instead, whatever `training` is; see `tfdistill.bridge.integer.measuring`. None if it does not.
+        positive: Positions of the tensors that the layer is called on of which its graph shows that they are not negative.
+        scores: Whether what it computes is only read by softmaxes, so that numbers which hide scores may be others that do.
+        replaced: Pairs (name of a form, name of the one that is computed in its place).
     """
 
-    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None):
-        self._variables, self._rounding, self._in_the_file = variables, rounding, in_the_file
+    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=(), scores=False, replaced=()):
+        self._replaced = dict(replaced)
+        self._variables, self._rounding, self._in_the_file, self.positive, self.scores = variables, rounding, in_the_file, positive, scores
         self._move = measuring.move if measuring is not None else _move_range if training else None
         self._count = None if measuring is None else measuring.count
         self._seen = None
@@ -96,6 +130,18 @@ class ActivationRounder:
     def in_the_file(self):
         """Whether this call is traced for an integer file."""
         return self._in_the_file
+
+    def form_of(self, name):
+        """Returns the name of the form that is computed in place of the one of that name; the name itself if it is not replaced."""
+        return self._replaced.get(name, name)
+
+    def is_float(self, name):
+        """Whether the form of that name is computed in float, in the file too."""
+        return self._replaced.get(name) == FLOAT_FORM
+
+    def unrounded(self, x):
+        """Returns a rounded tensor as one of floats, from which the file computes in float until the next rounding."""
+        return ONE * x if self._in_the_file else x
 
     def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None):
         """Rounds a tensor.
@@ -115,9 +161,12 @@ class ActivationRounder:
         """
         import tensorflow as tf
 
+        if self.scores and self._rounding and tf.get_static_value(x) is not None:
+            x = in_range_of_scores(x)
         wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
         low, high, batches = self._variables(what)
-        within = tf.cast(x, tf.float32)
+        # What is beyond the range that follows is clipped to its ends, here and in the file.
+        within = in_range_of_scores(tf.cast(x, tf.float32)) if self.scores else tf.cast(x, tf.float32)
         if counted is not None:
             within = tf.where(counted, within, 0.0)
         if self._count is not None:
@@ -166,6 +215,38 @@ class ActivationRounder:
             return rounded
         low, high, _ = self._variables(what)
         return tf.maximum(rounded, tf.cast(tf.maximum((high - low) / 255.0, _TINY), x.dtype))
+
+    def integers(self, x, what):
+        """Makes floats of integers, which TFLite can only in float: the file looks them up in a table of those in the range, or of every nth where they are many.
+
+        Args:
+            x: Tensor of integers.
+            what: Name of their range.
+
+        Returns:
+            float32 tensor, rounded over the range.
+        """
+        import tensorflow as tf
+
+        ends = self._ends(what) if self._rounding else None
+        if ends is None:
+            return self(tf.cast(x, tf.float32), what)
+        first, last = math.floor(ends[0]), math.ceil(ends[1])
+        step = -(-(last - first + 1) // _MOST_INTEGERS)
+        table = self(tf.range(first, last + 1, step, tf.float32) + (step - 1) / 2, what)
+        index = tf.clip_by_value(tf.cast(x, tf.int32), first, last) - first
+        return tf.gather(table, index if step == 1 else index // step)
+
+    def _ends(self, what):
+        """Returns the two ends of a range as numbers where they are known, as they are when a file is made; None elsewhere."""
+        import tensorflow as tf
+
+        ends = self._variables(what)[:2]
+        if not self._in_the_file:
+            return None
+        with tf.init_scope():
+            # Ranges that are assumed are constants.
+            return [float(x if isinstance(x, tf.Variable) else tf.get_static_value(x)) for x in ends]
 
     @contextlib.contextmanager
     def together(self):

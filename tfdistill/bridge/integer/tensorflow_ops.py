@@ -14,7 +14,7 @@ PASSING = {
 # The result has a range of its own.
 _COMPUTING = {
     *("Abs", "Add", "AddV2", "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BiasAdd", "ConcatV2", "Conv2D"),
-    *("DepthwiseConv2dNative", "Exp", "LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Pack", "Prod"),
+    *("DepthwiseConv2dNative", "Exp", "LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Prod"),
     *("ResizeBilinear", "Select", "SelectV2", "SquaredDifference", "Sub", "Sum"),
 }
 # Results that are no floats.
@@ -140,7 +140,9 @@ def _root(op, values):
 
 def _divisor(tensor, values):
     """Returns the rounded value of what is divided by, at least one of its steps: TFLite refuses to divide by zero."""
-    return values.quantize.divisor(values.unrounded(tensor), f"{values.name(tensor.op)}_divisor")
+    x = values.unrounded(tensor)
+    # What comes from another layer has been rounded: the converter needs an operation in between to round it to another range.
+    return values.quantize.divisor(activations.ONE * x if values.trace.is_argument(tensor) else x, f"{values.name(tensor.op)}_divisor")
 
 
 def _divide(op, values):
@@ -157,7 +159,9 @@ def _cast(op, values):
     import tensorflow as tf
 
     x, dtype = values.rounded(op.inputs[0]), op.outputs[0].dtype
-    if op.inputs[0].dtype != tf.bool:
+    if op.inputs[0].dtype.is_integer:
+        return tf.cast(values.quantize.integers(x, values.name(op)), dtype) if dtype.is_floating else tf.cast(x, dtype)
+    if op.inputs[0].dtype != tf.bool or not dtype.is_floating:
         return tf.cast(x, dtype)
     # TFLite makes floats of booleans, and selects among integers.
     ones = values.quantize.within(tf.ones(x.shape, dtype) if x.shape.is_fully_defined() else tf.ones_like(x, dtype), 0.0, 1.0)
@@ -171,6 +175,15 @@ def _fixed(name):
         return values.quantize.fixed(getattr(tf.nn, name)(values.rounded(op.inputs[0])), name)
 
     return compute
+
+
+def _stack(op, values):
+    """Stacks tensors that are brought to one range: TFLite moves their integers as they are."""
+    import tensorflow as tf
+
+    with values.quantize.together():
+        found = [values.quantize(activations.ONE * values.rounded(x), f"{values.name(op)}_operands") for x in op.inputs]
+    return tf.stack(found, op.get_attr("axis"))
 
 
 def _log1p(op, values):
@@ -200,6 +213,7 @@ REWRITTEN = {
     "Inv": lambda op, values: 1.0 / _divisor(op.inputs[0], values),
     "Log1p": _log1p,
     "LogSoftmax": lambda op, values: values.form(op, "log_softmax"),
+    "Pack": _stack,
     "Neg": lambda op, values: -1.0 * values.rounded(op.inputs[0]),
     "Pow": _power,
     "RealDiv": _divide,

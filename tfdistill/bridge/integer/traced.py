@@ -5,32 +5,68 @@ written in others where that is exact: a square as a product, a negation as a pr
 """
 
 from tfdistill.bridge.integer import activations, tensorflow_ops
-from tfdistill.bridge.integer.rounding import round_weights
+from tfdistill.bridge.integer.rounding import in_range_of_scores, is_hiding, round_weights
 
 
-def without_integers(function, specs):
+def without_integers(function, specs, positive=()):
     """Lists the operations of a function that TFLite computes in float only.
 
     Args:
         function: Function of tensors.
         specs: List of a `tf.TensorSpec` for each.
+        positive: Positions of the tensors that are known not to be negative.
 
     Returns:
         Sorted list of texts; empty if there are none, or if the function cannot be traced.
     """
-    trace = _Trace.of(function, specs)
+    trace = _Trace.of(function, specs, positive)
     return sorted({text for op in trace.needed if (text := trace.float_only(op))}) if trace else []
 
 
-def needs_rewriting(function, specs, in_training=None):
+def gives_positive(function, specs, positive):
+    """Returns whether nothing that a function returns can be negative, as far as is known.
+
+    Args:
+        function: Function of tensors.
+        specs: List of a `tf.TensorSpec` for each.
+        positive: Positions of the tensors that are known not to be negative.
+    """
+    trace = _Trace.of(function, specs, positive)
+    return trace is not None and all(map(trace.is_positive, trace.outputs))
+
+
+def hides_scores(function, specs):
+    """Returns whether a function computes with constants that hide the scores which they are added to, such as -1e9.
+
+    Args:
+        function: Function of tensors.
+        specs: List of a `tf.TensorSpec` for each.
+    """
+    trace = _Trace.of(function, specs)
+    return trace is not None and trace.is_known() and any(map(is_hiding, trace.constants()))
+
+
+def only_moves(function, specs):
+    """Whether all that a function does is to move the elements of its inputs about, so that its outputs have the ranges of these.
+
+    Args:
+        function: Function of tensors.
+        specs: List of a `tf.TensorSpec` for each.
+    """
+    trace = _Trace.of(function, specs)
+    return trace is not None and not trace.computing() and all(trace.is_moving(tensor) for tensor in trace.outputs)
+
+
+def needs_rewriting(function, specs, in_training=None, positive=()):
     """Returns whether a function has to be computed here: its operations are all known, and one of them has inner results or no integers as it is.
 
     Args:
         function: Function of tensors.
         specs: List of a `tf.TensorSpec` for each.
         in_training: The function as it is in training, if it differs. It has to have the same operations: the ranges of all results are trained.
+        positive: Positions of the tensors that are known not to be negative.
     """
-    trace = _Trace.of(function, specs)
+    trace = _Trace.of(function, specs, positive)
     if trace is None or not trace.is_known():
         return False
     computing = trace.computing()
@@ -38,7 +74,7 @@ def needs_rewriting(function, specs, in_training=None):
     rewritten = len(computing) > 1 or any(op.type in tensorflow_ops.REWRITTEN and op.type not in ("Relu", "Relu6") for op in computing)
     if not rewritten or in_training is None:
         return rewritten
-    trained = _Trace.of(in_training, specs)
+    trained = _Trace.of(in_training, specs, positive)
     return trained is not None and trained.is_known() and {op.name for op in computing} <= {op.name for op in trained.computing()}
 
 
@@ -57,7 +93,8 @@ def compute(function, inputs, quantize, what):
     import tensorflow as tf
 
     # Of any batch, whatever this one is: the names of the operations, and so those of the ranges, are the same in training and in the file.
-    trace = _Trace.of(function, [tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else x.shape, x.dtype) for x in inputs])
+    specs = [tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else x.shape, x.dtype) for x in inputs]
+    trace = _Trace.of(function, specs, quantize.positive)
     if trace is None or not trace.is_known():
         return function(*inputs)
     values = _Values(trace, quantize, what)
@@ -80,7 +117,7 @@ def _sized(value, shape):
 class _Trace:
     """The operations of a traced function that its outputs need, in the order in which they can be computed."""
 
-    def __init__(self, concrete):
+    def __init__(self, concrete, positive):
         import tensorflow as tf
 
         self.concrete, self.structure = concrete, concrete.structured_outputs
@@ -102,10 +139,10 @@ class _Trace:
         for op in self.needed:
             if any(id(tensor) in self._moving for tensor in op.inputs):
                 self._moving.update(id(tensor) for tensor in op.outputs)
-        self._positive = {}
+        self._positive = {id(arguments[position]): True for position in positive}
 
     @classmethod
-    def of(cls, function, specs):
+    def of(cls, function, specs, positive=()):
         """Traces a function; returns None if that fails, or if it computes by calls of other traced functions, by branches or loops."""
         import tensorflow as tf
 
@@ -113,7 +150,7 @@ class _Trace:
             concrete = tf.function(lambda *tensors: function(*tensors), autograph=False).get_concrete_function(*specs)
         except Exception:  # it needs what the specs do not say; then it is called as it is
             return None
-        trace = cls(concrete) if all(isinstance(x, tf.Tensor) for x in tf.nest.flatten(concrete.structured_outputs)) else None
+        trace = cls(concrete, positive) if all(isinstance(x, tf.Tensor) for x in tf.nest.flatten(concrete.structured_outputs)) else None
         return trace if trace and not any(op.type in tensorflow_ops.CONTROL for op in concrete.graph.get_operations()) else None
 
     def moves(self, op):
@@ -125,6 +162,13 @@ class _Trace:
         """Lists the operations whose results have ranges of their own."""
         return [op for op in self.needed if self.moves(op) and op.type not in tensorflow_ops.PASSING]
 
+    def constants(self):
+        """Lists the arrays of floats among the operations."""
+        import tensorflow as tf
+
+        tensors = [op.outputs[0] for op in self.needed if op.type == "Const" and op.outputs[0].dtype.is_floating]
+        return [tf.get_static_value(tensor) for tensor in tensors]
+
     def is_known(self):
         """Whether all operations can be computed in integers, as far as is known here."""
         return all(op.type in tensorflow_ops.KNOWN and not self.float_only(op) for op in self.needed if self.moves(op))
@@ -132,6 +176,10 @@ class _Trace:
     def is_moving(self, tensor):
         """Whether a tensor depends on the arguments of the function."""
         return id(tensor) in self._moving
+
+    def is_argument(self, tensor):
+        """Whether a tensor is an argument of the function."""
+        return any(tensor is argument for argument in self.arguments)
 
     def is_used_once(self, tensor):
         """Whether one operation reads a tensor, and it is no output."""
@@ -203,6 +251,8 @@ class _Values:
             return  # an argument
         if not self.trace.moves(op):
             results, ready = tensorflow_ops.run(op, [self.unrounded(tensor) for tensor in op.inputs]), True
+            if op.type == "Const" and self.quantize.scores and results.dtype.is_floating:
+                results = in_range_of_scores(results)
         elif op.type in tensorflow_ops.REWRITTEN:
             results, ready = tensorflow_ops.REWRITTEN[op.type](op, self), op.type in tensorflow_ops.READY
         else:

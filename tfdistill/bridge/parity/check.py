@@ -1,10 +1,12 @@
 """Proves that a Keras 3 model and a tf_keras model compute the same."""
 
+import contextlib
 import dataclasses
 import typing
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfdistill.bridge.parity.graphs import has_graph, run_every_call
 from tfdistill.bridge.parity.layers import compare_layers
@@ -12,6 +14,7 @@ from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
 from tfdistill.errors import BridgeError
 from tfdistill.graph.functional import as_functional, index_bounds
 from tfdistill.graph.inlining import inlined_as
+from tfdistill.graph.tracing import reason_of
 from tfdistill.records import Record
 
 if typing.TYPE_CHECKING:
@@ -97,7 +100,10 @@ def check_parity(
     opened = inlined_as(as_functional(keras_model), {layer.name for layer in tf_keras_model.layers})
     if inputs is None:
         inputs = random_inputs(opened, seed, batch_size)
-    seen = run_every_call(opened, inputs, training)
+        with needed_sizes(f"The model '{keras_model.name}'", inputs):
+            seen = run_every_call(opened, inputs, training)
+    else:
+        seen = run_every_call(opened, inputs, training)
     ours = arrays(seen.outputs)
     with statistics_kept(tf_keras_model, training):
         theirs = arrays(tf_keras_model(inputs, training=training))
@@ -109,6 +115,22 @@ def check_parity(
         raise _refusal(keras_model.name, wrong, worst, scale_of_worst, tolerance)
     path, share = (None, None) if agree or largest is None else (largest.path, largest.share)
     return ParityRecord(keras_model.name, worst, scale, tolerance, training, seed, path, share)
+
+
+@contextlib.contextmanager
+def needed_sizes(what, inputs):
+    """Raises a `BridgeError` in place of what Keras and TensorFlow raise when a model does not run on random input, whose free sizes are made up."""
+    try:
+        yield
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        if isinstance(error, BridgeError):
+            raise
+        shapes = ", ".join(str(x.shape) for x in keras.tree.flatten(inputs))
+        raise BridgeError(
+            f"{what} does not run on random input of the shapes {shapes}: {reason_of(error)}",
+            "a model that runs with 8 in place of every free size",
+            "give the sizes that the model needs in keras.Input(shape), and make the model of that",
+        ) from error
 
 
 def within(error, scale, tolerance):

@@ -11,16 +11,16 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfdistill.bridge.convert.encoding import encode
-from tfdistill.bridge.parity.check import random_inputs, within
+from tfdistill.bridge.parity.check import needed_sizes, random_inputs, within
 from tfdistill.bridge.parity.run import arrays, difference
 from tfdistill.errors import BridgeError
 from tfdistill.graph.carriers import HeldConstant, HeldWeight, WithMask
 from tfdistill.graph.functional import calls
-from tfdistill.graph.opening import look_inside, mask_of, origin
-from tfdistill.graph.tracing import reason_of, traced
+from tfdistill.graph.masks import mask_of
+from tfdistill.graph.opening import look_inside, origin
+from tfdistill.graph.tracing import traced
 
 # The model and its view run the same operations in the same order.
 _TOLERANCE = 1e-5
@@ -136,15 +136,8 @@ def check_same(model, opened, path):
         BridgeError: naming the model.
     """
     inputs = random_inputs(opened)
-    try:
+    with needed_sizes(f"The model '{path}'", inputs):
         pairs = list(zip(*(_run(lambda one=one: one(inputs, training=False), []) for one in (model, opened)), strict=True))
-    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
-        shapes = ", ".join(str(x.shape) for x in keras.tree.flatten(inputs))
-        raise BridgeError(
-            f"The model '{path}' does not run on random input of the shapes {shapes}: {reason_of(error)}",
-            "a model that runs with 8 in place of every free size",
-            "give the sizes that the model needs in keras.Input(shape), and make the model of that",
-        ) from error
     worst = max((difference(*pair) for pair in pairs), key=lambda found: found[0])
     if not within(*worst, _TOLERANCE):
         raise BridgeError(
@@ -234,14 +227,8 @@ def _refuse_fixed_values(subject):
         found = [difference(*pair) for pair in zip(*subject.run(inputs, values), strict=True)]
         return None if all(within(error, scale, _TOLERANCE) for error, scale in found) else max(found)[0]
 
-    try:
+    with needed_sizes(subject.what, inputs):
         now, later = apart([]), apart(changed)
-    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
-        raise BridgeError(
-            f"{subject.what} was opened, but its layers cannot be run one by one: {error}",
-            "a call that passes everything but tensors by keyword",
-            "write layer(x, training=training), not layer(x, training)",
-        ) from error
     if now is not None:
         raise _stateful(subject, f"the outputs differ by {now:.3g}")
     if later is None:

@@ -16,6 +16,7 @@ from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.wrappers.clustering import Clusters, cluster_layer, is_clustered
 from tfdistill.compress import kernels, rebuild
 from tfdistill.compress.cluster.kmeans import INITIALIZATIONS, KMEANS, centroids
+from tfdistill.compress.dry_run import unexportable, warn_of_findings
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.selection import Selection, select_values, settings_by_layer
 from tfdistill.compress.step import (
@@ -96,14 +97,40 @@ class Cluster(Step):
         object.__setattr__(self, "number_of_clusters", clusters)
         set_selectors(self)
 
-    def plan(self, model: keras.Model) -> Plan:
-        return self._plan(rebuild.open_model(model))[0]
+    def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
+        """Lists layer by layer what the step would do to `model`. The model is not changed.
 
-    def apply(self, model: keras.Model) -> AdoptedModel:
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: Whether the plan's `findings` are to say what stands against every .tflite file of the model. If a layer is not known to be in TFLite, the
+                conversion to float32 is tried for that, untrained, in a second or so. What integer files lack is in the plans of `QuantizeAware`.
+
+        Returns:
+            A `Plan`.
+        """
+        return self._plan(rebuild.open_model(model), dry_run)[0]
+
+    def apply(self, model: keras.Model, dry_run: bool = True) -> AdoptedModel:
+        """Returns a new model, ready to be trained under this step. `model` is not changed.
+
+        A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: As in `plan`. A `UserWarning` says what was found, as the model may be meant for Keras alone.
+
+        Returns:
+            An `AdoptedModel` with the same weights.
+
+        Raises:
+            ModelError: if there is nothing to do, or the step does not work on a layer that was named.
+            BridgeError: if the model cannot be converted exactly, or `strip` could not convert it back.
+        """
         opened = rebuild.open_to_apply(model, "Cluster")
         rebuild.require_strippable(opened)
-        plan, named, clusters = self._plan(opened)
+        plan, named, clusters = self._plan(opened, dry_run)
         plan.require_work(named)
+        warn_of_findings(plan)
         if self.preserve_sparsity is True and not any(c.sparse for found in clusters.values() for c in found.values()):
             raise ModelError(
                 f"preserve_sparsity=True, but no kernel of '{opened.adopted.name}' that would be clustered has a zero.",
@@ -154,7 +181,7 @@ class Cluster(Step):
         sparse = self.preserve_sparsity is not False and kernels.zeros(value) > 0
         return Clusters(int(number), kernel.shape, kernel.outputs if per_channel else (), sparse)
 
-    def _plan(self, opened):
+    def _plan(self, opened, dry_run):
         """Returns the plan, the paths that were named outright, and a dict of path to the `Clusters` of the layer's kernels."""
         layers, by_layer, rows = opened.layers, {}, []
         numbers, named = self._numbers(layers)
@@ -179,7 +206,8 @@ class Cluster(Step):
             # Only a layer that was selected by its name is "impossible"; one that a pattern matches is skipped.
             action = DONE if found else IMPOSSIBLE if path in named else SKIPPED
             rows.append(LayerPlan.of(path, layer, action, "; ".join(reasons) or why_no_kernel(layer), zeros))
-        return Plan(step=repr(self), model=opened.adopted.name, rows=tuple(rows), custom=opened.custom), named, by_layer
+        findings = unexportable(opened) if dry_run else ()
+        return Plan(step=repr(self), model=opened.adopted.name, rows=tuple(rows), findings=findings, custom=opened.custom), named, by_layer
 
     def _described(self, value, clusters):
         """Returns what the plan says of a kernel: its weights, its values, and its size if it stores an index per weight."""

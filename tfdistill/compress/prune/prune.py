@@ -9,13 +9,14 @@ import typing
 
 import keras
 
-from tfdistill.bridge import imports
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.wrappers.pruning import prune_layer
 from tfdistill.compress import kernels, rebuild
+from tfdistill.compress.dry_run import unexportable, warn_of_findings
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.prune import patterns
 from tfdistill.compress.prune.callbacks import KeepPruned, PrunedModel, pruned_layers
+from tfdistill.compress.prune.schedule import CONSTANT, POLYNOMIAL, tfmot_schedule
 from tfdistill.compress.selection import Selection, select_values
 from tfdistill.compress.step import (
     NO_KERNEL,
@@ -29,9 +30,6 @@ from tfdistill.compress.step import (
 )
 from tfdistill.errors import ConfigurationError, InvariantError
 from tfdistill.utils import validate
-
-POLYNOMIAL: typing.Final = "polynomial"
-CONSTANT: typing.Final = "constant"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,14 +157,40 @@ class Prune(Step):
             raise ConfigurationError(f"steps_per_epoch={steps_per_epoch}, epochs={epochs}.", "at least one step")
         return cls(end_step=max(1, round(steps_per_epoch * epochs * ramp)), **settings)
 
-    def plan(self, model: keras.Model) -> Plan:
-        return self._plan(rebuild.open_model(model))[0]
+    def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
+        """Lists layer by layer what the step would do to `model`. The model is not changed.
 
-    def apply(self, model: keras.Model) -> AdoptedModel:
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: Whether the plan's `findings` are to say what stands against every .tflite file of the model. If a layer is not known to be in TFLite, the
+                conversion to float32 is tried for that, untrained, in a second or so. What integer files lack is in the plans of `QuantizeAware`.
+
+        Returns:
+            A `Plan`.
+        """
+        return self._plan(rebuild.open_model(model), dry_run)[0]
+
+    def apply(self, model: keras.Model, dry_run: bool = True) -> AdoptedModel:
+        """Returns a new model, ready to be trained under this step. `model` is not changed.
+
+        A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: As in `plan`. A `UserWarning` says what was found, as the model may be meant for Keras alone.
+
+        Returns:
+            An `AdoptedModel` with the same weights.
+
+        Raises:
+            ModelError: if there is nothing to do, or the step does not work on a layer that was named.
+            BridgeError: if the model cannot be converted exactly, or `strip` could not convert it back.
+        """
         opened = rebuild.open_to_apply(model, "Prune")
         rebuild.require_strippable(opened)
-        plan, named = self._plan(opened)
+        plan, named = self._plan(opened, dry_run)
         plan.require_work(named)
+        warn_of_findings(plan)
         done, shares = set(plan.names(DONE)), self._shares(opened.layers)[0]
         warn_of_frozen("Prune makes zeros", opened.adopted.name, opened.layers, done, named)
 
@@ -174,8 +198,7 @@ class Prune(Step):
             if path not in done:
                 return layer
             targets, _ = self._targets(opened.layers[path], shares[path])
-            schedule = self._tfmot_schedule(shares[path])
-            return prune_layer(layer, [target.pruned_kernel for target in targets], self._pattern(), schedule)
+            return prune_layer(layer, [target.pruned_kernel for target in targets], self._pattern(), tfmot_schedule(self, shares[path]))
 
         adopted = PrunedModel(rebuild.rebuild(opened.legacy, replace), original=opened.original, name=opened.adopted.name)
         for layer in pruned_layers(adopted):
@@ -229,30 +252,6 @@ class Prune(Step):
         what = "zeros" if self.block is None else "zero blocks"
         return f"{what} by layer {self.sparsity}" if isinstance(self.sparsity, dict) else f"{100 * self.sparsity:.1f} % {what}"
 
-    def _tfmot_schedule(self, sparsity):
-        schedules = imports.tfmot().sparsity.keras
-        begin, frequency = self._begin_and_frequency()
-        if self.schedule == CONSTANT:
-            end = -1 if self.end_step is None else self.end_step
-            return schedules.ConstantSparsity(sparsity, begin_step=begin, end_step=end, frequency=frequency)
-        return schedules.PolynomialDecay(
-            initial_sparsity=self.initial_sparsity,
-            final_sparsity=sparsity,
-            begin_step=begin,
-            end_step=self.end_step,
-            power=self.power,
-            frequency=frequency,
-        )
-
-    def _begin_and_frequency(self):
-        if self.end_step is None:
-            # TFMOT counts from 1: a beginning at 0 would first act a whole frequency later.
-            return max(self.begin_step, 1), self.frequency or 100
-        length = self.end_step - self.begin_step
-        frequency = self.frequency or min(max(length // 20, 1), 100)
-        # TFMOT acts at begin, begin + frequency, ...: shifted by the remainder, the last time is end_step, not shortly before it.
-        return self.begin_step + length % frequency, frequency
-
     def _pattern(self):
         return patterns.pattern(self.block, self.block_pooling, self.n_of_m)
 
@@ -271,10 +270,10 @@ class Prune(Step):
         impossible = [target.impossible() for target in targets]
         return [target for target, why in zip(targets, impossible, strict=True) if not why], [why for why in impossible if why]
 
-    def _plan(self, opened):
+    def _plan(self, opened, dry_run):
         shares, named = self._shares(opened.layers)
         rows = tuple(self._row(path, layer, shares.get(path)) for path, layer in opened.layers.items())
-        return Plan(step=repr(self), model=opened.adopted.name, rows=rows, custom=opened.custom), named
+        return Plan(repr(self), opened.adopted.name, rows, unexportable(opened) if dry_run else (), opened.custom), named
 
     def _row(self, path, layer, share):
         targets, impossible = ([], []) if share is None else self._targets(layer, share)

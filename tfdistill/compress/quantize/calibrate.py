@@ -13,7 +13,8 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress import kernels, rebuild
-from tfdistill.compress.plan import DONE, Plan
+from tfdistill.compress.dry_run import NOT_TRIED
+from tfdistill.compress.plan import DONE, IMPOSSIBLE, Plan
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.biases import correct_biases, corrected_by, make_biases_unequal
 from tfdistill.compress.quantize.build import build
@@ -23,11 +24,13 @@ from tfdistill.compress.quantize.dense import fold_normalizations, one_scale
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
 from tfdistill.compress.quantize.scheme import CALIBRATED
+from tfdistill.compress.quantize.target_forms import approximation_notes, require_forms
 from tfdistill.compress.selection import Selection, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.signature import describe
 from tfdistill.errors import DataError, ModelError
+from tfdistill.runtime.operations import Target
 from tfdistill.utils import validate
 from tfdistill.utils.types import Data
 
@@ -73,6 +76,10 @@ class Quantize(Step):
             BatchNormalization that is folded into it. For weights of 4 bits above all.
         per_channel_dense: Whether the weights of dense layers have a scale for each output. False gives them one, in smaller files that old runtimes run too
             (tflite-runtime 2.14 has no others), at the price of coarser rounding.
+        target: What is to run the file: `"xnnpack"`, `"builtin"`, `"micro"`, `"edgetpu"` or `"gpu"`; as in `QuantizeAware`.
+        approximate: Whether functions may change a little where that is faster, as in `QuantizeAware`. What that and the rounding change is measured on the calibration
+            data, and a warning tells it where a function was changed.
+        integer_only: Whether the file holds integers only, as in `QuantizeAware`.
 
     Raises:
         ConfigurationError: if a setting has a wrong value.
@@ -94,8 +101,12 @@ class Quantize(Step):
     ranges: Method | dict[str, Method] = AUTO
     bias_correction: bool = False
     per_channel_dense: bool = True
+    target: Target = "xnnpack"
+    approximate: bool = False
+    integer_only: bool = True
 
     def __post_init__(self):
+        require_forms(self)
         require_auto_or_bool(self, "unroll")
         object.__setattr__(self, "weight_bits", self._aware.weight_bits)
         ranges, given = settings_by_layer("ranges", self.ranges, "'auto', 'minmax' or 'mse'")
@@ -106,10 +117,24 @@ class Quantize(Step):
         validate.boolean("per_channel_dense", self.per_channel_dense)
         set_selectors(self)
 
-    def plan(self, model: keras.Model) -> Plan:
+    def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
+        """Lists layer by layer what the step would do to `model`. The model is not changed.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: Whether the conversion to the integer file is tried, without calibration, which takes a second or so for small models. Layers that export would
+                refuse are "impossible" then, and each row has the operations that the layer becomes.
+
+        Returns:
+            A `Plan`.
+
+        Example:
+            >>> tfdistill.compress.Quantize().plan(student).row("logits").operations
+            ('FULLY_CONNECTED',)
+        """
         opened = rebuild.open_model(model)
         decided, methods, _ = self._decide(opened)
-        return self._plan(opened, decided, methods)
+        return self._plan(opened, decided, methods, self._aware._tried(opened, decided, dry_run))
 
     def apply(self, model: keras.Model, calibration: Data | None = None) -> AdoptedModel:
         """Returns a new model that computes with the rounding of an int8 file. `model` is not changed.
@@ -151,7 +176,8 @@ class Quantize(Step):
     @property
     def _aware(self):
         """The `QuantizeAware` whose model this is."""
-        return QuantizeAware(layers=self.layers, exclude=self.exclude, weight_bits=self.weight_bits, unroll=self.unroll)
+        shared = ("layers", "exclude", "weight_bits", "unroll", "target", "approximate", "integer_only")
+        return QuantizeAware(**{name: getattr(self, name) for name in shared})
 
     def _decide(self, opened):
         """Returns a dict of path to `LayerQuantization`, a dict of path to the method of its ranges, and the set of the paths that were named outright."""
@@ -165,10 +191,10 @@ class Quantize(Step):
             decided = {path: one_scale(opened.layers[path], decision) for path, decision in decided.items()}
         return decided, {path: auto if methods.get(path, AUTO) == AUTO else methods[path] for path in decided}, named
 
-    def _plan(self, opened, decided, methods):
-        plan = self._aware._plan(opened, decided, {})
+    def _plan(self, opened, decided, methods, tried=NOT_TRIED):
+        plan = self._aware._plan(opened, decided, tried)
         corrected = corrected_by(consumers.places(opened.legacy), decided) if self.bias_correction else {}
-        rows = tuple(_told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
+        rows = tuple(row if row.action == IMPOSSIBLE else _told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
         return dataclasses.replace(plan, step=repr(self), rows=rows)
 
 
@@ -186,7 +212,7 @@ def quantized_on(step, model, signature, samples):
     """
     opened = rebuild.open_to_apply(model, "Quantize", trains=False)
     decided, methods, named = step._decide(opened)
-    plan = step._plan(opened, decided, methods)
+    plan = step._plan(opened, decided, methods, {})
     plan.require_work(named)
     for row in plan.rows:
         if row.name in named and row.action != DONE:
@@ -202,7 +228,7 @@ def quantized_on(step, model, signature, samples):
     if step.bias_correction:
         corrected = corrected_by(consumers.places(opened.legacy), decided)
         correct_biases(made, opened.legacy, signature, samples, corrected)
-    return made, notes
+    return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
 
 
 def _per_channel(layer, decision):

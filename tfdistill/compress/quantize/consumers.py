@@ -5,12 +5,18 @@ import dataclasses
 
 from tfdistill.bridge import imports, layer_facts
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.bridge.integer.rounding import FIXED_RANGES
 from tfdistill.compress.selection import Layers
 
 # Activations, and the operations of the same name, whose range the converter fixes.
 FIXED = {*FIXED_RANGES, *(name.capitalize() for name in FIXED_RANGES)}
+# Operations of keras.ops, and of TensorFlow on tensors of Keras, that divide by one of their operands, or may.
+_DIVIDING = {
+    *("Divide", "DivideNoNan", "TrueDivide", "Reciprocal", "Power", "Rsqrt", "FloorDivide"),
+    *("math.divide", "math.divide_no_nan", "math.truediv", "math.pow", "math.reciprocal", "math.rsqrt", "math.xdivy"),
+}
 
 
 def operation_of(layer):
@@ -48,6 +54,8 @@ class Place:
         sized: Whether all of these axes but the batch are of known length.
         masked: Whether its first input carries a mask.
         length: Length of the second axis of its first input; None if that is not known, or differs between its calls.
+        scores: Whether its output is only read by softmaxes, at once or after it was added to.
+        positive: Of a layer that divides: positions of the tensors that it reads of which the graph shows that they are not negative.
     """
 
     path: str
@@ -60,6 +68,8 @@ class Place:
     sized: bool
     masked: bool
     length: int | None
+    positive: tuple[int, ...] = ()
+    scores: bool = False
 
     @property
     def reader(self):
@@ -87,7 +97,32 @@ def places(legacy):
     paths = {path: [path] for path in layers}
     for alias, path in layers.aliases.items():
         paths[path].append(alias)
-    return {path: _together(path, [found[one] for one in several]) for path, several in paths.items()}
+    together = {path: _together(path, [found[one] for one in several]) for path, several in paths.items()}
+    known = {id(place.layer): place for place in together.values()}
+    return {
+        path: dataclasses.replace(place, positive=tuple(positive_inputs(place, known))) if operation_of(place.layer) in _DIVIDING else place
+        for path, place in together.items()
+    }
+
+
+def positive_inputs(place, known):
+    """Lists the positions of the tensors that a layer reads of which the graph shows that they are not negative.
+
+    Args:
+        place: `Place` of the layer.
+        known: Dict of id of layer to `Place`.
+    """
+    return [i for i, source in enumerate(place.sources) if place.calls == 1 and _is_positive(known.get(id(source)), known)]
+
+
+def _is_positive(place, known):
+    if place is None:
+        return False
+    function, specs, _ = layer_facts.as_function(place.layer)
+    # Most functions can give negative results whatever they are given; then there is no need to look further.
+    return traced.gives_positive(function, specs, range(len(specs))) and traced.gives_positive(
+        function, specs, positive_inputs(place, known)
+    )
 
 
 def _together(path, places):

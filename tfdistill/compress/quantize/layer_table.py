@@ -14,6 +14,7 @@ from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.compress.quantize.consumers import activation_of, known_function, operation_of
+from tfdistill.graph.layers import LOOKUPS
 
 
 def _always(_):
@@ -105,15 +106,15 @@ def _is_resized_by_tflite(place):
 
 def _is_rewritten(place):
     if operation_of(place.layer) in PLAIN_OPERATIONS:
-        return False
+        return place.scores and traced.hides_scores(*layer_facts.as_function(place.layer)[:2])
     known = known_function(place.layer)
-    return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer))
+    return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer), place.positive)
 
 
 def _has_a_mask(place):
     """Whether a Softmax along one axis gets a mask beside its scores."""
     axis = place.layer.axis
-    return (isinstance(axis, int) or len(axis) == 1) and (place.masked or len(place.sources) > place.calls)
+    return (isinstance(axis, int) or len(axis) == 1) and (place.masked or layer_facts.is_called_with(place.layer, 1, "mask"))
 
 
 def _has_length(place):
@@ -166,7 +167,7 @@ RULES = (
     LayerRule(("Embedding",), reads_indices=True),
     LayerRule(("CategoryEncoding",), form="category encoding", form_fits=_counts_numbers, reads_indices=True, needs_form=True),
     LayerRule(("Discretization",), passes=_always, form="discretization", form_fits=_is_number_of_bin, needs_form=True),
-    LayerRule(("IntegerLookup", "StringLookup", "Hashing", "HashedCrossing", "TextVectorization"), reads_indices=True, needs_form=True),
+    LayerRule(LOOKUPS, reads_indices=True, needs_form=True),
     LayerRule(("UpSampling2D",), passes=_repeats_pixels),
     LayerRule(("Activation",), passes=_is_identity, form="activation", form_fits=_has_inner_results),
     LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
@@ -204,6 +205,26 @@ def rule_of(kind):
     return _BY_CLASS.get(kind) or LayerRule((kind,))
 
 
+# Classes without a rule of their own, of which every file can hold an operation, or several.
+_PLAIN_CLASSES = {
+    *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "LeakyReLU", "PReLU"),
+    *("AveragePooling1D", "GlobalAveragePooling2D"),
+}
+
+
+def is_in_every_file(kind):
+    """Whether the layers of a class, with channels last and a known activation, can be in a .tflite file of any variant: integers are computed in float, too."""
+    rule = _BY_CLASS.get(kind)
+    return kind in _PLAIN_CLASSES if rule is None else rule.integers and not rule.recurrent and not rule.needs_form
+
+
+def passes(layer, kind):
+    """Whether the output of a layer has the range of its input: by its rule, as an operation, or because what tf_keras hosts turns out to move elements only."""
+    hosted = introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS
+    moves = hosted and traced.only_moves(*layer_facts.as_function(layer)[:2])
+    return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS or moves
+
+
 def unavailable(place, kind):
     """Returns why TFLite cannot compute the layer of a `Place`; empty where it can, in integers or not."""
     if rule_of(kind).needs_form and not form_of(place, kind):
@@ -219,7 +240,7 @@ def float_operations(place, kind):
     if operation_of(layer) in PLAIN_OPERATIONS or known_function(layer):
         return []
     if kind in ("KerasOperation", "TFOpLambda", "Lambda") or (introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS):
-        return traced.without_integers(*layer_facts.as_function(layer)[:2])
+        return traced.without_integers(*layer_facts.as_function(layer)[:2], place.positive)
     function = getattr(layer, "activation", None)
     if name_of(function) is None:
         return traced.without_integers(*layer_facts.activation_as_function(layer))

@@ -12,17 +12,21 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress import kernels, rebuild
+from tfdistill.compress.dry_run import NOT_TRIED, WHOLE
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.callbacks import StopAtNaN
 from tfdistill.compress.quantize.check import check_quantized
-from tfdistill.compress.quantize.dry_run import WHOLE, refused, require_exportable
+from tfdistill.compress.quantize.dry_run import require_exportable, try_conversion
+from tfdistill.compress.quantize.file_operations import with_operations
 from tfdistill.compress.quantize.preserved import structure
 from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
+from tfdistill.compress.quantize.target_forms import require_forms, with_target_forms
 from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, frozen_note, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.runtime.operations import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,13 @@ class QuantizeAware(Step):
         unroll: Whether recurrent layers are written out step by step, in training and in the file, where each step takes about 3.5 KiB: `"auto"` writes out those
             of up to 128 steps, True all of fixed length, False only those built with `unroll=True`. A layer that is not written out is not trained quantized:
             an LSTM becomes TFLite's own operation, calibrated by the converter; TFLite has no integer operation for any other loop.
+        target: What is to run the file: `"xnnpack"`, the delegate that phones and a Raspberry Pi use by default; `"builtin"`, the interpreter's own kernels; `"micro"`,
+            tflite-micro; `"edgetpu"`, Coral's Edge TPU; `"gpu"`, the GPU delegate. Layers are written in the operations that it runs fast, where there is a choice, and
+            the plan says which ones it does not.
+        approximate: Whether functions may change a little where that is faster: GELU becomes x * sigmoid(1.702 x), which differs by 0.021 at most. Training computes
+            the approximate function, and so do the model that `strip` returns and the file; the layers inside keep the user's own.
+        integer_only: Whether the file holds integers only. With False, the target may compute single functions in float between integers where that is faster for it: with
+            `"xnnpack"` normalizations, GELU and the softmax of attention. The plan and the record of the export say which layers have such islands of floats.
 
     Raises:
         ConfigurationError: if a setting has a wrong value, or TFLite has no such integers.
@@ -76,8 +87,12 @@ class QuantizeAware(Step):
     weight_bits: typing.Literal[8, 4] | dict[str, typing.Literal[8, 4]] = 8
     activation_bits: typing.Literal[8, 16] = 8
     unroll: AutoOrBool = AUTO
+    target: Target = "xnnpack"
+    approximate: bool = False
+    integer_only: bool = True
 
     def __post_init__(self):
+        require_forms(self)
         require_auto_or_bool(self, "preserve_sparsity", "preserve_clusters", "unroll")
         if self.activation_bits not in (8, 16):
             raise ConfigurationError(f"activation_bits={self.activation_bits!r}.", "8, or 16 for export as int16x8")
@@ -93,6 +108,11 @@ class QuantizeAware(Step):
                 )
         if self.activation_bits == 16 and 4 in given:
             raise ConfigurationError("weight_bits=4 with activation_bits=16.", "8-bit weights: TFLite's int16x8 has no others")
+        if self.activation_bits == 16 and (self.approximate or not self.integer_only):
+            raise ConfigurationError(
+                f"approximate={self.approximate}, integer_only={self.integer_only} with activation_bits=16.",
+                "approximate=False and integer_only=True: layers of 16-bit activations are computed as the converter does",
+            )
         object.__setattr__(self, "weight_bits", weight_bits)
         set_selectors(self)
 
@@ -113,7 +133,7 @@ class QuantizeAware(Step):
         """
         opened = rebuild.open_model(model)
         decided = self._decide(opened)[0]
-        return self._plan(opened, decided, self._refused(opened, decided, dry_run))
+        return self._plan(opened, decided, self._tried(opened, decided, dry_run))
 
     def apply(self, model: keras.Model, dry_run: bool = True) -> AdoptedModel:
         """Returns a new model, ready to be trained quantized. `model` is not changed.
@@ -138,8 +158,8 @@ class QuantizeAware(Step):
         """
         opened = rebuild.open_to_apply(model, "QuantizeAware")
         decided, named = self._decide(opened)
-        reasons = self._refused(opened, decided, dry_run)
-        plan = self._plan(opened, decided, reasons)
+        tried = self._tried(opened, decided, dry_run)
+        plan = self._plan(opened, decided, tried)
         plan.require_work(named)
         for row in plan.rows:
             if row.name in named and row.action == SKIPPED:
@@ -147,7 +167,7 @@ class QuantizeAware(Step):
         if not any(decision.done and decision.quantization for decision in decided.values()):
             raise ModelError(f"QuantizeAware finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
         self._require_structure(opened, decided)
-        require_exportable(reasons, plan, self._variant())
+        require_exportable(tried.reasons, plan, self._variant())
         made = build(opened, decided, quantize_inputs=self.activation_bits == 8)
         return adopt(made, original=opened.original, name=opened.adopted.name)
 
@@ -165,7 +185,11 @@ class QuantizeAware(Step):
         """Returns a dict of path to `LayerQuantization`, and the set of the paths that were named outright."""
         chosen, named = select(opened.layers, self.layers, self.exclude)
         bits = self._bits(opened.layers, chosen)
-        decided = layer_quantizations(consumers.places(opened.legacy), chosen, bits, self.activation_bits, self.unroll)
+        places = consumers.places(opened.legacy)
+        decided = layer_quantizations(places, chosen, bits, self.activation_bits, self.unroll)
+        if self.activation_bits == 8:
+            forms = (self.target, self.approximate, self.integer_only)
+            decided = {path: with_target_forms(places[path], decision, *forms) for path, decision in decided.items()}
         return {path: self._with_structure(layer, decided[path]) for path, layer in opened.layers.items()}, named
 
     def _with_structure(self, layer, decision):
@@ -198,13 +222,16 @@ class QuantizeAware(Step):
     def _variant(self):
         return "int8" if self.activation_bits == 8 else "int16x8"
 
-    def _refused(self, opened, decided, dry_run):
-        return refused(opened, decided, self._variant()) if dry_run else {}
+    def _tried(self, opened, decided, dry_run):
+        return try_conversion(opened, decided, self._variant()) if dry_run else NOT_TRIED
 
-    def _plan(self, opened, decided, reasons):
+    def _plan(self, opened, decided, tried):
+        reasons = tried.reasons
         rows = tuple(self._row(path, opened.layers[path], decision, reasons.get(path)) for path, decision in decided.items())
-        findings = (f"no {self._variant()} file can be made of the model: {reasons[WHOLE]}",) if WHOLE in reasons else ()
-        return Plan(step=repr(self), model=opened.adopted.name, rows=rows, findings=findings, custom=opened.custom)
+        if WHOLE in reasons:
+            rows += (LayerPlan.of_model(opened.adopted.name, IMPOSSIBLE, f"no {self._variant()} file can be made of it: {reasons[WHOLE]}"),)
+        plan = Plan(step=repr(self), model=opened.adopted.name, rows=rows, custom=opened.custom)
+        return with_operations(plan, tried.operations, self.target)
 
     def _row(self, path, layer, decision, refusal):
         zeros = sum(kernels.zeros(rebuild.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))

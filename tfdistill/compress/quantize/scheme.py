@@ -13,18 +13,19 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.introspection import kind_of
 from tfdistill.bridge.integer.recurrent import is_known
 from tfdistill.bridge.integer.rounding import FLOAT
-from tfdistill.bridge.wrappers.quantization import Quantization, QuantizedWeight
+from tfdistill.bridge.wrappers.quantization_settings import Quantization, QuantizedWeight
 from tfdistill.compress import kernels
-from tfdistill.compress.quantize.consumers import FIXED, activation_of, operation_of
+from tfdistill.compress.quantize.consumers import FIXED, activation_of
 from tfdistill.compress.quantize.fusion import among, folds, fused, rescales_kernel
 from tfdistill.compress.quantize.layer_table import (
     COMPUTING_MERGE_MODES,
     FUSIBLE_ACTIVATIONS,
-    PASSING_OPERATIONS,
     form_of,
+    passes,
     rule_of,
     unavailable,
 )
+from tfdistill.compress.quantize.scores import with_scores
 from tfdistill.compress.step import AUTO
 
 WEIGHTS, OUTPUT, INSIDE = "weights and output trained quantized", "output trained quantized", "weights trained quantized"
@@ -104,6 +105,7 @@ def layer_quantizations(places, chosen, bits, activation_bits=8, unroll=AUTO):
     Returns:
         Dict of path to `LayerQuantization`.
     """
+    places = with_scores(places)
     # Excluded layers are rounded in the file alone, so they are never fused with layers that are trained quantized.
     groups = {inside: {id(p.layer): p for p in places.values() if (p.path in chosen) is inside} for inside in (True, False)}
     bits = {path: bits.get(path, 8) for path in places}
@@ -140,8 +142,8 @@ def _rounded(place, known, bits):
     layer, kind = place.layer, kind_of(place.layer)
     if reason := unavailable(place, kind):
         return LayerQuantization(False, reason, possible=False)
-    if not _is_float(place) or _passes(layer, kind) or _carries_indices(place, known):
-        form = form_of(place, kind) if _passes(layer, kind) else ""
+    if not _is_float(place) or passes(layer, kind) or _carries_indices(place, known):
+        form = form_of(place, kind) if passes(layer, kind) else ""
         return LayerQuantization(True, PASSES, Quantization(output=False, form=form) if form else None)
     if kind == "BatchNormalization" and folds(among(place.source, known), known, bits):
         quantization = Quantization(output=not fused(place, known, bits))
@@ -154,7 +156,9 @@ def _rounded(place, known, bits):
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
     output = kind != "Embedding" and activation_of(layer) not in FIXED and not fused(place, known, bits)
-    quantization = Quantization(weights, _activations(layer, kind), output, form_of(place, kind))
+    quantization = Quantization(
+        weights, _activations(layer, kind), output, form_of(place, kind), positive=place.positive, scores=place.scores
+    )
     reason = (WEIGHTS if quantization.output else INSIDE) if weights else OUTPUT if quantization.output else FUSED
     if weights and bits[place.path] < 8:
         given, used = bits[place.path], weights[0].bits
@@ -209,10 +213,6 @@ def _activations(layer, kind):
 
 def _is_float(place):
     return any(dtype.startswith(("float", "bfloat")) for dtype in place.dtypes)
-
-
-def _passes(layer, kind):
-    return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS
 
 
 def _carries_indices(place, known, passed=()):

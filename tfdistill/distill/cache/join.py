@@ -252,6 +252,15 @@ class JoinedPyDataset(keras.utils.PyDataset):
         self.position.finish_pass()
 
 
+def without_targets(data):
+    """Returns the data that a joined data set was made of, for what needs no teacher; other data as it is."""
+    if isinstance(data, JoinedPyDataset):
+        return data._source.dataset
+    if isinstance(data, tf.data.Dataset) and isinstance(data.element_spec, tuple) and isinstance(data.element_spec[0], BatchWithTargets):
+        return data.map(lambda batch, *labels: (batch.inputs, *labels))
+    return data
+
+
 def _packed(element):
     return element if isinstance(element, tuple) else (element,)
 

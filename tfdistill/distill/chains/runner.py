@@ -21,13 +21,14 @@ class ChainRunner:
         settings: `ChainSettings`.
         data: (x, y, validation_data), as `fit` takes them.
         count: Number of trainings, for the progress bar.
+        epochs: Number of epochs of all trainings together; None where each has those of `settings`.
 
     Raises:
         DataError: if the data is an iterator, which can be read only once.
         ConfigurationError: if `settings` is not a `ChainSettings`.
     """
 
-    def __init__(self, kind, settings, data, count):
+    def __init__(self, kind, settings, data, count, epochs=None):
         if not isinstance(settings, ChainSettings):
             raise ConfigurationError(f"settings is a {type(settings).__name__}.", "ChainSettings")
         self.kind, self.settings, self.notes = kind, settings, []
@@ -39,7 +40,7 @@ class ChainRunner:
                     "arrays, a tf.data.Dataset or a PyDataset",
                 )
         self.generations, self._began = [], time.perf_counter()
-        self._progress = progress(f"Training ({kind.replace('_', ' ')})", total=settings.epochs * count or None)
+        self._progress = progress(f"Training ({kind.replace('_', ' ')})", total=epochs or settings.epochs * count or None)
 
     def __enter__(self):
         self.advance = self._progress.__enter__()

@@ -1,0 +1,117 @@
+"""What a model costs without some of its channels, and which of them are removed for a budget."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from tfdistill.errors import ModelError
+from tfdistill.graph.flat import free_sizes
+from tfdistill.graph.macs import macs_of
+from tfdistill.graph.profiling import shapes_at
+
+CHANNELS, PARAMETERS, MACS = "channels", "parameters", "macs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Counts channels, parameters and multiply-accumulates of a model without some channels.
+
+    Attributes:
+        model: The original.
+        trace: Its `ChannelTrace`.
+    """
+
+    model: object
+    trace: object
+
+    def shape_of(self, removal, variable):
+        """Returns what remains of the shape of a weight."""
+        known = self.trace.weights.get(id(variable))
+        return tuple(variable.shape) if known is None else removal.shape(known.axes, variable.shape)
+
+    def parameters(self, removal, weights=None):
+        """Returns the number of parameters of the model, or of some weights."""
+        return sum(math.prod(self.shape_of(removal, w)) for w in (self.model.weights if weights is None else weights))
+
+    def channels(self, removal):
+        """Returns the number of channels that layers make."""
+        return sum(removal.size(one.labels, len(one.labels)) for one in self.trace.written)
+
+    @functools.cached_property
+    def free(self):
+        """Path of the first call with a free size, for which multiply-accumulates are not known; None where there is none."""
+        for call in self.trace.graph.calls:
+            if any(free_sizes(x.shape) for x in [*call.values(), *call.outputs]):
+                return call.path
+        return None
+
+    def macs_by_path(self, removal):
+        """Returns a dict of path to multiply-accumulates, None where they are not known."""
+        found = {}
+        for call in self.trace.graph.calls:
+            macs = None
+            if self.free is None:
+                shapes = shapes_at(
+                    call, lambda x: removal.shape(self.trace.axes[id(x)], x.shape), lambda variable: self.shape_of(removal, variable)
+                )
+                macs = macs_of(call.operation, shapes)
+            found[call.path] = None if macs is None or found.get(call.path, 0) is None else macs + found.get(call.path, 0)
+        return found
+
+    def macs(self, removal):
+        """Returns the multiply-accumulates of all layers of which they are known; None for a model with free sizes."""
+        return None if self.free is not None else sum(macs or 0 for macs in self.macs_by_path(removal).values())
+
+    def of(self, what, removal):
+        """Returns `CHANNELS`, `PARAMETERS` or `MACS`.
+
+        Raises:
+            ModelError: if they are not known.
+        """
+        found = getattr(self, what)(removal)
+        if found is None:
+            raise ModelError(
+                f"The multiply-accumulates of '{self.model.name}' are not known: a size is free at '{self.free}'.",
+                "inputs of fixed sizes, the batch apart",
+                "give keep_parameters= or keep_channels=",
+            )
+        return found
+
+
+def removal_for(costs, what, share, groups, scores, least, over_all):
+    """Chooses the channels to remove, so that a model keeps a share of its cost.
+
+    Args:
+        costs: `Costs`.
+        what: `CHANNELS`, `PARAMETERS` or `MACS`.
+        share: Largest share that stays.
+        groups: List of the `Group`s that may be pruned.
+        scores: Dict of the number of a group to an array of how much each of its units counts, on average 1.
+        least: Smallest share of the units of a group that stays.
+        over_all: Whether the units that count least go first, in whatever group they are; else every group loses the same share.
+
+    Returns:
+        Tuple of a `Removal`, and the share that stays. It is above `share` if that cannot be reached.
+    """
+    units, chunks = costs.trace.units, []
+    for group in groups:
+        order, highest, gone = group.units[np.argsort(scores[group.number], kind="stable")], -math.inf, 0
+        values = dict(zip(group.units.tolist(), scores[group.number], strict=True))
+        for chunk in group.chunks(order, least):
+            gone += len(chunk)
+            highest = max(highest, float(np.mean([values[int(unit)] for unit in chunk])))
+            chunks.append((highest if over_all else gone / group.total, group.number, chunk))
+    chunks.sort(key=lambda chunk: chunk[:2])
+    whole = costs.of(what, units.removal())
+
+    @functools.cache
+    def stays(count):
+        return costs.of(what, units.removal([unit for *_, chunk in chunks[:count] for unit in chunk])) / whole
+
+    low, high = 0, len(chunks)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if stays(middle) <= share else (middle + 1, high)
+    return units.removal([unit for *_, chunk in chunks[:low] for unit in chunk]), stays(low)

@@ -1,0 +1,262 @@
+"""Channel pruning: filters, units, attention heads and widths are removed, so that every tensor they touch gets smaller."""
+
+import dataclasses
+import math
+import typing
+
+import keras
+
+from tfdistill.bridge import imports
+from tfdistill.bridge.adopt.adopt import AdoptedModel
+from tfdistill.compress import rebuild
+from tfdistill.compress.channels import data_importance, importance
+from tfdistill.compress.channels.costs import CHANNELS, MACS, PARAMETERS, Costs, removal_for
+from tfdistill.compress.channels.data_importance import NEEDS_DATA, Examples
+from tfdistill.compress.channels.groups import groups_of
+from tfdistill.compress.channels.plan import ChannelPlan, Decision, plan_of
+from tfdistill.compress.channels.proof import require_equal
+from tfdistill.compress.channels.resize import Resized
+from tfdistill.compress.channels.trace import ChannelTrace
+from tfdistill.compress.selection import Layers, Selection, select
+from tfdistill.compress.step import Step, set_selectors, warn_of_frozen
+from tfdistill.errors import ConfigurationError, InvariantError, ModelError
+from tfdistill.graph.names import named_layers
+from tfdistill.utils import validate
+
+_BY_WEIGHTS = ("l1", "l2", "bn_scale", "random")
+_BUDGETS = {"keep_channels": CHANNELS, "keep_parameters": PARAMETERS, "keep_macs": MACS}
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneChannels(Step):
+    """Structured pruning: filters, units, attention heads and widths that count least are removed, and the model gets smaller and faster.
+
+    Channels that are coupled are removed together: through sums, products and concatenations of tensors, flattening and reshaping, depthwise and grouped
+    convolutions (whole groups), normalizations, recurrent units, attention (whole heads, key and value widths), shared layers and nested models. That is the
+    dependency graph of Fang et al., "DepGraph: towards any structural pruning" (2023), https://arxiv.org/abs/2301.12900. What cannot be followed is left whole,
+    and the plan says why. Inputs and outputs of the model stay as they are.
+
+    `apply` returns a plain Keras 3 model of the same structure and names with smaller layers, which is not compiled. It is trained like any other, as the student
+    of a `Distiller` most of all, and later steps follow: `Prune`, `Cluster`, `QuantizeAware`. Sequential and nested functional models stay what they are;
+    subclassed ones become functional models of their layers. Before it returns, `apply` runs both models on random input: the outputs equal, within 1e-4 of
+    their largest value, those of the original in which the removed channels are zero behind every layer. Normalizations over channels (LayerNormalization)
+    are over those that are left, in both.
+
+    Args:
+        keep_channels: Largest share, in (0, 1), of all channels that stays; or
+        keep_parameters: largest share of the parameters that stays; or
+        keep_macs: largest share of the multiply-accumulates that stays (see `tfdistill.profile`). Exactly one of the three.
+        criterion: Which channels count least. By the weights alone: `"l1"` and `"l2"`, norms of the kernels that make, filter and read a channel (Li et al. 2017,
+            https://arxiv.org/abs/1608.08710, for all coupled kernels); `"bn_scale"`, gamma of BatchNormalization (Liu et al. 2017,
+            https://arxiv.org/abs/1708.06519); `"random"`, the baseline. By data, which `plan` and `apply` are given: `"taylor"`, first-order change of the
+            loss (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771); `"fisher"`, second-order with the diagonal Fisher information; `"hrank"`, rank of
+            feature maps (Lin et al. 2020, https://arxiv.org/abs/2002.10179); `"output_distance"`, what the outputs lose, a run of the model for each channel.
+        scope: `"global"` removes what counts least in the whole model, after the scores of each group of channels are divided by their mean; `"layer"` the same
+            share of each group.
+        divisor: Numbers of channels become a multiple of it; those of attention heads do not. Kernels of int8 files are fast at multiples of 8. 1 is for any number.
+        keep_at_least: Smallest share of a group's channels that stays, in [0, 1).
+        layers: Whose channels may be removed: names, paths, patterns or predicates; None is every layer that makes channels.
+        exclude: Layers whose channels stay, in the same forms; so do those of other layers that are coupled to them.
+        seed: Seed of `"random"`.
+
+    Raises:
+        ConfigurationError: if the settings contradict each other or are out of range.
+
+    Example:
+        >>> step = tfdistill.compress.PruneChannels(keep_macs=0.5)
+        >>> smaller = step.apply(teacher)
+        >>> smaller.get_layer("conv").filters, teacher.get_layer("conv").filters
+        (8, 16)
+        >>> distiller = tfdistill.Distiller(teacher, smaller, tfdistill.losses.SoftTargets(4.0))
+        >>> distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = distiller.fit(x, y, verbose=0)
+        >>> step.check(step.strip(smaller), step.plan(teacher))
+    """
+
+    keep_channels: float | None = None
+    keep_parameters: float | None = None
+    keep_macs: float | None = None
+    criterion: typing.Literal["l1", "l2", "bn_scale", "random", "taylor", "fisher", "hrank", "output_distance"] = "l2"
+    scope: typing.Literal["global", "layer"] = "global"
+    divisor: int = 8
+    keep_at_least: float = 0.1
+    layers: Selection = None
+    exclude: Selection = None
+    seed: int = 0
+
+    def __post_init__(self):
+        given = {name: getattr(self, name) for name in _BUDGETS if getattr(self, name) is not None}
+        if len(given) != 1:
+            shown = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "no budget"
+            raise ConfigurationError(f"PruneChannels got {shown}.", "exactly one of " + ", ".join(f"{name}=" for name in _BUDGETS))
+        for name, value in given.items():
+            validate.share(name, value, zero=False, one=False, owner="PruneChannels")
+        validate.one_of("criterion", self.criterion, (*_BY_WEIGHTS, *NEEDS_DATA), owner="PruneChannels")
+        validate.one_of("scope", self.scope, ("global", "layer"), owner="PruneChannels")
+        validate.whole_number("divisor", self.divisor, owner="PruneChannels")
+        validate.share("keep_at_least", self.keep_at_least, one=False, owner="PruneChannels")
+        validate.whole_number("seed", self.seed, at_least=0, owner="PruneChannels")
+        set_selectors(self)
+
+    def plan(
+        self, model: keras.Model, x: typing.Any = None, y: typing.Any = None, loss: typing.Any = None, teacher: keras.Model | None = None
+    ) -> ChannelPlan:
+        """Lists layer by layer what would be removed. The model is not changed.
+
+        Args:
+            model: A built Keras 3 model.
+            x: Examples for criteria by data: an array, or arrays in the structure that the model takes; some hundred are enough.
+            y: Their labels, for `"taylor"` and `"fisher"`.
+            loss: Loss of the labels: a Keras loss, its name, or a function of (labels, outputs).
+            teacher: Model whose outputs are to be kept, in place of labels.
+
+        Returns:
+            A `ChannelPlan`.
+
+        Raises:
+            ModelError: if the model is not built, or no Keras 3 model. That the budget cannot be met is one of the plan's findings.
+            ConfigurationError: if the criterion needs data that is not given.
+            DataError: if the data cannot be used.
+        """
+        decision, _, short = self._decide(model, Examples(x, y, loss, teacher))
+        plan = plan_of(self, decision)
+        return plan if short is None else dataclasses.replace(plan, findings=(*plan.findings, short.happened))
+
+    def apply(
+        self, model: keras.Model, x: typing.Any = None, y: typing.Any = None, loss: typing.Any = None, teacher: keras.Model | None = None
+    ) -> keras.Model:
+        """Returns a new, smaller Keras 3 model, compared with the original; see the class. `model` is not changed.
+
+        Args:
+            model: A built Keras 3 model.
+            x: As `plan` takes it.
+            y: As `plan` takes it.
+            loss: As `plan` takes it.
+            teacher: As `plan` takes it.
+
+        Returns:
+            A Keras 3 model.
+
+        Raises:
+            ModelError: as `plan`; or if the budget cannot be met, nothing can be removed of a layer that was named, or a layer cannot be made again.
+            ConfigurationError: as `plan`.
+            DataError: as `plan`.
+            InvariantError: if the outputs are not those of the original with the removed channels zero.
+        """
+        decision, named, short = self._decide(model, Examples(x, y, loss, teacher))
+        plan = plan_of(self, decision)
+        plan.require_work(named)
+        if short is not None:
+            raise short
+        rebuild.warn_of_own_training(model, "PruneChannels", stacklevel=3)
+        narrower = {row.name for row in plan.rows if row.removed}
+        warn_of_frozen("PruneChannels removes channels", model.name, decision.layers, narrower, named)
+        trace = decision.costs.trace
+        resized = Resized(model, trace, decision.removal)
+        require_equal(model, trace, decision.removal, resized)
+        return resized.model
+
+    def strip(self, model: keras.Model) -> keras.Model:
+        """Returns the model as it is: channel pruning leaves no wrappers.
+
+        Args:
+            model: The model that `apply` returned, after training.
+        """
+        _require_native(model)
+        return model
+
+    def check(self, model: keras.Model, plan: ChannelPlan | None = None) -> None:
+        """Checks that a model has as many channels as the plan says. Without the plan there is nothing to check: no training changes shapes.
+
+        Args:
+            model: The pruned model, or what later steps made of it, as a Keras 3 model.
+            plan: The `ChannelPlan` that it was made by, or None.
+
+        Raises:
+            InvariantError: naming the layers and their figures.
+        """
+        if plan is None:
+            return
+        found = {path: sum(int(w.size) for w in _arrays(layer)) for path, layer in named_layers(model).items()}
+        wrong = [f"'{row.name}': {found.get(row.name)}" for row in plan.rows if found.get(row.name) != row.expected_parameters]
+        if wrong:
+            raise InvariantError(
+                f"'{model.name}' is not the model of the plan; parameters of {', '.join(wrong[:5])}.",
+                ", ".join(
+                    f"'{row.name}': {row.expected_parameters}" for row in plan.rows if found.get(row.name) != row.expected_parameters
+                ),
+            )
+
+    @property
+    def _budget(self):
+        return next((name, what, getattr(self, name)) for name, what in _BUDGETS.items() if getattr(self, name) is not None)
+
+    def _decide(self, model, examples):
+        """Returns the `Decision`, the names of the layers that the user named outright, and the error of a budget that cannot be met, or None."""
+        _require_native(model)
+        examples.require(self.criterion)
+        trace = ChannelTrace(model)
+        operations = {id(call.operation) for call in trace.graph.calls}
+        layers = Layers({path: layer for path, layer in named_layers(model).items() if id(layer) in operations})
+        chosen, named = select(layers, self.layers, self.exclude)
+        excluded = set(layers) - select(layers, None, self.exclude)[0]
+        names = {id(layer): name for name, layer in layers.items()}
+        groups = groups_of(trace, self.divisor)
+        left: dict[int, str] = {}
+        for group in groups:
+            held = [names[id(one.layer)] for one in group.written if id(one.layer) in names]
+            barred = [name for name in held if name in excluded]
+            if group.reason is not None:
+                left[group.number] = group.reason
+            elif barred:
+                left[group.number] = f"coupled to '{barred[0]}', which exclude= leaves as it is"
+            elif held and not any(name in chosen for name in held):
+                left[group.number] = "left out by layers="
+        costs = Costs(model, trace)
+        scores = self._scores(trace, model, [group for group in groups if group.number not in left], examples)
+        for number, found in scores.items():
+            if found is None:
+                left[number] = f"criterion={self.criterion!r} has no score for it"
+        free = [group for group in groups if group.number not in left]
+        _, what, share = self._budget
+        removal, stays = removal_for(costs, what, share, free, scores, self.keep_at_least, self.scope == "global")
+        decision = Decision(costs, layers, groups, left, chosen, named, self.layers is not None, removal)
+        return decision, named, self._short(model, stays) if stays > share else None
+
+    def _short(self, model, stays):
+        """Returns the error of a budget that cannot be met: so large a share stays."""
+        name, what, share = self._budget
+        reachable = min(math.ceil(100 * stays) / 100, 0.99)
+        return ModelError(
+            f"{name}={share:g} cannot be met in '{model.name}': when all is removed that may be, {stays:.3g} of its {what} stay.",
+            f"a share of at least {reachable:g}",
+            f"give {name}={reachable:g}; or allow more by a smaller keep_at_least= (now {self.keep_at_least:g}), a smaller divisor= (now {self.divisor}) or "
+            "fewer layers in exclude=. plan(model) shows what is left whole, and why",
+        )
+
+    def _scores(self, trace, model, groups, examples):
+        if self.criterion in NEEDS_DATA:
+            return data_importance.data_scores(trace, model, groups, examples, self.criterion)
+        of = {
+            "l1": lambda group: importance.magnitude(trace, group, 1),
+            "l2": lambda group: importance.magnitude(trace, group, 2),
+            "bn_scale": lambda group: importance.scale(trace, group),
+            "random": lambda group: importance.at_random(group, self.seed),
+        }[self.criterion]
+        return {group.number: of(group) for group in groups}
+
+
+def _arrays(layer):
+    return [keras.ops.convert_to_numpy(w) for w in getattr(layer, "weights", ())]
+
+
+def _require_native(model):
+    if isinstance(model, keras.Model) and not isinstance(model, AdoptedModel):
+        return
+    if isinstance(model, (AdoptedModel, imports.tf_keras().Model)):
+        raise ModelError(
+            f"PruneChannels got the {type(model).__name__} '{model.name}', which computes in tf_keras.",
+            "a Keras 3 model",
+            "prune channels first, before the steps that train in tf_keras; or give what the earlier step's strip(model) returned",
+        )
+    raise ModelError(f"A {type(model).__name__} cannot be pruned.", "a built Keras 3 model")

@@ -1,0 +1,1 @@
+"""How each class of layer and operation passes channels on, reads and writes them."""

@@ -1,0 +1,69 @@
+"""Follows the channels of a model through its graph: which elements of which tensors and weights are removed together."""
+
+from tfdistill.compress.channels.call import ChannelCall, Labels, LeaveWhole, WeightAxes, Written
+from tfdistill.compress.channels.rules.table import rule_of
+from tfdistill.compress.channels.units import Units
+from tfdistill.errors import ModelError
+from tfdistill.graph.flat import FlatGraph, flat_graph
+
+
+class ChannelTrace:
+    """The channels of one model.
+
+    Attributes:
+        graph: `FlatGraph` of the model.
+        units: `Units`.
+        axes: Dict of id of each `Value` to a tuple of the labels of its axes.
+        weights: Dict of id of a weight to its `WeightAxes`.
+        written: List of `Written`.
+        settings: Dict of id of a layer or operation to a dict of path in its config to a function of a `Removal` and the old value that returns the new one.
+        whole: Dict of path to the reason why a layer or operation is not followed.
+        normalized: Set of ids of layers that compute statistics over channels, which are those over what is left.
+    """
+
+    def __init__(self, model):
+        self.graph: FlatGraph = flat_graph(model)
+        self.units = Units()
+        self.axes: dict[int, tuple] = {}
+        self.weights: dict[int, WeightAxes] = {}
+        self.written: list[Written] = []
+        self.settings: dict[int, dict] = {}
+        self.whole: dict[str, str] = {}
+        self.normalized: set[int] = set()
+        self.made: dict[tuple, Labels] = {}
+        for value in self.graph.inputs.values():
+            self.axes[id(value)] = (None,) * len(value.shape)
+        for call in self.graph.calls:
+            self._follow(call)
+        for value in self.graph.outputs:
+            for labels in self.axes[id(value)]:
+                self.units.keep(labels, "an output of the model")
+
+    def _follow(self, call):
+        arguments = ChannelCall(self, call)
+        try:
+            rule = rule_of(call.operation)
+            outputs = rule(arguments)
+        except LeaveWhole as reason:
+            self._leave_whole(call, reason.reason)
+            return
+        for value, axes in zip(call.outputs, outputs, strict=True):
+            sizes = [len(labels) if labels is not None else n for labels, n in zip(axes, value.shape, strict=True)]
+            if tuple(sizes) != tuple(value.shape):
+                raise ModelError(
+                    f"The channel rule of '{call.path}' ({type(call.operation).__name__}) returned axes of the sizes {tuple(sizes)}.",
+                    f"those of its output: {value.shape}",
+                )
+            self.axes[id(value)] = tuple(axes)
+
+    def _leave_whole(self, call, reason):
+        said = f"'{call.path}' ({type(call.operation).__name__}) is left whole: {reason}"
+        touched = [labels for value in call.values() for labels in self.axes[id(value)]]
+        touched += [labels for w in getattr(call.operation, "weights", ()) if id(w) in self.weights for labels in self.weights[id(w)].axes]
+        touched += [one.labels for one in self.written if one.layer is call.operation]
+        if getattr(call.operation, "weights", ()) or any(labels is not None for labels in touched):
+            self.whole.setdefault(call.path, reason)
+        for labels in touched:
+            self.units.keep(labels, said)
+        for value in call.outputs:
+            self.axes[id(value)] = (None,) * len(value.shape)

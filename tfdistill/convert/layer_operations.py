@@ -1,0 +1,78 @@
+"""Finds which operations of a .tflite file each layer became, through the scopes that stand in the names of its tensors."""
+
+import re
+import typing
+
+from tfdistill.runtime.schema import schema
+
+_SCOPE = "tfdistill_layer_"
+_IN_SCOPE = re.compile(rf"(?<![\w.]){_SCOPE}(\d+)(?:_\d+)?/")
+# Operations that are tables of their own where their two inputs have different shapes.
+_BROADCASTING = ("ADD", "SUB", "MUL")
+# Of the types in the schema those that the tables of targets know.
+_KINDS = ("float32", "int8", "int16")
+
+
+class LayerOperation(typing.NamedTuple):
+    """One operation of a file.
+
+    Attributes:
+        layer: Index of the layer that it comes from; None for one of no layer, such as the QUANTIZE of an input.
+        name: Its name in the .tflite schema, or in the tables of targets: `"MUL broadcast"`.
+        kind: Type of what it computes with, one of `tfdistill.runtime.operations.TYPES`; None where that is no float and no small integer.
+    """
+
+    layer: int | None
+    name: str
+    kind: str | None
+
+
+def scope_of(index):
+    """Returns the name scope under which the layer of that index has to be called, for its operations to be found again."""
+    return f"{_SCOPE}{index}"
+
+
+def layers_in(text):
+    """Lists the indices of the layers whose scopes a text names, in its order. What is fused is named last operation first."""
+    return [int(index) for index in _IN_SCOPE.findall(text)]
+
+
+def layer_operations(content):
+    """Lists the operations of a file that was traced with every layer under its `scope_of`.
+
+    What is fused from several layers counts for the first of them, which has the kernel.
+
+    Args:
+        content: The file as bytes, as the converter wrote it.
+
+    Returns:
+        Tuple of `LayerOperation`, in the order in which they run.
+    """
+    classes = schema()
+    model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
+    names = {value: name for name, value in vars(classes.BuiltinOperator).items() if isinstance(value, int)}
+    types = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
+    codes = [names[max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)] for code in model.operatorCodes]
+    return tuple(_operation(graph, operator, codes, types) for graph in model.subgraphs for operator in graph.operators or [])
+
+
+def _operation(graph, operator, codes, types):
+    inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
+    outputs = [graph.tensors[index] for index in operator.outputs]
+    name, maker = codes[operator.opcodeIndex], outputs[0]
+    if name in _BROADCASTING and len({tuple(() if tensor.shape is None else tensor.shape) for tensor in inputs}) > 1:
+        name += " broadcast"
+    if name == "DEQUANTIZE":
+        # Its result has the name of what it reads; it is there for the layer that computes on with floats.
+        reader = next((other for other in graph.operators if operator.outputs[0] in other.inputs), operator)
+        maker = graph.tensors[reader.outputs[0]]
+    computing = outputs if name == "QUANTIZE" else [*inputs[:1], *outputs]
+    kind = next((types[tensor.type] for tensor in computing if types[tensor.type] in _KINDS), None)
+    return LayerOperation(_layer_of(maker.name.decode()), name, kind)
+
+
+def _layer_of(name):
+    parts = name.split(";")
+    # A part about rounding only says which tensor was read.
+    computing = [layer for part in parts if "FakeQuant" not in part for layer in layers_in(part)]
+    return computing[-1] if computing else next(iter(layers_in(name)), None)
