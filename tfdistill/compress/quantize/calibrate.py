@@ -212,7 +212,7 @@ def quantized_on(step, model, signature, samples):
     """
     opened = rebuild.open_to_apply(model, "Quantize", trains=False)
     decided, methods, named = step._decide(opened)
-    plan = step._plan(opened, decided, methods, {})
+    plan = step._plan(opened, decided, methods)
     plan.require_work(named)
     for row in plan.rows:
         if row.name in named and row.action != DONE:
