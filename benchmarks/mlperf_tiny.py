@@ -93,7 +93,7 @@ def photographs(most):
         for i in range(SAMPLES):
             image, size = images[i % len(images)], int(rng.integers(shape[1], 400))
             top, left = (int(rng.integers(0, n - size)) for n in image.shape[:2])
-            crop = image[top : top + size, left : left + size, ::1].astype("float32")
+            crop = image[top : top + size, left : left + size].astype("float32")
             found.append(np.asarray(keras.ops.image.resize(crop, shape[1:3], interpolation="bilinear")))
         return np.stack(found) * (most / 255.0)
 

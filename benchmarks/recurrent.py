@@ -1,6 +1,6 @@
 """Size and latency of GRU and LSTM as integer files, whose steps are written out, against float32; writes docs/recurrent.md.
 
-python benchmarks/recurrent.py [--steps 32 128] [--units 32] [--records runs/recurrent] [--page docs/recurrent.md]
+python benchmarks/recurrent.py [--steps 128] [--units 32] [--records runs/recurrent] [--page docs/recurrent.md]
 """
 
 import argparse
@@ -117,7 +117,7 @@ def page(rows, units):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, nargs="+", default=[32, 128])
+    parser.add_argument("--steps", type=int, nargs="+", default=[128])
     parser.add_argument("--units", type=int, default=32)
     parser.add_argument("--records", type=pathlib.Path, default=pathlib.Path("runs/recurrent"))
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/recurrent.md"))
