@@ -22,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-foreign operations api lint format clean
+.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-foreign mlperf-tiny integers operations api lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -67,9 +67,9 @@ test-next:
 	@$(NEXT)/bin/python -m pip list | grep -i -E "^(keras|tf_keras|tensorflow|ai-edge-litert|numpy)"
 	$(NEXT)/bin/python $(PYTEST) --tb=line
 
-# All models of tests/zoo, 40 minutes to an hour on two cores: records in runs/zoo, the table in docs/coverage.md.
+# All models of tests/zoo, about two hours on two cores: records in runs/zoo, the table in docs/coverage.md. A run that was interrupted: make zoo ZOO=--resume
 zoo: $(STAMP)
-	$(BIN)/python tests/zoo/run_zoo.py
+	$(BIN)/python tests/zoo/run_zoo.py $(ZOO)
 
 # Models that others wrote, of keras-hub, kimm and keras.io, in an environment of their own: about an hour and a half on two cores; records in runs/zoo_foreign,
 # the second table in docs/coverage.md.
@@ -84,6 +84,16 @@ $(FOREIGN)/.set-up: requirements.txt requirements-foreign.txt setup.py
 # What XNNPACK, the interpreter's own kernels and tflite-micro take: tfdistill/runtime/operation_tables.
 operations: $(STAMP)
 	PYTHONPATH=tests/runtime $(BIN)/python tests/runtime/measure_operations.py
+
+# The trained nets of MLPerf Tiny against their own int8 files: docs/mlperf_tiny.md. The folder with the nets: make mlperf-tiny TFDISTILL_MLPERF_TINY=folder
+mlperf-tiny: $(STAMP)
+	$(BIN)/python benchmarks/mlperf_tiny.py
+
+# Accuracy of int8 files on Fashion-MNIST, by calibration and by training, and recurrent layers as integer files: docs/integers.md, docs/recurrent.md.
+# What was interrupted goes on; records in runs/.
+integers: $(STAMP)
+	$(BIN)/python benchmarks/recurrent.py
+	$(BIN)/python benchmarks/integers.py
 
 # The fast tests of one room, without those that tests/thorough.txt lists, in about a minute: make quick ROOM=losses
 quick: $(STAMP)

@@ -302,6 +302,7 @@ BAD_SETTINGS = [
     ({"weight_bits": 5}, "weight_bits=5"),
     ({"unroll": "yes"}, "unroll='yes'"),
     ({"bias_correction": 1}, "bias_correction=1 is a"),
+    ({"per_channel_dense": "no"}, "per_channel_dense='no' is a"),
     ({"layers": 3}, "layers=3 selects no layers"),
 ]
 

@@ -134,6 +134,11 @@ def test_a_step_that_is_written_out_is_small(layer, tmp_path):
         record = export_tflite(model, tmp_path / "m.tflite", "int8", calibration=data_for(model)[0], tolerances=Tolerances())
         sizes[steps] = record.size_bytes
         assert {op.name: op.count for op in record.census.ops}["FULLY_CONNECTED"] <= steps + 1  # one for the inputs of all steps
+        assert [int(part) for part in record.census.min_runtime_version.split(".")] >= [
+            2,
+            0,
+            0,
+        ]  # which keeps the axes of what is multiplied
     assert (sizes[24] - sizes[8]) / 16 < 1536
 
 

@@ -47,6 +47,9 @@ def main(zoo, description):
     parser.add_argument("--records", type=pathlib.Path, default=zoo.records)
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/coverage.md"))
     parser.add_argument("--workers", type=int, default=zoo.workers, help="rows that run at the same time; each takes about 3 GiB")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what is done: only rows and stages without a result, or that failed, are run"
+    )
     parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
@@ -61,7 +64,7 @@ def main(zoo, description):
 
     chosen = arguments.only or zoo.names
     for name in chosen:
-        path_of(name).unlink(missing_ok=True)
+        _begin(path_of(name), zoo.columns, arguments.resume)
     with progress("Models", total=len(chosen)) as advance, concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
         running = {pool.submit(_run_row, zoo, name, path_of(name), arguments.records): name for name in chosen}
         for done in concurrent.futures.as_completed(running):
@@ -76,10 +79,24 @@ def main(zoo, description):
         raise SystemExit(f"Failed: {'; '.join(failed)}")
 
 
+def _begin(path, columns, resume):
+    """Removes the record of a row, or of it the stages that failed or are no longer there."""
+    if not resume:
+        path.unlink(missing_ok=True)
+    elif path.exists():
+        row = ZooRow.load(path)
+        # In the order of the table: the stages of a row are run one after the other.
+        kept = {column: row.cells[column] for column in columns if column in row.cells and row.cells[column].state != FAILED}
+        dataclasses.replace(row, cells=kept).save(path)
+
+
 def _run_row(zoo, name, path, records):
     """Runs one row in processes of its own: a crash inside the converter costs one stage, and memory is given back. Returns its cells."""
     while True:
-        before = len(ZooRow.load(path).cells) if path.exists() else 0
+        cells = ZooRow.load(path).cells if path.exists() else {}
+        before = len(cells)
+        if before == len(zoo.columns):
+            return cells
         command = [sys.executable, zoo.script, "--row", name, "--records", str(records)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=zoo.seconds)
@@ -90,10 +107,8 @@ def _run_row(zoo, name, path, records):
             raise SystemExit(f"The row {name}: {ended}\n{error[-2000:]}")
         row = ZooRow.load(path)
         if len(row.cells) < len(zoo.columns):  # the stage that it was in has failed; those after it may not have
-            row = _ended(row, zoo.columns[: len(row.cells) + 1], ended)
+            row = _ended(row, [column for column in zoo.columns if column not in row.cells][:1], ended)
             row.save(path)
-        if len(row.cells) == len(zoo.columns):
-            return row.cells
         if len(row.cells) == before:
             raise SystemExit(f"The row {name} makes no progress: {ended}\n{error[-2000:]}")
 

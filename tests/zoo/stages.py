@@ -91,15 +91,18 @@ def targets(rng, model, x):
 
 
 def settle(model, x):
-    """Lets the moving statistics be those of the data, as they are in any model that was trained."""
-    normalizations = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in normalizations]
-    for layer in normalizations:
-        layer.momentum = 0.0
-    if normalizations:
-        model(x, training=True)
-    for layer, momentum in zip(normalizations, momenta, strict=True):
-        layer.momentum = momentum
+    """Lets the moving statistics be those of the data without dropout, as they are in any model that was trained long enough."""
+    layers = list(model._flatten_layers())
+    changed = [(layer, "momentum", 0.0) for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    if not changed:
+        return
+    changed += [(layer, "rate", 0.0) for layer in layers if isinstance(layer, keras.layers.Dropout)]
+    before = [getattr(layer, name) for layer, name, _ in changed]
+    for layer, name, value in changed:
+        setattr(layer, name, value)
+    model(x, training=True)
+    for (layer, name, _), value in zip(changed, before, strict=True):
+        setattr(layer, name, value)
 
 
 def train_for_a_moment(teacher, student, x, y, callbacks=()):

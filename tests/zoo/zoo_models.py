@@ -185,21 +185,21 @@ SMALL = {
     )
 }
 
-# Family -> smallest square image that it takes comfortably; alpha where there is one keeps it small.
+# Family -> a small square image. Where there are normalizations their last blocks see several pixels of it: of one, channels hardly vary, which normalizing blows up.
+# Alpha, where there is one, keeps the model small.
 _FAMILIES = {
     "VGG16": (32, {}),
-    "ResNet50": (32, {}),
-    "ResNet50V2": (32, {}),
-    "InceptionV3": (107, {}),  # of 75, the smallest that it takes, the last blocks see one pixel: see EfficientNetV2B0
+    "ResNet50": (64, {}),
+    "ResNet50V2": (64, {}),
+    "InceptionV3": (107, {}),
     "InceptionResNetV2": (75, {}),
     "Xception": (71, {}),
-    "MobileNet": (32, {"alpha": 0.25}),
-    "MobileNetV2": (32, {"alpha": 0.35}),
-    "MobileNetV3Small": (32, {"alpha": 0.75}),
-    "DenseNet121": (32, {}),
-    "NASNetMobile": (32, {}),
-    "EfficientNetB0": (32, {}),
-    # Its last blocks would be one pixel of a smaller image: channels that hardly vary, which normalizing blows up a thousand times, rounding and all.
+    "MobileNet": (64, {"alpha": 0.25}),
+    "MobileNetV2": (64, {"alpha": 0.35}),
+    "MobileNetV3Small": (64, {"alpha": 0.75}),
+    "DenseNet121": (64, {}),
+    "NASNetMobile": (64, {}),
+    "EfficientNetB0": (64, {}),
     "EfficientNetV2B0": (64, {}),
     "ConvNeXtTiny": (32, {}),
 }

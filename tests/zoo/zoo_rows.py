@@ -1,7 +1,7 @@
 """One row of the zoo: a model goes the whole road, and every stage says how it went.
 
 The columns are stages that every family has to pass: the bridge, pruning, clustering and quantization-aware training, each trained for a moment with the
-teacher on, then the integer file and its parity with the Keras model that it was made from.
+teacher on; the integer file and its parity with the Keras model that it was made from; what is lost by training and by calibration alone; and the speed.
 """
 
 import functools
@@ -10,116 +10,188 @@ import tempfile
 
 import keras
 import numpy as np
-from stages import ZooRow, coarse, mean_difference, run_stages, settle, targets, train_for_a_moment, verified_difference
+from stages import ZooRow, coarse, run_stages, settle, train_for_a_moment, verified_difference
+from taught import images, teach
 from zoo_models import FAMILIES, SMALL, family
 
-from tfdistill.bridge import check_parity, to_keras, to_tf_keras
+from tfdistill.benchmarking.alternating import alternate
+from tfdistill.bridge import check_parity, to_tf_keras
 from tfdistill.bridge.parity.check import random_inputs
-from tfdistill.compress import Cluster, Prune, QuantizeAware, rebuild
+from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.compress.plan import DONE
+from tfdistill.convert.samples import collect
+from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import Tolerances
 from tfdistill.graph.functional import as_functional, is_sequential
 from tfdistill.graph.tracing import open_model
 from tfdistill.host import fingerprint
+from tfdistill.runtime.interpreter import open_file
+from tfdistill.runtime.profile import profile_operations
 from tfdistill.tflite.export import export_tflite
+from tfdistill.tflite.roads import BRIDGE
 
-COLUMNS = ("bridge", "pruning", "clustering", "QAT", "integer file", "parity")
+COLUMNS = (
+    "bridge",
+    "pruning",
+    "clustering",
+    "QAT",
+    "integer file",
+    "parity",
+    "int8 by training",
+    "int8 by calibration",
+    "float32, ms",
+    "int8, ms",
+    "int8 / float32",
+    "XNNPACK",
+)
 NAMES = (*FAMILIES, *SMALL)
-SAMPLES = 32
-# Mean difference of a file, as a share of the output's scale, that is always near enough: about five of its 256 steps.
+SAMPLES, HELD_OUT = 64, 64
+# Mean difference between a file and its Keras model that is always near enough, as a share of the output's scale: about five of its 256 steps.
 NEAR = 0.02
+# Mean error of calibration alone on other data, as a share of the output's scale.
+CALIBRATED = 0.03
+# Row -> the most that the time of its int8 file may be of the float32 file's.
+GOALS = {
+    **dict.fromkeys((*FAMILIES, "conv1d_net", "unet", "separable", "nested"), 1.0),
+    **dict.fromkeys(("MobileNetV3Small", "EfficientNetB0"), 0.6),
+    **dict.fromkeys(("transformer_encoder", "vit"), 0.9),
+}
 
 
 def build(name):
-    """Returns a fresh model of a row, with weights that are the same every time."""
+    """Returns a fresh model of a row, the same every time: a family that was taught a little, or a small model of random weights."""
     keras.utils.set_random_seed(0)
-    return family(name) if name in FAMILIES else SMALL[name]()
+    if name not in FAMILIES:
+        return SMALL[name]()
+    model = family(name)
+    teach(model)
+    return model
 
 
-def data_for(model):
-    """Random inputs of the model's own structure, and targets of its outputs'."""
-    rng = np.random.default_rng(1)
-    x = random_inputs(as_functional(_opened(model)), seed=0, batch_size=SAMPLES)
-    x = keras.tree.map_structure(functools.partial(coarse, rng), x)
-    return x, targets(rng, model, x)
+def data_for(model, samples=SAMPLES, seed=0):
+    """Inputs of the model's own structure: images of classes for what classifies such, otherwise random."""
+    if _is_taught(model):
+        return images(model.input_shape[1:], samples, seed + 1)[0]
+    x = random_inputs(as_functional(_opened(model)), seed=seed, batch_size=samples)
+    return keras.tree.map_structure(functools.partial(coarse, np.random.default_rng(seed + 1)), x)
+
+
+def _is_taught(model):
+    return getattr(model, "optimizer", None) is not None
 
 
 def _opened(model):
     return model if is_sequential(model) else open_model(model)
 
 
-def run_row(name, row=None):
+def run_row(name, row=None, columns=COLUMNS):
     """Takes one model all the way.
 
     Args:
         name: Name of the row.
         row: `ZooRow` of the stages that were run before, if any.
+        columns: The stages to run.
 
     Yields:
         A `ZooRow` after every stage.
     """
     model = build(name)
-    road = _Road(model)
-    stages = (road.bridge, road.prune, road.cluster, road.quantize, road.export, road.verify)
-    yield from run_stages(row or ZooRow(name, model.count_params(), {}, fingerprint()), dict(zip(COLUMNS, stages, strict=True)))
+    with tempfile.TemporaryDirectory() as folder:
+        road = _Road(name, model, pathlib.Path(folder))
+        stages = dict(zip(COLUMNS, road.stages(), strict=True))
+        yield from run_stages(row or ZooRow(name, model.count_params(), {}, fingerprint()), {column: stages[column] for column in columns})
 
 
 class _Road:
-    """The stages of one model; each returns the text of its cell, or raises."""
+    """The stages of one model; each returns the text of its cell, or raises. What several need is made once, when the first of them is run."""
 
-    def __init__(self, model):
-        self.model = model
-        self.x, self.y = data_for(model)
-        settle(model, self.x)
-        self.quantized = self.exported = None
+    def __init__(self, name, model, folder):
+        self.name, self.model, self.folder = name, model, folder
+        self.x, self.held_out = data_for(model), data_for(model, HELD_OUT, seed=10)
+        if not _is_taught(model):
+            settle(model, self.x)
+        self.y = keras.tree.map_structure(np.asarray, model(self.x, training=False))
+
+    def stages(self):
+        """Returns the functions of the columns."""
+        return (
+            self.bridge,
+            lambda: self._shrink(Prune(0.5, schedule="constant", frequency=1)),
+            lambda: self._shrink(Cluster(8)),
+            self.quantize,
+            lambda: f"{self.trained.size_bytes / 1024:,.0f} KiB",
+            self.parity,
+            self.by_training,
+            self.by_calibration,
+            lambda: f"{self.speed.p50_ms[0]:.3f}",
+            lambda: f"{self.speed.p50_ms[1]:.3f}",
+            self.ratio,
+            lambda: f"{100 * self.speed.delegated[1]:.0f} %",
+        )
 
     def bridge(self):
         found = check_parity(_opened(self.model), to_tf_keras(self.model, check=False))
         return f"{found.max_abs_error:.0e}" + ("" if found.layer is None else f" (a layer {found.layer_error:.0e})")
 
-    def prune(self):
-        return self._shrink(Prune(0.5, schedule="constant", frequency=1))
-
-    def cluster(self):
-        return self._shrink(Cluster(8))
-
     def quantize(self):
+        self.quantized  # noqa: B018 (trains)
+        plan = QuantizeAware().plan(self.model, dry_run=False)  # the next stage exports
+        return f"{len(plan.names(DONE))} of {len(plan.rows)} layers"
+
+    @functools.cached_property
+    def quantized(self):
+        """The model, trained quantized for a moment."""
         step = QuantizeAware()
-        plan = step.plan(self.model, dry_run=False)  # the next stage exports
         applied = step.apply(self.model, dry_run=False)
         self._train(applied, step)
         step.check(applied)
-        self.quantized = step.strip(applied)
-        return f"{len(plan.names(DONE))} of {len(plan.rows)} layers"
+        return step.strip(applied)
 
-    def export(self):
-        if self.quantized is None:
-            raise RuntimeError("there is no quantized model")
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "model.tflite"
-            # It is an error if a float tensor is left in an int8 file.
-            self.exported = export_tflite(self.quantized, path, "int8", calibration=self.x, tolerances=Tolerances())
-        return f"{self.exported.size_bytes / 1024:,.0f} KiB"
+    @functools.cached_property
+    def trained(self):
+        """Record of the int8 file of `quantized`. It is an error if a float tensor is left in it."""
+        return export_tflite(self.quantized, self.folder / "trained.tflite", "int8", calibration=self.x, tolerances=Tolerances())
 
-    def verify(self):
-        """The file against its Keras model: as near as `NEAR`, or as two independent roundings of this model would be.
-
-        A deep net of random weights multiplies every single step of rounding until it is a tenth of the output; a trained one does not. Between file and Keras model
-        some roundings always fall differently, so what they may differ by is measured by what rounding does to this model: two errors of that size that know nothing of
-        each other differ by the square root of two times it.
-        """
-        if self.exported is None:
-            raise RuntimeError("there is no file")
-        apart = verified_difference(self.exported)
-        effect = mean_difference(self._smooth()(self.x, training=False), self.quantized(self.x, training=False))
-        told = f"{100 * apart:.1f} % ({100 * effect:.1f} %)"
-        if apart > max(NEAR, 2**0.5 * effect):
+    def parity(self):
+        apart = verified_difference(self.trained)
+        told = f"{100 * apart:.1f} %"
+        if apart > NEAR:
             raise AssertionError(f"{told} is too far apart")
         return told
 
-    def _smooth(self):
-        """The quantization-aware model's weights in a model that rounds nothing."""
-        return to_keras(rebuild.rebuild(self.quantized.legacy, lambda path, layer: layer), like=self.model, check=False)
+    def by_training(self):
+        """The file against the model as it was before: it has other names, but the same inputs and outputs."""
+        signature = describe(self.quantized)
+        found = open_file(self.trained.path, trusted=True).run(collect(self.held_out, signature, "verification").inputs)
+        expected = signature.name_outputs(self.model(self.held_out, training=False))
+        error = max(
+            float(np.abs(found[name] - np.asarray(output)).mean() / np.ptp(np.asarray(output))) for name, output in expected.items()
+        )
+        same = [found[name].argmax(-1) == np.asarray(output).argmax(-1) for name, output in expected.items() if output.shape[-1] > 1]
+        return _told(error, float(np.concatenate([each.reshape(-1) for each in same]).mean()) if same else None)
+
+    def by_calibration(self):
+        record = export_tflite(
+            self.model, self.folder / "calibrated.tflite", "int8", calibration=self.x, verify_on=self.held_out, tolerances=Tolerances()
+        )
+        error = max(output.mean_abs_error / output.scale for output in record.verification.outputs.values())
+        told = _told(error, record.verification.argmax_agreement)
+        if record.road != BRIDGE:
+            raise AssertionError(f"the bridge refused the model: {record.road_reason}")
+        if error > CALIBRATED:
+            raise AssertionError(f"{told} is too much")
+        return told
+
+    @functools.cached_property
+    def speed(self):
+        """Times of the float32 and the int8 file, and what XNNPACK takes of each."""
+        record = export_tflite(self.model, self.folder / "float32.tflite")
+        return alternate(record.path, self.trained.path)
+
+    def ratio(self):
+        ratio = self.speed.ratio
+        goal = GOALS.get(self.name)
+        return f"{ratio:.2f}" + ("" if goal is None or ratio <= goal else f" (over {goal:g}: {slowest(self.trained.path)})")
 
     def _shrink(self, step):
         plan = step.plan(self.model)
@@ -130,4 +202,20 @@ class _Road:
         return f"{len(plan.names(DONE))} layers"
 
     def _train(self, applied, step):
-        train_for_a_moment(self.model, applied, self.x, self.y, step.callbacks())
+        x, y = keras.tree.map_structure(lambda array: array[:32], (self.x, self.y))
+        train_for_a_moment(self.model, applied, x, y, step.callbacks())
+
+
+def _told(error, same):
+    """Returns the text of a cell: a mean error as a share of the output's scale, and the share of samples whose largest output is the same."""
+    return f"{100 * error:.1f} %" + ("" if same is None else f", {100 * same:.0f} % alike")
+
+
+def slowest(path):
+    """Returns which kind of operation takes most of the time of a file, first among those that XNNPACK leaves, and its share."""
+    times = {}
+    for operation in profile_operations(path):
+        key = (operation.delegated, operation.name)
+        times[key] = times.get(key, 0.0) + operation.share
+    (delegated, name), share = max(times.items(), key=lambda item: (item[1] > 0.1 and not item[0][0], item[1]))
+    return f"{name}, {100 * share:.0f} %, {'in' if delegated else 'outside'} XNNPACK"

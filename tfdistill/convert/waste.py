@@ -8,6 +8,7 @@ import collections
 import numpy as np
 
 from tfdistill.convert.packing import content_of
+from tfdistill.convert.parsed_file import ParsedFile, listed
 
 # Operations without effects of their own, which are left out once nothing reads what they compute.
 _PURE = frozenset({"DEQUANTIZE", "FULLY_CONNECTED", "QUANTIZE", "RESHAPE", "TRANSPOSE", "UNPACK"})
@@ -27,7 +28,7 @@ def remove_waste(model, classes):
         model: `ModelT` of the schema whose buffers hold their content themselves.
         classes: The module of the schema.
     """
-    file = _File(model, classes)
+    file = ParsedFile(model, classes)
     file.share_buffers()
     for graph in model.subgraphs:
         file.share_constants(graph)
@@ -38,136 +39,22 @@ def remove_waste(model, classes):
     file.share_buffers()
 
 
-class _File:
-    """A parsed file with its constants and codes at hand."""
-
-    def __init__(self, model, classes):
-        self.model, self.classes = model, classes
-        self._names = {value: name for name, value in vars(classes.BuiltinOperator).items() if isinstance(value, int)}
-
-    def name_of(self, operator):
-        """Returns the name of an operation as in the schema."""
-        code = self.model.operatorCodes[operator.opcodeIndex]
-        return self._names.get(max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0), "")
-
-    def code(self, name, version):
-        """Returns the index of an operation's code, which is added if it is missing."""
-        number = getattr(self.classes.BuiltinOperator, name)
-        for index, code in enumerate(self.model.operatorCodes):
-            if max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0) == number and code.version == version:
-                return index
-        code = self.classes.OperatorCodeT()
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
-        self.model.operatorCodes.append(code)
-        return len(self.model.operatorCodes) - 1
-
-    def constant(self, graph, index):
-        """Returns the elements of a constant tensor of int32 as an array; None if it is none."""
-        tensor = graph.tensors[index]
-        data = self.model.buffers[tensor.buffer].data
-        if data is None or not len(data) or tensor.type != self.classes.TensorType.INT32:
-            return None
-        return np.asarray(data, np.uint8).view(np.int32).reshape(-1)
-
-    def add_tensor(self, graph, like, shape, buffer=0):
-        """Returns the index of a new tensor of the type, name and quantization of another."""
-        made = self.classes.TensorT()
-        vars(made).update(vars(like))
-        made.shape, made.shapeSignature, made.buffer = np.asarray(shape, np.int32), None, buffer
-        graph.tensors.append(made)
-        return len(graph.tensors) - 1
-
-    def add_constant(self, graph, values, like):
-        """Returns the index of a new constant of int32."""
-        values = np.asarray(values, np.int32)
-        buffer = self.classes.BufferT()
-        buffer.data = values.reshape(-1).view(np.uint8)
-        self.model.buffers.append(buffer)
-        index = self.add_tensor(graph, like, values.shape, len(self.model.buffers) - 1)
-        made = graph.tensors[index]
-        made.type, made.quantization, made.isVariable = self.classes.TensorType.INT32, None, False
-        return index
-
-    def share_buffers(self):
-        """Lets equal buffers be one, in the order in which they are first used; what is no constant has the first, which is empty."""
-        model, kept, places = self.model, [], {}
-
-        def place(index):
-            buffer = model.buffers[index]
-            data = None if buffer.data is None else np.asarray(buffer.data, np.uint8).tobytes()
-            if data not in places:
-                places[data] = len(kept)
-                kept.append(buffer)
-            return places[data]
-
-        place(0)
-        for graph in model.subgraphs:
-            for tensor in graph.tensors or []:
-                tensor.buffer = place(tensor.buffer)
-        for entry in model.metadata or []:
-            entry.buffer = place(entry.buffer)
-        if model.metadataBuffer is not None:
-            model.metadataBuffer = np.array([place(index) for index in model.metadataBuffer], np.int32)
-        model.buffers = kept
-
-    def share_constants(self, graph):
-        """Lets equal constant tensors be one."""
-        seen, same = {}, {}
-        outside = {*_listed(graph.inputs), *_listed(graph.outputs)}
-        for index, tensor in enumerate(graph.tensors):
-            if tensor.isVariable or index in outside or self.model.buffers[tensor.buffer].data is None:
-                continue
-            parts = (tensor.shape, tensor.type, tensor.buffer, tensor.quantization, tensor.sparsity, tensor.shapeSignature)
-            same[index] = seen.setdefault(content_of(parts), index)
-        for operator in graph.operators:
-            operator.inputs = np.array([same.get(int(i), int(i)) for i in _listed(operator.inputs)], np.int32)
-
-    def drop_codes(self):
-        """Leaves out the codes that no operation has."""
-        used = sorted({operator.opcodeIndex for graph in self.model.subgraphs for operator in graph.operators or []})
-        places = {index: place for place, index in enumerate(used)}
-        for graph in self.model.subgraphs:
-            for operator in graph.operators or []:
-                operator.opcodeIndex = places[operator.opcodeIndex]
-        self.model.operatorCodes = [self.model.operatorCodes[index] for index in used]
-
-    def require_runtime(self, version):
-        """Raises the oldest runtime that the file says it needs."""
-        for entry in self.model.metadata or []:
-            if entry.name == b"min_runtime_version":
-                buffer = self.model.buffers[entry.buffer]
-                said = bytes(bytearray(buffer.data)).rstrip(b"\0").decode("ascii")
-                if _numbers(said) < _numbers(version):
-                    made = self.classes.BufferT()
-                    made.data = np.frombuffer(version.encode().ljust(16, b"\0"), np.uint8)
-                    self.model.buffers.append(made)
-                    entry.buffer = len(self.model.buffers) - 1
-
-
-def _numbers(version):
-    return [int(part) for part in version.split(".")]
-
-
-def _listed(values):
-    return [] if values is None else [int(value) for value in values]
-
-
 def _readers(graph):
     """Returns a dict of tensor -> the operations that read it."""
     found = collections.defaultdict(list)
     for operator in graph.operators:
-        for index in set(_listed(operator.inputs)):
+        for index in set(listed(operator.inputs)):
             found[index].append(operator)
     return found
 
 
 def _makers(graph):
-    return {index: operator for operator in graph.operators for index in _listed(operator.outputs)}
+    return {index: operator for operator in graph.operators for index in listed(operator.outputs)}
 
 
 def _is_fixed(tensor):
     """Whether the shape of a tensor is known beforehand."""
-    return tensor.shape is not None and not any(size < 0 for size in _listed(tensor.shapeSignature))
+    return tensor.shape is not None and not any(size < 0 for size in listed(tensor.shapeSignature))
 
 
 def _same_kind(one, other):
@@ -176,7 +63,7 @@ def _same_kind(one, other):
 
 
 def _same(one, other):
-    return _same_kind(one, other) and _listed(one.shape) == _listed(other.shape)
+    return _same_kind(one, other) and listed(one.shape) == listed(other.shape)
 
 
 def _join_moves(file, graph):
@@ -196,7 +83,7 @@ def _join_moves(file, graph):
             both = file.add_constant(graph, orders[0][orders[1]], graph.tensors[int(operator.inputs[1])])
             operator.inputs = np.array([first, both], np.int32)
         else:
-            operator.inputs = np.array([first, *_listed(operator.inputs)[1:]], np.int32)
+            operator.inputs = np.array([first, *listed(operator.inputs)[1:]], np.int32)
         changed = True
     return changed
 
@@ -210,10 +97,10 @@ def _reshape_instead(file, graph):
         source, target = (graph.tensors[int(index)] for index in (operator.inputs[0], operator.outputs[0]))
         if not _is_fixed(source) or not _keeps_order(source.shape, order):
             continue
-        shape = file.add_constant(graph, _listed(target.shape), graph.tensors[int(operator.inputs[1])])
+        shape = file.add_constant(graph, listed(target.shape), graph.tensors[int(operator.inputs[1])])
         operator.opcodeIndex, operator.inputs = file.code("RESHAPE", 1), np.array([int(operator.inputs[0]), shape], np.int32)
         operator.builtinOptions = file.classes.ReshapeOptionsT()
-        operator.builtinOptions.newShape = np.array(_listed(target.shape), np.int32)
+        operator.builtinOptions.newShape = np.array(listed(target.shape), np.int32)
         operator.builtinOptionsType = file.classes.BuiltinOptions.ReshapeOptions
         changed = True
     return changed
@@ -221,14 +108,14 @@ def _reshape_instead(file, graph):
 
 def _keeps_order(shape, order):
     """Whether a permutation leaves the elements where they are, as all axes that it moves have one element."""
-    longer = [axis for axis in _listed(order) if int(shape[axis]) != 1]
+    longer = [axis for axis in listed(order) if int(shape[axis]) != 1]
     return longer == sorted(longer)
 
 
 def _bypass(file, graph):
     """Leaves out operations whose output is their input, or the input of the operation before them."""
     makers, readers = _makers(graph), _readers(graph)
-    inputs, outputs = set(_listed(graph.inputs)), set(_listed(graph.outputs))
+    inputs, outputs = set(listed(graph.inputs)), set(listed(graph.outputs))
     for operator in graph.operators:
         name = file.name_of(operator)
         if name not in ("RESHAPE", "TRANSPOSE", "QUANTIZE"):
@@ -246,7 +133,7 @@ def _bypass(file, graph):
             _reads(readers[target], target, source)
         elif source in makers and source not in inputs and source not in outputs:
             maker = makers[source]
-            maker.outputs = np.array([target if index == source else index for index in _listed(maker.outputs)], np.int32)
+            maker.outputs = np.array([target if index == source else index for index in listed(maker.outputs)], np.int32)
             _reads(readers[source], source, target)
         else:
             continue
@@ -257,19 +144,19 @@ def _bypass(file, graph):
 
 def _reads(operators, old, new):
     for operator in operators:
-        operator.inputs = np.array([new if index == old else index for index in _listed(operator.inputs)], np.int32)
+        operator.inputs = np.array([new if index == old else index for index in listed(operator.inputs)], np.int32)
 
 
 def _join_steps(file, graph):
     """Computes a FULLY_CONNECTED of all steps of a sequence at once, before the sequence is taken apart."""
-    readers, outside = _readers(graph), set(_listed(graph.outputs))
+    readers, outside = _readers(graph), set(listed(graph.outputs))
     for unpack in graph.operators:
-        parts = _listed(unpack.outputs)
+        parts = listed(unpack.outputs)
         whole = graph.tensors[int(unpack.inputs[0])]
         if file.name_of(unpack) != "UNPACK" or unpack.builtinOptions.axis != 0 or len(parts) < 2 or outside & set(parts):
             continue
         products = [readers[part][0] for part in parts if len(readers[part]) == 1]
-        if len(products) < len(parts) or not _is_fixed(whole) or len(_listed(whole.shape)) != 3:
+        if len(products) < len(parts) or not _is_fixed(whole) or len(listed(whole.shape)) != 3:
             continue
         kinds = {
             (
@@ -283,10 +170,10 @@ def _join_steps(file, graph):
         if len(kinds) != 1 or file.name_of(products[0]) != "FULLY_CONNECTED":
             continue
         like = graph.tensors[int(products[0].outputs[0])]
-        joined = file.add_tensor(graph, like, [len(parts), *_listed(like.shape)])
+        joined = file.add_tensor(graph, like, [len(parts), *listed(like.shape)])
         made = file.classes.OperatorT()
         vars(made).update(vars(products[0]))
-        made.inputs = np.array([int(unpack.inputs[0]), *_listed(products[0].inputs)[1:]], np.int32)
+        made.inputs = np.array([int(unpack.inputs[0]), *listed(products[0].inputs)[1:]], np.int32)
         made.outputs = np.array([joined], np.int32)
         made.builtinOptions = file.classes.FullyConnectedOptionsT()
         vars(made.builtinOptions).update(vars(products[0].builtinOptions))
@@ -308,8 +195,8 @@ def _kind(tensor):
 
 def _drop_unread(file, graph):
     """Leaves out operations that nothing reads."""
-    read = {*_listed(graph.outputs), *(index for operator in graph.operators for index in _listed(operator.inputs))}
-    kept = [o for o in graph.operators if file.name_of(o) not in _PURE or read & set(_listed(o.outputs))]
+    read = {*listed(graph.outputs), *(index for operator in graph.operators for index in listed(operator.inputs))}
+    kept = [o for o in graph.operators if file.name_of(o) not in _PURE or read & set(listed(o.outputs))]
     changed = len(kept) < len(graph.operators)
     graph.operators = kept
     return changed
@@ -317,9 +204,9 @@ def _drop_unread(file, graph):
 
 def _drop_tensors(model, number, graph):
     """Leaves out the tensors that nothing uses."""
-    used = {*_listed(graph.inputs), *_listed(graph.outputs)}
+    used = {*listed(graph.inputs), *listed(graph.outputs)}
     for operator in graph.operators:
-        used |= {*_listed(operator.inputs), *_listed(operator.outputs), *_listed(operator.intermediates)}
+        used |= {*listed(operator.inputs), *listed(operator.outputs), *listed(operator.intermediates)}
     entries = [
         entry
         for signature in model.signatureDefs or []
@@ -333,6 +220,6 @@ def _drop_tensors(model, number, graph):
     for owner, names in [(graph, ("inputs", "outputs")), *((o, ("inputs", "outputs", "intermediates")) for o in graph.operators)]:
         for name in names:
             if getattr(owner, name) is not None:
-                setattr(owner, name, np.array([places[index] for index in _listed(getattr(owner, name))], np.int32))
+                setattr(owner, name, np.array([places[index] for index in listed(getattr(owner, name))], np.int32))
     for entry in entries:
         entry.tensorIndex = places[entry.tensorIndex]

@@ -20,6 +20,7 @@ from tfdistill.compress.quantize.biases import correct_biases, corrected_by, mak
 from tfdistill.compress.quantize.build import build
 from tfdistill.compress.quantize.calibration_data import check_calibration
 from tfdistill.compress.quantize.check import check_quantized
+from tfdistill.compress.quantize.dense import fold_normalizations, one_scale
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
 from tfdistill.compress.quantize.scheme import CALIBRATED
@@ -77,6 +78,8 @@ class Quantize(Step):
         smooth: Share of the differences between the channels of an activation that is moved into the weights behind it, from 0 to 1 (SmoothQuant: Xiao et al., 2023,
             https://arxiv.org/abs/2211.10438); 0.5 suits most transformers. Normalizations, and dense layers without activation or with relu, are scaled where only dense layers
             and attention read them; in float, nothing changes. None leaves it out. For models in which a few channels are far larger than the others.
+        per_channel_dense: Whether the weights of dense layers have a scale for each output. False gives them one, in smaller files that old runtimes run too
+            (tflite-runtime 2.14 has no others), at the price of coarser rounding.
         target: What is to run the file: `"xnnpack"`, `"builtin"`, `"micro"`, `"edgetpu"` or `"gpu"`; as in `QuantizeAware`.
         approximate: Whether functions may change a little where that is faster, as in `QuantizeAware`. What that and the rounding change is measured on the calibration
             data, and a warning tells it where a function was changed.
@@ -102,6 +105,7 @@ class Quantize(Step):
     ranges: Method | dict[str, Method] = AUTO
     bias_correction: bool = False
     smooth: float | None = None
+    per_channel_dense: bool = True
     target: Target = "xnnpack"
     approximate: bool = False
     integer_only: bool = True
@@ -117,6 +121,7 @@ class Quantize(Step):
         validate.boolean("bias_correction", self.bias_correction)
         if self.smooth is not None:
             object.__setattr__(self, "smooth", validate.number("smooth", self.smooth, at_least=0.0, at_most=1.0))
+        validate.boolean("per_channel_dense", self.per_channel_dense)
         set_selectors(self)
 
     def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
@@ -189,6 +194,8 @@ class Quantize(Step):
             MSE if any(consumers.activation_of(introspection.unwrap(layer)) in _LONG_TAILS for layer in opened.layers.values()) else MINMAX
         )
         decided = {path: _per_channel(opened.layers[path], decision) for path, decision in decided.items()}
+        if not self.per_channel_dense:
+            decided = {path: one_scale(opened.layers[path], decision) for path, decision in decided.items()}
         return decided, {path: auto if methods.get(path, AUTO) == AUTO else methods[path] for path in decided}, named
 
     def _plan(self, opened, decided, methods, tried=NOT_TRIED):
@@ -215,7 +222,7 @@ def quantized_on(step, model, signature, samples):
     """
     opened = rebuild.open_to_apply(model, "Quantize", trains=False)
     decided, methods, named = step._decide(opened)
-    plan = step._plan(opened, decided, methods, {})
+    plan = step._plan(opened, decided, methods)
     plan.require_work(named)
     for row in plan.rows:
         if row.name in named and row.action != DONE:
@@ -229,6 +236,8 @@ def quantized_on(step, model, signature, samples):
         smoothed = smoothable(consumers.places(opened.legacy), decided)
         require_smoothable(smoothed, step.smooth, plan)
         divided = smooth_channels(made, opened.legacy, signature, samples, smoothed, step.smooth)
+    if not step.per_channel_dense:
+        fold_normalizations(made, consumers.places(opened.legacy), decided)
     make_biases_unequal(made)
     measure_ranges(made, signature, samples, methods)
     if step.bias_correction:

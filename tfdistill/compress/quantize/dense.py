@@ -1,0 +1,77 @@
+"""Dense layers whose weights have one scale: smaller files, which old runtimes and every microcontroller run.
+
+TFLite's integer dense layers had one scale for all their weights until 2024; a scale for each output rounds finer and takes 8 to 24 bytes of each output, which in
+a net of small dense layers is a tenth of the file.
+"""
+
+import numpy as np
+
+from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.adopt.layers import named_layers
+from tfdistill.compress.quantize.fusion import folds
+
+DENSE = "Dense"
+
+
+def one_scale(layer, decision):
+    """Gives the 8-bit kernel of a dense layer one scale; other layers keep theirs.
+
+    Args:
+        layer: The tf_keras layer.
+        decision: Its `LayerQuantization`.
+
+    Returns:
+        A `LayerQuantization`.
+    """
+    if (
+        decision.quantization is None
+        or introspection.kind_of(layer) != DENSE
+        or not any(w.bits == 8 for w in decision.quantization.weights)
+    ):
+        return decision
+    weights = tuple(w._replace(axes=()) if w.bits == 8 else w for w in decision.quantization.weights)
+    reason = f"{decision.reason}, weights with one scale"
+    return decision._replace(reason=reason, quantization=decision.quantization._replace(weights=weights))
+
+
+def fold_normalizations(model, places, decided):
+    """Multiplies the factors of the BatchNormalizations behind dense layers of one scale into the kernels, as the file will have them.
+
+    Where the file folds a normalization, it multiplies the kernel by a factor for each output: rounded to one scale before, it would have many after. The model
+    computes the same. Such a normalization is frozen, as its factors are no longer apart from the kernel.
+
+    Args:
+        model: `AdoptedModel` with quantizers.
+        places: Dict of path to `Place` in the model without quantizers.
+        decided: Dict of path to `LayerQuantization`.
+    """
+    layers, known = named_layers(model.legacy), {id(place.layer): place for place in places.values()}
+    paths, bits = {id(place.layer): path for path, place in places.items()}, dict.fromkeys(places, 8)
+    for path, place in places.items():
+        quantization = decided[path].quantization
+        if introspection.kind_of(place.layer) != DENSE or quantization is None or not folds(place, known, bits):
+            continue
+        if any(weight.bits == 8 and not weight.axes for weight in quantization.weights):
+            _fold(introspection.unwrap(layers[path]), introspection.unwrap(layers[paths[id(place.reader)]]))
+
+
+def _fold(dense, normalization):
+    variance, epsilon = np.asarray(normalization.moving_variance), np.float32(normalization.epsilon)
+    factor = 1.0 / np.sqrt(variance + epsilon)
+    if normalization.gamma is not None:
+        factor = factor * np.asarray(normalization.gamma)
+        normalization.gamma.assign(np.ones_like(factor))
+    dense.kernel.assign(np.asarray(dense.kernel) * factor)
+    if dense.use_bias:
+        dense.bias.assign(np.asarray(dense.bias) * factor)
+    normalization.moving_mean.assign(np.asarray(normalization.moving_mean) * factor)
+    normalization.moving_variance.assign(np.full_like(variance, _less_epsilon(epsilon)))
+    normalization.trainable = False
+
+
+def _less_epsilon(epsilon):
+    """Returns the float32 that is exactly 1 with epsilon added, so that the factor is exactly 1, which the converter leaves out."""
+    variance = np.float32(1.0) - epsilon
+    while np.float32(variance + epsilon) != 1.0:
+        variance = np.nextafter(variance, np.float32(2.0 if variance + epsilon < 1.0 else 0.0))
+    return variance
