@@ -32,7 +32,9 @@ def zeroed_outputs(trace, removal, inputs, made=None, watch=None):
     """
     graph = trace.graph
     tensors = {id(value): keras.ops.convert_to_tensor(x, value.dtype) for value, x in zip(graph.inputs.values(), inputs, strict=True)}
-    for call in graph.calls:
+    last = {id(value): number for number, call in enumerate(graph.calls) for value in call.values()}
+    last.update((id(value), len(graph.calls)) for value in graph.outputs)
+    for number, call in enumerate(graph.calls):
         args, kwargs = keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, Value) else x, (call.args, call.kwargs))
         axes = [trace.axes[id(value)] for value in call.outputs]
         if made is not None and id(call.operation) in trace.normalized:
@@ -44,6 +46,9 @@ def zeroed_outputs(trace, removal, inputs, made=None, watch=None):
             tensors[id(value)] = _zeroed(output, labels, removal)
         if watch is not None:
             watch(call, [tensors[id(value)] for value in call.outputs])
+        # What nothing reads any more is let go.
+        for key in [key for key in tensors if last.get(key, -1) <= number]:
+            del tensors[key]
     return [tensors[id(value)] for value in graph.outputs]
 
 
