@@ -1,5 +1,7 @@
 """Compares a model without some channels with the original in which these channels are zero."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -10,7 +12,8 @@ from tfdistill.graph.functional import index_bounds
 
 # Largest difference of the outputs, as a share of the largest value of the original's.
 TOLERANCE = 1e-4
-_BATCH = 2
+# Examples that are compared, as long as their activations take no more than so many numbers; else one.
+_EXAMPLES, _MOST_NUMBERS = 4, 16_000_000
 
 
 def zeroed_outputs(trace, removal, inputs, made=None, watch=None):
@@ -105,9 +108,11 @@ def random_inputs(graph, view, seed=0):
         seed: Seed of the numbers.
     """
     rng, bounds, found = np.random.default_rng(seed), index_bounds(view), []
+    numbers = sum(math.prod(n or 1 for n in value.shape) for call in graph.calls for value in call.outputs)
+    examples = _EXAMPLES if _EXAMPLES * numbers <= _MOST_NUMBERS else 1
     for place, value in enumerate(graph.inputs.values()):
         free = 64 if len(value.shape) > 3 else 8
-        shape = (value.shape[0] or _BATCH, *(n or free for n in value.shape[1:]))
+        shape = (value.shape[0] or examples, *(n or free for n in value.shape[1:]))
         if place in bounds:
             found.append(rng.integers(0, bounds[place], shape).astype(value.dtype))
         elif keras.backend.is_float_dtype(value.dtype):
