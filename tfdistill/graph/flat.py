@@ -107,6 +107,7 @@ class _Flattening:
     def __init__(self, open_layers):
         self.open_layers = open_layers
         self.calls, self.views, self.entries = [], {}, {}
+        self.paths = {}  # path -> the layer that has it
 
     def view(self, model, opened, inputs):
         if inputs is not None or (self.open_layers and any(is_foreign(call.operation) for call in calls(opened))):
@@ -126,7 +127,7 @@ class _Flattening:
         tensors = dict(zip(map(id, view.inputs), given, strict=True))
         for call in calls(view):
             args, kwargs = filled((call.args, own_arguments(call)), tensors)
-            path = prefix + call.operation.name
+            path = self._path(prefix + call.operation.name, call.operation)
             nested = self._nested(call.operation, path)
             if nested is None:
                 outputs = [Value(tuple(x.shape), x.dtype) for x in _sized_outputs(call, args, kwargs)]
@@ -137,6 +138,14 @@ class _Flattening:
                 outputs = self.run(self._sized(call.operation, nested, values), values, f"{path}/")
             tensors.update(zip(map(id, call.outputs), outputs, strict=True))
         return [tensors[id(x)] for x in view.outputs]
+
+    def _path(self, path, operation):
+        """Returns the path of a layer; another one where a layer before has it."""
+        source, unique, number = origin(operation), path, 0
+        while self.paths.setdefault(unique, source) is not source:
+            number += 1
+            unique = f"{path}_{number}"
+        return unique
 
     def _nested(self, operation, path):
         """Returns the functional view of a nested model; None for a layer, and for a model that cannot be opened."""

@@ -95,6 +95,12 @@ def grouped(x):
     return conv(10, name="after")(conv(12, groups=4, activation="relu", name="grouped")(conv(8, name="before")(x)))
 
 
+def group_with_what_stays(x):
+    """The first group of channels has those of the image in it."""
+    x = layers.Concatenate()([x, conv(9, name="before")(x)])
+    return layers.GroupNormalization(3)(conv(12, groups=3, name="grouped")(x))
+
+
 def channel_shuffle(x):
     x = conv(12, groups=1, name="before")(x)
     x = layers.Reshape((8, 8, 3, 4))(x)
@@ -224,6 +230,13 @@ def states(x):
     return layers.LSTM(6, name="decoder")(y, initial_state=[h, c])
 
 
+def masked_by_hand(x):
+    mask = ops.any(ops.not_equal(x, 0.0), axis=-1)
+    y = layers.LSTM(6, return_sequences=True, name="first")(x, mask=mask)
+    y = layers.MultiHeadAttention(2, 4, name="attention")(query=y, value=y, use_causal_mask=True)
+    return layers.GRU(6, name="second")(y, mask=mask)
+
+
 def timed(x):
     x = layers.TimeDistributed(layers.Dense(8, activation="relu"), name="timed")(x)
     return layers.Conv1D(6, 3, name="after")(layers.TimeDistributed(layers.BatchNormalization())(x))
@@ -288,6 +301,24 @@ class Block(keras.Model):
         return self.head(x)
 
 
+class Twins(keras.Model):
+    """A subclassed model whose attributes and layers have other names, and a nested one."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.one, self.two = (layers.Dense(8, activation="relu", name=f"twin_{i}") for i in range(2))
+        self.body = Block(name="body")
+
+    def call(self, x):
+        return self.body(self.two(self.one(x)))
+
+
+def twins():
+    model = Twins(name="twins")
+    model(np.zeros((1, 5), "float32"))
+    return model
+
+
 def subclassed():
     model = Block(name="subclassed")
     model(np.zeros((1, 5), "float32"))
@@ -303,6 +334,7 @@ IMAGES = [
     flattened,
     depthwise,
     grouped,
+    group_with_what_stays,
     channel_shuffle,
     separable,
     transposed,
@@ -317,7 +349,7 @@ IMAGES = [
     split_in_half,
     custom,
 ]
-SERIES = [attention, grouped_attention, own_attention, recurrent, bidirectional, states, timed, one_dimension, repeated]
+SERIES = [attention, grouped_attention, own_attention, recurrent, bidirectional, states, masked_by_hand, timed, one_dimension, repeated]
 MODELS = {
     **{body.__name__: functools.partial(images, body) for body in IMAGES},
     "softmax_inside": functools.partial(images, softmax_inside),
@@ -328,6 +360,7 @@ MODELS = {
     "several": several,
     "sequential": sequential,
     "subclassed": subclassed,
+    "twins": twins,
 }
 
 

@@ -71,7 +71,7 @@ def test_random_graphs(choices):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(CHOICE, min_size=3, max_size=9))
 def test_larger_random_graphs(choices):
     prune(choices)

@@ -219,6 +219,17 @@ class ChannelCall:
         """
         return ChannelCall(self._trace, self.call, layer, (*self._prefix, *prefix))
 
+    def together(self, labels: Labels, reason: str) -> None:
+        """Couples all elements of an axis with each other, or leaves them as they are if one of them stays.
+
+        Args:
+            labels: Labels of an axis, or of a part of it.
+            reason: Why they stay then, for the plan.
+        """
+        if (labels == NONE).all(1).any():
+            self.keep(labels, reason)
+        self.units.join_all(labels)
+
     def axes_of(self, value: Value) -> tuple[Labels, ...]:
         """Returns the labels of a `Value` among the arguments."""
         return self._trace.axes[id(value)]

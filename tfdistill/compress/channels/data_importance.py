@@ -130,7 +130,7 @@ def gradient_scores(trace, model, groups, examples, criterion):
             change = np.zeros(len(group.units))
             for known, axis in places[group.number]:
                 rows = per_element(products[id(known.variable)], axis)
-                summed = (rows**2).sum(1) / 2 if criterion == FISHER else rows.sum(1)
+                summed = (rows**2).sum(1, dtype="float64") / 2 if criterion == FISHER else rows.sum(1, dtype="float64")
                 change += by_unit(trace, group, known.axes[axis], summed)
             found[group.number] += change if criterion == FISHER else change**2
         count += 1

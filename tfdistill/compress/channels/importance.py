@@ -33,8 +33,9 @@ def by_unit(trace, group, labels, values):
 
 
 def per_element(value, axis):
-    """Returns an array as a matrix with a row for each element of an axis."""
-    return np.moveaxis(np.asarray(value, "float64"), axis, 0).reshape(value.shape[axis], -1)
+    """Returns an array as a matrix of at least float32 with a row for each element of an axis."""
+    value = np.asarray(value)
+    return np.moveaxis(value if value.dtype == "float64" else value.astype("float32", copy=False), axis, 0).reshape(value.shape[axis], -1)
 
 
 def magnitude(trace, group, power):
@@ -50,7 +51,9 @@ def magnitude(trace, group, power):
     found = []
     for known, axis in group.weights:
         if known.kernel:
-            summed = by_unit(trace, group, known.axes[axis], (np.abs(per_element(known.variable.numpy(), axis)) ** power).sum(1))
+            summed = by_unit(
+                trace, group, known.axes[axis], (np.abs(per_element(known.variable.numpy(), axis)) ** power).sum(1, dtype="float64")
+            )
             found.append(normalized(summed ** (1 / power)))
     return normalized(np.mean(found, 0)) if found else None
 

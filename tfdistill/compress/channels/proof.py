@@ -1,5 +1,7 @@
 """Compares a model without some channels with the original in which these channels are zero."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -10,7 +12,8 @@ from tfdistill.graph.functional import index_bounds
 
 # Largest difference of the outputs, as a share of the largest value of the original's.
 TOLERANCE = 1e-4
-_BATCH = 2
+# Examples that are compared, as long as their activations take no more than so many numbers; else one.
+_EXAMPLES, _MOST_NUMBERS = 4, 16_000_000
 
 
 def zeroed_outputs(trace, removal, inputs, made=None, watch=None):
@@ -32,7 +35,9 @@ def zeroed_outputs(trace, removal, inputs, made=None, watch=None):
     """
     graph = trace.graph
     tensors = {id(value): keras.ops.convert_to_tensor(x, value.dtype) for value, x in zip(graph.inputs.values(), inputs, strict=True)}
-    for call in graph.calls:
+    last = {id(value): number for number, call in enumerate(graph.calls) for value in call.values()}
+    last.update((id(value), len(graph.calls)) for value in graph.outputs)
+    for number, call in enumerate(graph.calls):
         args, kwargs = keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, Value) else x, (call.args, call.kwargs))
         axes = [trace.axes[id(value)] for value in call.outputs]
         if made is not None and id(call.operation) in trace.normalized:
@@ -44,6 +49,9 @@ def zeroed_outputs(trace, removal, inputs, made=None, watch=None):
             tensors[id(value)] = _zeroed(output, labels, removal)
         if watch is not None:
             watch(call, [tensors[id(value)] for value in call.outputs])
+        # What nothing reads any more is let go.
+        for key in [key for key in tensors if last.get(key, -1) <= number]:
+            del tensors[key]
     return [tensors[id(value)] for value in graph.outputs]
 
 
@@ -100,9 +108,11 @@ def random_inputs(graph, view, seed=0):
         seed: Seed of the numbers.
     """
     rng, bounds, found = np.random.default_rng(seed), index_bounds(view), []
+    numbers = sum(math.prod(n or 1 for n in value.shape) for call in graph.calls for value in call.outputs)
+    examples = _EXAMPLES if _EXAMPLES * numbers <= _MOST_NUMBERS else 1
     for place, value in enumerate(graph.inputs.values()):
         free = 64 if len(value.shape) > 3 else 8
-        shape = (value.shape[0] or _BATCH, *(n or free for n in value.shape[1:]))
+        shape = (value.shape[0] or examples, *(n or free for n in value.shape[1:]))
         if place in bounds:
             found.append(rng.integers(0, bounds[place], shape).astype(value.dtype))
         elif keras.backend.is_float_dtype(value.dtype):

@@ -196,11 +196,14 @@ class PruneChannels(Step):
         _require_native(model)
         examples.require(self.criterion)
         trace = ChannelTrace(model)
-        operations = {id(call.operation) for call in trace.graph.calls}
-        layers = Layers({path: layer for path, layer in named_layers(model).items() if id(layer) in operations})
+        layers = Layers({call.path: call.operation for call in trace.graph.calls})
+        names = {id(layer): name for name, layer in layers.items()}
+        # A subclassed model's layers are found by the names of its attributes, too.
+        layers.aliases.update(
+            {path: names[id(layer)] for path, layer in named_layers(model).items() if id(layer) in names and path not in layers}
+        )
         chosen, named = select(layers, self.layers, self.exclude)
         excluded = set(layers) - select(layers, None, self.exclude)[0]
-        names = {id(layer): name for name, layer in layers.items()}
         groups = groups_of(trace, self.divisor)
         left: dict[int, str] = {}
         for group in groups:

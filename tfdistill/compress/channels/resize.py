@@ -64,7 +64,8 @@ class Resized:
             new = keras.Sequential([*inputs, *(self._operation(layer) for layer in model.layers)], name=model.name)
         else:
             new = self._functional(model, view, inputs)
-        new.trainable = model.trainable if not model.trainable else new.trainable
+        if not model.trainable:
+            new.trainable = False
         self.made[id(model)] = new
         return new
 

@@ -47,6 +47,11 @@ class ChannelTrace:
         except LeaveWhole as reason:
             self._leave_whole(call, reason.reason)
             return
+        if len(outputs) != len(call.outputs):
+            raise ModelError(
+                f"The channel rule of '{call.path}' ({type(call.operation).__name__}) returned {len(outputs)} tuples of axes.",
+                f"one for each of its {len(call.outputs)} outputs",
+            )
         for value, axes in zip(call.outputs, outputs, strict=True):
             sizes = [len(labels) if labels is not None else n for labels, n in zip(axes, value.shape, strict=True)]
             if tuple(sizes) != tuple(value.shape):

@@ -1,7 +1,10 @@
 """Channels of convolutions: plain, grouped, transposed, depthwise and separable."""
 
+import numpy as np
+
 from tfdistill.compress.channels.call import repeated
 from tfdistill.compress.channels.rules.activations import require_elementwise
+from tfdistill.compress.channels.units import NONE
 
 
 def channel_axis(layer, axes):
@@ -29,10 +32,9 @@ def convolution(call):
         if read is None:
             call.keep(made, "its groups of channels come from what stays as it is")
         else:
-            for group, filters in zip(read.reshape(layer.groups, -1), made.reshape(layer.groups, -1), strict=True):
-                call.units.join_all(group)
-                call.join(group[:1, None], filters[:1, None])
-                call.units.join_all(filters)
+            for group, filters in zip(np.split(read, layer.groups), np.split(made, layer.groups), strict=True):
+                columns = np.full((len(filters), group.shape[1] - 1), NONE)
+                call.together(np.concatenate([group, np.concatenate([filters, columns], 1)]), "a group has channels that stay")
         call.weight(layer.kernel, {len(layer.kernel.shape) - 1: made}, kernel=True)
         call.setting("groups", made[::size])
     call.weight(layer.bias, {0: made})

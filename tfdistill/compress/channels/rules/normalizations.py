@@ -1,5 +1,7 @@
 """Channels of normalizations."""
 
+import numpy as np
+
 from tfdistill.compress.channels.call import LeaveWhole
 
 
@@ -39,8 +41,8 @@ def group(call):
         call.normalizes_over()
     else:
         size = len(labels) // layer.groups
-        for together in labels.reshape(layer.groups, -1):
-            call.units.join_all(together)
+        for one in np.split(labels, layer.groups):
+            call.together(one, "a group has channels that stay")
         call.setting("groups", labels[::size])
     return [axes]
 

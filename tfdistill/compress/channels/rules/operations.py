@@ -15,8 +15,9 @@ def _operands(call):
     for x in [*keras.tree.flatten(call.call.args), *call.call.kwargs.values()]:
         if isinstance(x, Value):
             found.append((call.axes_of(x), x.shape))
-        elif np.shape(x):
-            found.append(((None,) * np.ndim(x), np.shape(x)))
+        elif isinstance(x, (list, tuple)) or len(getattr(x, "shape", ())):
+            shape = tuple(getattr(x, "shape", np.shape(x)))
+            found.append(((None,) * len(shape), shape))
     return found
 
 

@@ -19,9 +19,9 @@ def activation(call):
 
 def prelu(call):
     axes, alpha = call.inputs[0], call.layer.alpha
+    # An axis of size 1 is shared.
     call.weight(
-        alpha,
-        {axis: axes[axis + 1] for axis, n in enumerate(alpha.shape) if n == len(axes[axis + 1] if axes[axis + 1] is not None else ())},
+        alpha, {axis: axes[axis + 1] for axis, n in enumerate(alpha.shape) if axes[axis + 1] is not None and n == len(axes[axis + 1])}
     )
     return [axes]
 

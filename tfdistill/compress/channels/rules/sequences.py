@@ -76,6 +76,7 @@ def grouped_attention(call):
 
 
 _GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
+_STATES = {"SimpleRNN": 1, "GRU": 1, "LSTM": 2}
 
 
 def recurrent(call, key="channels"):
@@ -91,11 +92,11 @@ def recurrent(call, key="channels"):
     call.weight(cell.recurrent_kernel, {0: units, 1: gates}, kernel=True)
     if cell.bias is not None:
         call.weight(cell.bias, {len(cell.bias.shape) - 1: gates})
-    for state in [*call.inputs[1:], *(axes for several in call.arguments.values() for axes in several)]:
-        if len(state) == 2 and state[-1] is not None:
-            call.join(state[-1], units)
-        elif len(state) == 2:
+    for state in [*call.inputs[1:], *call.arguments.get("initial_state", ())][: _STATES[type(layer).__name__]]:
+        if state[-1] is None:
             call.keep(units, "its first state comes from what stays as it is")
+        else:
+            call.join(state[-1], units)
     for function in (layer.activation, getattr(layer, "recurrent_activation", None)):
         require_elementwise(call, function, units)
     call.setting("units", units)
@@ -105,7 +106,11 @@ def recurrent(call, key="channels"):
 def bidirectional(call):
     layer = call.layer
     kinds = {type(one) for one in (layer.forward_layer, layer.backward_layer)}
-    if not kinds <= {keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM} or len(call.inputs) > 1 or any(call.arguments.values()):
+    if (
+        not kinds <= {keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM}
+        or len(call.inputs) > 1
+        or call.arguments.get("initial_state")
+    ):
         raise LeaveWhole("no rule is known for the layers inside, or for their states")
     if layer.return_state or layer.forward_layer.units != layer.backward_layer.units or layer.merge_mode is None:
         raise LeaveWhole("its directions return states, several outputs or different widths")
