@@ -185,7 +185,7 @@ def targets(task, labels, output_shape, name="output"):
     if labels.dtype.kind not in "biuf":
         raise DataError(f"The labels of output '{name}' have the type {labels.dtype}.", "numbers")
     if (found := non_finite(labels)) is not None:
-        raise DataError(f"The labels of output '{name}' are NaN or infinite in {found.count} places.", "finite labels")
+        raise DataError(f"The labels of output '{name}' are NaN or infinite in {found.number} places.", "finite labels")
     if by_class(task, shape):
         return _indices(labels, shape, name)
     if labels.shape != shape and math.prod(labels.shape) == math.prod(shape) and 1 in (*shape[-1:], *labels.shape[-1:]):

@@ -66,7 +66,7 @@ class TensorInfo:
             return
         where = f"sample {found.first[0]} (index {list(found.first)})" if found.first else "its only value"
         raise DataError(
-            f"Input '{self.name}' holds {found.kind}: {found.count} of {values.size} values; the first at {where}.",
+            f"Input '{self.name}' holds {found.kind}: {found.number} of {values.size} values; the first at {where}.",
             f"finite numbers, as {self.dtype} has no integer for it",
         )
 

@@ -10,12 +10,12 @@ class NonFinite(typing.NamedTuple):
 
     Attributes:
         kind: What the first such value is: `"NaN"` or `"infinity"`.
-        count: Number of such values.
+        number: Number of such values.
         first: Index of the first one.
     """
 
     kind: str
-    count: int
+    number: int
     first: tuple
 
 

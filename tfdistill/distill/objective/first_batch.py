@@ -97,7 +97,7 @@ def refuse_nonfinite(value, sentence, fix):
     if value.dtype.kind not in "fc" and "float" not in value.dtype.name:
         return
     if (found := non_finite(value)) is not None:
-        amount = f" {found.count} of {value.size} values; the first at index {list(found.first)}."
+        amount = f" {found.number} of {value.size} values; the first at index {list(found.first)}."
         raise DataError(sentence % found.kind + amount, "finite numbers", fix)
 
 

@@ -109,7 +109,7 @@ class BlackBox(keras.Model):
         flat = [np.ascontiguousarray(values[name], dtype="float32") for name in shapes]
         for name, value in zip(shapes, flat, strict=True):
             if (found := non_finite(value)) is not None:
-                amount = f"{found.count} of {value.size} values; the first at index {list(found.first)}"
+                amount = f"{found.number} of {value.size} values; the first at index {list(found.first)}"
                 raise DataError(f"{self._at(index)} gave {found.kind}{_called(name)}: {amount}.", "finite numbers")
         return flat
 
