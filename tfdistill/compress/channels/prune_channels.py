@@ -114,7 +114,7 @@ class PruneChannels(Step):
             A `ChannelPlan`.
 
         Raises:
-            ModelError: if the model is not built, or no Keras 3 model. That the budget cannot be met is one of the plan's findings.
+            ModelError: if the model is not built, no Keras 3 model, or has free sizes so that `keep_macs` has no meaning. That the budget cannot be met is one of the plan's findings.
             ConfigurationError: if the criterion needs data that is not given.
             DataError: if the data cannot be used.
         """
