@@ -121,13 +121,7 @@ def quantized_layer_class():
                 replaced=tuple(map(tuple, settings.replaced)),
             )
             # In a namespace, or tf_keras would wrap the tuples and dicts.
-            self._quantizing = types.SimpleNamespace(
-                settings=settings,
-                ranges={},
-                masks={},
-                members={},
-                complete=False,
-            )
+            self._quantizing = types.SimpleNamespace(settings=settings, ranges={}, masks={}, members={}, complete=False)
             self.become_like(layer)
             # Ranges move in training, whatever the layer does.
             self._call_spec = copy.copy(layer._call_spec)
