@@ -276,7 +276,7 @@ def quantized_layer_class():
         def get_config(self):
             weights, *rest = self.quantization
             # As files were written before there were the last ones of the settings.
-            while len(rest) > _FIRST_SETTINGS and rest[-1] == Quantization._field_defaults[Quantization._fields[len(rest)]]:
+            while len(rest) > _FIRST_SETTINGS and rest[-1] == Quantization()[len(rest)]:
                 rest.pop()
             return {**super().get_config(), "quantization": [[list(weight) for weight in weights], *rest]}
 
