@@ -1,14 +1,24 @@
 """The plan says which operations each layer becomes and which of them the target does not run fast; layers are written in operations that it runs fast."""
 
 import collections
+import contextlib
+import math
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tfdistill import load_model
+from tfdistill.bridge.adopt.trained_ranges import quantized_layers
+from tfdistill.bridge.integer.activations import FLOAT_GELU, GELU_OF_PRODUCTS, QUICK_GELU, REPLACEMENTS
+from tfdistill.bridge.integer.recognize import name_of
+from tfdistill.bridge.integer.rounding import ActivationRounder
 from tfdistill.compress import Plan, Quantize, QuantizeAware
 from tfdistill.convert.layer_operations import layers_in
 from tfdistill.errors import ConfigurationError
+from tfdistill.runtime.delegated import delegation
+from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.operations import TARGETS, operation_table
 from tfdistill.tflite import Tolerances, census, export_tflite
 
@@ -51,9 +61,9 @@ def test_the_plan_says_the_operations_of_each_layer(net):
 SLOW = {
     "xnnpack": {"wide": ("GELU",), "classes": ("SOFTMAX",)},
     "builtin": {},
-    "micro": {"wide": ("GELU",)},
-    "edgetpu": {"wide": ("GELU",)},
-    "gpu": {"wide": ("GELU",), "mean": ("MEAN",)},
+    "micro": {},
+    "edgetpu": {},
+    "gpu": {"mean": ("MEAN",)},
 }
 
 
@@ -93,6 +103,160 @@ def test_a_plan_without_a_conversion_says_no_operations(net):
     assert plan.operations == 0
     assert plan.fast_share is None
     assert "operations" not in plan.table()
+
+
+# Form of a layer of the net by the settings of the step -> what the plan says, the operations that there are then, and those that are not.
+HARD, GELU, ATTENTION, STANDARD = "hard", "wide", "attention", "standard"
+FORMS = {
+    "hard-swish": (HARD, {}, "", {"ADD broadcast", "MUL broadcast", "MUL"}, {"HARD_SWISH"}),
+    "hard-swish of the interpreter": (HARD, {"target": "builtin"}, "hard-swish as HARD_SWISH", {"HARD_SWISH"}, {"MUL"}),
+    "hard-swish of tflite-micro": (HARD, {"target": "micro"}, "hard-swish as HARD_SWISH", {"HARD_SWISH"}, {"MUL"}),
+    "hard-swish of the Edge TPU": (HARD, {"target": "edgetpu"}, "", {"ADD broadcast", "MUL"}, {"HARD_SWISH"}),
+    "GELU": (GELU, {}, "", {"GELU"}, {"LOGISTIC"}),
+    "GELU of tflite-micro": (GELU, {"target": "micro"}, "GELU as a product with LOGISTIC", {"LOGISTIC", "MUL"}, {"GELU"}),
+    "GELU approximated": (GELU, {"approximate": True}, "GELU approximated by x * sigmoid(1.702 x)", {"LOGISTIC", "MUL"}, {"GELU"}),
+    "GELU of floats": (GELU, {"integer_only": False}, "GELU in float", {"DEQUANTIZE", "GELU", "QUANTIZE"}, {"LOGISTIC"}),
+    "GELU of floats is exact": (GELU, {"integer_only": False, "approximate": True}, "GELU in float", {"GELU"}, {"LOGISTIC"}),
+    "no islands elsewhere": (GELU, {"integer_only": False, "target": "builtin"}, "", {"GELU"}, {"DEQUANTIZE"}),
+    "softmax of floats": (ATTENTION, {"integer_only": False}, "softmax in float", {"DEQUANTIZE", "SOFTMAX", "QUANTIZE"}, set()),
+    "normalization of floats": (STANDARD, {"integer_only": False}, "normalized in float", {"RSQRT", "QUANTIZE"}, {"DEPTHWISE_CONV_2D"}),
+    "normalization": (STANDARD, {}, "", {"RSQRT", "DEPTHWISE_CONV_2D"}, {"DEQUANTIZE"}),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_layer_is_written_in_the_form_that_suits(net, name):
+    layer, settings, said, used, unused = FORMS[name]
+    plan = QuantizeAware(**settings).plan(net)
+    row = plan.row(layer)
+    assert plan.names("impossible") == []
+    assert used <= set(row.operations)
+    assert not unused & set(row.operations)
+    assert said in row.reason
+    assert said or not any(words in row.reason for words in ("approximated", "in float", "product with", "as HARD_SWISH"))
+    if settings == {"integer_only": False}:
+        assert row.slow == ()
+
+
+def test_a_layer_that_is_left_out_keeps_its_function(net):
+    plan = QuantizeAware(exclude=GELU, approximate=True, integer_only=False).plan(net)
+    assert "GELU" in plan.row(GELU).operations
+    assert "DEQUANTIZE" not in plan.row(GELU).operations
+
+
+def test_a_layer_of_floats_that_nobody_chose_is_refused():
+    """What the choice allows are the layers that it names, not floats anywhere."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 6))
+    wave = keras.ops.sin(L.LayerNormalization(name="standard")(inputs))
+    model = keras.Model(inputs, L.Dense(3)(wave))
+    plan = QuantizeAware(integer_only=False).plan(model)
+    assert [row.class_name for row in plan.rows if row.action == "impossible"] == ["KerasOperation"]
+    assert plan.row("standard").action == "done"
+
+
+def settings_of(step, made):
+    return {layer.layer.name: layer.quantization.replaced for layer in quantized_layers(made.legacy)}
+
+
+def reference_gelu(x):
+    return x * 0.5 * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0)))
+
+
+# Form of GELU -> largest distance from GELU, and from its own formula, in steps of its result.
+GELUS = {
+    QUICK_GELU: (0.5, lambda x: x / (1.0 + np.exp(-1.702 * x)), 0.021),
+    GELU_OF_PRODUCTS: (0.5, reference_gelu, 0.001),
+    FLOAT_GELU: (0.01, reference_gelu, 1e-6),
+}
+
+
+@pytest.mark.parametrize("form", GELUS)
+@pytest.mark.parametrize("most", [2.0, 4.0, 8.0])
+def test_the_forms_of_gelu(form, most):
+    """Against formulas of NumPy: rounded inside, a form is within a step or so of what it stands for."""
+    steps, formula, from_gelu = GELUS[form]
+    x = np.linspace(-most, most, 2001).astype("float32")
+    assert np.abs(formula(x) - reference_gelu(x)).max() <= from_gelu
+    ranges = {}
+
+    def variables(what):
+        bounds = {"scaled": (-8.0, 8.0), "clipped": (-4.0, 4.0)}[what.rpartition("_")[2]]
+        return ranges.setdefault(what, tuple(map(tf.constant, (*bounds, 1.0))))
+
+    def computed(rounding):
+        return REPLACEMENTS[form](tf.constant(x), ActivationRounder(variables, False, rounding), "act").numpy()
+
+    step = (formula(x).max() - formula(x).min()) / 255
+    np.testing.assert_allclose(computed(False), formula(x), atol=from_gelu + 4e-4 * most)  # sigmoids end at 8
+    # What LOGISTIC gives ends at 255 / 256, as its int8 kernel does.
+    assert np.abs(computed(True) - formula(x)).mean() <= steps * (step + most / 512)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "floats", "words"),
+    [
+        ({"integer_only": False}, ("attention", "standard", "wide"), None),
+        ({"approximate": True}, (), "GELU"),
+        ({"target": "builtin"}, (), None),
+        ({"target": "micro"}, (), None),
+    ],
+)
+def test_files_of_the_forms(net, settings, floats, words, tmp_path):
+    """The real file computes what the model does, holds floats only where that was chosen, and the record says where."""
+    quantize = Quantize(**settings)
+    with pytest.warns(UserWarning, match=words) if words else contextlib.nullcontext():
+        made = quantize.apply(net, X)
+    record = export_tflite(made, tmp_path / "forms.tflite", "int8", verify_on=X, tolerances=Tolerances(max_relative_mean_error=0.02))
+    assert set(record.float_layers) == set(floats)
+    assert bool(record.census.stray_floats()) is bool(floats)
+    told = collections.Counter(name.split()[0] for row in quantize.plan(net).rows for name in row.operations)
+    assert told <= collections.Counter({op.name: op.count for op in record.census.ops})
+    found = np.asarray(made(X))
+    assert np.abs(found - np.asarray(net(X))).mean() < 0.02
+    if floats:
+        opened = open_file(tmp_path / "forms.tflite")
+        shared = delegation(opened.interpreter)
+        assert {name for name, _ in shared.left} <= {"SOFTMAX"}  # that of the classes
+        again = load_model(save(made, tmp_path))
+        assert settings_of(quantize, again) == settings_of(quantize, made)
+        np.testing.assert_array_equal(again(X), found)
+
+
+def save(model, folder):
+    model.save(folder / "made.keras")
+    return folder / "made.keras"
+
+
+@pytest.mark.slow
+def test_training_sees_the_approximate_function(net):
+    exact, quick = (QuantizeAware(approximate=choice).apply(net) for choice in (False, True))
+    for made in (exact, quick):
+        made(X, training=True)
+    wide = keras.ops.convert_to_numpy(net.get_layer("wide").kernel)
+    assert settings_of(None, quick)["wide"] == (("gelu", QUICK_GELU),)
+    assert settings_of(None, exact)["wide"] == ()
+    assert np.any(np.asarray(exact(X)) != np.asarray(quick(X)))
+    stripped = QuantizeAware(approximate=True).strip(quick)
+    inner = next(layer.layer for layer in quantized_layers(stripped.legacy) if layer.layer.name == "wide")
+    assert name_of(inner.activation) == "gelu"  # the layer inside keeps the user's function
+    np.testing.assert_array_equal(inner.kernel, wide)
+
+
+@pytest.mark.parametrize("step", [QuantizeAware, Quantize])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("approximate", 1), ("approximate", "gelu"), ("integer_only", None), ("integer_only", "float")]
+)
+def test_bad_choices(step, setting, value):
+    with pytest.raises(ConfigurationError, match=f"{setting}(.|\n)*True or False"):
+        step(**{setting: value})
+
+
+@pytest.mark.parametrize("settings", [{"approximate": True}, {"integer_only": False}])
+def test_choices_that_activations_of_sixteen_bits_do_not_have(settings):
+    with pytest.raises(ConfigurationError, match="activation_bits=16"):
+        QuantizeAware(activation_bits=16, **settings)
 
 
 @pytest.mark.parametrize("step", [QuantizeAware, Quantize])

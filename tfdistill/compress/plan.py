@@ -141,7 +141,9 @@ class Plan(Record):
         done = self.names(DONE)
         lines = [f"{self.step} on '{self.model}': {len(done)} of {len(self.rows)} layers", *self.findings, self.table(), *self.custom]
         if self.operations:
-            lines.insert(1, f"{self.target} runs {self.fast_operations} of {self.operations} operations of the file fast ({self.fast_share:.0%})")
+            lines.insert(
+                1, f"{self.target} runs {self.fast_operations} of {self.operations} operations of the file fast ({self.fast_share:.0%})"
+            )
         return "\n".join(lines)
 
     def require_work(self, named: Iterable[str] = ()) -> None:

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+from collections.abc import Callable
 
 from tfdistill.convert.file_tensors import FileTensor, listed
 from tfdistill.errors import ExportError
@@ -100,18 +101,26 @@ class CensusRecord(Record):
         """Names of the operations that need the TensorFlow runtime."""
         return tuple(op.name for op in self.ops if op.flex)
 
-    def stray_floats(self, float_io: bool = False) -> tuple[FloatTensor, ...]:
+    def stray_floats(self, float_io: bool = False, by_intention: Callable[[str], bool] | None = None) -> tuple[FloatTensor, ...]:
         """Lists the float tensors that an integer file must not hold.
 
         Empty tensors that no operation reads or writes (a fused LSTM has four) are not listed, because they never hold data.
 
         Args:
             float_io: Whether the inputs and outputs of the file may be float, next to the QUANTIZE or DEQUANTIZE that converts them.
+            by_intention: Function of a tensor's name: whether it belongs to a layer that computes in float by the user's choice. Constants and results of DEQUANTIZE
+                are then judged by the operations that read them. None if there is no such layer.
 
         Returns:
             Tuple of `FloatTensor`.
         """
-        return tuple(t for t in self.float_tensors if not _is_placeholder(t) and not (float_io and _translated(t)))
+
+        def allowed(tensor):
+            if by_intention and (tensor.made_by in ("constant", "DEQUANTIZE") or by_intention(tensor.name)):
+                return True
+            return _is_placeholder(tensor) or (float_io and _translated(tensor))
+
+        return tuple(t for t in self.float_tensors if not allowed(t))
 
 
 def _is_placeholder(tensor):
@@ -257,17 +266,18 @@ def _min_runtime_version(model):
     return ""
 
 
-def require_integer(record, float_io=False):
+def require_integer(record, float_io=False, by_intention=None):
     """Checks that a file computes in integers only.
 
     Args:
         record: The file's `CensusRecord`.
         float_io: Whether its inputs and outputs may be float.
+        by_intention: As in `CensusRecord.stray_floats`.
 
     Raises:
         ExportError: if there is a float tensor; the message lists each with the operation that writes it.
     """
-    stray = record.stray_floats(float_io)
+    stray = record.stray_floats(float_io, by_intention)
     if stray:
         raise ExportError(
             f"'{record.path}' should hold integers only, but has {len(stray)} float tensors:\n" + _listing(stray),

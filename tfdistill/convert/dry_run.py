@@ -53,7 +53,7 @@ class Refusal:
     reason: str
 
 
-def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset(), look=None):
+def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset(), look=None, floats=frozenset()):
     """Converts a graph as export would, with one random sample for what has no range, and lists why its file could not be made.
 
     Args:
@@ -66,6 +66,7 @@ def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset(), 
         calibrated: Set of the indices of layers that have no ranges by intention. Ranges that are assumed and ranges that one sample gives do not agree
             where such a layer begins or ends, as those of training and of real samples do; that is no refusal.
         look: Function of the file's bytes, which is called if the conversion succeeds; None for none.
+        floats: Set of the indices of layers that have a part in float by intention.
 
     Returns:
         Tuple of `Refusal`s; empty if the file can be made.
@@ -82,15 +83,15 @@ def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset(), 
 
     with progress(f"trying the {variant.name} conversion of '{name}'"):
         try:
-            content = attempt(_sample(specs) if variant.integer_only else None)
+            content = attempt(_sample(specs) if variant.integer_only and not floats else None)
         except ModelError as error:  # a loop
             nodes = traced[-1].graph.as_graph_def().node
             return (Refusal(_layers([node.name for node in nodes if node.op in _LOOPS]), error.happened),)
         except ExportError as error:
-            return _from_error(error, lambda: attempt(None), variant, calibrated)
+            return _from_error(error, lambda: attempt(None), variant, calibrated, floats)
         if look is not None:
             look(content)
-        return _from_file(content, variant, calibrated)
+        return _from_file(content, variant, calibrated, floats)
 
 
 def _sample(specs):
@@ -100,7 +101,7 @@ def _sample(specs):
     return Samples({key: array[:1] for key, array in arrays.items()}, None, 1, np.arange(1))
 
 
-def _from_error(error, without_samples, variant, calibrated):
+def _from_error(error, without_samples, variant, calibrated, by_choice):
     """Finds the layers behind a failed conversion: the converter names operations that TFLite lacks, but not those that it has in float only."""
     cause = error.__cause__
     lacking = [
@@ -114,7 +115,7 @@ def _from_error(error, without_samples, variant, calibrated):
     if variant.integer_only:
         # A float tensor among integers can stop the converter with an error about the layer behind it.
         try:
-            floats = _from_file(without_samples(), variant)
+            floats = _from_file(without_samples(), variant, by_choice=by_choice)
         except (DataError, ExportError):  # nothing has a range, or not even float operations are there
             floats = ()
         if calibrated and floats:
@@ -126,14 +127,15 @@ def _from_error(error, without_samples, variant, calibrated):
     return (Refusal(_layers(lines), f"the converter fails: {reason[:300]}"),)
 
 
-def _from_file(content, variant, calibrated=frozenset()):
+def _from_file(content, variant, calibrated=frozenset(), by_choice=frozenset()):
     with temporary_folder() as folder:
         path = pathlib.Path(folder) / "tried.tflite"
         path.write_bytes(content)
         contents = census(path, trusted=True)
     if contents.flex_ops:
         return (Refusal((), f"TFLite has no {', '.join(_plain(name) for name in contents.flex_ops)}"),)
-    stray = contents.stray_floats() if variant.integer_only else ()
+    by_intention = (lambda name: not by_choice.isdisjoint(layers_in(name))) if by_choice else None
+    stray = contents.stray_floats(by_intention=by_intention) if variant.integer_only else ()
     computed = [t for t in stray if t.made_by not in {*TRANSLATORS, "input", "constant", "nothing"}]
     causes = [t for t in computed if t.made_by not in _MOVING] or computed
     found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only") for t in causes]

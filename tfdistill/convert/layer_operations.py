@@ -53,17 +53,22 @@ def layer_operations(content):
     names = {value: name for name, value in vars(classes.BuiltinOperator).items() if isinstance(value, int)}
     types = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
     codes = [names[max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)] for code in model.operatorCodes]
-    found = []
-    for graph in model.subgraphs:
-        for operator in graph.operators or []:
-            inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
-            outputs = [graph.tensors[index] for index in operator.outputs]
-            name = codes[operator.opcodeIndex]
-            if name in _BROADCASTING and len({tuple(tensor.shape if tensor.shape is not None else ()) for tensor in inputs}) > 1:
-                name += " broadcast"
-            kinds = [types[tensor.type] for tensor in (*inputs[:1], *outputs)]
-            found.append(LayerOperation(_layer_of(outputs[0].name.decode()), name, next((kind for kind in kinds if kind in _KINDS), None)))
-    return tuple(found)
+    return tuple(_operation(graph, operator, codes, types) for graph in model.subgraphs for operator in graph.operators or [])
+
+
+def _operation(graph, operator, codes, types):
+    inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
+    outputs = [graph.tensors[index] for index in operator.outputs]
+    name, maker = codes[operator.opcodeIndex], outputs[0]
+    if name in _BROADCASTING and len({tuple(() if tensor.shape is None else tensor.shape) for tensor in inputs}) > 1:
+        name += " broadcast"
+    if name == "DEQUANTIZE":
+        # Its result has the name of what it reads; it is there for the layer that computes on with floats.
+        reader = next((other for other in graph.operators if operator.outputs[0] in other.inputs), operator)
+        maker = graph.tensors[reader.outputs[0]]
+    computing = outputs if name == "QUANTIZE" else [*inputs[:1], *outputs]
+    kind = next((types[tensor.type] for tensor in computing if types[tensor.type] in _KINDS), None)
+    return LayerOperation(_layer_of(maker.name.decode()), name, kind)
 
 
 def _layer_of(name):

@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
+from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.states import initial_states
-from tfdistill.bridge.adopt.trained_ranges import require_trained_ranges
+from tfdistill.bridge.adopt.trained_ranges import float_layers, require_trained_ranges
 from tfdistill.convert.census import CensusRecord, census, require_integer, require_no_flex
 from tfdistill.convert.converter import convert
 from tfdistill.convert.file_tensors import FileTensor
@@ -45,6 +46,7 @@ class ExportRecord(Record):
         calibration_samples: Number of calibration samples; 0 if none.
         road: How the integers were found from the calibration data: `bridge`, `converter`, or None without calibration.
         road_reason: Why the converter took the place of the bridge; empty if it did not.
+        float_layers: Names of the layers of an integer file that have a part in float, by `QuantizeAware(integer_only=False)`.
         verified_on: Data of the verification: `verify_on`, `calibration`, or None if the file was not verified.
         verification: Result of the verification; None if the file was not verified.
         census: Contents of the file.
@@ -73,6 +75,7 @@ class ExportRecord(Record):
     host: HostFingerprint
     road: str | None = None
     road_reason: str = ""
+    float_layers: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float | None:
@@ -205,16 +208,18 @@ def export_tflite(
     representative = for_calibration if kind.integer_only else None
     extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
+    floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.name == "int8" else ()
     with write_whole(path) as temporary:
 
         def write(source):
             with initial_states(source):
-                temporary.write_bytes(convert(source, signature, kind, io, representative, batch_size, allow_flex))
+                # The calibrator would make integers of what is to stay in float.
+                temporary.write_bytes(convert(source, signature, kind, io, None if floats else representative, batch_size, allow_flex))
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             if not allow_flex:
                 require_no_flex(contents)
             if kind.integer_only:
-                require_integer(contents, float_io=io == "float32")
+                require_integer(contents, io == "float32", (lambda name: any(f"quant_{n}/" in name for n in floats)) if floats else None)
                 require_trained_bits(temporary, source)
             # Last, as what is refused is told by the whole names, which begin with the scopes of the layers.
             temporary.write_bytes(shorten_names(temporary.read_bytes()))
@@ -254,6 +259,7 @@ def export_tflite(
         host=fingerprint(),
         road=taken.road,
         road_reason=taken.reason,
+        float_layers=floats,
     )
 
 

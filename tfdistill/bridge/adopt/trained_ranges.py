@@ -6,6 +6,8 @@ from tfdistill.bridge import imports
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.layers import named_layers
+from tfdistill.bridge.wrappers.quantization import is_quantized_layer
+from tfdistill.bridge.wrappers.quantization_settings import are_floats
 from tfdistill.errors import InvariantError
 from tfdistill.graph.layers import all_layers
 
@@ -13,6 +15,12 @@ from tfdistill.graph.layers import all_layers
 def quantized_layers(legacy):
     """Lists the quantization wrappers in a tf_keras model, this library's and TFMOT's."""
     return [layer for layer in all_layers(legacy) if introspection.is_quantized(layer)]
+
+
+def float_layers(legacy):
+    """Lists the names of the layers of a tf_keras model with quantizers that have a part in float by the user's choice, in the file too."""
+    layers = [layer for layer in all_layers(legacy) if is_quantized_layer(layer)]
+    return [layer.layer.name for layer in layers if are_floats(layer.quantization)]
 
 
 def wrong_ranges(layer):

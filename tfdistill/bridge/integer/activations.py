@@ -9,9 +9,10 @@ operation is left unrounded: that is done by whoever calls it.
 
 import functools
 
-# A product by this number is a product by one. TFLite clamps what is below or above the range of its result, which costs nothing, where RELU would be
-# computed by a second copy of the convolution before it.
-ONE = 1.0000001192092896
+# TFLite clamps what is below or above the range of a product's result, which costs nothing, where RELU would be computed by a second copy of the convolution before it.
+from tfdistill.bridge.integer.rounding import ONE
+
+FLOAT_GELU, GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU = "float_gelu", "gelu_of_products", "hard_swish", "quick_gelu"
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
@@ -107,11 +108,44 @@ def hard_sigmoid(x, quantize, what, slope=1.0):
 
 
 def hard_silu(x, quantize, what):
-    """(x / 6) * relu6(x + 3).
+    """x * (relu6(x + 3) / 6).
 
-    The converter makes no HARD_SWISH of this. XNNPACK does not take that operation: it would split the graph.
+    The converter makes no HARD_SWISH of this. XNNPACK does not take that operation: it would split the graph. Of these three it makes one table.
     """
-    return quantize((1.0 / 6.0) * x, f"{what}_sixth") * quantize.within(x + 3.0, 0.0, 6.0)
+    return x * quantize.within((1.0 / 6.0) * quantize.within(x + 3.0, 0.0, 6.0), 0.0, 1.0)
+
+
+def native_hard_silu(x, quantize, what):
+    """x * relu6(x + 3) / 6, of which the converter makes HARD_SWISH."""
+    import tensorflow as tf
+
+    return x * tf.nn.relu6(x + 3.0) * (1.0 / 6.0)
+
+
+def quick_gelu(x, quantize, what):
+    """x * sigmoid(1.702 x), which differs from GELU by 0.021 at most (Hendrycks & Gimpel, 2016, https://arxiv.org/abs/1606.08415)."""
+    import tensorflow as tf
+
+    scaled = quantize(1.702 * x, f"{what}_scaled", low=-1024.0 / 127.0, high=8.0)
+    return x * quantize.fixed(tf.sigmoid(scaled), "sigmoid")
+
+
+def gelu_of_products(x, quantize, what):
+    """x * sigmoid(x * (1.6003 + 0.0694 x ** 2)), which differs from GELU by 0.0003 at most."""
+    import tensorflow as tf
+
+    # Not x * x: where both are reshaped, as behind a dense layer, the converter fails.
+    clipped = quantize(ONE * x, f"{what}_clipped", low=-512.0 / 127.0, high=4.0)
+    square = quantize.within(0.06940178 * quantize.within(x * clipped, 0.0, 16.0), 0.0, 16.0 * 0.06940178)
+    factor = quantize.within(square + 1.60031414, 0.0, 2.711)
+    return x * quantize.fixed(tf.sigmoid(quantize(x * factor, f"{what}_scaled", low=-1024.0 / 127.0, high=8.0)), "sigmoid")
+
+
+def float_gelu(x, quantize, what):
+    """GELU of floats, in the file too: XNNPACK makes one table of it."""
+    import tensorflow as tf
+
+    return tf.nn.gelu(quantize.unrounded(x))
 
 
 def soft_shrink(x, quantize, what, threshold=0.5):
@@ -200,6 +234,9 @@ ACTIVATIONS = {
     "squareplus": squareplus,
     "tanh_shrink": tanh_shrink,
 }
+
+# Names of forms that take the place of others -> form.
+REPLACEMENTS = {FLOAT_GELU: float_gelu, GELU_OF_PRODUCTS: gelu_of_products, HARD_SWISH: native_hard_silu, QUICK_GELU: quick_gelu}
 
 # Name of a function -> how far from 0 it changes, to within a step of its result. Its input need not have a range beyond that.
 _CHANGES_UP_TO = {"hard_sigmoid": 3.0, "hard_sigmoid_steep": 2.5, "hard_tanh": 1.0, "sigmoid": 8.0, "sparse_sigmoid": 1.0, "tanh": 4.0}

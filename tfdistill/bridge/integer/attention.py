@@ -65,7 +65,10 @@ def masked_softmax(layer, quantize, args, kwargs):
     if mask is not None:
         scores = tf.where(tf.cast(mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
     (axis,) = (layer.axis,) if isinstance(layer.axis, int) else layer.axis
-    return tf.nn.softmax(quantize(scores, "scores"), axis=axis)
+    scores = quantize(scores, "scores")
+    if quantize.is_float("softmax"):
+        return quantize.fixed(tf.nn.softmax(quantize.unrounded(scores), axis=axis), "softmax")
+    return tf.nn.softmax(scores, axis=axis)
 
 
 def _attention_outputs(quantize, operands, scale, score, mask, mask_axis, softmax, combine):
@@ -79,7 +82,8 @@ def _attention_outputs(quantize, operands, scale, score, mask, mask_axis, softma
         for _ in range(scores.shape.rank - mask.shape.rank):
             mask = tf.expand_dims(mask, mask_axis)
         scores = tf.where(tf.cast(mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
-    scores = quantize.fixed(softmax(quantize(scores, "scores")), "softmax")
+    scores = quantize(scores, "scores")
+    scores = quantize.fixed(softmax(quantize.unrounded(scores) if quantize.is_float("softmax") else scores), "softmax")
     return quantize(combine(scores, value), "weighted_values"), scores
 
 

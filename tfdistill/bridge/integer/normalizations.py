@@ -49,7 +49,8 @@ def layer_normalization(layer, quantize, args, kwargs):
     import tensorflow as tf
 
     axes = list(layer.axis) if isinstance(layer.axis, (list, tuple)) else [layer.axis]
-    y = standardized(tf.cast(args[0], "float32"), axes, layer.epsilon, quantize)
+    quantize, x = _in_float_by_choice("layer normalization", quantize, tf.cast(args[0], "float32"))
+    y = standardized(x, axes, layer.epsilon, quantize)
     return _scaled(layer, y, quantize, axes, layer.gamma if layer.scale else None, layer.beta if layer.center else None)
 
 
@@ -57,7 +58,7 @@ def group_normalization(layer, quantize, args, kwargs):
     """A GroupNormalization, step by step as well."""
     import tensorflow as tf
 
-    x = tf.cast(args[0], "float32")
+    quantize, x = _in_float_by_choice("group normalization", quantize, tf.cast(args[0], "float32"))
     axis = layer.axis % x.shape.rank
     before, channels, after = math.prod(x.shape[1:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
     # The channels of a group, and all that stands behind their axis, are next to each other.
@@ -72,7 +73,7 @@ def root_mean_square_normalization(layer, quantize, args, kwargs):
 
     hosted = layer._hosted.layer
     axes = list(hosted.axis) if isinstance(hosted.axis, (list, tuple)) else [hosted.axis]
-    x = tf.cast(args[0], "float32")
+    quantize, x = _in_float_by_choice("root mean square normalization", quantize, tf.cast(args[0], "float32"))
     y = x * _inverse_root(x, axes, hosted.epsilon, quantize, tf.reduce_mean)
     scale = tf.convert_to_tensor((layer._hosted.trainable or layer._hosted.fixed)[0])
     if len(axes) == 1:
@@ -85,8 +86,18 @@ def unit_normalization(layer, quantize, args, kwargs):
     import tensorflow as tf
 
     axes = list(layer.axis) if isinstance(layer.axis, (list, tuple)) else [layer.axis]
-    x = tf.cast(args[0], "float32")
+    quantize, x = _in_float_by_choice("unit normalization", quantize, tf.cast(args[0], "float32"))
     return tf.cast(x * _inverse_root(x, axes, 1e-12, quantize, tf.reduce_sum), layer.compute_dtype)
+
+
+def _unrounded(x, what, **settings):
+    """Takes the place of an `ActivationRounder` where everything is computed in float."""
+    return x
+
+
+def _in_float_by_choice(form, quantize, x):
+    """Returns how the tensors of a form are rounded, and its input; nothing is where the form is computed in float in the file too."""
+    return (_unrounded, quantize.unrounded(x)) if quantize.is_float(form) else (quantize, x)
 
 
 def standardized(x, axes, epsilon, quantize):
@@ -129,7 +140,7 @@ def _affine(layer, x, multiplier, offset, quantize, axes=(-1,)):
     import tensorflow as tf
 
     x = tf.cast(x, "float32")
-    if _is_convolution(x, axes):
+    if quantize is not _unrounded and _is_convolution(x, axes):
         return tf.cast(_per_channel(x, multiplier, offset), layer.compute_dtype)
     shape = _broadcast_shape(x, axes)
     scaled = quantize(x * tf.reshape(multiplier, shape), "scaled")

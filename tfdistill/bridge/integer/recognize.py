@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfdistill.bridge.integer import traced
-from tfdistill.bridge.integer.activations import ACTIVATIONS, range_of_change
+from tfdistill.bridge.integer.activations import ACTIVATIONS, REPLACEMENTS, range_of_change
 
 # Functions that TFLite computes by one integer operation, or fuses into the operation before them.
 _PLAIN = ("exponential", "linear", "relu", "relu6", "sigmoid", "softmax", "tanh")
@@ -61,8 +61,9 @@ def activated(function, x, quantize, what):
         Its result, not rounded yet.
     """
     name = name_of(function)
-    if name in ACTIVATIONS:
-        return ACTIVATIONS[name](x, quantize, what)
+    form = REPLACEMENTS.get(quantize.form_of(name)) or ACTIVATIONS.get(name)
+    if form:
+        return form(x, quantize, what)
     return function(x) if name else traced.compute(function, [x], quantize, what)
 
 

@@ -7,6 +7,10 @@ import functools
 FIXED_RANGES = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # "Bits" of a weight that is not rounded.
 FLOAT = 32
+# Beginning of the names of forms that are computed in float, in the file too.
+FLOAT_FORM = "float"
+# A product by this number is a product by one, which no converter removes.
+ONE = 1.0000001192092896
 # The largest magnitude of an all-zero channel, whose scale must not be zero; and the smallest step of what is divided by.
 _TINY = 1e-9
 
@@ -84,9 +88,11 @@ class ActivationRounder:
         rounding: Python bool: whether anything is rounded; without it, the ranges alone move.
         in_the_file: Python bool: whether this call is traced for an integer file.
         measuring: How calibration measures the ranges instead, whatever `training` is; see `tfdistill.bridge.integer.measuring`. None if it does not.
+        replaced: Pairs (name of a form, name of the one that is computed in its place).
     """
 
-    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None):
+    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None, replaced=()):
+        self._replaced = dict(replaced)
         self._variables, self._rounding, self._in_the_file = variables, rounding, in_the_file
         self._move = measuring.move if measuring is not None else _move_range if training else None
         self._count = None if measuring is None else measuring.count
@@ -96,6 +102,18 @@ class ActivationRounder:
     def in_the_file(self):
         """Whether this call is traced for an integer file."""
         return self._in_the_file
+
+    def form_of(self, name):
+        """Returns the name of the form that is computed in place of the one of that name; the name itself if it is not replaced."""
+        return self._replaced.get(name, name)
+
+    def is_float(self, name):
+        """Whether the form of that name is computed in float, in the file too."""
+        return self._replaced.get(name) == FLOAT_FORM
+
+    def unrounded(self, x):
+        """Returns a rounded tensor as one of floats, from which the file computes in float until the next rounding."""
+        return ONE * x if self._in_the_file else x
 
     def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None):
         """Rounds a tensor.

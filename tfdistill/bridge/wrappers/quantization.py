@@ -13,7 +13,6 @@ import contextvars
 import copy
 import functools
 import types
-import typing
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.integer.layers import FORMS
@@ -21,45 +20,8 @@ from tfdistill.bridge.integer.recognize import activated, rounded_input
 from tfdistill.bridge.integer.rescaled import added_bias, source_of
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
+from tfdistill.bridge.wrappers.quantization_settings import Quantization, QuantizedWeight
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
-
-
-class QuantizedWeight(typing.NamedTuple):
-    """How one weight of a layer is quantized.
-
-    Attributes:
-        path: Where it is, from the layer on: `"kernel"`, `"_query_dense.kernel"`.
-        bits: 8, 4 or `tfdistill.bridge.integer.rounding.FLOAT`.
-        axes: Its axes that have a scale for each index; empty for one scale.
-        sparse: Whether the zeros that it has at the start stay.
-        clusters: Number of values that it has at the start and keeps, over all channels where each has its own; 0 where it is free.
-    """
-
-    path: str
-    bits: int = 8
-    axes: tuple[int, ...] = ()
-    sparse: bool = False
-    clusters: int = 0
-
-
-class Quantization(typing.NamedTuple):
-    """How one layer is quantized.
-
-    Attributes:
-        weights: Its weights that are.
-        activations: Paths of the activation functions whose input is an integer tensor of its own: `"activation"`.
-        output: Whether its output is quantized; not where the converter fuses the next layer into this one.
-        form: Name in `tfdistill.bridge.integer.layers.FORMS` of how it is computed instead of by itself, so that every integer tensor inside can be quantized; empty for
-            the layer's own call.
-        observed: Whether nothing is rounded until a file is made (`as_in_the_file`): training only measures the ranges.
-    """
-
-    weights: tuple[QuantizedWeight, ...] = ()
-    activations: tuple[str, ...] = ()
-    output: bool = True
-    form: str = ""
-    observed: bool = False
-
 
 _in_the_file = contextvars.ContextVar("_in_the_file", default=False)
 
@@ -148,11 +110,16 @@ def quantized_layer_class():
             super().__init__(
                 layer, autocast=False, **{"name": f"quant_{layer.name}", "trainable": layer.trainable, "dtype": "float32", **kwargs}
             )
-            weights, activations, *rest = quantization
+            weights, activations, output, form, observed, *replaced = quantization
+            replaced = tuple(map(tuple, replaced[0])) if replaced else ()
             weights = tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in weights)
             # In a namespace, or tf_keras would wrap the tuples and dicts.
             self._quantizing = types.SimpleNamespace(
-                settings=Quantization(weights, tuple(activations), *rest), ranges={}, masks={}, members={}, complete=False
+                settings=Quantization(weights, tuple(activations), output, form, observed, replaced),
+                ranges={},
+                masks={},
+                members={},
+                complete=False,
             )
             self.become_like(layer)
             # Ranges move in training, whatever the layer does.
@@ -203,7 +170,7 @@ def quantized_layer_class():
             measuring = _measuring.get()
             left_float = self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
             rounding = _in_the_file.get() or not left_float
-            quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring)
+            quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring, self.quantization.replaced)
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}
             if source := source_of(args):
@@ -304,8 +271,9 @@ def quantized_layer_class():
             return False  # there is nothing to convert here, and the search takes a third of the time; the layer inside decides for itself
 
         def get_config(self):
-            weights, *rest = self.quantization
-            return {**super().get_config(), "quantization": [[list(weight) for weight in weights], *rest]}
+            weights, *rest, replaced = self.quantization
+            # As files were written before there were forms to choose from.
+            return {**super().get_config(), "quantization": [[list(w) for w in weights], *rest, *([replaced] if replaced else [])]}
 
     return QuantizedLayer
 

@@ -23,6 +23,7 @@ from tfdistill.compress.quantize.dry_run import NOT_TRIED
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
 from tfdistill.compress.quantize.scheme import CALIBRATED
+from tfdistill.compress.quantize.target_forms import approximation_notes, require_forms
 from tfdistill.compress.selection import Selection, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
@@ -73,6 +74,9 @@ class Quantize(Step):
             the float model (Nagel et al., 2019, https://arxiv.org/abs/1906.04721). Without a bias of its own, a layer is corrected by the mean of the
             BatchNormalization that is folded into it. For weights of 4 bits above all.
         target: What is to run the file: `"xnnpack"`, `"builtin"`, `"micro"`, `"edgetpu"` or `"gpu"`; as in `QuantizeAware`.
+        approximate: Whether functions may change a little where that is faster, as in `QuantizeAware`. What that and the rounding change is measured on the calibration
+            data, and a warning tells it where a function was changed.
+        integer_only: Whether the file holds integers only, as in `QuantizeAware`.
 
     Raises:
         ConfigurationError: if a setting has a wrong value.
@@ -94,8 +98,11 @@ class Quantize(Step):
     ranges: Method | dict[str, Method] = AUTO
     bias_correction: bool = False
     target: Target = "xnnpack"
+    approximate: bool = False
+    integer_only: bool = True
 
     def __post_init__(self):
+        require_forms(self)
         require_auto_or_bool(self, "unroll")
         object.__setattr__(self, "weight_bits", self._aware.weight_bits)
         ranges, given = settings_by_layer("ranges", self.ranges, "'auto', 'minmax' or 'mse'")
@@ -164,7 +171,8 @@ class Quantize(Step):
     @property
     def _aware(self):
         """The `QuantizeAware` whose model this is."""
-        return QuantizeAware(layers=self.layers, exclude=self.exclude, weight_bits=self.weight_bits, unroll=self.unroll, target=self.target)
+        shared = ("layers", "exclude", "weight_bits", "unroll", "target", "approximate", "integer_only")
+        return QuantizeAware(**{name: getattr(self, name) for name in shared})
 
     def _decide(self, opened):
         """Returns a dict of path to `LayerQuantization`, a dict of path to the method of its ranges, and the set of the paths that were named outright."""
@@ -211,7 +219,7 @@ def quantized_on(step, model, signature, samples):
     if step.bias_correction:
         corrected = corrected_by(consumers.places(opened.legacy), decided)
         correct_biases(made, opened.legacy, signature, samples, corrected)
-    return made, notes
+    return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
 
 
 def _per_channel(layer, decision):

@@ -9,6 +9,7 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.bridge.wrappers.quantization import assumed_ranges, input_quantizer, quantize_layer
+from tfdistill.bridge.wrappers.quantization_settings import are_floats, without_floats
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import is_rounded_input
 from tfdistill.compress.quantize.scheme import CALIBRATED
@@ -127,7 +128,7 @@ def _tried(opened, decided, variant_name):
             return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
 
     calibrated = frozenset(i for i, path in enumerate(layers) if CALIBRATED in decided[path].reason)
-    made = []
+    made, floats = [], frozenset(i for i, path in enumerate(layers) if are_floats(decided[path].quantization))
     found = refusals(
         trace,
         specs,
@@ -136,7 +137,12 @@ def _tried(opened, decided, variant_name):
         None if free else specs[0].shape[0],
         calibrated,
         look=lambda content: made.extend(layer_operations(content)),
+        floats=floats,
     )
+    if found and floats:
+        # With islands, nothing is calibrated, and what is behind a float operation that nobody chose is in float, too. Without them it is told apart.
+        integers = {path: decision._replace(quantization=without_floats(decision.quantization)) for path, decision in decided.items()}
+        found = _tried(opened, integers, variant_name)[0] or found
     return found, tuple(made)
 
 

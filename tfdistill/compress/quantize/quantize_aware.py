@@ -21,10 +21,11 @@ from tfdistill.compress.quantize.dry_run import NOT_TRIED, WHOLE, require_export
 from tfdistill.compress.quantize.file_operations import with_operations
 from tfdistill.compress.quantize.preserved import structure
 from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
+from tfdistill.compress.quantize.target_forms import require_forms, with_target_forms
 from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, frozen_note, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.errors import ConfigurationError, ModelError
-from tfdistill.runtime.operations import Target, require_target
+from tfdistill.runtime.operations import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,10 @@ class QuantizeAware(Step):
         target: What is to run the file: `"xnnpack"`, the delegate that phones and a Raspberry Pi use by default; `"builtin"`, the interpreter's own kernels; `"micro"`,
             tflite-micro; `"edgetpu"`, Coral's Edge TPU; `"gpu"`, the GPU delegate. Layers are written in the operations that it runs fast, where there is a choice, and
             the plan says which ones it does not.
+        approximate: Whether functions may change a little where that is faster: GELU becomes x * sigmoid(1.702 x), which differs by 0.021 at most. Training computes
+            the approximate function, and so do the model that `strip` returns and the file; the layers inside keep the user's own.
+        integer_only: Whether the file holds integers only. With False, the target may compute single functions in float between integers where that is faster for it: with
+            `"xnnpack"` normalizations, GELU and the softmax of attention. The plan and the record of the export say which layers have such islands of floats.
 
     Raises:
         ConfigurationError: if a setting has a wrong value, or TFLite has no such integers.
@@ -82,9 +87,11 @@ class QuantizeAware(Step):
     activation_bits: typing.Literal[8, 16] = 8
     unroll: AutoOrBool = AUTO
     target: Target = "xnnpack"
+    approximate: bool = False
+    integer_only: bool = True
 
     def __post_init__(self):
-        require_target(self.target)
+        require_forms(self)
         require_auto_or_bool(self, "preserve_sparsity", "preserve_clusters", "unroll")
         if self.activation_bits not in (8, 16):
             raise ConfigurationError(f"activation_bits={self.activation_bits!r}.", "8, or 16 for export as int16x8")
@@ -100,6 +107,11 @@ class QuantizeAware(Step):
                 )
         if self.activation_bits == 16 and 4 in given:
             raise ConfigurationError("weight_bits=4 with activation_bits=16.", "8-bit weights: TFLite's int16x8 has no others")
+        if self.activation_bits == 16 and (self.approximate or not self.integer_only):
+            raise ConfigurationError(
+                f"approximate={self.approximate}, integer_only={self.integer_only} with activation_bits=16.",
+                "approximate=False and integer_only=True: layers of 16-bit activations are computed as the converter does",
+            )
         object.__setattr__(self, "weight_bits", weight_bits)
         set_selectors(self)
 
@@ -172,7 +184,11 @@ class QuantizeAware(Step):
         """Returns a dict of path to `LayerQuantization`, and the set of the paths that were named outright."""
         chosen, named = select(opened.layers, self.layers, self.exclude)
         bits = self._bits(opened.layers, chosen)
-        decided = layer_quantizations(consumers.places(opened.legacy), chosen, bits, self.activation_bits, self.unroll)
+        places = consumers.places(opened.legacy)
+        decided = layer_quantizations(places, chosen, bits, self.activation_bits, self.unroll)
+        if self.activation_bits == 8:
+            forms = (self.target, self.approximate, self.integer_only)
+            decided = {path: with_target_forms(places[path], decision, *forms) for path, decision in decided.items()}
         return {path: self._with_structure(layer, decided[path]) for path, layer in opened.layers.items()}, named
 
     def _with_structure(self, layer, decision):

@@ -13,7 +13,7 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.introspection import kind_of
 from tfdistill.bridge.integer.recurrent import is_known
 from tfdistill.bridge.integer.rounding import FLOAT
-from tfdistill.bridge.wrappers.quantization import Quantization, QuantizedWeight
+from tfdistill.bridge.wrappers.quantization_settings import Quantization, QuantizedWeight
 from tfdistill.compress import kernels
 from tfdistill.compress.quantize.consumers import FIXED, activation_of, operation_of
 from tfdistill.compress.quantize.fusion import among, folds, fused, rescales_kernel

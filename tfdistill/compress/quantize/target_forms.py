@@ -1,0 +1,128 @@
+"""Which form a layer takes where there are several: by what the target runs fast, and by what the user allows.
+
+Measured one operation at a time (ai-edge-litert 2.3.0, one thread of an x86-64 with AVX-512, microseconds beyond an empty file, minimum of 60 interleaved runs):
+
+| function | tensor | int8, own kernels | all integers, other form | island of floats |
+|---|---|---:|---:|---:|
+| hard-swish as `(x / 6) * relu6(x + 3)` | 48x48x16 | - | 18.2 | - |
+| hard-swish as `x * (relu6(x + 3) / 6)` | 48x48x16 | - | 3.8 | - |
+| GELU | 64x128 | 4.7 | 1.5 (quick-GELU) | 0.1 |
+| softmax | 4x64x64 | 37.8 | 23.0 (EXP twice) | 14.1 |
+| LayerNormalization | 64x64 | 7.9 | 4.2 (RSQRT in parts) | 3.0 |
+
+XNNPACK makes one table of a chain of operations on a single int8 tensor, also if that is a product of the tensor and a function of it, and also if floats are in
+between: an island of one function costs no more than a copy.
+"""
+
+import typing
+
+import numpy as np
+
+from tfdistill.bridge.adopt.trained_ranges import quantized_layers
+from tfdistill.bridge.integer.activations import FLOAT_GELU, GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU
+from tfdistill.bridge.integer.rounding import FLOAT_FORM
+from tfdistill.bridge.wrappers.quantization import is_quantized_layer
+from tfdistill.compress.quantize.consumers import activation_of
+from tfdistill.runtime.operations import operation_table, require_target
+from tfdistill.utils import validate
+
+# Targets that run DEQUANTIZE, a function in float, QUANTIZE within one partition, faster than the integer form.
+ISLANDS = ("xnnpack",)
+# Targets that have no int8 GELU at all, or leave their own hardware for it. XNNPACK leaves it to the interpreter's table, which is faster than four products.
+WITHOUT_GELU = ("micro", "edgetpu", "gpu")
+# Samples on which an approximated model is compared with the float model.
+_COMPARED = 128
+_GELUS = ("gelu", "gelu_tanh")
+_NORMALIZATIONS = ("group normalization", "layer normalization", "root mean square normalization", "unit normalization")
+_ATTENTIONS = ("attention", "grouped attention", "masked_softmax")
+
+
+class _Form(typing.NamedTuple):
+    """A form in place of another: the name of what it replaces, its own name, and what the plan says."""
+
+    replaced: str
+    form: str
+    said: str
+
+
+def require_forms(step):
+    """Refuses settings of a new step about the forms of layers that have a wrong value.
+
+    Raises:
+        ConfigurationError: naming the setting and its value.
+    """
+    require_target(step.target)
+    validate.boolean("approximate", step.approximate)
+    validate.boolean("integer_only", step.integer_only)
+
+
+def with_target_forms(place, decision, target, approximate, integer_only):
+    """Returns the decision about a layer with the forms that suit a target.
+
+    Args:
+        place: The `Place` of the layer.
+        decision: Its `LayerQuantization`; one that is not done stays as it is.
+        target: Name of the target.
+        approximate: Whether functions may change a little where that is faster.
+        integer_only: Whether everything is computed in integers.
+    """
+    if not decision.done or decision.quantization is None:
+        return decision
+    chosen = tuple(_chosen(place, decision.quantization, target, approximate, not integer_only and target in ISLANDS))
+    if not chosen:
+        return decision
+    return decision._replace(
+        reason=", ".join([decision.reason, *(form.said for form in chosen)]),
+        quantization=decision.quantization._replace(replaced=tuple((form.replaced, form.form) for form in chosen)),
+    )
+
+
+def _chosen(place, quantization, target, approximate, islands):
+    if quantization.form in _NORMALIZATIONS and islands:
+        yield _Form(quantization.form, FLOAT_FORM, "normalized in float")
+    if quantization.form in _ATTENTIONS and islands:
+        yield _Form("softmax", FLOAT_FORM, "softmax in float")
+    function = activation_of(place.layer) if quantization.activations or quantization.form in ("activation", "operation") else None
+    if function in _GELUS:
+        if islands:
+            yield _Form(function, FLOAT_GELU, "GELU in float")
+        elif approximate:
+            yield _Form(function, QUICK_GELU, "GELU approximated by x * sigmoid(1.702 x)")
+        elif target in WITHOUT_GELU:
+            yield _Form(function, GELU_OF_PRODUCTS, "GELU as a product with LOGISTIC")
+    if function in ("hard_silu", "hard_swish") and operation_table(target).takes("HARD_SWISH", "int8"):
+        yield _Form("hard_silu", HARD_SWISH, "hard-swish as HARD_SWISH")
+
+
+def approximation_notes(made, float_model, signature, samples):
+    """Returns a sentence, in a list, about how far a quantized model is from the float model, if functions in it were approximated.
+
+    Args:
+        made: `AdoptedModel` with measured ranges.
+        float_model: The tf_keras model without quantizers.
+        signature: `ModelSignature` of the samples.
+        samples: Calibration `Samples`.
+    """
+    changed = [layer.layer.name for layer in quantized_layers(made.legacy) if is_quantized_layer(layer) and _is_approximate(layer)]
+    if not changed:
+        return []
+    arrays = next(samples.batches(signature.inputs[0].batch or _COMPARED))
+    size = signature.inputs[0].batch
+    if size and len(next(iter(arrays.values()))) < size:
+        arrays = {name: np.resize(array, (size, *array.shape[1:])) for name, array in arrays.items()}
+    inputs = signature.pack(arrays)
+    import tensorflow as tf
+
+    found, expected = (tf.nest.flatten(model(inputs, training=False)) for model in (made.legacy, float_model))
+    errors = [
+        float(np.abs(np.asarray(a, "float64") - np.asarray(b, "float64")).mean() / (np.ptp(np.asarray(b, "float64")) or 1.0))
+        for a, b in zip(found, expected, strict=True)
+    ]
+    return [
+        f"GELU is approximated in {len(changed)} layers of '{made.name}', as approximate=True allows. With that and the rounding, the outputs differ from those of the float "
+        f"model by {max(errors):.2%} of their scale in the mean, on the calibration data."
+    ]
+
+
+def _is_approximate(layer):
+    return any(form == QUICK_GELU for _, form in layer.quantization.replaced)
