@@ -23,6 +23,7 @@ from tfdistill.compress.quantize.dry_run import NOT_TRIED
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
 from tfdistill.compress.quantize.scheme import CALIBRATED
+from tfdistill.compress.quantize.smoothing import require_smoothable, smooth_channels, smoothable
 from tfdistill.compress.quantize.target_forms import approximation_notes, require_forms
 from tfdistill.compress.selection import Selection, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, require_applied, require_auto_or_bool, set_selectors
@@ -73,6 +74,9 @@ class Quantize(Step):
         bias_correction: Whether the biases of convolutions and dense layers are shifted so that the mean of each channel, over the calibration data, is that of
             the float model (Nagel et al., 2019, https://arxiv.org/abs/1906.04721). Without a bias of its own, a layer is corrected by the mean of the
             BatchNormalization that is folded into it. For weights of 4 bits above all.
+        smooth: Share of the differences between the channels of an activation that is moved into the weights behind it, from 0 to 1 (SmoothQuant: Xiao et al., 2023,
+            https://arxiv.org/abs/2211.10438); 0.5 suits most transformers. Normalizations, and dense layers without activation or with relu, are scaled where only dense layers
+            and attention read them; in float, nothing changes. None leaves it out. For models in which a few channels are far larger than the others.
         target: What is to run the file: `"xnnpack"`, `"builtin"`, `"micro"`, `"edgetpu"` or `"gpu"`; as in `QuantizeAware`.
         approximate: Whether functions may change a little where that is faster, as in `QuantizeAware`. What that and the rounding change is measured on the calibration
             data, and a warning tells it where a function was changed.
@@ -97,6 +101,7 @@ class Quantize(Step):
     unroll: AutoOrBool = AUTO
     ranges: Method | dict[str, Method] = AUTO
     bias_correction: bool = False
+    smooth: float | None = None
     target: Target = "xnnpack"
     approximate: bool = False
     integer_only: bool = True
@@ -110,6 +115,8 @@ class Quantize(Step):
             validate.one_of("ranges", method, (AUTO, MINMAX, MSE))
         object.__setattr__(self, "ranges", ranges)
         validate.boolean("bias_correction", self.bias_correction)
+        if self.smooth is not None:
+            object.__setattr__(self, "smooth", validate.number("smooth", self.smooth, at_least=0.0, at_most=1.0))
         set_selectors(self)
 
     def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
@@ -187,7 +194,8 @@ class Quantize(Step):
     def _plan(self, opened, decided, methods, tried=NOT_TRIED):
         plan = self._aware._plan(opened, decided, tried)
         corrected = corrected_by(consumers.places(opened.legacy), decided) if self.bias_correction else {}
-        rows = tuple(_told(row, decided[row.name], methods[row.name], corrected) for row in plan.rows)
+        smoothed = smoothable(consumers.places(opened.legacy), decided) if self.smooth is not None else {}
+        rows = tuple(_told(row, decided[row.name], methods[row.name], corrected, smoothed) for row in plan.rows)
         return dataclasses.replace(plan, step=repr(self), rows=rows)
 
 
@@ -214,11 +222,16 @@ def quantized_on(step, model, signature, samples):
         raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
     notes = check_calibration(opened, signature, samples)
     made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
+    divided = None
+    if step.smooth is not None:
+        smoothed = smoothable(consumers.places(opened.legacy), decided)
+        require_smoothable(smoothed, step.smooth, plan)
+        divided = smooth_channels(made, opened.legacy, signature, samples, smoothed, step.smooth)
     make_biases_unequal(made)
     measure_ranges(made, signature, samples, methods)
     if step.bias_correction:
         corrected = corrected_by(consumers.places(opened.legacy), decided)
-        correct_biases(made, opened.legacy, signature, samples, corrected)
+        correct_biases(made, opened.legacy, signature, samples, corrected, divided)
     return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
 
 
@@ -231,8 +244,8 @@ def _per_channel(layer, decision):
     return decision._replace(quantization=decision.quantization._replace(weights=weights))
 
 
-def _told(row, decision, method, corrected):
-    """Returns the row of a plan in the words of this step, with the method of its ranges and how its bias is corrected."""
+def _told(row, decision, method, corrected, smoothed):
+    """Returns the row of a plan in the words of this step, with the method of its ranges, how its bias is corrected, and for which layers its channels are scaled."""
     reason = row.reason
     for old, new in _WORDS:
         reason = reason.replace(old, new)
@@ -242,4 +255,6 @@ def _told(row, decision, method, corrected):
     if row.name in corrected:
         holder, _ = corrected[row.name]
         reason += ", bias corrected" if holder == row.name else f", bias corrected by the mean of '{holder}'"
+    if row.name in smoothed:
+        reason += f", smoothed into {', '.join(repr(reader) for reader in smoothed[row.name])}"
     return dataclasses.replace(row, reason=reason)

@@ -13,6 +13,19 @@ _FACTOR = 5.0
 _INITIAL = 0.1
 
 
+def packed_batches(signature, samples, size=32):
+    """Yields all samples, batch by batch, as a model takes its inputs; the last one is filled up where the model has a batch of fixed size.
+
+    Args:
+        signature: `ModelSignature`.
+        samples: `Samples`.
+        size: Batch size where the model leaves it free.
+    """
+    fixed = signature.inputs[0].batch
+    for batch in samples.batches(fixed or size):
+        yield signature.pack({name: np.resize(array, (fixed or len(array), *array.shape[1:])) for name, array in batch.items()})
+
+
 def check_calibration(opened, signature, samples):
     """Checks calibration data before it is measured.
 

@@ -22,6 +22,7 @@ from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.bridge.integer.activations import FLOAT_GELU, GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU
 from tfdistill.bridge.integer.rounding import FLOAT_FORM
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
+from tfdistill.compress.quantize.calibration_data import packed_batches
 from tfdistill.compress.quantize.consumers import activation_of
 from tfdistill.runtime.operations import operation_table, require_target
 from tfdistill.utils import validate
@@ -106,11 +107,7 @@ def approximation_notes(made, float_model, signature, samples):
     changed = [layer.layer.name for layer in quantized_layers(made.legacy) if is_quantized_layer(layer) and _is_approximate(layer)]
     if not changed:
         return []
-    arrays = next(samples.batches(signature.inputs[0].batch or _COMPARED))
-    size = signature.inputs[0].batch
-    if size and len(next(iter(arrays.values()))) < size:
-        arrays = {name: np.resize(array, (size, *array.shape[1:])) for name, array in arrays.items()}
-    inputs = signature.pack(arrays)
+    inputs = next(packed_batches(signature, samples, _COMPARED))
     import tensorflow as tf
 
     found, expected = (tf.nest.flatten(model(inputs, training=False)) for model in (made.legacy, float_model))
