@@ -51,7 +51,7 @@ ALLOWED = {
     "tfdistill.bridge": {"tfdistill.graph"},
     "tfdistill.distill": {"tfdistill.losses", "tfdistill.graph", "tfdistill.bridge", "tfdistill.runtime"},
     "tfdistill.convert": {"tfdistill.graph", "tfdistill.bridge", "tfdistill.runtime"},
-    "tfdistill.compress": {"tfdistill.graph", "tfdistill.bridge", "tfdistill.convert"},
+    "tfdistill.compress": {"tfdistill.graph", "tfdistill.bridge", "tfdistill.runtime", "tfdistill.convert"},
     "tfdistill.tflite": {"tfdistill.graph", "tfdistill.bridge", "tfdistill.runtime", "tfdistill.convert", "tfdistill.compress"},
     "tfdistill.benchmarking": {"tfdistill.runtime"},
     "tfdistill.report": set(),

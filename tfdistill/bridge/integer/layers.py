@@ -6,11 +6,12 @@ Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer,
 
 from tfdistill.bridge import layer_facts
 from tfdistill.bridge.integer import normalizations, traced
-from tfdistill.bridge.integer.activations import ONE, elu
+from tfdistill.bridge.integer.activations import elu
 from tfdistill.bridge.integer.attention import attention, grouped_attention, masked_softmax
 from tfdistill.bridge.integer.recognize import activated, name_of
 from tfdistill.bridge.integer.recurrent import recurrent
 from tfdistill.bridge.integer.rescaled import rescaling_folded
+from tfdistill.bridge.integer.rounding import ONE
 
 
 def separable(layer, quantize, args, kwargs):
