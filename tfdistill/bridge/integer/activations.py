@@ -12,7 +12,7 @@ import functools
 # TFLite clamps what is below or above the range of a product's result, which costs nothing, where RELU would be computed by a second copy of the convolution before it.
 from tfdistill.bridge.integer.rounding import ONE
 
-FLOAT_GELU, GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU = "float_gelu", "gelu_of_products", "hard_swish", "quick_gelu"
+GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU = "gelu_of_products", "hard_swish", "quick_gelu"
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
@@ -141,13 +141,6 @@ def gelu_of_products(x, quantize, what):
     return x * quantize.fixed(tf.sigmoid(quantize(x * factor, f"{what}_scaled", low=-1024.0 / 127.0, high=8.0)), "sigmoid")
 
 
-def float_gelu(x, quantize, what):
-    """GELU of floats, in the file too: XNNPACK makes one table of it."""
-    import tensorflow as tf
-
-    return tf.nn.gelu(quantize.unrounded(x))
-
-
 def soft_shrink(x, quantize, what, threshold=0.5):
     """max(x - threshold, 0) - max(-threshold - x, 0)."""
     return quantize(x - threshold, f"{what}_above", low=0.0) - quantize(-threshold - x, f"{what}_below", low=0.0)
@@ -236,7 +229,7 @@ ACTIVATIONS = {
 }
 
 # Names of forms that take the place of others -> form.
-REPLACEMENTS = {FLOAT_GELU: float_gelu, GELU_OF_PRODUCTS: gelu_of_products, HARD_SWISH: native_hard_silu, QUICK_GELU: quick_gelu}
+REPLACEMENTS = {GELU_OF_PRODUCTS: gelu_of_products, HARD_SWISH: native_hard_silu, QUICK_GELU: quick_gelu}
 
 # Name of a function -> how far from 0 it changes, to within a step of its result. Its input need not have a range beyond that.
 _CHANGES_UP_TO = {"hard_sigmoid": 3.0, "hard_sigmoid_steep": 2.5, "hard_tanh": 1.0, "sigmoid": 8.0, "sparse_sigmoid": 1.0, "tanh": 4.0}

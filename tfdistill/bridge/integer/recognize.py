@@ -61,6 +61,8 @@ def activated(function, x, quantize, what):
         Its result, not rounded yet.
     """
     name = name_of(function)
+    if quantize.is_float(name):
+        return _reference(name)(quantize.unrounded(x))
     form = REPLACEMENTS.get(quantize.form_of(name)) or ACTIVATIONS.get(name)
     if form:
         return form(x, quantize, what)
@@ -92,5 +94,9 @@ def _samples():
 @functools.cache
 def _known():
     x = keras.ops.convert_to_tensor(_samples())
-    references = {name: _OTHERS.get(name) or getattr(keras.activations, name) for name in (*_PLAIN, *ACTIVATIONS)}
-    return {name: keras.ops.convert_to_numpy(reference(x)) for name, reference in references.items()}
+    return {name: keras.ops.convert_to_numpy(_reference(name)(x)) for name in (*_PLAIN, *ACTIVATIONS)}
+
+
+def _reference(name):
+    """Returns the known function of that name."""
+    return _OTHERS.get(name) or getattr(keras.activations, name)

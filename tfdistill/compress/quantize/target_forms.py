@@ -9,6 +9,15 @@ Measured one operation at a time (ai-edge-litert 2.3.0, one thread of an x86-64 
 | GELU | 64x128 | 4.7 | 1.5 (quick-GELU) | 0.1 |
 | softmax | 4x64x64 | 37.8 | 23.0 (EXP twice) | 14.1 |
 | LayerNormalization | 64x64 | 7.9 | 4.2 (RSQRT in parts) | 3.0 |
+| ELU | 24x24x16 | - | 7.8 | 1.2 |
+| hard-shrink | 24x24x16 | - | 66.6 | 9.2 |
+| log-sigmoid, softplus | 24x24x16 | - | 58.8 | 1.1 |
+| mish | 24x24x16 | - | 311.6 | 9.6 |
+| softsign | 24x24x16 | - | 446.6 | 4.6 |
+| squareplus | 24x24x16 | - | DIV | 5.8 |
+
+Timed and not built: softmax by EXP, as the sum of a row in 256 steps is off by up to an eighth where one score is far above the others; and RSQRT in parts (FULLY_CONNECTED,
+LOGISTIC, FULLY_CONNECTED), a curve that has to be fitted to each range. Islands of selu, soft-shrink, sparse-plus and tanh-shrink are slower than their integers.
 
 XNNPACK makes one table of a chain of operations on a single int8 tensor, also if that is a product of the tensor and a function of it, and also if floats are in
 between: an island of one function costs no more than a copy.
@@ -19,7 +28,7 @@ import typing
 import numpy as np
 
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
-from tfdistill.bridge.integer.activations import FLOAT_GELU, GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU
+from tfdistill.bridge.integer.activations import GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU
 from tfdistill.bridge.integer.rounding import FLOAT_FORM
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.compress.quantize.calibration_data import packed_batches
@@ -33,6 +42,7 @@ ISLANDS = ("xnnpack",)
 WITHOUT_GELU = ("micro", "edgetpu", "gpu")
 # Samples on which an approximated model is compared with the float model.
 _COMPARED = 128
+_FUNCTIONS_OF_ISLANDS = ("elu", "gelu", "gelu_tanh", "hard_shrink", "log_sigmoid", "mish", "softplus", "softsign", "squareplus")
 _GELUS = ("gelu", "gelu_tanh")
 _NORMALIZATIONS = ("group normalization", "layer normalization", "root mean square normalization", "unit normalization")
 _ATTENTIONS = ("attention", "grouped attention", "masked_softmax")
@@ -84,14 +94,14 @@ def _chosen(place, quantization, target, approximate, islands):
     if quantization.form in _ATTENTIONS and islands:
         yield _Form("softmax", FLOAT_FORM, "softmax in float")
     function = activation_of(place.layer) if quantization.activations or quantization.form in ("activation", "operation") else None
-    if function in _GELUS:
-        if islands:
-            yield _Form(function, FLOAT_GELU, "GELU in float")
-        elif approximate:
+    if function in _FUNCTIONS_OF_ISLANDS and islands:
+        yield _Form(function, FLOAT_FORM, f"{function} in float")
+    elif function in _GELUS:
+        if approximate:
             yield _Form(function, QUICK_GELU, "GELU approximated by x * sigmoid(1.702 x)")
         elif target in WITHOUT_GELU:
             yield _Form(function, GELU_OF_PRODUCTS, "GELU as a product with LOGISTIC")
-    if function in ("hard_silu", "hard_swish") and operation_table(target).takes("HARD_SWISH", "int8"):
+    if function == "hard_silu" and operation_table(target).takes("HARD_SWISH", "int8"):
         yield _Form("hard_silu", HARD_SWISH, "hard-swish as HARD_SWISH")
 
 
