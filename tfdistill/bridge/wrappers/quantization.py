@@ -110,17 +110,14 @@ def quantized_layer_class():
             super().__init__(
                 layer, autocast=False, **{"name": f"quant_{layer.name}", "trainable": layer.trainable, "dtype": "float32", **kwargs}
             )
-            weights, activations, output, form, observed, *replaced = quantization
-            replaced = tuple(map(tuple, replaced[0])) if replaced else ()
-            weights = tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in weights)
-            # In a namespace, or tf_keras would wrap the tuples and dicts.
-            self._quantizing = types.SimpleNamespace(
-                settings=Quantization(weights, tuple(activations), output, form, observed, replaced),
-                ranges={},
-                masks={},
-                members={},
-                complete=False,
+            settings = Quantization(*quantization)
+            settings = settings._replace(
+                weights=tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in settings.weights),
+                activations=tuple(settings.activations),
+                replaced=tuple(map(tuple, settings.replaced)),
             )
+            # In a namespace, or tf_keras would wrap the tuples and dicts.
+            self._quantizing = types.SimpleNamespace(settings=settings, ranges={}, masks={}, members={}, complete=False)
             self.become_like(layer)
             # Ranges move in training, whatever the layer does.
             self._call_spec = copy.copy(layer._call_spec)
