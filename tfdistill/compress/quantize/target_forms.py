@@ -1,20 +1,20 @@
 """Which form a layer takes where there are several: by what the target runs fast, and by what the user allows.
 
-Measured one operation at a time (ai-edge-litert 2.3.0, one thread of an x86-64 with AVX-512, microseconds beyond an empty file, minimum of 60 interleaved runs):
+Measured by `benchmarks/forms.py` (ai-edge-litert 2.3.0, one thread of an x86-64 with AVX-512): microseconds of a layer on 24 x 24 x 16, the smallest of 40 rounds.
 
-| function | tensor | int8, own kernels | all integers, other form | island of floats |
-|---|---|---:|---:|---:|
-| hard-swish as `(x / 6) * relu6(x + 3)` | 48x48x16 | - | 18.2 | - |
-| hard-swish as `x * (relu6(x + 3) / 6)` | 48x48x16 | - | 3.8 | - |
-| GELU | 64x128 | 4.7 | 1.5 (quick-GELU) | 0.1 |
-| softmax | 4x64x64 | 37.8 | 23.0 (EXP twice) | 14.1 |
-| LayerNormalization | 64x64 | 7.9 | 4.2 (RSQRT in parts) | 3.0 |
-| ELU | 24x24x16 | - | 7.8 | 1.2 |
-| hard-shrink | 24x24x16 | - | 66.6 | 9.2 |
-| log-sigmoid, softplus | 24x24x16 | - | 58.8 | 1.1 |
-| mish | 24x24x16 | - | 311.6 | 9.6 |
-| softsign | 24x24x16 | - | 446.6 | 4.6 |
-| squareplus | 24x24x16 | - | DIV | 5.8 |
+| layer | float32 | integers | quick-GELU | island of floats |
+|---|---:|---:|---:|---:|
+| elu | 2.2 | 7.5 | | 1.1 |
+| gelu | 2.5 | 3.0 | 0.7 | 0.8 |
+| hard_shrink | 6.1 | 69.8 | | 9.3 |
+| hard_silu as x * (relu6(x + 3) / 6) | 0.0 | 0.7 | | |
+| log_sigmoid | 5.0 | 58.6 | | 0.7 |
+| mish | 6.9 | 310.8 | | 9.4 |
+| softplus | 4.1 | 58.5 | | 0.8 |
+| softsign | 2.1 | 348.2 | | 5.2 |
+| squareplus | 3.2 | 336.1 | | 5.8 |
+| LayerNormalization | 10.9 | 49.3 | | 9.7 |
+| MultiHeadAttention, 576 tokens | 430 | 789 | | 288 |
 
 Timed and not built: softmax by EXP, as the sum of a row in 256 steps is off by up to an eighth where one score is far above the others; and RSQRT in parts (FULLY_CONNECTED,
 LOGISTIC, FULLY_CONNECTED), a curve that has to be fitted to each range. Islands of selu, soft-shrink, sparse-plus and tanh-shrink are slower than their integers.
