@@ -184,9 +184,9 @@ def main():
                 row = measure(name, seed, data)
                 row.save(path)
                 print(name, seed, {way: round(100 * share, 2) for way, share in row.accuracies.items()}, flush=True)
-    rows = [IntegerNet.load(path) for path in sorted(arguments.records.glob("*.json"))]
-    with write_whole(arguments.page) as beside:
-        beside.write_text(page(rows), encoding="utf-8")
+            rows = [IntegerNet.load(path) for path in sorted(arguments.records.glob("*.json"))]
+            with write_whole(arguments.page) as beside:
+                beside.write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

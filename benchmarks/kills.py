@@ -70,8 +70,8 @@ def from_arrays(model, callbacks=()):
     return compiled(model), dict(x=x, y=y, batch_size=BATCH), list(callbacks)
 
 
-def from_step(step):
-    return from_arrays(step.apply(net(8, "net")), step.callbacks())
+def from_step(step, **arguments):
+    return from_arrays(step.apply(net(8, "net"), **arguments), step.callbacks())
 
 
 def from_cache(folder, dataset):
@@ -92,7 +92,7 @@ KINDS = {
     "plain": lambda folder: from_arrays(net(8, "net")),
     "pruned": lambda folder: from_step(Prune(0.5, end_step=40)),
     "clustered": lambda folder: from_step(Cluster(4)),
-    "quantized": lambda folder: from_step(QuantizeAware()),
+    "quantized": lambda folder: from_step(QuantizeAware(), dry_run=False),  # nothing is exported
     "cache": lambda folder: from_cache(folder, lambda cache: cache.join(data(), batch_size=BATCH, seed=3)),
     "PyDataset": lambda folder: from_cache(folder, lambda cache: cache.join(Batches(), seed=3)),
 }

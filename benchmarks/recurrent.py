@@ -126,10 +126,10 @@ def main():
     for (layer, steps), path in track(paths.items(), "Layers"):
         if not path.exists():  # a run that was interrupted goes on
             measure(layer, steps, arguments.units).save(path)
-    rows = [RecurrentFiles.load(path) for path in paths.values()]
-    with write_whole(arguments.page) as beside:
-        beside.write_text(page(rows, arguments.units), encoding="utf-8")
-    print(page(rows, arguments.units))
+        rows = [RecurrentFiles.load(path) for path in paths.values() if path.exists()]
+        with write_whole(arguments.page) as beside:
+            beside.write_text(page(rows, arguments.units), encoding="utf-8")
+    print(arguments.page.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ PRIVATE_MODULES = ("keras.src", "tf_keras.src", "tensorflow.python", "tensorflow
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-NAMED_TUPLE = ("_replace", "_asdict", "_fields")
+NAMED_TUPLE = ("_replace", "_asdict", "_fields", "_field_defaults")
 
 
 def is_private(name):

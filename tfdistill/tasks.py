@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from tfdistill.errors import ConfigurationError, DataError, nearest
+from tfdistill.utils.finite import non_finite
 
 TASKS = ("multiclass", "binary", "multilabel", "regression", "segmentation")
 CLASS_TASKS = ("multiclass", "segmentation")
@@ -183,10 +184,8 @@ def targets(task, labels, output_shape, name="output"):
     labels, shape = np.asarray(labels), tuple(output_shape)
     if labels.dtype.kind not in "biuf":
         raise DataError(f"The labels of output '{name}' have the type {labels.dtype}.", "numbers")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise DataError(
-            f"The labels of output '{name}' are NaN or infinite in {int((~np.isfinite(labels)).sum())} places.", "finite labels"
-        )
+    if (found := non_finite(labels)) is not None:
+        raise DataError(f"The labels of output '{name}' are NaN or infinite in {found.number} places.", "finite labels")
     if by_class(task, shape):
         return _indices(labels, shape, name)
     if labels.shape != shape and math.prod(labels.shape) == math.prod(shape) and 1 in (*shape[-1:], *labels.shape[-1:]):

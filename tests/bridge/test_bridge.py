@@ -160,7 +160,9 @@ def test_any_graph(steps, seed):
         x = KEEPERS[kind](made[source % len(made)])
         made.append(keras.layers.Add()([x, made[-1]]) if i % 2 else x)
     model = randomize(keras.Model(inputs, [made[-1], keras.layers.GlobalAveragePooling2D()(made[-1])]), seed)
-    assert check_parity(model, to_tf_keras(model, check=False), seed=seed).max_abs_error <= BOUND
+    found = check_parity(model, to_tf_keras(model, check=False), seed=seed)
+    # One rounding of a float32 of 16 is 1e-6 already, and kernels of other TensorFlow versions round otherwise.
+    assert found.max_abs_error <= BOUND * max(found.output_scale, 1.0)
 
 
 class OfTwo(keras.Model):

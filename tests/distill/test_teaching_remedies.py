@@ -272,6 +272,30 @@ REMEDIES = {
         lambda f: images(keras.distillation.FeatureDistillation(teacher_layer_name="conv", student_layer_name="conv")),
         lambda f: images(tfdistill.losses.Hint("conv", "conv")),
     ),
+    "Keras's features of unequal widths, after pooling": Remedy(
+        ModelError,
+        "use tfdistill.losses.Hint('pool', 'pool')",
+        lambda f: images(keras_features("pool")),
+        lambda f: images(tfdistill.losses.Hint("pool", "pool")),
+    ),
+    "Keras's features of unequal widths, of sequences": Remedy(
+        ModelError,
+        "use tfdistill.losses.Hint('states', 'states')",
+        lambda f: words(keras_features("states")),
+        lambda f: words(tfdistill.losses.Hint("states", "states")),
+    ),
+    "Keras's features of unequal widths, of dense layers": Remedy(
+        ModelError,
+        "use tfdistill.losses.Hint('hidden_0', 'hidden_0')",
+        lambda f: fit(net(6, name="teacher"), net(4), keras_features("hidden_0")),
+        lambda f: fit(net(6, name="teacher"), net(4), tfdistill.losses.Hint("hidden_0", "hidden_0")),
+    ),
+    "Keras's features of unequal sizes": Remedy(
+        ModelError,
+        "use tfdistill.losses.Hint('states', 'states')",
+        lambda f: fit(word_net(4, name="teacher"), word_net(4, stride=2), keras_features("states"), x=WORDS),
+        lambda f: fit(word_net(4, name="teacher"), word_net(4, stride=2), tfdistill.losses.Hint("states", "states"), x=WORDS),
+    ),
     "no projection": Remedy(
         ConfigurationError,
         "set projection='auto'",
@@ -726,6 +750,10 @@ REMEDIES = {
 
 
 LABELS = np.stack([i == Y for i in range(CLASSES)], axis=-1).astype("float32")
+
+
+def keras_features(name):
+    return keras.distillation.FeatureDistillation(teacher_layer_name=name, student_layer_name=name)
 
 
 def sigmoids():

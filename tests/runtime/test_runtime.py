@@ -11,7 +11,7 @@ import pytest
 from tfdistill.errors import ConfigurationError, DataError, RuntimeUnavailableError
 from tfdistill.runtime.capture import captured_output
 from tfdistill.runtime.interpreter import ENGINES, TensorInfo, engine_name, open_file
-from tfdistill.runtime.tensors import is_finite, pad_batch
+from tfdistill.runtime.tensors import pad_batch
 from tfdistill.tflite import export_tflite
 
 X = np.random.default_rng(0).standard_normal((33, 6)).astype("float32")
@@ -71,22 +71,6 @@ def test_quantization_clips_and_round_trips():
     np.testing.assert_array_equal(info.dequantize(np.array([0, 10, 255], "uint8")), np.float32([-5, 0, 122.5]))
     every = np.arange(256, dtype="uint8")
     np.testing.assert_array_equal(info.quantize(info.dequantize(every)), every)
-
-
-@pytest.mark.parametrize(
-    ("values", "finite"),
-    [
-        ([0.0, 1.0], True),
-        ([], True),
-        ([1, 2], True),
-        ([1e308, 1e308], True),  # whose sum is infinite
-        ([1e308, -np.inf], False),
-        ([[0.0], [np.nan]], False),
-        ([np.inf, -np.inf], False),
-    ],
-)
-def test_is_finite(values, finite):
-    assert is_finite(np.asarray(values)) is finite
 
 
 def test_a_batch_is_padded_with_its_last_sample():

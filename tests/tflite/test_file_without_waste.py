@@ -40,7 +40,7 @@ def files_of(model, folder, monkeypatch):
     """Returns the bytes that the converter wrote, and those of the exported file."""
     written = []
     monkeypatch.setattr(export, "finish", lambda content: written.append(content) or finish(content))
-    record = export_tflite(model, folder / "m.tflite", "int8", calibration=data_for(model)[0], tolerances=Tolerances())
+    record = export_tflite(model, folder / "m.tflite", "int8", calibration=data_for(model), tolerances=Tolerances())
     return written[-1], pathlib.Path(record.path).read_bytes()
 
 
@@ -131,7 +131,7 @@ def test_a_step_that_is_written_out_is_small(layer, tmp_path):
     for steps in (8, 24):
         keras.utils.set_random_seed(0)
         model = recurrent(layer, steps)()
-        record = export_tflite(model, tmp_path / "m.tflite", "int8", calibration=data_for(model)[0], tolerances=Tolerances())
+        record = export_tflite(model, tmp_path / "m.tflite", "int8", calibration=data_for(model), tolerances=Tolerances())
         sizes[steps] = record.size_bytes
         assert {op.name: op.count for op in record.census.ops}["FULLY_CONNECTED"] <= steps + 1  # one for the inputs of all steps
         assert [int(part) for part in record.census.min_runtime_version.split(".")] >= [

@@ -135,11 +135,13 @@ def _failure(name, variant, error, log):
     fix = "replace the layers that these come from"
     if "TF Select" in lacking:
         fix += ", or export with allow_flex=True, for an interpreter that has TensorFlow's operations"
+    if not lacking and "TensorList" in text:  # the converter lowers a loop's list only where its elements have a fixed shape
+        fix = "set batch_size to a number, as TFLite has no lists of tensors of any size, or export with allow_flex=True"
     log = f"\nThe converter said:\n{log}" if log else ""
     return ExportError(
         f"The model '{name}' could not be converted to {variant.name}: {reason}{log}",
         "a model of operations that TFLite has",
-        fix if lacking else None,
+        fix if lacking or "TensorList" in text else None,
     )
 
 

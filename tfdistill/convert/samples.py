@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfdistill.errors import DataError, nearest
-from tfdistill.runtime.tensors import is_finite
+from tfdistill.utils.finite import is_finite
 
 # With fewer samples the observed ranges depend on the choice of the samples.
 MIN_CALIBRATION_SAMPLES = 16

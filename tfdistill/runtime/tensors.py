@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from tfdistill.errors import DataError, RuntimeUnavailableError
+from tfdistill.utils.finite import non_finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,23 +62,13 @@ class TensorInfo:
             return ((np.asarray(values).astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
 
     def _require_finite(self, values):
-        if is_finite(values):
+        if (found := non_finite(values)) is None:
             return
-        wrong = ~np.isfinite(values)
-        first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        what = "NaN" if np.isnan(values[first]) else "infinity"
-        where = f"sample {first[0]} (index {list(first)})" if first else "its only value"
+        where = f"sample {found.first[0]} (index {list(found.first)})" if found.first else "its only value"
         raise DataError(
-            f"Input '{self.name}' holds {what}: {int(wrong.sum())} of {values.size} values; the first at {where}.",
+            f"Input '{self.name}' holds {found.kind}: {found.number} of {values.size} values; the first at {where}.",
             f"finite numbers, as {self.dtype} has no integer for it",
         )
-
-
-def is_finite(values):
-    """Whether an array holds neither NaN nor infinity."""
-    # A sum is finite only if all its terms are, and needs no second array. A sum that overflows does not tell.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(values.sum(dtype=np.float64)) or np.isfinite(values).all())
 
 
 def pad_batch(arrays, size):

@@ -55,6 +55,14 @@ def test_magnitude(power):
     np.testing.assert_allclose(importance.magnitude(trace, group, power), expected, rtol=1e-6)
 
 
+def test_magnitude_with_a_normalization():
+    model, trace, group = image()
+    weights = (model.get_layer("conv").kernel, model.get_layer("norm").gamma, model.get_layer("out").kernel)
+    conv, gamma, out = (np.abs(w.numpy()) for w in weights)
+    expected = normal(np.mean([normal(conv.sum((0, 1, 2))), normal(gamma), normal(out.sum(1))], 0))
+    np.testing.assert_allclose(importance.magnitude(trace, group, 1), expected, rtol=1e-6)
+
+
 def test_scale_of_a_normalization():
     model, trace, group = image()
     np.testing.assert_allclose(importance.scale(trace, group), normal(np.abs(model.get_layer("norm").gamma.numpy())), rtol=1e-6)

@@ -10,6 +10,7 @@ from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.bridge.wrappers.quantization_settings import are_floats
 from tfdistill.errors import InvariantError
 from tfdistill.graph.layers import all_layers
+from tfdistill.utils.finite import is_finite
 
 
 def quantized_layers(legacy):
@@ -52,7 +53,7 @@ def not_finite(legacy):
 
 
 def _finite(variables):
-    return all(np.isfinite(np.asarray(variable)).all() for variable in variables if variable.dtype.is_floating)
+    return all(is_finite(np.asarray(variable)) for variable in variables if variable.dtype.is_floating)
 
 
 def require_finite(model, when=""):

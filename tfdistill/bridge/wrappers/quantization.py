@@ -23,6 +23,9 @@ from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights,
 from tfdistill.bridge.wrappers.quantization_settings import Quantization, QuantizedWeight
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
 
+# How many settings beside the weights every file has.
+_FIRST_SETTINGS = 4
+
 _in_the_file = contextvars.ContextVar("_in_the_file", default=False)
 
 
@@ -110,17 +113,15 @@ def quantized_layer_class():
             super().__init__(
                 layer, autocast=False, **{"name": f"quant_{layer.name}", "trainable": layer.trainable, "dtype": "float32", **kwargs}
             )
-            weights, activations, output, form, observed, *replaced = quantization
-            replaced = tuple(map(tuple, replaced[0])) if replaced else ()
-            weights = tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in weights)
-            # In a namespace, or tf_keras would wrap the tuples and dicts.
-            self._quantizing = types.SimpleNamespace(
-                settings=Quantization(weights, tuple(activations), output, form, observed, replaced),
-                ranges={},
-                masks={},
-                members={},
-                complete=False,
+            settings = Quantization(*quantization)
+            settings = settings._replace(
+                weights=tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in settings.weights),
+                activations=tuple(settings.activations),
+                positive=tuple(settings.positive),
+                replaced=tuple(map(tuple, settings.replaced)),
             )
+            # In a namespace, or tf_keras would wrap the tuples and dicts.
+            self._quantizing = types.SimpleNamespace(settings=settings, ranges={}, masks={}, members={}, complete=False)
             self.become_like(layer)
             # Ranges move in training, whatever the layer does.
             self._call_spec = copy.copy(layer._call_spec)
@@ -273,9 +274,11 @@ def quantized_layer_class():
             return False  # there is nothing to convert here, and the search takes a third of the time; the layer inside decides for itself
 
         def get_config(self):
-            weights, *rest, replaced = self.quantization
-            # As files were written before there were forms to choose from.
-            return {**super().get_config(), "quantization": [[list(w) for w in weights], *rest, *([replaced] if replaced else [])]}
+            weights, *rest = self.quantization
+            # As files were written before there were the last ones of the settings.
+            while len(rest) > _FIRST_SETTINGS and rest[-1] == Quantization._field_defaults[Quantization._fields[len(rest)]]:
+                rest.pop()
+            return {**super().get_config(), "quantization": [[list(weight) for weight in weights], *rest]}
 
     return QuantizedLayer
 

@@ -104,7 +104,7 @@ def removal_for(costs, what, share, groups, scores, least, over_all):
             highest = max(highest, float(np.mean([values[int(unit)] for unit in chunk])))
             chunks.append((highest if over_all else gone / group.total, group.number, chunk))
     chunks.sort(key=lambda chunk: chunk[:2])
-    whole = costs.of(what, units.removal())
+    whole = max(costs.of(what, units.removal()), 1)
 
     @functools.cache
     def stays(count):

@@ -39,9 +39,9 @@ def per_element(value, axis):
 
 
 def magnitude(trace, group, power):
-    """Norm of the weights of a channel, in every kernel that makes, filters or reads it; each kernel counts equally.
+    """Norm of the weights of a channel, in every kernel that makes, filters or reads it, and in gamma of BatchNormalization; each of them counts equally.
 
-    The kernels that a channel is coupled to are counted as by Fang et al., "DepGraph: towards any structural pruning" (2023), https://arxiv.org/abs/2301.12900.
+    All that a channel is coupled to is counted as by Fang et al., "DepGraph: towards any structural pruning" (2023), https://arxiv.org/abs/2301.12900.
 
     Args:
         trace: `ChannelTrace`.
@@ -50,7 +50,7 @@ def magnitude(trace, group, power):
     """
     found = []
     for known, axis in group.weights:
-        if known.kernel:
+        if known.kernel or known.gate:
             summed = by_unit(
                 trace, group, known.axes[axis], (np.abs(per_element(known.variable.numpy(), axis)) ** power).sum(1, dtype="float64")
             )

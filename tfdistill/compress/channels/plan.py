@@ -149,11 +149,15 @@ def plan_of(step, decision):
         if any(is_foreign(op) for op, *where in paths.values() if path in where)
     )
     figures = [("parameters", costs.parameters(none), costs.parameters(removal)), ("MACs", costs.macs(none), costs.macs(removal))]
+    findings = [f"{what}: {a:,} -> {b:,} ({100 * b / max(a, 1):.1f} %)" for what, a, b in figures if a is not None]
+    unknown = [f"'{path}'" for path, macs in before.items() if macs is None]
+    if figures[1][1] is not None and unknown:
+        findings.append(f"MACs are without those of {_listed(unknown)}, which are not known")
     return ChannelPlan(
         step=repr(step),
         model=costs.model.name,
         rows=tuple(rows),
-        findings=tuple(f"{what}: {a:,} -> {b:,} ({100 * b / max(a, 1):.1f} %)" for what, a, b in figures if a is not None),
+        findings=tuple(findings),
         custom=custom,
         parameters=figures[0][1],
         expected_parameters=figures[0][2],

@@ -46,8 +46,8 @@ class PruneChannels(Step):
         keep_channels: Largest share, in (0, 1), of all channels that stays; or
         keep_parameters: largest share of the parameters that stays; or
         keep_macs: largest share of the multiply-accumulates that stays (see `tfdistill.profile`). Exactly one of the three.
-        criterion: Which channels count least. By the weights alone: `"l1"` and `"l2"`, norms of the kernels that make, filter and read a channel (Li et al. 2017,
-            https://arxiv.org/abs/1608.08710, for all coupled kernels); `"bn_scale"`, gamma of BatchNormalization (Liu et al. 2017,
+        criterion: Which channels count least. By the weights alone: `"l1"` and `"l2"`, norms of the kernels that make, filter and read a channel and of gamma of its
+            BatchNormalization (Li et al. 2017, https://arxiv.org/abs/1608.08710, for all that is coupled); `"bn_scale"`, gamma of BatchNormalization (Liu et al. 2017,
             https://arxiv.org/abs/1708.06519); `"random"`, the baseline. By data, which `plan` and `apply` are given: `"taylor"`, first-order change of the
             loss (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771); `"fisher"`, second-order with the diagonal Fisher information; `"hrank"`, rank of
             feature maps (Lin et al. 2020, https://arxiv.org/abs/2002.10179); `"output_distance"`, what the outputs lose, a run of the model for each channel.
@@ -114,7 +114,7 @@ class PruneChannels(Step):
             A `ChannelPlan`.
 
         Raises:
-            ModelError: if the model is not built, or no Keras 3 model. That the budget cannot be met is one of the plan's findings.
+            ModelError: if the model is not built, no Keras 3 model, or has free sizes so that `keep_macs` has no meaning. That the budget cannot be met is one of the plan's findings.
             ConfigurationError: if the criterion needs data that is not given.
             DataError: if the data cannot be used.
         """

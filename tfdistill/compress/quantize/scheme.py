@@ -31,6 +31,8 @@ from tfdistill.compress.step import AUTO
 WEIGHTS, OUTPUT, INSIDE = "weights and output trained quantized", "output trained quantized", "weights trained quantized"
 PASSES, FUSED = "adds no range of its own", "rounded with the layer behind it"
 UNROLLED = "weights and states trained quantized"
+# Of a GRU, whatever its units: size in the file, and processor time to trace the step of training. Measured on two GRUs of 8 and 24 steps.
+_KIB_OF_A_STEP, _SECONDS_OF_A_STEP = 1.5, 0.4
 RESCALED = "folded into the layer behind it, which is trained quantized"
 FOLDED = "folded into the layer before it, which is trained quantized"
 CALIBRATED = "calibrated, not trained quantized"
@@ -178,7 +180,8 @@ def _recurrent(place, most):
         quantization = Quantization(
             _weights(layer, kind, 8, folding=False), output=getattr(layer, "merge_mode", None) in COMPUTING_MERGE_MODES, form="recurrent"
         )
-        return LayerQuantization(True, f"{UNROLLED}, {place.length} steps written out", quantization)
+        cost = f"about {_KIB_OF_A_STEP * place.length:.0f} KiB in the file and {_SECONDS_OF_A_STEP * place.length:.0f} s before the first training step"
+        return LayerQuantization(True, f"{UNROLLED}, {place.length} steps written out: {cost}", quantization)
     fix = ""
     if most is not None and known:
         fix = "; give it a fixed length to have it written out" if place.length is None else "; unroll=True writes it out"

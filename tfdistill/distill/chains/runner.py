@@ -70,7 +70,8 @@ class ChainRunner:
         arguments = self.settings.evaluate_arguments()
         if self.validation is None:
             weights = {k: v for k, v in self.settings.fit.items() if k == "sample_weight"}
-            return trainer.evaluate(self.x, self.y, **weights, **arguments)
+            return trainer.evaluate(self.x, self.y, steps=self.settings.fit.get("steps_per_epoch"), **weights, **arguments)
+        arguments["steps"] = self.settings.fit.get("validation_steps")
         if isinstance(self.validation, (tuple, list)):
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(self.validation))
             return trainer.evaluate(x, y, sample_weight=sample_weight, **arguments)

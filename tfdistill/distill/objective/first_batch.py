@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfdistill.distill.objective import one_shot
 from tfdistill.errors import DataError
+from tfdistill.utils.finite import non_finite
 
 
 def peek(x, y=None, sample_weight=None, batch_size=None, put_back=True):
@@ -95,14 +96,9 @@ def refuse_nonfinite(value, sentence, fix):
     value = np.asarray(value)
     if value.dtype.kind not in "fc" and "float" not in value.dtype.name:
         return
-    finite = np.isfinite(value.astype("float32") if value.dtype.kind == "V" else value)
-    if finite.all():
-        return
-    first = tuple(int(i) for i in np.argwhere(~finite)[0])
-    kind = "NaN" if np.isnan(value[first]) else "infinity"
-    raise DataError(
-        sentence % kind + f" {int((~finite).sum())} of {value.size} values; the first at index {list(first)}.", "finite numbers", fix
-    )
+    if (found := non_finite(value)) is not None:
+        amount = f" {found.number} of {value.size} values; the first at index {list(found.first)}."
+        raise DataError(sentence % found.kind + amount, "finite numbers", fix)
 
 
 def _named(structure):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
 from tfdistill.graph.layers import all_layers
 from tfdistill.utils.arrays import rows_of
+from tfdistill.utils.finite import non_finite
 from tfdistill.utils.types import Tensors
 
 
@@ -107,14 +108,9 @@ class BlackBox(keras.Model):
                 raise DataError(f"{self._at(index)} gave the shape {value.shape}{_called(name)}.", f"({expected}), as given or as before")
         flat = [np.ascontiguousarray(values[name], dtype="float32") for name in shapes]
         for name, value in zip(shapes, flat, strict=True):
-            finite = np.isfinite(value)
-            if not finite.all():
-                first = tuple(int(i) for i in np.argwhere(~finite)[0])
-                what = "NaN" if np.isnan(value[first]) else "infinity"
-                raise DataError(
-                    f"{self._at(index)} gave {what}{_called(name)}: {int((~finite).sum())} of {value.size} values; the first at index {list(first)}.",
-                    "finite numbers",
-                )
+            if (found := non_finite(value)) is not None:
+                amount = f"{found.number} of {value.size} values; the first at index {list(found.first)}"
+                raise DataError(f"{self._at(index)} gave {found.kind}{_called(name)}: {amount}.", "finite numbers")
         return flat
 
     def _flat_shapes(self):

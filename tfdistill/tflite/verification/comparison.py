@@ -9,9 +9,9 @@ from tfdistill import tasks
 from tfdistill.convert.variants import DECIDED_MARGIN
 from tfdistill.errors import DataError, VerificationError
 from tfdistill.records import Record
-from tfdistill.runtime.tensors import is_finite
 from tfdistill.tflite.verification.labels import against_labels, compare_integers
 from tfdistill.tflite.verification.ranges import stretching_samples
+from tfdistill.utils.finite import is_finite
 
 # With fewer values than this the range of an index is not known well enough to judge it.
 MIN_VALUES = 16
