@@ -17,6 +17,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 def test_weights_that_have_run_away_next_to_a_bounded_output_are_refused(tmp_path, monkeypatch):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((6, 6, 2))
