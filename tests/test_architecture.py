@@ -32,7 +32,7 @@ FLOORS = {
     "tfdistill.tflite": 5,
     "tfdistill.recipe": 6,
     "tfdistill.pipeline": 6,
-    "tfdistill.demo": 6,
+    "tfdistill.demo": 7,
     "tfdistill.search": 7,
     "tfdistill.cli": 8,
     "tfdistill.__main__": 9,
