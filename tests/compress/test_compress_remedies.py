@@ -10,7 +10,7 @@ from keras import layers, ops
 from remedies_of_source import Row, check
 
 import tfdistill
-from tfdistill.bridge import host, register_bridge
+from tfdistill.bridge import AdoptedModel, host, register_bridge
 from tfdistill.bridge.convert import layers as convert_layers
 from tfdistill.compress import Cluster, Prune, Quantize, QuantizeAware
 from tfdistill.tflite import check_preserved_structure
@@ -156,7 +156,36 @@ def with_lstm():
     return keras.Sequential([keras.Input((5, 4)), layers.LSTM(3, name="lstm"), layers.Dense(4, name="head")])
 
 
+@functools.cache
+def of_gelu(target="xnnpack"):
+    made = QuantizeAware(target=target).apply(of_one(layers.Dense(4, "gelu", name="wide")), dry_run=False)
+    made(X, training=True)
+    return made
+
+
+def loaded(made, saved):
+    """Loads the weights of one model into another, as a checkpoint does."""
+    store = {}
+    saved.save_own_variables(store)
+    made.load_own_variables(store)
+
+
+def of_form(name):
+    saved = of_gelu("micro").get_config()
+    return AdoptedModel.from_config({**saved, "legacy": saved["legacy"].replace("gelu_of_products", name)})
+
+
 ROWS = {
+    "ranges of another form": Row(
+        "make the model with the target=, approximate= and integer_only= that the saved one had, or quantize the float model again",
+        lambda f: loaded(of_gelu("micro"), of_gelu()),
+        lambda f: (loaded(of_gelu("micro"), of_gelu("micro")), QuantizeAware(target="micro").apply(of_one(layers.Dense(4, "gelu")))),
+    ),
+    "a form of a later version": Row(
+        "load the model with the version that saved it, or quantize the float model again",
+        lambda f: of_form("gelu_of_tables"),
+        lambda f: (of_form("gelu_of_products"), QuantizeAware().apply(net()), Quantize().apply(net(), calibration=X)),
+    ),
     "zeros to keep where there are none": Row(
         "prune it first, or use 'auto'",
         lambda f: Cluster(4, preserve_sparsity=True).apply(net()),

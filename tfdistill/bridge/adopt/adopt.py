@@ -14,7 +14,7 @@ from tfdistill.bridge import imports
 from tfdistill.bridge.adopt import introspection, loading, serialization
 from tfdistill.bridge.adopt.layers import named_layers, walk
 from tfdistill.bridge.adopt.summary import own_layers, summary_lines
-from tfdistill.bridge.adopt.variables import adopted_variables, by_automatic_names
+from tfdistill.bridge.adopt.variables import adopted_variables, matched
 from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.graph.layers import all_layers
 from tfdistill.utils.types import Config, Tensors
@@ -241,19 +241,9 @@ class AdoptedModel(keras.Model):
 
     def load_own_variables(self, store: Mapping[str, typing.Any]) -> None:
         variables = {v.name: v for v in self._trainable_variables + self._non_trainable_variables}
-        if set(variables) != set(store.keys()):
-            store = by_automatic_names(variables, store)
-        missing, unknown = sorted(set(variables) - set(store.keys())), sorted(set(store.keys()) - set(variables))
-        wrong = [
-            f"{n} {tuple(store[n].shape)}, not {tuple(v.shape)}" for n, v in variables.items() if n in store and store[n].shape != v.shape
-        ]
-        if missing or unknown or wrong:
-            raise ModelError(
-                f"The checkpoint does not fit the adopted model '{self.name}': missing {missing[:5]}, unknown {unknown[:5]}, of another shape {wrong[:5]}.",
-                "a checkpoint of a model of this architecture after the same compression steps",
-            )
+        values = matched(self.legacy, self.name, variables, store)
         for name, variable in variables.items():
-            variable.assign(store[name])
+            variable.assign(values[name])
 
     def get_config(self) -> Config:
         original = None if self._original is None else keras.saving.serialize_keras_object(self._original)

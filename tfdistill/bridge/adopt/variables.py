@@ -1,14 +1,19 @@
 """The variables of a tf_keras model as `keras.Variable`s, under names that a rebuilt model has too."""
 
 import re
+import warnings
 
 import keras
 
+from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import input_quantizers, walk
+from tfdistill.errors import ModelError
 from tfdistill.graph.layers import all_layers
 
 # The number that Keras appends to the name of the second layer of a kind, and of every later one.
 _NUMBER = re.compile(r"_(\d+)(?=_|$)")
+# Ends of the names of the three variables of a range.
+_OF_A_RANGE = ("_min", "_max", "_batches")
 
 
 def adopted_variables(legacy):
@@ -22,6 +27,61 @@ def adopted_variables(legacy):
     """
     names, taken = _names(legacy), set()
     return [_wrapped(variable, names.get(id(variable), "random_state"), taken) for variable in [*legacy.weights, *_random_states(legacy)]]
+
+
+def matched(legacy, model_name, variables, store):
+    """Returns the values of a checkpoint for the variables of an adopted model.
+
+    Ranges that the model does not have are left out with a warning: they are of a form of a layer that it computes in another one, with fewer ranges.
+
+    Args:
+        legacy: The tf_keras model.
+        model_name: Its name in errors.
+        variables: Dict of name to `keras.Variable`.
+        store: Dict-like, name to array.
+
+    Returns:
+        Dict of name to array, with at least the names of the variables.
+
+    Raises:
+        ModelError: if a value is missing, of another shape, or of no variable.
+    """
+    saved = store.keys()  # a store of HDF5 lists its names so alone
+    values = {name: store[name] for name in saved}
+    if set(variables) != set(values):
+        values = by_automatic_names(variables, values)
+    missing, unknown = sorted(set(variables) - set(values)), sorted(set(values) - set(variables))
+    surplus, lacking = _ranges_among(unknown, legacy), _ranges_among(missing, legacy)
+    unknown = [name for name in unknown if name not in surplus]
+    wrong = [
+        f"{n} {tuple(values[n].shape)}, not {tuple(v.shape)}" for n, v in variables.items() if n in values and values[n].shape != v.shape
+    ]
+    if missing or unknown or wrong:
+        forms = missing and set(missing) == set(lacking) and not unknown
+        raise ModelError(
+            f"The checkpoint does not fit the adopted model '{model_name}': missing {missing[:5]}, unknown {unknown[:5]}, of another shape {wrong[:5]}.",
+            "a checkpoint of a model of this architecture after the same compression steps",
+            "make the model with the target=, approximate= and integer_only= that the saved one had, or quantize the float model again with Quantize or "
+            "QuantizeAware: the layers with these ranges were saved in other forms"
+            if forms
+            else None,
+        )
+    if surplus:
+        warnings.warn(
+            f"The checkpoint has ranges that the adopted model '{model_name}' does not use, as it computes these layers in other forms: {surplus[:6]}. "
+            "They are left out; what these layers compute may differ by their rounding.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return values
+
+
+def _ranges_among(names, legacy):
+    """Lists those of some names that are ranges of the quantized layers of a model, whatever their numbers."""
+    starts = tuple(_NUMBER.sub("", path.replace("/", "_")) + "_" for path, layer in walk(legacy) if introspection.is_quantized(layer))
+    stems = [name.removesuffix("_batches") for name in names if name.endswith("_batches")]
+    ranges = {stem: [stem + end for end in _OF_A_RANGE] for stem in stems if _NUMBER.sub("", stem).startswith(starts)}
+    return [name for parts in ranges.values() if set(parts) <= set(names) for name in parts]
 
 
 def by_automatic_names(names, store):

@@ -14,7 +14,7 @@ MASKED = -16.0
 _HIDING, _HIDING_BESIDE_ZERO = 1000.0, -50.0
 # The most entries of a table of integers.
 _MOST_INTEGERS = 4096
-# Beginning of the names of forms that are computed in float, in the file too.
+# Name of the form of what is computed in float, in the file too.
 FLOAT_FORM = "float"
 # A product by this number is a product by one, which no converter removes.
 ONE = 1.0000001192092896

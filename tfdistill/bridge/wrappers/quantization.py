@@ -20,7 +20,7 @@ from tfdistill.bridge.integer.recognize import activated, rounded_input
 from tfdistill.bridge.integer.rescaled import added_bias, source_of
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
-from tfdistill.bridge.wrappers.quantization_settings import Quantization, QuantizedWeight
+from tfdistill.bridge.wrappers.quantization_settings import Quantization, read_settings
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
 
 # How many settings beside the weights every file has.
@@ -113,13 +113,7 @@ def quantized_layer_class():
             super().__init__(
                 layer, autocast=False, **{"name": f"quant_{layer.name}", "trainable": layer.trainable, "dtype": "float32", **kwargs}
             )
-            settings = Quantization(*quantization)
-            settings = settings._replace(
-                weights=tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in settings.weights),
-                activations=tuple(settings.activations),
-                positive=tuple(settings.positive),
-                replaced=tuple(map(tuple, settings.replaced)),
-            )
+            settings = read_settings(quantization, layer.name)
             # In a namespace, or tf_keras would wrap the tuples and dicts.
             self._quantizing = types.SimpleNamespace(settings=settings, ranges={}, masks={}, members={}, complete=False)
             self.become_like(layer)

@@ -2,7 +2,13 @@
 
 import typing
 
+from tfdistill.bridge.integer.activations import ACTIVATIONS, REPLACEMENTS
+from tfdistill.bridge.integer.layers import FORMS
 from tfdistill.bridge.integer.rounding import FLOAT_FORM
+from tfdistill.errors import ModelError
+
+# What may be computed in another form, and the forms that may take its place.
+_REPLACED, _REPLACING = {*ACTIVATIONS, *FORMS, "softmax"}, {FLOAT_FORM, *REPLACEMENTS}
 
 
 class QuantizedWeight(typing.NamedTuple):
@@ -48,13 +54,49 @@ class Quantization(typing.NamedTuple):
     replaced: tuple[tuple[str, str], ...] = ()
 
 
+def read_settings(fields, name):
+    """Makes the `Quantization` of a layer from what a saved model holds.
+
+    Args:
+        fields: A `Quantization`, or a list of its fields: files of earlier versions lack the last ones.
+        name: Name of the layer, for errors.
+
+    Raises:
+        ModelError: if there are more fields, or one names a form that is not known: the layer would compute something else.
+    """
+    fields = list(fields)
+    if len(fields) > len(Quantization._fields):
+        raise _of_another_version(name, f"has {len(fields)} settings, of which {len(Quantization._fields)} are known")
+    settings = Quantization(*fields)
+    settings = settings._replace(
+        weights=tuple(QuantizedWeight(path, bits, tuple(axes), *rest) for path, bits, axes, *rest in settings.weights),
+        activations=tuple(settings.activations),
+        positive=tuple(settings.positive),
+        replaced=tuple((replaced, form) for replaced, form in settings.replaced),
+    )
+    if settings.form and settings.form not in FORMS:
+        raise _of_another_version(name, f"is computed in the form {settings.form!r}, which is not known")
+    for replaced, form in settings.replaced:
+        if replaced not in _REPLACED or form not in _REPLACING:
+            raise _of_another_version(name, f"is computed with {form!r} in place of {replaced!r}, which is not known")
+    return settings
+
+
+def _of_another_version(name, what):
+    return ModelError(
+        f"The quantization-aware layer '{name}' {what}.",
+        "settings of this version of tfdistill or of an earlier one",
+        "load the model with the version that saved it, or quantize the float model again with Quantize or QuantizeAware",
+    )
+
+
 def are_floats(quantization):
     """Whether a layer with this `Quantization` (or None) has a part that is computed in float, in the file too."""
-    return quantization is not None and any(form.startswith(FLOAT_FORM) for _, form in quantization.replaced)
+    return quantization is not None and any(form == FLOAT_FORM for _, form in quantization.replaced)
 
 
 def without_floats(quantization):
     """Returns a `Quantization` (or None) without the parts that are computed in float."""
     if quantization is None:
         return None
-    return quantization._replace(replaced=tuple(pair for pair in quantization.replaced if not pair[1].startswith(FLOAT_FORM)))
+    return quantization._replace(replaced=tuple(pair for pair in quantization.replaced if pair[1] != FLOAT_FORM))
