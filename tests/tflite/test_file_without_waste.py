@@ -177,7 +177,7 @@ class Maker:
         code.version = 2 if name in ("TRANSPOSE", "LOGISTIC", "DEQUANTIZE") else 1
         self.model.operatorCodes.append(code)
         operator.opcodeIndex = len(self.model.operatorCodes) - 1
-        operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+        operator.inputs, operator.outputs = np.array(inputs, np.int32), np.atleast_1d(np.array(output, np.int32))
         if options is not None:
             operator.builtinOptions, operator.builtinOptionsType = (
                 options,
@@ -211,6 +211,14 @@ class Maker:
 
     def logistic(self, x):
         return self.add("LOGISTIC", [x], self.tensor(self.graph.tensors[x].shape, 1 / 256, -128))
+
+    def product_of_parts(self, x, *shape):
+        """Takes (2, rows, columns) apart, and multiplies one part by the other."""
+        parts = [self.like(x, shape[1:]) for _ in range(2)]
+        options = classes.UnpackOptionsT()
+        options.num, options.axis = 2, 0
+        self.add("UNPACK", [self.reshape(x, *shape)], parts, options)
+        return self.add("FULLY_CONNECTED", [*parts, -1], self.tensor((shape[1], shape[1])), classes.FullyConnectedOptionsT())
 
     def content(self, *outputs):
         self.graph.inputs, self.graph.outputs = np.array([self.x], np.int32), np.array(outputs, np.int32)
@@ -249,6 +257,7 @@ EDITS = {
         ["RESHAPE", "LOGISTIC", "LOGISTIC"],
     ),
     "an output read on": (lambda m: (lambda y: [y, m.logistic(m.reshape(y, 1, 4, 6))])(m.reshape(m.x, 24)), ["RESHAPE", "LOGISTIC"]),
+    "a product of the parts of a whole": (lambda m: [m.product_of_parts(m.x, 2, 3, 4)], ["RESHAPE", "UNPACK", "FULLY_CONNECTED"]),
     "equal constants": (
         lambda m: [m.logistic(m.reshape(m.x, 24)), m.reshape(m.logistic(m.x), 24)],
         ["RESHAPE", "LOGISTIC", "LOGISTIC", "RESHAPE"],

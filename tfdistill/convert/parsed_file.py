@@ -117,4 +117,4 @@ class ParsedFile:
 
 
 def _numbers(version):
-    return [int(part) for part in version.split(".")]
+    return [int(part) for part in version.split(".") if part]

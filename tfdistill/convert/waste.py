@@ -149,13 +149,13 @@ def _reads(operators, old, new):
 
 def _join_steps(file, graph):
     """Computes a FULLY_CONNECTED of all steps of a sequence at once, before the sequence is taken apart."""
-    readers, outside = _readers(graph), set(listed(graph.outputs))
+    readers, made_here, outside = _readers(graph), set(_makers(graph)), set(listed(graph.outputs))
     for unpack in graph.operators:
         parts = listed(unpack.outputs)
         whole = graph.tensors[int(unpack.inputs[0])]
         if file.name_of(unpack) != "UNPACK" or unpack.builtinOptions.axis != 0 or len(parts) < 2 or outside & set(parts):
             continue
-        products = [readers[part][0] for part in parts if len(readers[part]) == 1]
+        products = [readers[part][0] for part in parts if len(readers[part]) == 1 and readers[part][0].inputs[0] == part]
         if len(products) < len(parts) or not _is_fixed(whole) or len(listed(whole.shape)) != 3:
             continue
         kinds = {
@@ -167,7 +167,7 @@ def _join_steps(file, graph):
             )
             for p in products
         }
-        if len(kinds) != 1 or file.name_of(products[0]) != "FULLY_CONNECTED":
+        if len(kinds) != 1 or file.name_of(products[0]) != "FULLY_CONNECTED" or made_here & set(listed(products[0].inputs)[1:]):
             continue
         like = graph.tensors[int(products[0].outputs[0])]
         joined = file.add_tensor(graph, like, [len(parts), *listed(like.shape)])
