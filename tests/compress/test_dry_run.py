@@ -131,10 +131,22 @@ MODELS = {
         "culprit",
         {"unroll": False},
     ),
+    "floats beside what is calibrated": (
+        chain(lambda: layers.LSTM(4, name="culprit"), layers.LayerNormalization, lambda: layers.Dense(3), shape=(6, 4)),
+        "culprit",
+        {"unroll": False, "integer_only": False},
+    ),
     "3d": (chain(lambda: layers.Conv3D(4, 3, name="culprit"), layers.Flatten, lambda: layers.Dense(3), shape=(4, 4, 4, 2)), "culprit", {}),
     "loop": (chain(lambda: layers.GRU(4, name="culprit"), lambda: layers.Dense(3), shape=(6, 4)), "culprit", {"unroll": False}),
 }
-SLOW = {"calibrated", "float only behind what is calibrated", "split", "reversible embedding", "excluded"}
+SLOW = {
+    "calibrated",
+    "floats beside what is calibrated",
+    "float only behind what is calibrated",
+    "split",
+    "reversible embedding",
+    "excluded",
+}
 
 
 @functools.cache
@@ -251,11 +263,18 @@ def looked_up():
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
+def any_function():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Lambda(keras.ops.erf, name="culprit")(layers.Dense(5)(inputs))))
+    return adopt(to_tf_keras(model, allow_lambda=True))
+
+
 # Name -> (function that makes the model, the layer for which there is no file of any variant, or None).
 FILES = {
     "convolution": (MODELS["convolution"][0], None),
     "lacking": (MODELS["lacking"][0], "culprit"),
     "nested": (nested, "culprit"),
+    "any function": (any_function, "culprit"),
     "looked up": (looked_up, "culprit"),
     "float only": (MODELS["float only"][0], None),
     "3d": (MODELS["3d"][0], None),
@@ -301,6 +320,14 @@ def test_a_model_of_any_length_is_tried_at_one(name):
     found = Cluster(4).plan(make()).findings
     assert len(found) == len(culprits)
     assert all(f"'{culprit}' (" in found[0] for culprit in culprits)
+
+
+def test_what_runs_in_no_batch_of_one_is_found():
+    inputs = keras.Input((4,))
+    pairs = layers.Lambda(lambda x: keras.ops.reshape(x, (2, 8)))(layers.Dense(4)(inputs))
+    model = adopt(to_tf_keras(keras.Model(inputs, layers.Dense(3)(pairs)), allow_lambda=True, check=False))
+    (found,) = Cluster(4).plan(model).findings
+    assert "the converter fails" in found
 
 
 def test_the_remedy_for_what_no_file_has_works(tmp_path):

@@ -56,13 +56,14 @@ def unexportable(opened):
     def convert():
         by_id = {id(layer): introspection.unwrap(layer) for layer in opened.layers.values()}
         graph = Graph(opened, by_id, sized=True)
-        try:
-            concrete = graph.trace()
-        except Exception:
-            if not graph.free:
-                raise
-            return (), ()  # a tf_keras model that cannot be of these sizes; which ones it can be of is not known
-        return refusals(lambda: concrete, graph.specs, opened.adopted.name, variant_named("float32"), graph.batch_size), ()
+        trace = graph.trace
+        if graph.free:
+            try:
+                concrete = graph.trace()
+            except Exception:
+                return (), ()  # a tf_keras model that cannot be of these sizes; which ones it can be of is not known
+            trace = lambda: concrete  # noqa: E731
+        return refusals(trace, graph.specs, opened.adopted.name, variant_named("float32"), graph.batch_size), ()
 
     reasons = lookups or remembered(opened, "float32", convert).reasons
     texts = [f"'{path}' ({reason})" if path != WHOLE else reason for path, reason in reasons.items()]

@@ -9,10 +9,15 @@ from tfdistill.compress.dry_run import Graph, remembered
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import is_rounded_input
 from tfdistill.compress.quantize.scheme import CALIBRATED
-from tfdistill.convert.dry_run import refusals
+from tfdistill.convert.dry_run import Refusal, refusals
 from tfdistill.convert.layer_operations import layer_operations
 from tfdistill.convert.variants import variant_named
 from tfdistill.errors import ModelError
+
+_NEEDS_CALIBRATION = (
+    "the converter would have to calibrate it, and would then make integers of the parts in float, too: leave out integer_only=False, or write it out with "
+    "unroll=True"
+)
 
 
 def try_conversion(opened, decided, variant_name):
@@ -55,6 +60,11 @@ def require_exportable(reasons, plan, variant_name):
 
 
 def _tried(opened, decided, variant_name):
+    layers = list(opened.layers)
+    calibrated = frozenset(i for i, path in enumerate(layers) if CALIBRATED in decided[path].reason)
+    floats = frozenset(i for i, path in enumerate(layers) if are_floats(decided[path].quantization))
+    if calibrated and floats:
+        return tuple(Refusal((index,), _NEEDS_CALIBRATION) for index in sorted(calibrated)), ()
     readers = consumers.input_readers(opened.legacy)
     called = {id(layer): _wrapped(layer, decided[path].quantization) for path, layer in opened.layers.items()}
     enter, ranges = {}, {}
@@ -74,9 +84,7 @@ def _tried(opened, decided, variant_name):
         with assumed_ranges(range_of):
             return graph.trace()
 
-    layers = list(opened.layers)
-    calibrated = frozenset(i for i, path in enumerate(layers) if CALIBRATED in decided[path].reason)
-    made, floats = [], frozenset(i for i, path in enumerate(layers) if are_floats(decided[path].quantization))
+    made = []
     found = refusals(
         trace,
         graph.specs,

@@ -218,7 +218,9 @@ _PLAIN_CLASSES = {
 def is_in_every_file(kind):
     """Whether the layers of a class, with channels last and a known activation, can be in a .tflite file of any variant: integers are computed in float, too."""
     rule = _BY_CLASS.get(kind)
-    return kind in _PLAIN_CLASSES if rule is None else rule.integers and not rule.recurrent and not rule.needs_form
+    if rule is None:
+        return kind in _PLAIN_CLASSES
+    return rule.integers and not rule.recurrent and not rule.needs_form and rule.form != "operation"  # a Lambda may be any
 
 
 def passes(layer, kind):
