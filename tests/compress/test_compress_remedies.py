@@ -175,7 +175,18 @@ def of_form(name):
     return AdoptedModel.from_config({**saved, "legacy": saved["legacy"].replace("gelu_of_products", name)})
 
 
+@functools.cache
+def clustered_and_normalized():
+    parts = [layers.Dense(6, name="hidden"), layers.BatchNormalization(), layers.Dense(4, name="head")]
+    return stripped(Cluster(4, layers="hidden"), keras.Sequential([keras.Input((8,)), *parts]))
+
+
 ROWS = {
+    "one scale for clusters behind which a normalization is folded": Row(
+        "leave out per_channel_dense=False",
+        lambda f: Quantize(per_channel_dense=False).apply(clustered_and_normalized(), calibration=X),
+        lambda f: Quantize().apply(clustered_and_normalized(), calibration=X),
+    ),
     "ranges of another form": Row(
         "make the model with the target=, approximate= and integer_only= that the saved one had, or quantize the float model again",
         lambda f: loaded(of_gelu("micro"), of_gelu()),

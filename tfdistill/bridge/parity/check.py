@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfdistill.bridge.parity.graphs import has_graph, run_every_call
 from tfdistill.bridge.parity.layers import compare_layers
 from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
-from tfdistill.errors import BridgeError
+from tfdistill.errors import BridgeError, TfdistillError
 from tfdistill.graph.batches import rows_of
 from tfdistill.graph.functional import as_functional, index_bounds
 from tfdistill.graph.inlining import inlined_as
@@ -124,7 +124,7 @@ def needed_sizes(what, inputs):
     try:
         yield
     except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
-        if isinstance(error, BridgeError):
+        if isinstance(error, TfdistillError):
             raise
         shapes = ", ".join(str(x.shape) for x in keras.tree.flatten(inputs))
         raise BridgeError(

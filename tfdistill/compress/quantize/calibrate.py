@@ -156,11 +156,12 @@ class Quantize(Step):
 
         Raises:
             DataError: if there is no calibration data, or it is too small, constant, not finite or of the wrong shape.
-            ModelError: if there is nothing to do, or the step does not work on a layer that was named.
+            ModelError: if there is nothing to do or to smooth, the step does not work on a layer that was named, or `per_channel_dense=False` meets a clustered
+                kernel that a normalization is folded into.
             BridgeError: if the model cannot be converted exactly.
 
         Warns:
-            UserWarning: if the data is on another scale than the model's normalizations were trained on.
+            UserWarning: if the data is on another scale than the model's normalizations were trained on, or functions are approximated.
         """
         if calibration is None:
             raise DataError(

@@ -9,6 +9,7 @@ import numpy as np
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.compress.quantize.fusion import folds
+from tfdistill.errors import ModelError
 
 DENSE = "Dense"
 
@@ -44,6 +45,9 @@ def fold_normalizations(model, places, decided):
         model: `AdoptedModel` with quantizers.
         places: Dict of path to `Place` in the model without quantizers.
         decided: Dict of path to `LayerQuantization`.
+
+    Raises:
+        ModelError: if such a kernel is clustered: times a factor for each output, its few values are many.
     """
     layers, known = named_layers(model.legacy), {id(place.layer): place for place in places.values()}
     paths, bits = {id(place.layer): path for path, place in places.items()}, dict.fromkeys(places, 8)
@@ -52,6 +56,13 @@ def fold_normalizations(model, places, decided):
         if introspection.kind_of(place.layer) != DENSE or quantization is None or not folds(place, known, bits):
             continue
         if any(weight.bits == 8 and not weight.axes for weight in quantization.weights):
+            if any(weight.clusters for weight in quantization.weights):
+                raise ModelError(
+                    f"per_channel_dense=False, but the kernel of '{path}' is clustered, and the BatchNormalization behind it is folded into it: with a factor "
+                    "for each output, its few values are many.",
+                    "dense layers without clusters in front of a BatchNormalization",
+                    "leave out per_channel_dense=False",
+                )
             _fold(introspection.unwrap(layers[path]), introspection.unwrap(layers[paths[id(place.reader)]]))
 
 
