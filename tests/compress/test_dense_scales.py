@@ -61,6 +61,15 @@ def test_a_dense_layer_has_one_scale_in_the_file(name, tmp_path):
     assert record.size_bytes < finer.size_bytes
 
 
+@pytest.mark.parametrize("name", ["a normalization", "without a bias", "behind the activation"])
+def test_biases_are_corrected_to_the_means_of_what_is_folded(name):
+    model = ROWS[name]()
+    expected = np.asarray(model(X))
+    plain, corrected = (Quantize(per_channel_dense=False, bias_correction=choice).apply(model, X) for choice in (False, True))
+    errors = [np.abs(np.asarray(made(X)) - expected).mean() for made in (plain, corrected)]
+    assert errors[1] < 1.1 * errors[0]
+
+
 def test_a_folded_normalization_is_frozen_so_that_training_goes_on_from_the_same_function():
     model = ROWS["a normalization"]()
     quantized = Quantize(per_channel_dense=False).apply(model, X)

@@ -69,7 +69,7 @@ def corrected_by(places, decided):
     return found
 
 
-def correct_biases(model, float_model, signature, samples, corrected, divided=None):
+def correct_biases(model, float_model, signature, samples, corrected, multiplied):
     """Shifts biases so that the mean of every channel, before the activation, is that of the float model. Layer by layer: each sees its predecessors corrected.
 
     Args:
@@ -78,7 +78,7 @@ def correct_biases(model, float_model, signature, samples, corrected, divided=No
         signature: `ModelSignature` of the samples.
         samples: Calibration `Samples`.
         corrected: What `corrected_by` returned.
-        divided: Dict of path to the numbers by which the channels of a layer were divided since, (channels,); None for no layer.
+        multiplied: Dict of path to the numbers by which the channels of a layer were multiplied since, (channels,).
     """
     kept = np.linspace(0, samples.count - 1, min(samples.count, _SAMPLES)).round().astype(int)
     if size := signature.inputs[0].batch:
@@ -90,7 +90,7 @@ def correct_biases(model, float_model, signature, samples, corrected, divided=No
     layers = named_layers(model.legacy)
 
     def correct(path, x):
-        shift = _channel_means(x) - means[path] / (divided or {}).get(path, 1.0)
+        shift = _channel_means(x) - means[path] * multiplied.get(path, 1.0)
         holder, attribute = corrected[path]
         variable = getattr(introspection.unwrap(layers[holder]), attribute)
         if attribute == "moving_mean":

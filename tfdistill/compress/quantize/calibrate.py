@@ -232,18 +232,19 @@ def quantized_on(step, model, signature, samples):
         raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
     notes = check_calibration(opened, signature, samples)
     made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
-    divided = None
+    multiplied = {}
     if step.smooth is not None:
         smoothed = smoothable(consumers.places(opened.legacy), decided)
         require_smoothable(smoothed, step.smooth, plan)
         divided = smooth_channels(made, opened.legacy, signature, samples, smoothed, step.smooth)
+        multiplied = {path: 1.0 / numbers for path, numbers in divided.items()}
     if not step.per_channel_dense:
-        fold_normalizations(made, consumers.places(opened.legacy), decided)
+        multiplied |= fold_normalizations(made, consumers.places(opened.legacy), decided)
     make_biases_unequal(made)
     measure_ranges(made, signature, samples, methods)
     if step.bias_correction:
         corrected = corrected_by(consumers.places(opened.legacy), decided)
-        correct_biases(made, opened.legacy, signature, samples, corrected, divided)
+        correct_biases(made, opened.legacy, signature, samples, corrected, multiplied)
     return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
 
 

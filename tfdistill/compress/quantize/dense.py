@@ -46,11 +46,15 @@ def fold_normalizations(model, places, decided):
         places: Dict of path to `Place` in the model without quantizers.
         decided: Dict of path to `LayerQuantization`.
 
+    Returns:
+        Dict of path of a dense layer to the factors by which its outputs were multiplied, an array (units,).
+
     Raises:
         ModelError: if such a kernel is clustered: times a factor for each output, its few values are many.
     """
     layers, known = named_layers(model.legacy), {id(place.layer): place for place in places.values()}
     paths, bits = {id(place.layer): path for path, place in places.items()}, dict.fromkeys(places, 8)
+    found = {}
     for path, place in places.items():
         quantization = decided[path].quantization
         if introspection.kind_of(place.layer) != DENSE or quantization is None or not folds(place, known, bits):
@@ -63,7 +67,8 @@ def fold_normalizations(model, places, decided):
                     "dense layers without clusters in front of a BatchNormalization",
                     "leave out per_channel_dense=False",
                 )
-            _fold(introspection.unwrap(layers[path]), introspection.unwrap(layers[paths[id(place.reader)]]))
+            found[path] = _fold(introspection.unwrap(layers[path]), introspection.unwrap(layers[paths[id(place.reader)]]))
+    return found
 
 
 def _fold(dense, normalization):
@@ -78,6 +83,7 @@ def _fold(dense, normalization):
     normalization.moving_mean.assign(np.asarray(normalization.moving_mean) * factor)
     normalization.moving_variance.assign(np.full_like(variance, _less_epsilon(epsilon)))
     normalization.trainable = False
+    return factor
 
 
 def _less_epsilon(epsilon):
