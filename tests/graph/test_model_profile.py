@@ -151,7 +151,7 @@ def test_free_sizes_are_given():
         tfdistill.profile(model)
     assert "profile(model, shapes={'series': (1, 1, 6)})" in caught.value.fix
     assert tfdistill.profile(model, shapes={"series": (1, 7, 6)}).macs == 7 * (24 + 8)
-    for shapes in ({"serie": (1, 7, 6)}, {"series": (1, 7)}, {"series": (1, 7, 5)}):
+    for shapes in ({"serie": (1, 7, 6)}, {"series": (1, 7)}, {"series": (1, 7, 5)}, {"series": 7}, [(1, 7, 6)]):
         with pytest.raises(ConfigurationError, match="shapes="):
             tfdistill.profile(model, shapes=shapes)
 
@@ -159,6 +159,12 @@ def test_free_sizes_are_given():
 def test_an_unbuilt_model_is_refused():
     with pytest.raises(ModelError, match="not built"):
         tfdistill.profile(keras.Sequential([layers.Dense(3)]))
+
+
+@pytest.mark.parametrize("model", ["net.keras", None, layers.Dense(3)])
+def test_what_is_no_model_is_refused(model):
+    with pytest.raises(ModelError, match=f"profile got a {type(model).__name__}"):
+        tfdistill.profile(model)
 
 
 def test_the_record_is_saved(tmp_path):

@@ -114,7 +114,7 @@ def profile(model: keras.Model, shapes: dict[str, tuple[int, ...]] | None = None
         A `ProfileRecord`.
 
     Raises:
-        ModelError: if the model is not built, or a size is free that `shapes` does not give.
+        ModelError: if it is no Keras 3 model or not built, or a size is free that `shapes` does not give.
         ConfigurationError: if `shapes` names no input, or does not fit it.
         BridgeError: if the `call` of a subclassed model does not work on symbolic tensors.
 
@@ -129,7 +129,9 @@ def profile(model: keras.Model, shapes: dict[str, tuple[int, ...]] | None = None
         >>> record.layer("logits").macs
         80
     """
-    graph = flat_graph(model, _sized_inputs(model, shapes or {}), open_layers=True)
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"profile got a {type(model).__name__}.", "a built Keras 3 model")
+    graph = flat_graph(model, _sized_inputs(model, {} if shapes is None else shapes), open_layers=True)
     _require_sizes(model, graph)
     rows: dict[str, LayerProfile] = {}
     counted: set[int] = set()
@@ -220,6 +222,8 @@ def peak_bytes(graph):
 
 def _sized_inputs(model, shapes):
     """Returns inputs of the sizes that are given, None where none is."""
+    if not isinstance(shapes, dict) or not all(isinstance(shape, (tuple, list)) for shape in shapes.values()):
+        raise ConfigurationError(f"shapes={shapes!r}.", "a dict of name of an input to its shape, with the batch in front")
     if not shapes:
         return None
     view = open_model(model)
