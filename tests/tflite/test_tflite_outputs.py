@@ -6,6 +6,7 @@ import pytest
 
 from tfdistill.bridge.adopt.adopt import adopt
 from tfdistill.bridge.imports import tf_keras, tfmot
+from tfdistill.convert.layer_operations import layer_operations
 from tfdistill.errors import ConfigurationError, DataError, InvariantError, VerificationError
 from tfdistill.tflite import Tolerances, export_tflite, verify
 from tfdistill.tflite.verification.comparison import compare
@@ -333,6 +334,8 @@ def test_stateful_models_are_exported_from_their_initial_state(build, tmp_path):
         np.testing.assert_array_equal(before, after)
     (output,) = open_file(record.path).run(x[:1]).values()
     np.testing.assert_allclose(output, fresh, atol=1e-5)
+    # What assigns to a state has no result.
+    assert len(layer_operations((tmp_path / "m.tflite").read_bytes())) == sum(op.count for op in record.census.ops)
 
 
 def quantization_aware():

@@ -57,9 +57,12 @@ def layer_operations(content):
 
 
 def _operation(graph, operator, codes, types):
+    name = codes[operator.opcodeIndex]
+    if operator.outputs is None or not len(operator.outputs):
+        return LayerOperation(None, name, None)  # what assigns to a state
     inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
     outputs = [graph.tensors[index] for index in operator.outputs]
-    name, maker = codes[operator.opcodeIndex], outputs[0]
+    maker = outputs[0]
     if name in _BROADCASTING and len({tuple(() if tensor.shape is None else tensor.shape) for tensor in inputs}) > 1:
         name += " broadcast"
     if name == "DEQUANTIZE":

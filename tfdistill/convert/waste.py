@@ -29,6 +29,8 @@ def remove_waste(model, classes):
         classes: The module of the schema.
     """
     file = ParsedFile(model, classes)
+    for graph in model.subgraphs:
+        graph.tensors, graph.operators = graph.tensors or [], graph.operators or []
     file.share_buffers()
     for graph in model.subgraphs:
         file.share_constants(graph)
@@ -70,8 +72,11 @@ def _join_moves(file, graph):
     """Makes one of two RESHAPEs, or TRANSPOSEs, in a row."""
     makers, changed = _makers(graph), False
     for operator in graph.operators:
-        name, before = file.name_of(operator), makers.get(int(operator.inputs[0]))
-        if name not in ("RESHAPE", "TRANSPOSE") or before is None or file.name_of(before) != name:
+        name = file.name_of(operator)
+        if name not in ("RESHAPE", "TRANSPOSE"):
+            continue
+        before = makers.get(int(operator.inputs[0]))
+        if before is None or file.name_of(before) != name:
             continue
         first, target = int(before.inputs[0]), int(operator.outputs[0])
         if not _same_kind(graph.tensors[first], graph.tensors[target]):
@@ -152,9 +157,9 @@ def _join_steps(file, graph):
     readers, made_here, outside = _readers(graph), set(_makers(graph)), set(listed(graph.outputs))
     for unpack in graph.operators:
         parts = listed(unpack.outputs)
-        whole = graph.tensors[int(unpack.inputs[0])]
         if file.name_of(unpack) != "UNPACK" or unpack.builtinOptions.axis != 0 or len(parts) < 2 or outside & set(parts):
             continue
+        whole = graph.tensors[int(unpack.inputs[0])]
         products = [readers[part][0] for part in parts if len(readers[part]) == 1 and readers[part][0].inputs[0] == part]
         if len(products) < len(parts) or not _is_fixed(whole) or len(listed(whole.shape)) != 3:
             continue
