@@ -70,8 +70,9 @@ def _join_moves(file, graph):
     """Makes one of two RESHAPEs, or TRANSPOSEs, in a row."""
     makers, changed = _makers(graph), False
     for operator in graph.operators:
-        name, before = file.name_of(operator), makers.get(int(operator.inputs[0]))
-        if name not in ("RESHAPE", "TRANSPOSE") or before is None or file.name_of(before) != name:
+        name = file.name_of(operator)
+        before = makers.get(int(operator.inputs[0])) if name in ("RESHAPE", "TRANSPOSE") else None
+        if before is None or file.name_of(before) != name:
             continue
         first, target = int(before.inputs[0]), int(operator.outputs[0])
         if not _same_kind(graph.tensors[first], graph.tensors[target]):
