@@ -153,9 +153,9 @@ def _join_steps(file, graph):
     readers, outside = _readers(graph), set(listed(graph.outputs))
     for unpack in graph.operators:
         parts = listed(unpack.outputs)
-        whole = graph.tensors[int(unpack.inputs[0])]
         if file.name_of(unpack) != "UNPACK" or unpack.builtinOptions.axis != 0 or len(parts) < 2 or outside & set(parts):
             continue
+        whole = graph.tensors[int(unpack.inputs[0])]
         products = [readers[part][0] for part in parts if len(readers[part]) == 1]
         if len(products) < len(parts) or not _is_fixed(whole) or len(listed(whole.shape)) != 3:
             continue
