@@ -55,7 +55,7 @@ def test_there_are_many_kinds():
 @pytest.mark.parametrize("name", KINDS)
 def test_a_record_is_printed_as_a_table(name):
     record = example_of(KINDS[name])
-    if "__str__" not in vars(KINDS[name]):  # some have a text of their own
+    if KINDS[name].__str__ is Record.__str__:  # some have a text of their own
         text = str(record)
         assert text.count("\n") >= 1
         assert max(map(len, text.splitlines())) <= 140

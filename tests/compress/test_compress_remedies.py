@@ -181,6 +181,14 @@ def clustered_and_normalized():
     return stripped(Cluster(4, layers="hidden"), keras.Sequential([keras.Input((8,)), *parts]))
 
 
+def run_away(factor, folder):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(4, activation="sigmoid", kernel_initializer="orthogonal", name="bounded")])
+    model.set_weights([factor * weight for weight in model.get_weights()])
+    applied = QuantizeAware().apply(model)
+    applied(X, training=True)
+    return tfdistill.export_tflite(applied, folder / "m.tflite", "int8", verify_on=X)
+
+
 ROWS = {
     "one scale for clusters behind which a normalization is folded": Row(
         "leave out per_channel_dense=False",
@@ -327,6 +335,16 @@ ROWS = {
         "train these layers with weight_bits=8",
         lambda f: (exported_images(four_bits(8), f), require_trained_bits(f / "m.tflite", four_bits(4))),
         lambda f: (exported_images(four_bits(8), f), require_trained_bits(f / "m.tflite", four_bits(8))),
+    ),
+    "nothing to smooth": Row(
+        "leave smooth= out",
+        lambda f: Quantize(smooth=0.5).apply(images(), IMAGES),
+        lambda f: Quantize().apply(images(), IMAGES),
+    ),
+    "weights that have run away": Row(
+        "from the weights as they were before",
+        lambda f: run_away(1e6, f),
+        lambda f: run_away(1.0, f),
     ),
     "a file of before": Row(
         "export the model again",

@@ -73,9 +73,7 @@ def _join_moves(file, graph):
     makers, changed = _makers(graph), False
     for operator in graph.operators:
         name = file.name_of(operator)
-        if name not in ("RESHAPE", "TRANSPOSE"):
-            continue
-        before = makers.get(int(operator.inputs[0]))
+        before = makers.get(int(operator.inputs[0])) if name in ("RESHAPE", "TRANSPOSE") else None
         if before is None or file.name_of(before) != name:
             continue
         first, target = int(before.inputs[0]), int(operator.outputs[0])
