@@ -4,6 +4,7 @@ import ast
 
 import pytest
 import test_bridge_remedies
+import test_channel_remedies
 import test_compress_remedies
 import test_folder_remedies
 import test_remedies
@@ -17,6 +18,7 @@ TABLES = {
     "tests/distill/test_teaching_remedies.py": [row.words for row in test_teaching_remedies.REMEDIES.values()],
     "tests/distill/test_folder_remedies.py": [row.words for row in test_folder_remedies.ROWS.values()],
     "tests/bridge/test_bridge_remedies.py": [row.words for row in test_bridge_remedies.ROWS.values()],
+    "tests/compress/channels/test_channel_remedies.py": [row.words for row in test_channel_remedies.ROWS.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],
 }
 # Remedy -> why no row can follow it.

@@ -156,6 +156,14 @@ def with_lstm():
     return keras.Sequential([keras.Input((5, 4)), layers.LSTM(3, name="lstm"), layers.Dense(4, name="head")])
 
 
+def run_away(factor, folder):
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(4, activation="sigmoid", kernel_initializer="orthogonal", name="bounded")])
+    model.set_weights([factor * weight for weight in model.get_weights()])
+    applied = QuantizeAware().apply(model)
+    applied(X, training=True)
+    return tfdistill.export_tflite(applied, folder / "m.tflite", "int8", verify_on=X)
+
+
 ROWS = {
     "zeros to keep where there are none": Row(
         "prune it first, or use 'auto'",
@@ -287,6 +295,16 @@ ROWS = {
         "train these layers with weight_bits=8",
         lambda f: (exported_images(four_bits(8), f), require_trained_bits(f / "m.tflite", four_bits(4))),
         lambda f: (exported_images(four_bits(8), f), require_trained_bits(f / "m.tflite", four_bits(8))),
+    ),
+    "nothing to smooth": Row(
+        "leave smooth= out",
+        lambda f: Quantize(smooth=0.5).apply(images(), IMAGES),
+        lambda f: Quantize().apply(images(), IMAGES),
+    ),
+    "weights that have run away": Row(
+        "from the weights as they were before",
+        lambda f: run_away(1e6, f),
+        lambda f: run_away(1.0, f),
     ),
     "a file of before": Row(
         "export the model again",

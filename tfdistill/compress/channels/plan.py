@@ -9,7 +9,7 @@ from tfdistill.compress.step import why_left_out
 from tfdistill.graph.opening import is_foreign
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ChannelLayerPlan(LayerPlan):
     """What channel pruning will do to one layer.
 
@@ -22,6 +22,8 @@ class ChannelLayerPlan(LayerPlan):
         expected_parameters: Number afterwards.
         expected_nonzero: The same.
         macs: Multiply-accumulates per example now, where they are known.
+        operations: Empty, as the step makes no file.
+        slow: Empty as well.
         expected_macs: Multiply-accumulates afterwards.
         channels: What the layer makes now: name -> number, such as `{"channels": 32}`, or `{"heads": 4, "key width": 16, ...}`.
         expected_channels: What it makes afterwards.
@@ -35,10 +37,10 @@ class ChannelLayerPlan(LayerPlan):
     """
 
     expected_macs: int | None = None
-    channels: dict[str, int] = dataclasses.field(default_factory=dict)
-    expected_channels: dict[str, int] = dataclasses.field(default_factory=dict)
-    removed: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    groups: tuple[int, ...] = ()
+    channels: dict[str, int]
+    expected_channels: dict[str, int]
+    removed: dict[str, tuple[int, ...]]
+    groups: tuple[int, ...]
 
     def widths(self) -> str:
         """Returns the numbers of channels before and after as text."""
@@ -47,7 +49,7 @@ class ChannelLayerPlan(LayerPlan):
         return ", ".join(texts)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ChannelPlan(Plan):
     """What channel pruning will do to a model. `print(plan)` shows a table.
 
@@ -57,6 +59,9 @@ class ChannelPlan(Plan):
         rows: One `ChannelLayerPlan` for each layer that has weights, or that channels cannot be followed through.
         findings: What is to be said of the model as a whole, one sentence each.
         custom: A line for each layer of a class that Keras does not have.
+        target: Empty, as the step makes no file.
+        operations: 0, for the same reason.
+        fast_operations: 0 as well.
         parameters: Number of the model's parameters now.
         expected_parameters: Number afterwards.
         macs: Multiply-accumulates of the model per example now; None where its inputs have free sizes.
@@ -71,8 +76,8 @@ class ChannelPlan(Plan):
     """
 
     rows: tuple[ChannelLayerPlan, ...]
-    parameters: int = 0
-    expected_parameters: int = 0
+    parameters: int
+    expected_parameters: int
     macs: int | None = None
     expected_macs: int | None = None
 

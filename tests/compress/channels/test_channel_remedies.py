@@ -1,0 +1,109 @@
+"""What errors of channel pruning and of the counter say to do is done here, and works."""
+
+import keras
+import pytest
+from keras import layers
+from remedies_of_source import Row, check
+from test_channel_reasons import STEP, Forgetful, dense_model, forgetful
+from test_channel_settings import Rolled, X, Y, net, rolled
+
+import tfdistill
+from tfdistill.compress import Prune, PruneChannels, register_channels
+
+HALF = PruneChannels(keep_macs=0.5)
+TAYLOR = PruneChannels(keep_macs=0.5, criterion="taylor")
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+PRUNE = Prune(0.5, end_step=1)
+
+
+def of_any_length():
+    inputs = keras.Input((None, 6), name="series")
+    return keras.Model(inputs, layers.Dense(3)(layers.Dense(16, activation="relu", name="hidden")(inputs)))
+
+
+def smaller(step, model, *data, **more):
+    assert step.apply(model, *data, **more).count_params() < model.count_params()
+
+
+def with_a_wrong_rule():
+    register_channels(Rolled, lambda call: [call.inputs[0]])
+    return rolled(Rolled)
+
+
+def with_a_forgetful_rule():
+    register_channels(Forgetful, forgetful)
+    return dense_model(lambda x: Forgetful(8, name="own")(x))
+
+
+def budgets():
+    """Both ways that a budget that cannot be met names."""
+    with pytest.raises(tfdistill.errors.ModelError) as caught:
+        PruneChannels(keep_macs=0.02).apply(net())
+    reachable = float(caught.value.fix.partition("keep_macs=")[2].partition(";")[0])
+    smaller(PruneChannels(keep_macs=reachable), net())
+    smaller(PruneChannels(keep_macs=0.02, keep_at_least=0.01, divisor=1), net())
+
+
+def data_of_gradients():
+    smaller(TAYLOR, net(), X, Y, LOSS)
+    teacher = keras.models.clone_model(net())
+    smaller(TAYLOR, net(), X, teacher=teacher)
+
+
+def data_or_none():
+    assert TAYLOR.plan(net(), X, Y, LOSS).names("done")
+    data_of_gradients()
+    smaller(PruneChannels(keep_macs=0.5, criterion="l2"), net())
+
+
+def leaves_data_out():
+    smaller(PruneChannels(keep_macs=0.5, criterion="l1"), net())
+    smaller(PruneChannels(keep_macs=0.5, criterion="hrank"), net(), X)
+
+
+def in_keras():
+    model = dense_model(lambda x: layers.Dense(16, name="more")(x))
+    smaller(STEP, model)
+    smaller(STEP, PRUNE.strip(PRUNE.apply(model)))
+
+
+def without_macs():
+    model = of_any_length()
+    smaller(PruneChannels(keep_parameters=0.6), model)
+    smaller(PruneChannels(keep_channels=0.7), model)
+
+
+ROWS = {
+    "multiply-accumulates that are not known": Row(
+        "give keep_parameters= or keep_channels=", lambda _: HALF.apply(of_any_length()), lambda _: without_macs()
+    ),
+    "a criterion without data": Row("give x=, to plan and to apply", lambda _: TAYLOR.apply(net()), lambda _: data_or_none()),
+    "gradients of nothing": Row("give y= and loss=, or teacher=", lambda _: TAYLOR.apply(net(), X), lambda _: data_of_gradients()),
+    "data for weights": Row(
+        "leave it out, or take one of", lambda _: PruneChannels(keep_macs=0.5, criterion="l1").apply(net(), X), lambda _: leaves_data_out()
+    ),
+    "a wrong rule": Row(
+        "if a rule of register_channels is yours",
+        lambda _: PruneChannels(keep_channels=0.7, divisor=1, layers="before").apply(with_a_wrong_rule()),
+        lambda _: smaller(PruneChannels(keep_channels=0.7, divisor=1, exclude="before"), with_a_wrong_rule()),
+    ),
+    "a budget out of reach": Row("give keep_macs=", lambda _: PruneChannels(keep_macs=0.02).apply(net()), lambda _: budgets()),
+    "a model in tf_keras": Row(
+        "prune channels first", lambda _: STEP.apply(PRUNE.apply(dense_model(lambda x: layers.Dense(16)(x)))), lambda _: in_keras()
+    ),
+    "a rule that forgets an argument": Row(
+        "exclude it: exclude='own'",
+        lambda _: STEP.apply(with_a_forgetful_rule()),
+        lambda _: smaller(PruneChannels(keep_channels=0.9, divisor=1, exclude="own"), with_a_forgetful_rule()),
+    ),
+    "free sizes have no cost": Row(
+        "give them: tfdistill.profile(model, shapes=",
+        lambda _: tfdistill.profile(of_any_length()),
+        lambda _: tfdistill.profile(of_any_length(), shapes={"series": (1, 7, 6)}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_channel_pruning_says_to_do_works(name, tmp_path):
+    check(ROWS[name], tmp_path)
