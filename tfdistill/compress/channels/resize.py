@@ -8,6 +8,7 @@ import numpy as np
 
 from tfdistill.errors import ModelError
 from tfdistill.graph.functional import calls, filled, input_operation, is_sequential, own_arguments
+from tfdistill.graph.layers import lambda_arguments
 from tfdistill.graph.names import unique_name
 
 
@@ -137,8 +138,7 @@ def made_again(operation, settings, name=None):
     """
     try:
         if type(operation) is keras.layers.Lambda:
-            config = {**operation.get_config(), "function": operation.function}
-            return keras.layers.Lambda(operation.function, name=name or operation.name, arguments=config["arguments"])
+            return keras.layers.Lambda(**{**lambda_arguments(operation), "name": name or operation.name})
         config = _without_shapes(copy.deepcopy(operation.get_config()))
         for path, function in settings.items():
             inner = config
