@@ -99,6 +99,11 @@ class PruneChannels(Step):
         validate.whole_number("seed", self.seed, at_least=0, owner="PruneChannels")
         set_selectors(self)
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether the criterion is one by data, which `plan` and `apply` are given."""
+        return self.criterion in NEEDS_DATA
+
     def plan(
         self, model: keras.Model, x: typing.Any = None, y: typing.Any = None, loss: typing.Any = None, teacher: keras.Model | None = None
     ) -> ChannelPlan:
