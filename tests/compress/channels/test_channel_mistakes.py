@@ -99,6 +99,14 @@ def test_an_activation_without_a_hash_is_tried():
     assert plan.row("held").removed
 
 
+def test_an_activation_that_is_a_layer_is_not_built():
+    model = dense_model(lambda x: layers.Dense(6, activation=layers.PReLU(), name="own")(x))
+    row = STEP.plan(model).row("own")
+    assert (model.get_layer("own").activation.built, row.removed) == (False, {})
+    assert "its activation PReLU does not compute each channel of its own, or has weights" in row.reason
+    assert STEP.plan(dense_model(lambda x: layers.Dense(6, activation=layers.LeakyReLU(), name="own")(x))).row("own").removed
+
+
 def test_axes_that_are_missing_or_too_many_are_said():
     for axes in ([(None, None)], [(None,) * 5]):
         register_channels(Rolled, lambda call, axes=axes: axes)

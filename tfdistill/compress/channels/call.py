@@ -267,12 +267,17 @@ def label_array(labels, size):
 
 
 def is_elementwise(function):
-    """Whether a function of a tensor computes each channel of its own, unlike a softmax. It is tried on a few numbers."""
+    """Whether a function of a tensor computes each channel of its own and without weights, unlike a softmax. It is tried on a few numbers."""
     x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
     others = [np.where(np.arange(6) == i, x + 1, x).astype("float32") for i in range(6)]
     try:
+        if isinstance(function, keras.layers.Layer):
+            # A copy: the first call would build the layer of the model, for six channels.
+            function = type(function).from_config(function.get_config())
         found = [keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(values))) for values in (x, *others)]
     except Exception:  # whatever a function of the user's raises on such a tensor
+        return False
+    if getattr(function, "weights", ()):
         return False
     # A change of one channel changes no other.
     return found[0].shape == x.shape and all(
