@@ -20,7 +20,7 @@ import tfdistill
 from tfdistill.benchmarking import Cpu, Timing
 from tfdistill.bridge.imports import tf_keras
 from tfdistill.cli.data import load_data
-from tfdistill.compress import Cluster, Prune, Quantize, QuantizeAware
+from tfdistill.compress import Cluster, Prune, PruneChannels, Quantize, QuantizeAware
 from tfdistill.convert.census import census, require_no_flex
 from tfdistill.demo import datasets
 from tfdistill.errors import TfdistillError
@@ -480,6 +480,11 @@ ROWS = {
     "a road of unknown length": Row(
         lambda: on_the_road(), "give fit={'steps_per_epoch': n} in the settings", lambda: on_the_road(steps_per_epoch=2)
     ),
+    "a road with a step that takes data": Row(
+        lambda: on_the_road(channels(), steps_per_epoch=2),
+        "do this step yourself: apply(model, data), before under_teacher",
+        lambda: channels_then_the_road(),
+    ),
     "half a file": Row(damaged, "write it again", lambda: census(int8_file())),
     "a model to benchmark": Row(
         lambda: tfdistill.benchmark(net()),
@@ -626,13 +631,24 @@ def as_installed(folder, cut=None):
     return folder
 
 
-def on_the_road(**fit):
+def on_the_road(step=None, student=None, **fit):
     import tensorflow as tf
 
     settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(), student_loss_weight=0.0, fit=fit, epochs=1)
-    teacher, student = (keras.models.clone_model(net()) for _ in range(2))
+    teacher, copy = (keras.models.clone_model(net()) for _ in range(2))
     dataset = tf.data.Dataset.from_tensor_slices(X).repeat().batch(20)
-    return tfdistill.under_teacher(teacher, student, [functools.partial(Prune.for_training, sparsity=0.5)], settings, dataset)
+    return tfdistill.under_teacher(
+        teacher, student or copy, [step or functools.partial(Prune.for_training, sparsity=0.5)], settings, dataset
+    )
+
+
+def channels():
+    return PruneChannels(keep_macs=0.7, divisor=1, criterion="output_distance")
+
+
+def channels_then_the_road():
+    on_the_road(student=channels().apply(net(), X), steps_per_epoch=2)
+    return channels().apply(on_the_road(steps_per_epoch=2).model, X)
 
 
 def _dataset():

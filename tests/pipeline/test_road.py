@@ -11,7 +11,7 @@ import tensorflow as tf
 from small import data, pair
 
 import tfdistill
-from tfdistill.compress import Cluster, Prune, QuantizeAware
+from tfdistill.compress import Cluster, Prune, PruneChannels, Quantize, QuantizeAware
 from tfdistill.distill import ChainSettings
 from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.losses import SoftTargets
@@ -92,6 +92,17 @@ def test_each_step_has_settings_of_its_own():
     assert min(zeros[1:]) >= 0.5
 
 
+def test_channels_go_first_and_zeros_are_made_in_what_is_left():
+    teacher, student = pair()
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    steps = [PruneChannels(keep_macs=0.7, divisor=4), Prune(0.5, end_step=4, frequency=1)]
+    road = tfdistill.under_teacher(teacher, student, steps, settings, X, Y)
+    assert [g.role for g in road.record.generations] == ["student", "PruneChannels", "Prune"]
+    counts = [tfdistill.profile(model).macs for model in road.models]
+    assert counts[1] == counts[2] <= 0.7 * counts[0]
+    assert (road.model.get_layer("hidden_0").get_weights()[0] == 0).mean() >= 0.5
+
+
 MADE = {
     "arrays": (X, {}, 4),
     "arrays in larger batches": (X, {"batch_size": 40}, 2),
@@ -129,6 +140,16 @@ REFUSED = {
         "step_settings is a NoneType",
     ),
     "no step": (lambda t, s: tfdistill.under_teacher(t, s, ["prune"], SETTINGS, X, Y), ConfigurationError, "'prune' is no step"),
+    "calibration": (
+        lambda t, s: tfdistill.under_teacher(t, s, [Quantize()], SETTINGS, X, Y),
+        ConfigurationError,
+        r"Quantize\(.* takes data",
+    ),
+    "channels by data": (
+        lambda t, s: tfdistill.under_teacher(t, s, [PruneChannels(keep_macs=0.7, criterion="taylor")], SETTINGS, X, Y),
+        ConfigurationError,
+        "criterion='taylor'.* takes data",
+    ),
     "an iterator": (lambda t, s: tfdistill.under_teacher(t, s, [], SETTINGS, itertools.repeat((X, Y))), DataError, "can be read once"),
     "an unknown length": (
         lambda t, s: tfdistill.under_teacher(

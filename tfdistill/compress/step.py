@@ -40,6 +40,11 @@ class Step(abc.ABC):
         4
     """
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether `apply` takes data beside the model: to calibrate with, or to score channels on."""
+        return False
+
     @abc.abstractmethod
     def plan(self, model: keras.Model) -> Plan:
         """Lists layer by layer what the step would do to `model`. The model is not changed.

@@ -1,6 +1,7 @@
 """A model as one flat list of calls, with what is inside nested models in the place of these models."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import keras
@@ -57,7 +58,7 @@ class FlatGraph:
         outputs: List of `Value`.
         calls: List of `FlatCall`, in an order in which what each one reads is there.
         views: Dict of id of the model and each nested one to its functional view, whose operations are those of the calls.
-        entries: Dict of id of a nested model to the list of the values that it is first called on.
+        entries: Dict of id of a nested model to the list of its calls, each a list of the values that it is called on.
     """
 
     inputs: dict
@@ -90,6 +91,12 @@ def flat_graph(model, inputs=None, open_layers=False):
 def free_sizes(shape):
     """Whether a shape has a free size other than the batch."""
     return None in tuple(shape)[1:]
+
+
+def _first_in_place(operation, args, kwargs):
+    """Returns the arguments of a call with the first one in its place, where it was given by its name."""
+    name = next(iter(inspect.signature(operation.call).parameters), None) if kwargs and not args else None
+    return ((kwargs[name],), {key: x for key, x in kwargs.items() if key != name}) if name in kwargs else (args, kwargs)
 
 
 def _sized_outputs(call, args, kwargs):
@@ -126,7 +133,7 @@ class _Flattening:
     def run(self, view, given, prefix):
         tensors = dict(zip(map(id, view.inputs), given, strict=True))
         for call in calls(view):
-            args, kwargs = filled((call.args, own_arguments(call)), tensors)
+            args, kwargs = _first_in_place(call.operation, *filled((call.args, own_arguments(call)), tensors))
             path = self._path(prefix + call.operation.name, call.operation)
             nested = self._nested(call.operation, path)
             if nested is None:
@@ -134,7 +141,7 @@ class _Flattening:
                 self.calls.append(FlatCall(path, call.operation, args, kwargs, outputs))
             else:
                 values = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Value)]
-                self.entries.setdefault(id(origin(call.operation)), values)
+                self.entries.setdefault(id(origin(call.operation)), []).append(values)
                 outputs = self.run(self._sized(call.operation, nested, values), values, f"{path}/")
             tensors.update(zip(map(id, call.outputs), outputs, strict=True))
         return [tensors[id(x)] for x in view.outputs]

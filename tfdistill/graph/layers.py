@@ -51,3 +51,9 @@ def attention_projections(layer):
     """
     found = {name: getattr(layer, f"_{name}_dense", None) for name in ("query", "key", "value", "gate", "output")}
     return {name: dense for name, dense in found.items() if dense is not None}
+
+
+def lambda_arguments(layer):
+    """Returns the arguments of the constructor that a Lambda layer was made with, its functions as they are."""
+    own = {"function": layer.function, "output_shape": layer._output_shape, "mask": layer.mask, "arguments": layer.arguments}
+    return {**layer.get_config(), **own}

@@ -87,7 +87,7 @@ def under_teacher(
         A `Road`; `print(road)` shows its tables.
 
     Raises:
-        ConfigurationError: if settings are no `ChainSettings`, or a step is none, or there are not as many `step_settings` as steps.
+        ConfigurationError: if settings are no `ChainSettings`, or a step is none, or needs data, or there are not as many `step_settings` as steps.
         DataError: if the data is an iterator, or its length is unknown where a step is made for it.
         ModelError, BridgeError, InvariantError, ExportError, VerificationError: as the steps and `export_tflite` raise them.
 
@@ -135,6 +135,17 @@ def _for_each_step(given, settings, count):
 
 
 def _step(step, x, settings):
+    made = _made(step, x, settings)
+    if made.needs_data:
+        raise ConfigurationError(
+            f"{made} takes data, and under_teacher gives steps the model alone.",
+            "steps that need no data",
+            "do this step yourself: apply(model, data), before under_teacher or on what it returns",
+        )
+    return made
+
+
+def _made(step, x, settings):
     if isinstance(step, Step):
         return step
     if not callable(step):

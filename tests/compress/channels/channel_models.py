@@ -152,6 +152,24 @@ def nested(x):
     return line(body(line(body(conv(10, name="before")(x)))))
 
 
+def called_again(x):
+    """A nested model and a layer without weights, which are called on channels of several layers."""
+    inner = keras.Input((8, 8, 12))
+    halves = keras.Model(inner, layers.MaxPooling2D(2)(layers.ReLU()(inner)), name="halves")
+    free = keras.Input((8, 8, None))
+    any_width = keras.Model(free, layers.ReLU()(free), name="any_width")
+    first, second = conv(12, name="first")(x), conv(12, name="second")(x)
+    flat = layers.Reshape((16, 12), name="flat")
+    y = layers.Concatenate()([flat(halves(first)), flat(halves(second))])
+    z = layers.Concatenate()([any_width(conv(6, name="narrow")(x)), any_width(second)])
+    return layers.Concatenate()([layers.GlobalAveragePooling1D()(y), layers.GlobalAveragePooling2D()(z)])
+
+
+def called_by_name(x):
+    x = layers.LayerNormalization()(inputs=conv(8, name="first")(inputs=x))
+    return layers.Conv2DTranspose(6, 3, name="last")(inputs=x)
+
+
 def channels_first_norm(x):
     x = layers.BatchNormalization(axis=1)(layers.Permute((3, 1, 2))(conv(8, name="first")(x)))
     return conv(6, name="after")(layers.Permute((2, 3, 1))(x))
@@ -343,6 +361,8 @@ IMAGES = [
     merges,
     shared,
     nested,
+    called_again,
+    called_by_name,
     channels_first_norm,
     operations,
     picked,

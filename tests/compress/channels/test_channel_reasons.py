@@ -31,6 +31,13 @@ def own(x):
     return Own(name="own")(x)
 
 
+def states_first(x):
+    """Two directions that are called with states, and then without."""
+    both = layers.Bidirectional(layers.GRU(4), name="both")
+    states = [layers.GlobalAveragePooling1D()(layers.Dense(4)(x)) for _ in range(2)]
+    return layers.Concatenate()([both(x, initial_state=states), both(layers.Dense(8, name="other")(x))])
+
+
 def nested_in_time(x):
     inner = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
     return layers.TimeDistributed(inner, name="timed")(x)
@@ -62,6 +69,9 @@ REASONS = {
         lambda x: layers.Add()(layers.Bidirectional(layers.GRU(4), merge_mode=None)(x)),
         "its directions return states, several outputs or different widths",
     ),
+    "states, then none": (states_first, "no rule is known for the layers inside, or for their states"),
+    "a count": (lambda x: ops.cast(ops.count_nonzero(x, axis=-1), "float32"), "countnonzero over them"),
+    "a sum of all": (lambda x: ops.reshape(ops.cumsum(x), (-1, 6, 8)), "it flattens its input"),
     "several axes": (lambda x: layers.MultiHeadAttention(2, 4, output_shape=(2, 4))(x, x), "its output has several axes"),
     "sorting": (lambda x: ops.sort(x), "sort over them"),
     "a roll": (lambda x: ops.roll(x, 1, axis=-1), "roll over them"),

@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+import tensorflow as tf
 from keras import layers
 from remedies_of_source import Row, check
 from test_channel_reasons import STEP, Forgetful, dense_model, forgetful
@@ -19,6 +20,13 @@ PRUNE = Prune(0.5, end_step=1)
 def of_any_length():
     inputs = keras.Input((None, 6), name="series")
     return keras.Model(inputs, layers.Dense(3)(layers.Dense(16, activation="relu", name="hidden")(inputs)))
+
+
+def nearly_excluded():
+    inputs = keras.Input((64,))
+    x = layers.Dense(256, activation="relu", name="larger")(layers.Dense(256, activation="relu", name="large")(inputs))
+    few = layers.Dense(16, activation="relu", name="few")(inputs)
+    return keras.Model(inputs, layers.Dense(3)(layers.Concatenate()([x, few])))
 
 
 def smaller(step, model, *data, **more):
@@ -56,6 +64,16 @@ def data_or_none():
     smaller(PruneChannels(keep_macs=0.5, criterion="l2"), net())
 
 
+def of_batches():
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
+
+
+def data_of_batches():
+    x, y = next(iter(of_batches().unbatch().batch(256)))
+    assert len(x) == len(X)
+    smaller(TAYLOR, net(), x, y, LOSS)
+
+
 def leaves_data_out():
     smaller(PruneChannels(keep_macs=0.5, criterion="l1"), net())
     smaller(PruneChannels(keep_macs=0.5, criterion="hrank"), net(), X)
@@ -79,6 +97,16 @@ ROWS = {
     ),
     "a criterion without data": Row("give x=, to plan and to apply", lambda _: TAYLOR.apply(net()), lambda _: data_or_none()),
     "gradients of nothing": Row("give y= and loss=, or teacher=", lambda _: TAYLOR.apply(net(), X), lambda _: data_of_gradients()),
+    "a data set": Row(
+        "take them out of a tf.data.Dataset by x, y = next(iter(dataset.unbatch().batch(256)))",
+        lambda _: TAYLOR.apply(net(), of_batches(), loss=LOSS, y=Y),
+        lambda _: data_of_batches(),
+    ),
+    "a budget out of any reach": Row(
+        "choose more layers: plan(model) shows",
+        lambda _: PruneChannels(keep_macs=0.5, exclude=["large", "larger"]).apply(nearly_excluded()),
+        lambda _: smaller(HALF, nearly_excluded()),
+    ),
     "data for weights": Row(
         "leave it out, or take one of", lambda _: PruneChannels(keep_macs=0.5, criterion="l1").apply(net(), X), lambda _: leaves_data_out()
     ),

@@ -1,7 +1,6 @@
 """What a channel rule sees of a call, and says about its layer."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -194,6 +193,7 @@ class ChannelCall:
             labels: Labels whose number it is.
             convert: Function of that number that returns the argument.
         """
+        self.same_sizes(name, [labels])
         if labels is not None:
             self.set_config(name, lambda removal, _: convert(removal.size(labels, len(labels))))
 
@@ -205,6 +205,17 @@ class ChannelCall:
             function: Function of what is removed, which has `size(labels, size)`, and of the old value; returns the new one.
         """
         self._trace.settings.setdefault(id(self.call.operation), {})[(*self._prefix, name)] = function
+
+    def same_sizes(self, name: str, axes: list[Labels]) -> None:
+        """Couples the axes that an argument gives the sizes of with those of an earlier call of the layer: it has one number for both.
+
+        Args:
+            name: Name of the argument.
+            axes: Labels of each axis.
+        """
+        place = (id(self.call.operation), *self._prefix, name)
+        before = self._trace.sized.setdefault(place, axes)
+        self._trace.sized[place] = [self.join(a, b) for a, b in zip(before, axes, strict=True)]
 
     def normalizes_over(self) -> None:
         """Says that the layer computes statistics over channels: when some are removed, over those that are left."""
@@ -255,14 +266,18 @@ def label_array(labels, size):
     return np.full((size, 1), NONE) if labels is None else labels
 
 
-@functools.lru_cache(maxsize=256)
 def is_elementwise(function):
-    """Whether a function of a tensor computes each channel of its own, unlike a softmax. It is tried on a few numbers."""
+    """Whether a function of a tensor computes each channel of its own and without weights, unlike a softmax. It is tried on a few numbers."""
     x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
     others = [np.where(np.arange(6) == i, x + 1, x).astype("float32") for i in range(6)]
     try:
+        if isinstance(function, keras.layers.Layer):
+            # A copy: the first call would build the layer of the model, for six channels.
+            function = type(function).from_config(function.get_config())
         found = [keras.ops.convert_to_numpy(function(keras.ops.convert_to_tensor(values))) for values in (x, *others)]
     except Exception:  # whatever a function of the user's raises on such a tensor
+        return False
+    if getattr(function, "weights", ()):
         return False
     # A change of one channel changes no other.
     return found[0].shape == x.shape and all(

@@ -8,8 +8,7 @@ import numpy as np
 
 from tfdistill.compress.channels.importance import by_unit, normalized, per_element
 from tfdistill.compress.channels.proof import zeroed_outputs
-from tfdistill.errors import ConfigurationError, DataError
-from tfdistill.utils import validate
+from tfdistill.errors import ConfigurationError, DataError, ModelError
 
 TAYLOR, FISHER, HRANK, OUTPUT_DISTANCE = "taylor", "fisher", "hrank", "output_distance"
 NEEDS_DATA = (TAYLOR, FISHER, HRANK, OUTPUT_DISTANCE)
@@ -39,7 +38,7 @@ class Examples:
 
         Raises:
             ConfigurationError: if something is missing, or too much.
-            DataError: if the arrays are empty, of different lengths or hold NaN.
+            DataError: if they are no arrays, empty, of different lengths or hold NaN.
         """
         if criterion not in NEEDS_DATA:
             if any(given is not None for given in (self.x, self.y, self.loss, self.teacher)):
@@ -68,12 +67,26 @@ class Examples:
             raise ConfigurationError("criterion='hrank' uses no labels and no teacher.", "x= alone")
         if criterion == OUTPUT_DISTANCE and any(given is not None for given in (self.y, self.loss)):
             raise ConfigurationError("criterion='output_distance' uses no labels.", "x=, and teacher= where it is not the model itself")
+        self._require_functions()
         flat = [np.asarray(array) for array in keras.tree.flatten((self.x, [] if self.y is None else self.y))]
+        if any(array.ndim == 0 for array in flat):
+            raise DataError(
+                f"x= is a {type(self.x).__name__}" + (f", y= a {type(self.y).__name__}." if self.y is not None else "."),
+                "arrays of examples",
+                "take them out of a tf.data.Dataset by x, y = next(iter(dataset.unbatch().batch(256)))",
+            )
         if not flat or len({len(array) for array in flat}) > 1 or not len(flat[0]):
             raise DataError(f"x= and y= have {[len(array) for array in flat]} examples.", "arrays of one length, not empty")
         if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in flat):
             raise DataError("x= or y= holds NaN or infinity.", "finite numbers")
-        validate.whole_number("batch_size", self.batch_size)
+
+    def _require_functions(self):
+        if self.teacher is not None and not callable(self.teacher):
+            raise ConfigurationError(f"teacher= is a {type(self.teacher).__name__}.", "a model")
+        try:
+            keras.losses.get(self.loss)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"loss={self.loss!r}.", "a Keras loss, its name, or a function of (labels, outputs)") from error
 
     def batches(self):
         """Yields pairs of inputs and labels."""
@@ -91,7 +104,7 @@ class Examples:
         loss = None if self.loss is None else keras.losses.get(self.loss)
 
         def mean_square(theirs, ours):
-            return sum(keras.ops.mean((a - b) ** 2) for a, b in zip(keras.tree.flatten(theirs), keras.tree.flatten(ours), strict=True))
+            return sum(keras.ops.mean((a - b) ** 2) for a, b in _pairs(theirs, ours))
 
         for x, y in self.batches():
             if self.teacher is not None:
@@ -101,11 +114,20 @@ class Examples:
                 yield lambda x=x, y=y: keras.ops.mean(loss(y, model(x, training=False)))
 
 
+def _pairs(theirs, ours):
+    """Returns pairs of the outputs of a teacher and of the model, which must have equal shapes."""
+    theirs, ours = keras.tree.flatten(theirs), keras.tree.flatten(ours)
+    shapes = [[tuple(x.shape) for x in outputs] for outputs in (theirs, ours)]
+    if shapes[0] != shapes[1]:
+        raise ModelError(f"The teacher's outputs have the shapes {shapes[0]}.", f"those of the model's: {shapes[1]}")
+    return zip(theirs, ours, strict=True)
+
+
 def gradient_scores(trace, model, groups, examples, criterion):
     """Scores by gradients of a loss with respect to the weights of a channel, batch by batch.
 
     `"taylor"` is the square of the first-order change of the loss when the channel is removed, the sum of weight times gradient (Molchanov et al., "Importance
-    estimation for neural network pruning", 2019, https://arxiv.org/abs/1906.10771, of all weights that make it); `"fisher"` the second-order change with the
+    estimation for neural network pruning", 2019, https://arxiv.org/abs/1906.10771) over all kernels that make, filter and read it; `"fisher"` the second-order change with the
     diagonal Fisher information in place of the Hessian, half the sum of squared weight times squared gradient.
 
     Returns:
@@ -121,6 +143,10 @@ def gradient_scores(trace, model, groups, examples, criterion):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
             value = loss()
+        if not np.isfinite(float(value)):
+            raise DataError(
+                f"criterion={criterion!r}: the loss is {float(value)} on examples from {count * examples.batch_size} on.", "a finite loss"
+            )
         gradients = tape.gradient(value, [variable.value for variable in variables])
         products = {
             id(variable): np.zeros(variable.shape) if gradient is None else np.asarray(tf.convert_to_tensor(gradient)) * variable.numpy()
@@ -134,6 +160,11 @@ def gradient_scores(trace, model, groups, examples, criterion):
                 change += by_unit(trace, group, known.axes[axis], summed)
             found[group.number] += change if criterion == FISHER else change**2
         count += 1
+    if groups and not any(scores.any() for scores in found.values()):
+        raise DataError(
+            f"criterion={criterion!r} is zero for every channel: to first order the loss does not change with any of them.",
+            "a loss that changes with the outputs; a teacher that is not the model itself",
+        )
     return {number: scores / count for number, scores in found.items()}
 
 
@@ -151,6 +182,13 @@ def _maps(trace):
             if len(axes) == 4 and len(labelled) == 1 and not passed:
                 found[id(value)] = (labelled[0], axes[labelled[0]])
     return found
+
+
+def _in_order(trace, x):
+    """Returns the inputs of a batch in the order of the model's; a dict may name inputs that the model has in a list."""
+    if isinstance(x, dict) and set(trace.graph.inputs) <= set(x):
+        return [x[name] for name in trace.graph.inputs]
+    return keras.tree.flatten(x)
 
 
 def rank_scores(trace, groups, examples):
@@ -175,7 +213,7 @@ def rank_scores(trace, groups, examples):
                     sums[group.number] = found if before is None else before + found
 
     for x, _ in examples.batches():
-        zeroed_outputs(trace, trace.units.removal(), keras.tree.flatten(x), watch=watch)
+        zeroed_outputs(trace, trace.units.removal(), _in_order(trace, x), watch=watch)
     return sums
 
 
@@ -187,15 +225,12 @@ def distance_scores(trace, groups, examples):
     """
     found: dict[int, Any] = {group.number: np.zeros(len(group.units)) for group in groups}
     for x, _ in examples.batches():
-        flat = keras.tree.flatten(x)
+        flat = _in_order(trace, x)
         whole = zeroed_outputs(trace, trace.units.removal(), flat) if examples.teacher is None else examples.teacher(x, training=False)
-        expected = [keras.ops.convert_to_numpy(array) for array in keras.tree.flatten(whole)]
         for group in groups:
             for place, unit in enumerate(group.units):
                 got = zeroed_outputs(trace, trace.units.removal([unit]), flat)
-                found[group.number][place] += sum(
-                    float(np.mean((keras.ops.convert_to_numpy(a) - b) ** 2)) for a, b in zip(got, expected, strict=True)
-                )
+                found[group.number][place] += sum(float(keras.ops.mean((theirs - ours) ** 2)) for theirs, ours in _pairs(whole, got))
     return found
 
 

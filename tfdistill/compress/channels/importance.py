@@ -9,8 +9,10 @@ from tfdistill.compress.channels.units import NONE
 
 
 def normalized(scores):
-    """Returns scores divided by their mean; ones where all are zero."""
+    """Returns scores divided by their mean; ones where all are zero. NaN where one is NaN or infinite."""
     mean = float(np.mean(scores))
+    if not np.isfinite(mean):
+        return np.full_like(scores, np.nan)
     return scores / mean if mean > 0 else np.ones_like(scores)
 
 

@@ -209,7 +209,8 @@ def _action(decision, operation, path, name, groups, own, smaller):
         others = dict.fromkeys(other for group in groups if group.number not in decision.left for other in group.paths if other != path)
         together = f"together with {_listed([f'{other!r}' for other in others])}" if others else "of its own"
         return DONE, "; ".join([together, *reasons])
-    if smaller and name not in decision.named:
+    needless = groups and not reasons and path not in trace.whole
+    if smaller and (needless or name not in decision.named):
         return DONE, "; ".join(["what it reads gets narrower", *reasons])
     if path in trace.whole:
         reasons.insert(0, trace.whole[path])

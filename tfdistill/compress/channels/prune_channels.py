@@ -5,6 +5,7 @@ import math
 import typing
 
 import keras
+import numpy as np
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt.adopt import AdoptedModel
@@ -97,6 +98,11 @@ class PruneChannels(Step):
         validate.share("keep_at_least", self.keep_at_least, one=False, owner="PruneChannels")
         validate.whole_number("seed", self.seed, at_least=0, owner="PruneChannels")
         set_selectors(self)
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the criterion is one by data, which `plan` and `apply` are given."""
+        return self.criterion in NEEDS_DATA
 
     def plan(
         self, model: keras.Model, x: typing.Any = None, y: typing.Any = None, loss: typing.Any = None, teacher: keras.Model | None = None
@@ -217,24 +223,39 @@ class PruneChannels(Step):
                 left[group.number] = "left out by layers="
         costs = Costs(model, trace)
         scores = self._scores(trace, model, [group for group in groups if group.number not in left], examples)
-        for number, found in scores.items():
+        for group in groups:
+            found = scores.get(group.number, ())
             if found is None:
-                left[number] = f"criterion={self.criterion!r} has no score for it"
+                left[group.number] = f"criterion={self.criterion!r} has no score for it"
+            elif not np.isfinite(found).all():
+                raise self._without_numbers(model, group)
         free = [group for group in groups if group.number not in left]
         _, what, share = self._budget
         removal, stays = removal_for(costs, what, share, free, scores, self.keep_at_least, self.scope == "global")
         decision = Decision(costs, layers, groups, left, chosen, named, self.layers is not None, removal)
         return decision, named, self._short(model, stays) if stays > share else None
 
+    def _without_numbers(self, model, group):
+        """Returns the error of channels whose scores are NaN or infinite."""
+        return ModelError(
+            f"criterion={self.criterion!r} gives NaN or infinity for channels of '{group.paths[0]}' in '{model.name}'.",
+            "a model whose weights, and outputs on the data, are finite",
+        )
+
     def _short(self, model, stays):
         """Returns the error of a budget that cannot be met: so large a share stays."""
         name, what, share = self._budget
-        reachable = min(math.ceil(100 * stays) / 100, 0.99)
+        reachable = math.ceil(100 * stays) / 100
+        fix = (
+            f"give {name}={reachable:g}; or allow more by a smaller keep_at_least= (now {self.keep_at_least:g}), a smaller divisor= (now {self.divisor}) or "
+            "fewer layers in exclude=. plan(model) shows what is left whole, and why"
+        )
+        if reachable >= 1:
+            fix = "choose more layers: plan(model) shows which are left whole, and why"
         return ModelError(
             f"{name}={share:g} cannot be met in '{model.name}': when all is removed that may be, {stays:.3g} of its {what} stay.",
-            f"a share of at least {reachable:g}",
-            f"give {name}={reachable:g}; or allow more by a smaller keep_at_least= (now {self.keep_at_least:g}), a smaller divisor= (now {self.divisor}) or "
-            "fewer layers in exclude=. plan(model) shows what is left whole, and why",
+            f"a share of at least {stays:.3g}",
+            fix,
         )
 
     def _scores(self, trace, model, groups, examples):

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfdistill.errors import ModelError
 from tfdistill.graph.functional import calls, filled, input_operation, is_sequential, own_arguments
+from tfdistill.graph.layers import lambda_arguments
 from tfdistill.graph.names import unique_name
 
 
@@ -58,7 +59,11 @@ class Resized:
         shapes = [tuple(x.shape) for x in view.inputs]
         if values is not None:
             axes = [self._trace.axes[id(value)] for value in values]
-            shapes = [self._removal.shape(a, shape) for a, shape in zip(axes, shapes, strict=True)]
+            # What is free in the nested model stays free: it may be called on tensors of several sizes.
+            shapes = [
+                tuple(n and self._removal.size(labels, n) for labels, n in zip(a, shape, strict=True))
+                for a, shape in zip(axes, shapes, strict=True)
+            ]
         inputs = [self._input(x, shape) for x, shape in zip(view.inputs, shapes, strict=True)]
         if is_sequential(model):
             new = keras.Sequential([*inputs, *(self._operation(layer) for layer in model.layers)], name=model.name)
@@ -91,7 +96,7 @@ class Resized:
 
     def _operation(self, operation, name=None):
         if id(operation) in self._views:
-            return self._model(operation, self._trace.graph.entries[id(operation)])
+            return self._model(operation, self._trace.graph.entries[id(operation)][0])
         if id(operation) not in self.made:
             self.made[id(operation)] = made_again(operation, self._settings(operation), name)
             self._kept.append((operation, self.made[id(operation)]))
@@ -137,8 +142,7 @@ def made_again(operation, settings, name=None):
     """
     try:
         if type(operation) is keras.layers.Lambda:
-            config = {**operation.get_config(), "function": operation.function}
-            return keras.layers.Lambda(operation.function, name=name or operation.name, arguments=config["arguments"])
+            return keras.layers.Lambda(**{**lambda_arguments(operation), "name": name or operation.name})
         config = _without_shapes(copy.deepcopy(operation.get_config()))
         for path, function in settings.items():
             inner = config

@@ -31,20 +31,35 @@ class ChannelTrace:
         self.whole: dict[str, str] = {}
         self.normalized: set[int] = set()
         self.made: dict[tuple, Labels] = {}
+        self.sized: dict[tuple, list[Labels]] = {}  # (id of a layer, path in its config) -> the labels that the argument is the number of
+        self._left: dict[int, str] = {}  # id of a layer that is left whole -> why
         for value in self.graph.inputs.values():
             self.axes[id(value)] = (None,) * len(value.shape)
         for call in self.graph.calls:
             self._follow(call)
+        for model, several in self.graph.entries.items():
+            self._couple_calls(self.graph.views[model], several)
         for value in self.graph.outputs:
             for labels in self.axes[id(value)]:
                 self.units.keep(labels, "an output of the model")
 
+    def _couple_calls(self, view, several):
+        """Couples what a nested model is called on in each of its calls, where it takes one size alone."""
+        for values in several[1:]:
+            for own, first, other in zip(view.inputs, several[0], values, strict=True):
+                for n, a, b in zip(own.shape, self.axes[id(first)], self.axes[id(other)], strict=True):
+                    if n is not None:
+                        self.units.join(a, b, f"meets channels that are left whole, as inputs of '{view.name}'")
+
     def _follow(self, call):
         arguments = ChannelCall(self, call)
         try:
+            if id(call.operation) in self._left:
+                raise LeaveWhole(self._left[id(call.operation)])
             rule = rule_of(call.operation)
             outputs = rule(arguments)
         except LeaveWhole as reason:
+            self._left[id(call.operation)] = reason.reason
             self._leave_whole(call, reason.reason)
             return
         if len(outputs) != len(call.outputs):
@@ -53,10 +68,12 @@ class ChannelTrace:
                 f"one for each of its {len(call.outputs)} outputs",
             )
         for value, axes in zip(call.outputs, outputs, strict=True):
-            sizes = [len(labels) if labels is not None else n for labels, n in zip(axes, value.shape, strict=True)]
-            if tuple(sizes) != tuple(value.shape):
+            # An axis without labels has the size that the output has there.
+            own = [*value.shape[: len(axes)], *(None for _ in range(len(axes) - len(value.shape)))]
+            sizes = tuple(n if labels is None else len(labels) for labels, n in zip(axes, own, strict=True))
+            if sizes != tuple(value.shape):
                 raise ModelError(
-                    f"The channel rule of '{call.path}' ({type(call.operation).__name__}) returned axes of the sizes {tuple(sizes)}.",
+                    f"The channel rule of '{call.path}' ({type(call.operation).__name__}) returned axes of the sizes {sizes}.",
                     f"those of its output: {value.shape}",
                 )
             self.axes[id(value)] = tuple(axes)

@@ -124,6 +124,11 @@ class Quantize(Step):
         validate.boolean("per_channel_dense", self.per_channel_dense)
         set_selectors(self)
 
+    @property
+    def needs_data(self) -> bool:
+        """True: `apply` calibrates."""
+        return True
+
     def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
         """Lists layer by layer what the step would do to `model`. The model is not changed.
 

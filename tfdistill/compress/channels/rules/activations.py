@@ -21,4 +21,4 @@ def require_elementwise(call, activation, labels):
         labels: Labels of the axis that it may compute over.
     """
     if labels is not None and activation is not None and activation is not _LINEAR and not is_elementwise(activation):
-        call.keep(labels, f"its activation {name_of(activation)} does not compute each channel of its own")
+        call.keep(labels, f"its activation {name_of(activation)} does not compute each channel of its own, or has weights")

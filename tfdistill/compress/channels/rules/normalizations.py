@@ -36,6 +36,7 @@ def group(call):
     call.weight(layer.gamma, {0: labels})
     call.weight(layer.beta, {0: labels})
     if labels is None:
+        call.setting("groups", None)
         return [axes]
     if layer.groups == 1:
         call.normalizes_over()

@@ -35,13 +35,15 @@ def reduced(call):
     places = _places(operation.axis, len(axes))
     for place in places:
         call.keep(axes[place], f"{type(operation).__name__.lower()} over them")
-    if operation.keepdims:
+    if getattr(operation, "keepdims", False):  # count_nonzero never keeps them
         return [tuple(None if place in places else labels for place, labels in enumerate(axes))]
     return [tuple(labels for place, labels in enumerate(axes) if place not in places)]
 
 
 def over_an_axis(call):
     axes = call.inputs[0]
+    if len(call.output_shapes[0]) != len(axes):
+        raise LeaveWhole("it flattens its input")
     for place in _places(getattr(call.layer, "axis", None), len(axes)):
         call.keep(axes[place], f"{type(call.layer).__name__.lower()} over them")
     return [axes]

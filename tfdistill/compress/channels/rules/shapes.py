@@ -112,6 +112,7 @@ def sizes_setting(call, name, axes):
     def changed(removal, old):
         return [n if n in (-1, None) else removal.size(labels, n) for n, labels in zip(old, axes, strict=True)]
 
+    call.same_sizes(name, list(axes))
     if any(labels is not None for labels in axes):
         call.set_config(name, changed)
 
