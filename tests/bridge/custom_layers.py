@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 WIDTH, STEPS, WORDS = 6, 5, 11
@@ -455,6 +456,44 @@ class WithScores(layers.Layer):
         return {"dense": self.width}
 
 
+class Gathers(layers.Layer):
+    """As in DeBERTa: an operation of TensorFlow's own, which symbolic tensors do not have, and layers under private names and in a dict."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._query = layers.EinsumDense("abc,cde->abde", (None, 2, 3), name="query")
+        self._others = {"key": layers.Dense(WIDTH, name="key")}
+        self._gate = layers.Dense(WIDTH, name="gate")
+
+    def build(self, shape):
+        for layer in (self._query, self._others["key"], self._gate):
+            layer.build(shape)
+
+    def call(self, x):
+        query = ops.reshape(self._query(x), (-1, STEPS, WIDTH))
+        return tf.gather(query * self._others["key"](x) + self._gate(x), indices=np.arange(STEPS)[::-1], axis=1)
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+class GathersOfList(layers.Layer):
+    """Called on a list, whose shapes Keras keeps in a list of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = [Gathers(name="inner")]
+
+    def build(self, shapes):
+        self.inner[0].build(shapes[0])
+
+    def call(self, inputs):
+        return self.inner[0](inputs[0]) + inputs[1]
+
+    def compute_output_shape(self, shapes):
+        return shapes[0]
+
+
 class Windows(layers.Layer):
     """Cuts sequences into windows, which it puts where the batch is: the layer inside divides that again, as in Swin."""
 
@@ -532,6 +571,11 @@ def with_scores():
     return keras.Model(inputs, layers.Dense(2, name="head")(WithScores(name="block")(inputs)[0]), name="net")
 
 
+def of_list():
+    inputs = keras.Input((STEPS, WIDTH), name="x")
+    return keras.Model(inputs, layers.Dense(2, name="head")(GathersOfList(name="block")([inputs, inputs])), name="net")
+
+
 def mask_as_input():
     inputs, mask = keras.Input((STEPS, WIDTH), name="x"), keras.Input((STEPS,), dtype="bool", name="keep")
     return keras.Model([inputs, mask], layers.Dense(2, name="head")(UsesMask(name="block")(inputs, mask=mask)), name="net")
@@ -606,6 +650,8 @@ MODELS = {
     "patches": (lambda: sequence(Patches(2), layers.Dense(WIDTH), shape=(4, 4, 3)), ["patches/reshape"]),
     "at a known length": (of_any_length, ["nested"]),
     "repeated": (repeated, ["each"]),
+    "an operation of TensorFlow's": (lambda: sequence(Gathers(name="block")), ["block"]),
+    "an operation of TensorFlow's, in a layer of lists": (of_list, ["block/inner"]),
     "inside that nobody has built": (lambda: sequence(MeanOfBoth(name="block")), ["block/dense", "block/mean"]),
     "a constant among the outputs": (with_scores, ["block/dense"]),
     "a dtype policy": (

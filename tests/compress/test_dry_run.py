@@ -102,6 +102,14 @@ def reversible():
     return keras.Model(inputs, embedding(layers.Dense(8)(embedding(inputs)), reverse=True))
 
 
+def twins():
+    """Two layers that compute the same until they are trained, and what is behind them: the converter computes each once."""
+    inputs = keras.Input((8,))
+    one, other = (layers.Dense(8, kernel_initializer=keras.initializers.GlorotUniform(seed=1))(inputs) for _ in range(2))
+    first, second = keras.ops.split(one, 2, axis=-1)[0], keras.ops.split(other, 2, axis=-1)[1]
+    return keras.Model(inputs, layers.Dense(3)(first * second))
+
+
 # Name -> (function that makes the model, the layer that export would stumble on or None, settings of the step).
 MODELS = {
     "convolution": (chain(conv(), layers.ReLU), None, {}),
@@ -113,6 +121,7 @@ MODELS = {
     "an activation of itself": (itself_often, None, {}),
     "dense behind an embedding": (dense_often, None, {}),
     "reversible embedding": (reversible, None, {}),
+    "twins": (twins, None, {}),
     "lacking": (chain(conv(), operation("erf"), layers.Flatten, lambda: layers.Dense(3)), "culprit", {}),
     "lacking behind a Conv1D": (
         chain(lambda: layers.Conv1D(4, 3), operation("erf"), lambda: layers.Conv1D(4, 3), shape=(8, 4)),

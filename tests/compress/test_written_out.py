@@ -81,6 +81,34 @@ def test_integers_become_floats_in_an_integer_file(name, tmp_path):
     assert decibels(before["y0"], found["y0"]) > 30
 
 
+TIED = {"tied": {}, "of two tables": {"tie_weights": False}, "capped": {"logit_soft_cap": 0.5}}
+TIED = TIED if hasattr(layers, "ReversibleEmbedding") else {}  # not in Keras 3.12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TIED)
+def test_an_embedding_that_gives_logits_too_has_integers_in_both_calls(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((STEPS,), dtype="int32")
+    embed = layers.ReversibleEmbedding(20, WIDTH, embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0, seed=1), **TIED[name])
+    hidden = embed(inputs)
+    hidden = layers.Dense(WIDTH)(hidden * ops.reciprocal(ops.sqrt(mean_square(hidden))))
+    model = keras.Model(inputs, {"y0": embed(hidden, reverse=True)})
+    before, trained, found, record = exported(model, tmp_path)
+    assert not record.census.stray_floats(float_io=True)
+    assert decibels(trained["y0"], found["y0"]) > 25
+    assert decibels(before["y0"], found["y0"]) > 20
+    assert QuantizeAware().plan(model, dry_run=False).row(embed.name).reason == "weights trained quantized"
+
+
+def test_a_cast_to_the_type_that_is_there_has_no_range():
+    inputs = keras.Input((WIDTH,))
+    x = ops.cast(layers.Dense(WIDTH)(inputs), "float32")
+    plan = QuantizeAware().plan(keras.Model(inputs, x * ops.cast(x > 0.5, "float32")), dry_run=False)
+    reasons = [row.reason for row in plan.rows if row.name.startswith("cast")]
+    assert reasons == ["adds no range of its own", "output trained quantized"]
+
+
 def scores_of(function):
     inputs = keras.Input((STEPS, STEPS))
     places = consumers.places(open_model(keras.Model(inputs, function(inputs))).legacy)

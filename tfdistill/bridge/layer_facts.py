@@ -58,11 +58,23 @@ def standardized_axes(layer):
     return list(layer._keep_axis)
 
 
-def as_function(layer):
-    """Returns a tf_keras layer as a function of the tensors of its first call.
+def is_reversed(layer, source):
+    """Returns whether a tf_keras layer reads the output of another one in a call with `reverse=True`, as an embedding that gives logits.
 
     Args:
         layer: A tf_keras layer.
+        source: The other one.
+    """
+    calls = [node for node in layer.inbound_nodes if node.call_kwargs.get("reverse")]
+    return any(producer(tensor) is source for node in calls for tensor in node.keras_inputs)
+
+
+def as_function(layer, call=0):
+    """Returns a tf_keras layer as a function of the tensors of one of its calls.
+
+    Args:
+        layer: A tf_keras layer.
+        call: Number of the call.
 
     Returns:
         Tuple of the function, the list of the tensors' specs, and the function as it is in training, None for the same. The list is empty if the layer was never
@@ -72,7 +84,7 @@ def as_function(layer):
 
     if not layer.inbound_nodes:
         return layer, [], None
-    node = layer.inbound_nodes[0]
+    node = layer.inbound_nodes[call]
     flat = tf.nest.flatten((node.call_args, node.call_kwargs))
     positions = [i for i, x in enumerate(flat) if hasattr(x, "_keras_history")]
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.adopt import introspection
+from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.opening import COLLECTIONS
 
 MATRIX, DEPTHWISE_FILTERS, LOOKUP = "matrix", "depthwise filters", "lookup table"
 
@@ -34,10 +36,11 @@ _KERNELS = {
     **dict.fromkeys(_SEPARABLE, ("depthwise_kernel", "pointwise_kernel")),
     **dict.fromkeys(_CELLS, ("kernel", "recurrent_kernel")),
     "Embedding": ("embeddings",),
+    "ReversibleEmbedding": ("embeddings", "reverse_embeddings"),
 }
 
-# Class name -> attributes of the layers inside. In a class of neither table, every public attribute that is a layer, or a list of
-# layers, is searched.
+# Class name -> attributes of the layers inside. In a class of neither table, every attribute that is a layer, or a list or dict of layers, is searched; of
+# classes that are not the user's, the public ones.
 _INNER = {
     "MultiHeadAttention": _ATTENTION,
     "GroupedQueryAttention": _ATTENTION,  # keras.layers.GroupQueryAttention
@@ -127,13 +130,24 @@ def _owners(layer, path=""):
         present = [attribute for attribute in _KERNELS[name] if hasattr(layer, attribute)]
         yield from ((path + attribute, layer) for attribute in (present[:1] if name in DEPTHWISE else present))
         return
-    attributes = _INNER[name] if name else [attribute for attribute in vars(layer) if not attribute.startswith("_")]
-    for attribute in attributes:
+    for attribute in _INNER[name] if name else _attributes(layer):
         value = getattr(layer, attribute, None)
-        found = {f".{i}": item for i, item in enumerate(value)} if isinstance(value, (list, tuple)) else {"": value}
-        for place, inner in found.items():
+        for place, inner in _items(value).items():
             if _is_layer(inner):
                 yield from _owners(inner, f"{path}{attribute}{place}.")
+
+
+def _attributes(layer):
+    """Lists the attributes of a layer that may hold layers: in a class of the user's, private ones too."""
+    foreign = isinstance(layer, keras.layers.Layer) and not is_keras_own(type(layer))
+    return [name for name in vars(layer) if name not in COLLECTIONS and (foreign or not name.startswith("_"))]
+
+
+def _items(value):
+    """Returns a dict of the rest of a path to what may be a layer there: a list's items by their numbers, a dict's by keys that a path can have."""
+    if isinstance(value, dict):
+        return {f".{key}": item for key, item in value.items() if isinstance(key, str) and key.isidentifier()}
+    return {f".{i}": item for i, item in enumerate(value)} if isinstance(value, (list, tuple)) else {"": value}
 
 
 def _is_layer(value):
@@ -152,7 +166,7 @@ def _kernel(attribute, shape, owner):
         labels = operands.partition(",")[2]
         outputs = tuple(axis for axis in range(rank) if labels[axis] in result)
         return Kernel(attribute, shape, tuple(axis for axis in range(rank) if axis not in outputs), outputs)
-    return Kernel(attribute, shape, tuple(range(rank - 1)), (rank - 1,), LOOKUP if name == "Embedding" else MATRIX)
+    return Kernel(attribute, shape, tuple(range(rank - 1)), (rank - 1,), LOOKUP if attribute.rpartition(".")[2] == "embeddings" else MATRIX)
 
 
 def parameters(layer):

@@ -123,7 +123,7 @@ def _from_error(error, without_samples, variant, calibrated, by_choice):
         if any(found.layers for found in floats):
             return floats
     lines = [line for line in text.splitlines() if "error:" in line]
-    reason = next((line.partition("error: ")[2] for line in lines), str(cause or error.happened).strip().splitlines()[0])
+    reason = next((line.partition("error: ")[2] for line in lines), (str(cause or "").strip() or error.happened).splitlines()[0])
     return (Refusal(_layers(lines), f"the converter fails: {reason[:300]}"),)
 
 

@@ -22,7 +22,7 @@ from tfdistill.graph.tracing import line_of, name_operations, reason_of, require
 
 _ORIGIN = "_stands_for"
 # Where Keras and TensorFlow themselves keep the weights and layers of a layer.
-_COLLECTIONS = {
+COLLECTIONS = {
     "_trainable_variables",
     "_non_trainable_variables",
     "_layers",
@@ -32,7 +32,7 @@ _COLLECTIONS = {
     "_tracked",
     _ORIGIN,
 }
-_COLLECTIONS |= {
+COLLECTIONS |= {
     "_self_unconditional_checkpoint_dependencies",
     "_self_unconditional_dependency_names",
     "_self_unconditional_deferred_dependencies",
@@ -217,7 +217,7 @@ class _Tracing:
             return outputs if len(tensors) == len(keras.tree.flatten(outputs)) else tensors
 
         opened = stand_in(layer, layer.name, _subclass(type(origin(layer)), symbolic_call=call_and_note))
-        found = {name: self._replaced(value, layer, prefix) for name, value in vars(layer).items() if name not in _COLLECTIONS}
+        found = {name: self._replaced(value, layer, prefix) for name, value in vars(layer).items() if name not in COLLECTIONS}
         vars(opened).update(found)
         opened(*args, **kwargs)
         return keras.tree.map_structure(lambda x: _restored(x, noted) if isinstance(x, keras.KerasTensor) else x, noted["outputs"])

@@ -4,8 +4,9 @@ What a wrapper adds or changes, it says itself: see `tfdistill.bridge.wrappers.b
 """
 
 import contextlib
+import functools
 
-from tfdistill.bridge.wrappers.base import TransparentWrapper, variable_at
+from tfdistill.bridge.wrappers.base import TransparentWrapper, inside, variable_at
 from tfdistill.bridge.wrappers.tfmot import is_from_tfmot, quantize_layer_class, view_of_tfmot
 from tfdistill.graph.layers import all_layers
 
@@ -104,9 +105,7 @@ def weight_named(layer, attribute):
     for name, weight in _held(layer):
         if name == last:
             return weight
-    value = computing_layer(layer)
-    for part in attribute.split("."):
-        value = value[int(part)] if part.isdigit() else getattr(value, part, None)
+    value = functools.reduce(inside, attribute.split("."), computing_layer(layer))
     hosted = value is not None and computing_layer(layer) is not unwrap(layer)
     return variable_at(unwrap(layer), attribute) if hosted else value
 

@@ -241,7 +241,7 @@ def host_called(layer, base, call=None, why=None):
     source = origin(layer)
     remember(source)
     try:
-        config, build_config = keras.saving.serialize_keras_object(source), source.get_build_config()
+        config, build_config = keras.saving.serialize_keras_object(source), _untracked(source.get_build_config())
         config["config"] = {
             name: value for name, value in config["config"].items() if name not in not_taken(type(source), config["config"])
         }
@@ -268,6 +268,13 @@ def host_called(layer, base, call=None, why=None):
 def _is_built_by_its_call(layer):
     """Whether the layers inside a layer get their weights when it is called, as it has no `build` of its own."""
     return type(layer).build is keras.layers.Layer.build and bool(child_layers(layer))
+
+
+def _untracked(value):
+    """Returns lists and dicts as Python's own: a copy of those that Keras keeps in a layer is a copy of all layers that are tracked with them."""
+    if isinstance(value, dict):
+        return {key: _untracked(item) for key, item in value.items()}
+    return tuple(map(_untracked, value)) if isinstance(value, tuple) else list(map(_untracked, value)) if isinstance(value, list) else value
 
 
 def _shapes(layer):

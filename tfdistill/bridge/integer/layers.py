@@ -12,6 +12,7 @@ from tfdistill.bridge.integer.recognize import activated, name_of
 from tfdistill.bridge.integer.recurrent import recurrent
 from tfdistill.bridge.integer.rescaled import rescaling_folded
 from tfdistill.bridge.integer.rounding import ONE
+from tfdistill.bridge.wrappers.base import variable_at
 
 
 def separable(layer, quantize, args, kwargs):
@@ -131,6 +132,22 @@ def discretization(layer, quantize, args, kwargs):
     return tf.reduce_sum(tf.cast(args[0][..., None] >= boundaries, "int32"), -1)
 
 
+def reversible_embedding(layer, quantize, args, kwargs):
+    """A ReversibleEmbedding: what it looks up has the range of its table, its logits have one of their own."""
+    import tensorflow as tf
+
+    if not kwargs.get("reverse"):
+        return quantize.looked_up(layer(*args, **kwargs), variable_at(layer, "embeddings"))
+    hosted, x = layer._hosted.layer, args[0]
+    tied = getattr(hosted, "tie_weights", True)
+    logits = tf.matmul(x, tf.cast(variable_at(layer, "embeddings" if tied else "reverse_embeddings"), x.dtype), transpose_b=tied)
+    cap = getattr(hosted, "logit_soft_cap", None)
+    if cap is None:
+        return quantize(logits, "output")
+    bent = quantize.fixed(tf.tanh(quantize(quantize(logits, "logits") * (1.0 / cap), "capped")), "tanh")
+    return quantize(bent * cap, "output")
+
+
 def activation(layer, quantize, args, kwargs):
     """An Activation layer."""
     return activated(layer.activation, args[0], quantize, "input")
@@ -176,6 +193,7 @@ FORMS = {
     "rescaling": normalizations.rescaling,
     "rescaling folded": rescaling_folded,
     "root mean square normalization": normalizations.root_mean_square_normalization,
+    "reversible embedding": reversible_embedding,
     "resizing": lambda layer, quantize, args, kwargs: layer(*args, **kwargs),
     "separable": separable,
     "standardization": normalizations.standardization,

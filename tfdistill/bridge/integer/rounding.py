@@ -22,7 +22,7 @@ ONE = 1.0000001192092896
 _TINY = 1e-9
 
 
-def round_weights(value, bits, axes=()):
+def round_weights(value, bits, axes=(), of=None):
     """Rounds a weight to a symmetric grid without the lowest integer (-127 to 127 for 8 bits), the gradient passing straight through.
 
     The range is the weight's own at this moment, so there is none to store, and an exported weight is never clipped.
@@ -31,6 +31,7 @@ def round_weights(value, bits, axes=()):
         value: float32 tensor.
         bits: 8, 4 or `FLOAT`.
         axes: Axes with a scale for each index; empty for one scale. With less than 8 bits they must be the last ones.
+        of: The whole weight where `value` is a part of it with its one scale; None for `value` itself.
 
     Returns:
         float32 tensor of the same shape.
@@ -39,8 +40,8 @@ def round_weights(value, bits, axes=()):
 
     if bits == FLOAT:
         return value
-    others = [axis for axis in range(value.shape.rank) if axis not in axes]
-    limit = tf.maximum(tf.stop_gradient(tf.reduce_max(tf.abs(value), others, keepdims=True)), _TINY)
+    others, whole = [axis for axis in range(value.shape.rank) if axis not in axes], value if of is None else of
+    limit = tf.maximum(tf.stop_gradient(tf.reduce_max(tf.abs(whole), others if of is None else None, keepdims=True)), _TINY)
     if not axes:
         limit = tf.reshape(limit, ())
         return tf.quantization.fake_quant_with_min_max_vars(value, -limit, limit, num_bits=bits, narrow_range=True)
@@ -189,6 +190,11 @@ class ActivationRounder:
         rounded = tf.cast(rounded, x.dtype)
         # The range of a first batch is known only when all of it was seen; where only zeros were seen, rounding would leave nothing to see behind it.
         return rounded if self._seen is None or self._move is None else tf.where((batches > 0.0) & (high > low), rounded, x)
+
+    def looked_up(self, x, table):
+        """Rounds what was looked up in a rounded table to the steps of the table, which changes nothing: where a product shares the table, the converter would
+        make floats of what is looked up if nothing said its range."""
+        return round_weights(x, 8, of=table) if self._rounding else x
 
     def fixed(self, x, activation):
         """Rounds what an activation of `FIXED_RANGES` gave, as the file's operation for it does."""

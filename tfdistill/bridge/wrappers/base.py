@@ -96,7 +96,14 @@ def _place(layer, path):
 
 def _holder(layer, path):
     *parts, name = path.split(".")
-    return functools.reduce(lambda held, part: held[int(part)] if part.isdigit() else getattr(held, part), parts, layer), name
+    return functools.reduce(inside, parts, layer), name
+
+
+def inside(held, part):
+    """Returns what a part of a path stands for: an attribute of a layer, an item of a list or of a dict; None where a layer has no such attribute."""
+    if isinstance(held, dict):
+        return held[part]
+    return held[int(part)] if part.isdigit() else getattr(held, part, None)
 
 
 def variable_at(layer, path):

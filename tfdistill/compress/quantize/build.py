@@ -8,7 +8,7 @@ from tfdistill.bridge.adopt.rewire import rewire
 from tfdistill.bridge.wrappers.quantization import input_quantizer, is_quantized_layer, quantize_layer
 from tfdistill.compress import rebuild
 from tfdistill.compress.quantize import consumers
-from tfdistill.compress.quantize.layer_table import rule_of
+from tfdistill.compress.quantize.layer_table import reads_indices
 
 
 def build(opened, decided, quantize_inputs=True):
@@ -55,4 +55,4 @@ def is_rounded_input(tensor, readers):
         tensor: The input.
         readers: The layers that read it.
     """
-    return tensor.dtype.is_floating and not all(rule_of(introspection.kind_of(layer)).reads_indices for layer in readers)
+    return tensor.dtype.is_floating and not all(reads_indices(layer, layer_facts.producer(tensor)) for layer in readers)

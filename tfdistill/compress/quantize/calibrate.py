@@ -255,7 +255,7 @@ def quantized_on(step, model, signature, samples):
 
 def _per_channel(layer, decision):
     """Gives the 8-bit kernels of a layer a scale for each output channel. Training leaves dense layers at one, as old runtimes have no other."""
-    if decision.quantization is None:
+    if decision.quantization is None or decision.quantization.form == "operation":  # in which each product rounds its weights
         return decision
     outputs = {kernel.attribute: kernel.outputs for kernel in kernels.kernels_of(layer) if kernel.kind != kernels.LOOKUP}
     weights = tuple(w._replace(axes=outputs.get(w.path, w.axes)) if w.bits == 8 else w for w in decision.quantization.weights)

@@ -1,5 +1,9 @@
 """Tries the conversion of a quantization-aware model before it is trained, so that what export would refuse is said before anyone pays for the training."""
 
+import hashlib
+
+import numpy as np
+
 from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.convert.to_tf_keras import tf_keras_flat
@@ -73,7 +77,7 @@ def _tried(opened, decided, variant_name):
             enter[i] = input_quantizer(f"quantize_input_{i}")
             enter[i].build(tensor.shape)
             enter[i].built = True  # or its first call would make its variables again
-    graph, owners = Graph(opened, called, enter), _Owners()
+    graph, owners = Graph(opened, called, enter), _Owners(opened.layers.values())
 
     def range_of(layer, what):
         # All differ, as they will in a trained model: the converter refuses two ranges where it needs one.
@@ -103,10 +107,18 @@ def _tried(opened, decided, variant_name):
 
 
 class _Owners:
-    """Says what ranges belong to: where two layers compute the same of one tensor, they see the same, and the converter computes it once."""
+    """Says what ranges belong to: where two layers compute the same of one tensor, they see the same, and the converter computes it once.
 
-    def __init__(self):
+    Args:
+        layers: The layers of a graph, in its order.
+    """
+
+    def __init__(self, layers):
+        self._keys = {}  # id of a layer that is called once -> what it computes: equal for two that compute the same
         self._numbers = {}  # what a tensor is computed from -> its number
+        for layer in map(introspection.unwrap, layers):
+            if len(layer.inbound_nodes) == 1 and layer.inbound_nodes[0].keras_inputs:
+                self._keys[id(layer)] = _settings(layer), self._read_by(layer)
 
     def owner(self, layer, what):
         """Returns what has a range.
@@ -116,24 +128,27 @@ class _Owners:
             what: Name of the range in it.
         """
         inner, form = layer.layer, layer.quantization.form
-        if len(inner.inbound_nodes) != 1:
+        if id(inner) not in self._keys:
             return id(layer), what
         what = what.replace(inner.name.replace("/", "_"), "")  # names of operations begin with it
-        if not inner.weights:
-            return *self._computed(inner), what
         if "normalization" in form and what != "output":
-            return (form, what, *map(self._number, inner.inbound_nodes[0].keras_inputs))
-        return id(layer), what
+            return form, what, self._read_by(inner)
+        return self._keys[id(inner)], what
 
-    def _computed(self, layer):
-        return type(layer), repr(_nameless(layer.get_config())), *map(self._number, layer.inbound_nodes[0].keras_inputs)
+    def _read_by(self, layer):
+        return tuple(map(self._number, layer.inbound_nodes[0].keras_inputs))
 
     def _number(self, tensor):
-        layer = layer_facts.producer(tensor)
-        one = len(layer.inbound_nodes) == 1 and layer.inbound_nodes[0].keras_inputs and not layer.weights
-        index = [id(x) for x in tf_keras_flat(layer.inbound_nodes[0].outputs)].index(id(tensor)) if one else 0
-        key = (*self._computed(introspection.unwrap(layer)), index) if one else id(tensor)
-        return self._numbers.setdefault(key, len(self._numbers))
+        layer = introspection.unwrap(layer_facts.producer(tensor))
+        key = self._keys.get(id(layer))
+        index = [id(x) for x in tf_keras_flat(layer.inbound_nodes[0].outputs)].index(id(tensor)) if key else id(tensor)
+        return self._numbers.setdefault((key, index), len(self._numbers))
+
+
+def _settings(layer):
+    """Returns the class of a layer, its config and the values of its weights. One initializer with a seed gives several layers the same, until they are trained."""
+    values = tuple(hashlib.sha256(np.ascontiguousarray(value)).digest() for value in layer.get_weights())
+    return type(layer), repr(_nameless(layer.get_config())), values
 
 
 def _nameless(config):

@@ -166,6 +166,7 @@ RULES = (
     LayerRule(("KerasOperation", "TFOpLambda", "Lambda"), form="operation", form_fits=_is_rewritten),
     LayerRule(("Masking",), form="masking", passes=_always),
     LayerRule(("Embedding",), reads_indices=True),
+    LayerRule(("ReversibleEmbedding",), form="reversible embedding", hosted=True, reads_indices=True),
     LayerRule(("CategoryEncoding",), form="category encoding", form_fits=_counts_numbers, reads_indices=True, needs_form=True),
     LayerRule(("Discretization",), passes=_always, form="discretization", form_fits=_is_number_of_bin, needs_form=True),
     LayerRule(LOOKUPS, reads_indices=True, needs_form=True),
@@ -190,13 +191,15 @@ PASSING_OPERATIONS = {
     *("BroadcastTo", "Tile", "Repeat", "Roll", "Flip", "Slice"),
     *("reshape", "transpose", "squeeze", "expand_dims", "__operators__.getitem", "identity", "split", "stop_gradient"),
 }
-# The same, by their settings: what is padded with, for example.
-_MOVING_AT_TIMES = {"Pad", "Take", "Unstack", "pad", "gather", "unstack"}
+# The same, by their settings: what is padded with, or a cast to the type that the input has, for example.
+_MOVING_AT_TIMES = {"Cast", "Pad", "Take", "Unstack", "cast", "pad", "gather", "unstack"}
 # Operations that are one operation of TFLite's, which need not be traced to be known.
 PLAIN_OPERATIONS = PASSING_OPERATIONS | {
     *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul", "Concatenate", "Mean", "Sum", "Max", "Min"),
     *("__operators__.add", "__operators__.sub", "__operators__.mul", "math.add", "math.subtract", "math.multiply", "concat", "matmul"),
 }
+# Classes whose output has the range of their table, or is rounded by their form.
+LOOKING_UP = ("Embedding", "ReversibleEmbedding")
 # Activations that the converter fuses into the operation before them.
 FUSIBLE_ACTIVATIONS = {"linear", "relu", "relu6"}
 # Ways in which a Bidirectional merges its directions by computing a new tensor.
@@ -224,10 +227,23 @@ def is_in_every_file(kind):
 
 
 def passes(layer, kind):
-    """Whether the output of a layer has the range of its input: by its rule, as an operation, or because what tf_keras hosts turns out to move elements only."""
+    """Whether the output of a layer has the range of its input, or of its weights: by its rule, as an operation, or because what tf_keras hosts turns out to
+    move elements only, whichever way it is called."""
     hosted = introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS
-    moves = (hosted or operation_of(layer) in _MOVING_AT_TIMES) and traced.only_moves(*layer_facts.as_function(layer)[:2])
+    moves = (hosted or operation_of(layer) in _MOVING_AT_TIMES) and all(
+        traced.only_moves(*layer_facts.as_function(layer, call)[:2]) for call in range(max(1, len(layer.inbound_nodes)))
+    )
     return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS or moves
+
+
+def reads_indices(layer, source):
+    """Whether what a layer reads of another one are indices, whatever the type, which must not be rounded.
+
+    Args:
+        layer: The layer, without wrappers.
+        source: The other one, without wrappers.
+    """
+    return rule_of(introspection.kind_of(layer)).reads_indices and not layer_facts.is_reversed(layer, source)
 
 
 def unavailable(place, kind):

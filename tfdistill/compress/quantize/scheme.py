@@ -20,8 +20,10 @@ from tfdistill.compress.quantize.fusion import among, folds, fused, rescales_ker
 from tfdistill.compress.quantize.layer_table import (
     COMPUTING_MERGE_MODES,
     FUSIBLE_ACTIVATIONS,
+    LOOKING_UP,
     form_of,
     passes,
+    reads_indices,
     rule_of,
     unavailable,
 )
@@ -144,20 +146,21 @@ def _rounded(place, known, bits):
     layer, kind = place.layer, kind_of(place.layer)
     if reason := unavailable(place, kind):
         return LayerQuantization(False, reason, possible=False)
-    if not _is_float(place) or passes(layer, kind) or _carries_indices(place, known):
+    moves, held = passes(layer, kind), kernels.kernels_of(layer)
+    if not _is_float(place) or (moves and not held) or _carries_indices(place, known):
         form = form_of(place, kind) if passes(layer, kind) else ""
         return LayerQuantization(True, PASSES, Quantization(output=False, form=form) if form else None)
     if kind == "BatchNormalization" and folds(among(place.source, known), known, bits):
         quantization = Quantization(output=not fused(place, known, bits))
         return LayerQuantization(True, FOLDED, quantization if quantization.output else None)
-    if activation_of(layer) in FIXED and not kernels.kernels_of(layer):
+    if activation_of(layer) in FIXED and not held:
         form = form_of(place, kind) if kind == "Softmax" else ""
         return LayerQuantization(True, f"{PASSES}: the file's is fixed", Quantization(output=False, form=form) if form else None)
     if kind == "Rescaling" and rescales_kernel(place, known, bits):
         return LayerQuantization(True, RESCALED, Quantization(output=False, form="rescaling folded"))
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
-    output = kind != "Embedding" and activation_of(layer) not in FIXED and not fused(place, known, bits)
+    output = kind not in LOOKING_UP and not moves and activation_of(layer) not in FIXED and not fused(place, known, bits)
     quantization = Quantization(
         weights, _activations(layer, kind), output, form_of(place, kind), positive=place.positive, scores=place.scores
     )
@@ -228,9 +231,9 @@ def _carries_indices(place, known, passed=()):
     """
     passed = {*passed, id(place.layer)}
     readers = [reader for reader in place.readers if id(reader) not in passed]
-    return bool(readers) and all(reader is not None and _reads_indices(reader, known, passed) for reader in readers)
+    return bool(readers) and all(reader is not None and _reads_indices(reader, place.layer, known, passed) for reader in readers)
 
 
-def _reads_indices(layer, known, passed):
+def _reads_indices(layer, source, known, passed):
     place = known.get(id(layer))
-    return rule_of(kind_of(layer)).reads_indices or (place is not None and _carries_indices(place, known, passed))
+    return reads_indices(layer, source) or (place is not None and _carries_indices(place, known, passed))
