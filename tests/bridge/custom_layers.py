@@ -463,7 +463,7 @@ class Gathers(layers.Layer):
         super().__init__(**kwargs)
         self._query = layers.EinsumDense("abc,cde->abde", (None, 2, 3), name="query")
         self._others = {"key": layers.Dense(WIDTH, name="key")}
-        self._gate = layers.Dense(WIDTH, name="gate")
+        self._gate = keras.Sequential([layers.Dense(WIDTH, name="gate"), keras.Sequential([layers.Dense(WIDTH, name="last")])])
 
     def build(self, shape):
         for layer in (self._query, self._others["key"], self._gate):

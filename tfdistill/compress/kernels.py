@@ -96,7 +96,7 @@ class Kernel:
 def kernels_of(layer):
     """Lists the kernels of a live Keras 3 or tf_keras layer, with or without wrappers.
 
-    Layers inside it (projections of attention, directions, cells) are searched, models inside it are not.
+    Layers inside it (projections of attention, directions, cells) are searched, models inside it only where the layer is one of the user's that runs as it is.
 
     Returns:
         List of `Kernel`.
@@ -133,14 +133,21 @@ def _owners(layer, path=""):
     for attribute in _INNER[name] if name else _attributes(layer):
         value = getattr(layer, attribute, None)
         for place, inner in _items(value).items():
-            if _is_layer(inner):
+            if _is_layer(inner) or (isinstance(inner, keras.Model) and _is_of_the_user(layer)):
                 yield from _owners(inner, f"{path}{attribute}{place}.")
 
 
 def _attributes(layer):
     """Lists the attributes of a layer that may hold layers: in a class of the user's, private ones too."""
-    foreign = isinstance(layer, keras.layers.Layer) and not is_keras_own(type(layer))
+    if isinstance(layer, keras.Model):
+        return ["layers"]
+    foreign = _is_of_the_user(layer)
     return [name for name in vars(layer) if name not in COLLECTIONS and (foreign or not name.startswith("_"))]
+
+
+def _is_of_the_user(layer):
+    """Whether a layer is a Keras 3 layer of a class that Keras does not have, or a model, which is only searched inside such a layer."""
+    return isinstance(layer, keras.layers.Layer) and (isinstance(layer, keras.Model) or not is_keras_own(type(layer)))
 
 
 def _items(value):
