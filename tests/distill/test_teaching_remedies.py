@@ -861,6 +861,8 @@ def backed_up(model, folder):
     return model.fit(X, Y, verbose=0, shuffle=False, callbacks=[tfdistill.BackupAndRestore(folder / "backup")])
 
 
+# Keras warns of one position, too.
+@pytest.mark.filterwarnings(r"ignore:[\s\S]*You are using a softmax over axis")
 @pytest.mark.parametrize("name", REMEDIES)
 def test_the_remedy_works(name, tmp_path):
     error, words, provoke, remedy = REMEDIES[name]
