@@ -119,7 +119,9 @@ def _assert_without_waste(model, content):
     for tensor in tensors:
         if tensor.Quantization() is not None:
             q = tensor.Quantization()
-            places[np.asarray(q.ScaleAsNumpy()).tobytes(), np.asarray(q.ZeroPointAsNumpy()).tobytes(), q.QuantizedDimension()].add(q._tab.Pos)
+            places[np.asarray(q.ScaleAsNumpy()).tobytes(), np.asarray(q.ZeroPointAsNumpy()).tobytes(), q.QuantizedDimension()].add(
+                q._tab.Pos
+            )
         places[("shape", *tensor.ShapeAsNumpy())].add(tensor._tab.Vector(tensor._tab.Offset(4)))
     assert all(len(where) == 1 for where in places.values())
 
