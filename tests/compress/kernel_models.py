@@ -9,6 +9,18 @@ layers = keras.layers
 
 
 @keras.saving.register_keras_serializable("tests")
+class Moody(layers.Dense):
+    """A user's layer whose constructor fails while `willing` is False."""
+
+    willing = True
+
+    def __init__(self, *args, **kwargs):
+        if not Moody.willing:
+            raise ValueError("not today")
+        super().__init__(*args, **kwargs)
+
+
+@keras.saving.register_keras_serializable("tests")
 class Twice(layers.Layer):
     """A layer of the user's own that runs inside tf_keras, with a dense layer inside that it calls twice, and a list of them."""
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from kernel_models import Moody
 from remedies_of_source import Row, check
 
 import tfdistill
@@ -96,18 +97,6 @@ def trained_further(folder, then):
     kernel.assign(kernel.numpy()[::-1])
     then(model)
     check_preserved_structure(folder / "m.tflite", model)
-
-
-@keras.saving.register_keras_serializable("remedies")
-class Moody(layers.Dense):
-    """A user's layer whose constructor fails while `willing` is False."""
-
-    willing = True
-
-    def __init__(self, *args, **kwargs):
-        if not Moody.willing:
-            raise ValueError("not today")
-        super().__init__(*args, **kwargs)
 
 
 def moods():

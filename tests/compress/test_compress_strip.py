@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from kernel_models import Moody
 
 from tfdistill.bridge import AdoptedModel, host, register_bridge, to_tf_keras
 from tfdistill.bridge.convert import layers as convert_layers
@@ -284,18 +285,6 @@ def test_the_remedy_for_a_function(rng):
     trained(adopted)
     x = rng.normal(size=(8, 4)).astype("float32")
     np.testing.assert_allclose(PRUNE.strip(adopted)(x), adopted(x), rtol=1e-5, atol=1e-5)
-
-
-@keras.saving.register_keras_serializable("tests")
-class Moody(layers.Dense):
-    """A user's layer whose constructor fails while `willing` is False."""
-
-    willing = True
-
-    def __init__(self, *args, **kwargs):
-        if not Moody.willing:
-            raise ValueError("not today")
-        super().__init__(*args, **kwargs)
 
 
 def test_an_original_that_has_other_weights_since(tmp_path, monkeypatch, rng):

@@ -1,18 +1,25 @@
 """Tries the conversion of a model before a step trains it, so that what export would refuse is said before anyone pays for the training."""
 
+import abc
 import collections
 import hashlib
 import json
 import typing
 import warnings
 
+import keras
+
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.bridge.parity.check import made_up_length
+from tfdistill.compress import rebuild
+from tfdistill.compress.plan import Plan
 from tfdistill.compress.quantize.consumers import known_function, operation_of
 from tfdistill.compress.quantize.layer_table import PLAIN_OPERATIONS, is_in_every_file
+from tfdistill.compress.step import Step
 from tfdistill.convert.dry_run import refusals
 from tfdistill.convert.layer_operations import scope_of
 from tfdistill.convert.variants import variant_named
@@ -37,6 +44,48 @@ class Conversion(typing.NamedTuple):
 
 
 NOT_TRIED = Conversion({}, None)
+
+
+class DryRunStep(Step):
+    """A step whose model may become any file: its plan says what stands against all of them, and its `apply` warns of that.
+
+    A subclass has `_plan`, a function of `rebuild.Opened` and of whether to try the conversion; the first of what it returns is the `Plan`.
+    """
+
+    @abc.abstractmethod
+    def _plan(self, opened, dry_run):
+        """Returns the plan, and what else `apply` needs of it."""
+
+    def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
+        """Lists layer by layer what the step would do to `model`. The model is not changed.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: Whether the plan's `findings` are to say what stands against every .tflite file of the model. If a layer is not known to be in TFLite, the
+                conversion to float32 is tried for that, untrained, in a second or so. What integer files lack is in the plans of `QuantizeAware`.
+
+        Returns:
+            A `Plan`.
+        """
+        return self._plan(rebuild.open_model(model), dry_run)[0]
+
+    @abc.abstractmethod
+    def apply(self, model: keras.Model, dry_run: bool = True) -> AdoptedModel:
+        """Returns a new model, ready to be trained under this step. `model` is not changed.
+
+        A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
+
+        Args:
+            model: A built Keras 3 model, or an `AdoptedModel`.
+            dry_run: As in `plan`. A `UserWarning` says what was found, as the model may be meant for Keras alone.
+
+        Returns:
+            An `AdoptedModel` with the same weights.
+
+        Raises:
+            ModelError: if there is nothing to do, or the step does not work on a layer that was named.
+            BridgeError: if the model cannot be converted exactly, or `strip` could not convert it back.
+        """
 
 
 def unexportable(opened):

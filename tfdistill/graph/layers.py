@@ -2,6 +2,18 @@
 
 # Classes of layers that look up tables, which a .tflite file cannot.
 LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization", "Hashing", "HashedCrossing")
+# Classes of layers that hand each number on as it is at inference.
+IDLE = (
+    "Dropout",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+    "GaussianNoise",
+    "GaussianDropout",
+    "AlphaDropout",
+    "ActivityRegularization",
+    "Identity",
+)
 
 
 def all_layers(model):

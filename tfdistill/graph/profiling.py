@@ -8,28 +8,14 @@ import keras
 from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.graph.carriers import HeldWeight
 from tfdistill.graph.flat import Value, flat_graph, free_sizes
+from tfdistill.graph.layers import IDLE
 from tfdistill.graph.macs import Shapes, macs_of
 from tfdistill.graph.opening import origin
 from tfdistill.graph.tracing import open_model
 from tfdistill.records import Record
 
 # What passes a tensor on, or reads it in another shape, at inference: it needs no memory of its own.
-_VIEWS = [
-    "Reshape",
-    "ExpandDims",
-    "Squeeze",
-    "Flatten",
-    "Identity",
-    "Dropout",
-    "SpatialDropout1D",
-    "SpatialDropout2D",
-    "SpatialDropout3D",
-    "GaussianNoise",
-    "GaussianDropout",
-    "AlphaDropout",
-    "ActivityRegularization",
-    "WithMask",
-]
+_VIEWS = ["Reshape", "ExpandDims", "Squeeze", "Flatten", "WithMask", *IDLE]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,13 +16,12 @@ from tfdistill.bridge.adopt.adopt import AdoptedModel, adopt
 from tfdistill.bridge.wrappers.clustering import Clusters, cluster_layer, is_clustered
 from tfdistill.compress import kernels, rebuild
 from tfdistill.compress.cluster.kmeans import INITIALIZATIONS, KMEANS, centroids
-from tfdistill.compress.dry_run import unexportable, warn_of_findings
+from tfdistill.compress.dry_run import DryRunStep, unexportable, warn_of_findings
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.selection import Selection, select_values, settings_by_layer
 from tfdistill.compress.step import (
     AUTO,
     AutoOrBool,
-    Step,
     frozen_note,
     require_applied,
     require_auto_or_bool,
@@ -37,7 +36,7 @@ from tfdistill.utils import validate
 
 
 @dataclasses.dataclass(frozen=True)
-class Cluster(Step):
+class Cluster(DryRunStep):
     """Weight clustering: each kernel keeps at most `number_of_clusters` distinct values.
 
     A file gets smaller after compression (gzip), or when it stores an index per weight: log2(number_of_clusters) bits each instead of 32.
@@ -97,35 +96,7 @@ class Cluster(Step):
         object.__setattr__(self, "number_of_clusters", clusters)
         set_selectors(self)
 
-    def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
-        """Lists layer by layer what the step would do to `model`. The model is not changed.
-
-        Args:
-            model: A built Keras 3 model, or an `AdoptedModel`.
-            dry_run: Whether the plan's `findings` are to say what stands against every .tflite file of the model. If a layer is not known to be in TFLite, the
-                conversion to float32 is tried for that, untrained, in a second or so. What integer files lack is in the plans of `QuantizeAware`.
-
-        Returns:
-            A `Plan`.
-        """
-        return self._plan(rebuild.open_model(model), dry_run)[0]
-
     def apply(self, model: keras.Model, dry_run: bool = True) -> AdoptedModel:
-        """Returns a new model, ready to be trained under this step. `model` is not changed.
-
-        A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
-
-        Args:
-            model: A built Keras 3 model, or an `AdoptedModel`.
-            dry_run: As in `plan`. A `UserWarning` says what was found, as the model may be meant for Keras alone.
-
-        Returns:
-            An `AdoptedModel` with the same weights.
-
-        Raises:
-            ModelError: if there is nothing to do, or the step does not work on a layer that was named.
-            BridgeError: if the model cannot be converted exactly, or `strip` could not convert it back.
-        """
         opened = rebuild.open_to_apply(model, "Cluster")
         rebuild.require_strippable(opened)
         plan, named, clusters = self._plan(opened, dry_run)

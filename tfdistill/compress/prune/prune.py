@@ -12,7 +12,7 @@ import keras
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.wrappers.pruning import prune_layer
 from tfdistill.compress import kernels, rebuild
-from tfdistill.compress.dry_run import unexportable, warn_of_findings
+from tfdistill.compress.dry_run import DryRunStep, unexportable, warn_of_findings
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.prune import patterns
 from tfdistill.compress.prune.callbacks import KeepPruned, PrunedModel, pruned_layers
@@ -20,7 +20,6 @@ from tfdistill.compress.prune.schedule import CONSTANT, POLYNOMIAL, tfmot_schedu
 from tfdistill.compress.selection import Selection, select_values
 from tfdistill.compress.step import (
     NO_KERNEL,
-    Step,
     frozen_note,
     require_applied,
     set_selectors,
@@ -33,7 +32,7 @@ from tfdistill.utils import validate
 
 
 @dataclasses.dataclass(frozen=True)
-class Prune(Step):
+class Prune(DryRunStep):
     """Magnitude pruning: in each kernel the weights of smallest magnitude become zero, more and more of them on a schedule.
 
     Every layer that has kernels is pruned: also those inside attention, recurrent, bidirectional and time-distributed layers, in nested
@@ -157,35 +156,7 @@ class Prune(Step):
             raise ConfigurationError(f"steps_per_epoch={steps_per_epoch}, epochs={epochs}.", "at least one step")
         return cls(end_step=max(1, round(steps_per_epoch * epochs * ramp)), **settings)
 
-    def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
-        """Lists layer by layer what the step would do to `model`. The model is not changed.
-
-        Args:
-            model: A built Keras 3 model, or an `AdoptedModel`.
-            dry_run: Whether the plan's `findings` are to say what stands against every .tflite file of the model. If a layer is not known to be in TFLite, the
-                conversion to float32 is tried for that, untrained, in a second or so. What integer files lack is in the plans of `QuantizeAware`.
-
-        Returns:
-            A `Plan`.
-        """
-        return self._plan(rebuild.open_model(model), dry_run)[0]
-
     def apply(self, model: keras.Model, dry_run: bool = True) -> AdoptedModel:
-        """Returns a new model, ready to be trained under this step. `model` is not changed.
-
-        A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
-
-        Args:
-            model: A built Keras 3 model, or an `AdoptedModel`.
-            dry_run: As in `plan`. A `UserWarning` says what was found, as the model may be meant for Keras alone.
-
-        Returns:
-            An `AdoptedModel` with the same weights.
-
-        Raises:
-            ModelError: if there is nothing to do, or the step does not work on a layer that was named.
-            BridgeError: if the model cannot be converted exactly, or `strip` could not convert it back.
-        """
         opened = rebuild.open_to_apply(model, "Prune")
         rebuild.require_strippable(opened)
         plan, named = self._plan(opened, dry_run)

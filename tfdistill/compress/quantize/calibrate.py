@@ -206,8 +206,9 @@ class Quantize(Step):
 
     def _plan(self, opened, decided, methods, tried=NOT_TRIED):
         plan = self._aware._plan(opened, decided, tried)
-        corrected = corrected_by(consumers.places(opened.legacy), decided) if self.bias_correction else {}
-        smoothed = smoothable(consumers.places(opened.legacy), decided) if self.smooth is not None else {}
+        places = consumers.places(opened.legacy)
+        corrected = corrected_by(places, decided) if self.bias_correction else {}
+        smoothed = smoothable(places, decided) if self.smooth is not None else {}
         rows = tuple(
             row if row.action == IMPOSSIBLE else _told(row, decided[row.name], methods[row.name], corrected, smoothed) for row in plan.rows
         )
@@ -237,19 +238,18 @@ def quantized_on(step, model, signature, samples):
         raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
     notes = check_calibration(opened, signature, samples)
     made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
-    multiplied = {}
+    places, multiplied = consumers.places(opened.legacy), {}
     if step.smooth is not None:
-        smoothed = smoothable(consumers.places(opened.legacy), decided)
+        smoothed = smoothable(places, decided)
         require_smoothable(smoothed, step.smooth, plan)
         divided = smooth_channels(made, opened.legacy, signature, samples, smoothed, step.smooth)
         multiplied = {path: 1.0 / numbers for path, numbers in divided.items()}
     if not step.per_channel_dense:
-        multiplied |= fold_normalizations(made, consumers.places(opened.legacy), decided)
+        multiplied |= fold_normalizations(made, places, decided)
     make_biases_unequal(made)
     measure_ranges(made, signature, samples, methods)
     if step.bias_correction:
-        corrected = corrected_by(consumers.places(opened.legacy), decided)
-        correct_biases(made, opened.legacy, signature, samples, corrected, multiplied)
+        correct_biases(made, opened.legacy, signature, samples, corrected_by(places, decided), multiplied)
     return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
 
 

@@ -14,7 +14,7 @@ from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.activations import ACTIVATIONS
 from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.compress.quantize.consumers import activation_of, known_function, operation_of
-from tfdistill.graph.layers import LOOKUPS
+from tfdistill.graph.layers import IDLE, LOOKUPS
 
 
 def _always(_):
@@ -175,9 +175,7 @@ RULES = (
     LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
     LayerRule(("Cropping1D", "Cropping2D", "Cropping3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), passes=_always),
     LayerRule(("UpSampling1D", "UpSampling3D", "Flatten", "Reshape", "Permute", "RepeatVector"), passes=_always),
-    LayerRule(("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"), passes=_always),
-    LayerRule(("GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization"), passes=_always),
-    LayerRule(("Identity", "InputLayer", "WithMask", "CenterCrop", "RandomCrop"), passes=_always),
+    LayerRule((*IDLE, "InputLayer", "WithMask", "CenterCrop", "RandomCrop"), passes=_always),
     LayerRule(AUGMENTING, passes=_always),
     LayerRule(("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomContrast", "RandomBrightness"), passes=_always),
     LayerRule(("RandomHeight", "RandomWidth"), passes=_always),

@@ -20,6 +20,14 @@ def _read(call):
     return labels, lambda made: [tuple(made if axis == place else None for axis in range(len(axes)))]
 
 
+def _with_filters(call, made, outputs):
+    """Says what depends on the filters that a layer makes beside its kernel; returns the axes of its output."""
+    call.weight(call.layer.bias, {0: made})
+    call.setting("filters", made)
+    require_elementwise(call, call.layer.activation, made)
+    return outputs(made)
+
+
 def convolution(call):
     layer = call.layer
     read, outputs = _read(call)
@@ -37,10 +45,7 @@ def convolution(call):
                 call.together(np.concatenate([group, np.concatenate([filters, columns], 1)]), "a group has channels that stay")
         call.weight(layer.kernel, {len(layer.kernel.shape) - 1: made}, kernel=True)
         call.setting("groups", made[::size])
-    call.weight(layer.bias, {0: made})
-    call.setting("filters", made)
-    require_elementwise(call, layer.activation, made)
-    return outputs(made)
+    return _with_filters(call, made, outputs)
 
 
 def transposed(call):
@@ -49,10 +54,7 @@ def transposed(call):
     made = call.new(layer.filters)
     rank = len(layer.kernel.shape)
     call.weight(layer.kernel, {rank - 2: made, rank - 1: read}, kernel=True)
-    call.weight(layer.bias, {0: made})
-    call.setting("filters", made)
-    require_elementwise(call, layer.activation, made)
-    return outputs(made)
+    return _with_filters(call, made, outputs)
 
 
 def depthwise(call):
@@ -72,10 +74,7 @@ def separable(call):
     made = call.new(layer.filters)
     call.weight(layer.depthwise_kernel, {rank - 2: read}, kernel=True)
     call.weight(layer.pointwise_kernel, {rank - 2: repeated(read, layer.depth_multiplier), rank - 1: made}, kernel=True)
-    call.weight(layer.bias, {0: made})
-    call.setting("filters", made)
-    require_elementwise(call, layer.activation, made)
-    return outputs(made)
+    return _with_filters(call, made, outputs)
 
 
 RULES = {

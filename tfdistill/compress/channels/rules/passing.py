@@ -5,6 +5,7 @@ import functools
 from tfdistill.compress.channels.call import LeaveWhole
 from tfdistill.compress.channels.rules.activations import require_elementwise
 from tfdistill.compress.channels.rules.convolutions import channel_axis
+from tfdistill.graph.layers import IDLE
 
 
 def same(call):
@@ -85,20 +86,7 @@ _POOLS = [f"{kind}Pooling{n}D" for kind in ("Max", "Average") for n in (1, 2, 3)
 _ADAPTIVE = [f"Adaptive{kind}Pooling{n}D" for kind in ("Max", "Average") for n in (1, 2, 3)]
 _GLOBAL = [f"Global{kind}Pooling{n}D" for kind in ("Max", "Average") for n in (1, 2, 3)]
 _SPATIAL = [f"{kind}{n}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") for n in (1, 2, 3)]
-_SAME = [
-    "ReLU",
-    "LeakyReLU",
-    "ELU",
-    "Dropout",
-    "SpatialDropout1D",
-    "SpatialDropout2D",
-    "SpatialDropout3D",
-    "GaussianNoise",
-    "GaussianDropout",
-    "AlphaDropout",
-    "ActivityRegularization",
-    "Identity",
-]
+_SAME = ["ReLU", "LeakyReLU", "ELU", *IDLE]
 RULES = {
     **dict.fromkeys(_SAME, same),
     **dict.fromkeys([*_POOLS, *_ADAPTIVE, *_SPATIAL], spatial),
