@@ -7,10 +7,14 @@ import os
 import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The models are tiny, and each core has a process of its own: a pool of threads that spin while they wait for work takes a sixth of the time of all.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 # Only some releases of Keras are installed with their own tests; those of requirements.txt are (tests/test_compatibility.py).
 OF_KERAS = ["distill/test_keras_own_tests.py", "distill/test_backup_keras.py"]
@@ -18,16 +22,28 @@ collect_ignore = [] if importlib.util.find_spec("keras.src.distillation.distille
 
 
 CACHED = type(functools.cache(len))
-# Test functions that `make quick` leaves out, as they take long; made by tests/find_thorough.py.
-THOROUGH = frozenset(pathlib.Path(__file__).with_name("thorough.txt").read_text(encoding="utf-8").split())
+
+
+def _listed(name):
+    return pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8").split()
+
+
+# Test functions that `make quick` leaves out, and modules that are run first, as they take long; made by tests/find_thorough.py.
+THOROUGH, LONGEST = frozenset(_listed("thorough.txt")), _listed("longest.txt")
 
 
 # Folder of the trained nets of MLPerf Tiny (mlcommons/tiny, benchmark/training); without it the tests whose names end in `_of_mlperf_tiny` are left out.
 MLPERF_TINY = os.environ.get("TFDISTILL_MLPERF_TINY")
 
 
+# TensorFlow says of every function of a dataset that it is traced all the same.
+STILL_TRACED = pytest.mark.filterwarnings("ignore:Even though the .tf.config.experimental_run_functions_eagerly")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
+    _leave_untraced(items)
+    _put_longest_first(items)
     for item in items:
         if item.nodeid.partition("[")[0] in THOROUGH:
             item.add_marker("thorough")
@@ -37,10 +53,44 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
 
 
+def pytest_collection_finish():
+    """Collects garbage rarely: one in ten seconds went into it, as tracing a function makes many objects, and most of them stay until the test ends."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+
+
+def _put_longest_first(items):
+    """Orders the modules of the tests: those with the longest tests first, in both halves of the list, as each of two processes begins with one half."""
+    modules = {}
+    for item in items:
+        modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    ranks = {module: rank for rank, module in enumerate(LONGEST)}
+    ordered = [modules[name] for name in sorted(modules, key=lambda name: ranks.get(name, len(ranks)))]
+    items[:] = [item for half in (ordered[::2], ordered[1::2]) for module in half for item in module]
+
+
+def _leave_untraced(items):
+    """Marks the tests that run without graphs: those marked `untraced`, but for the first row of each table and those marked `traced`."""
+    begun = set()
+    for item in items:
+        function = item.nodeid.partition("[")[0]
+        if (
+            item.get_closest_marker("untraced")
+            and not item.get_closest_marker("traced")
+            and (function in begun or not hasattr(item, "callspec"))
+        ):
+            item.add_marker("without_graphs")
+            item.add_marker(STILL_TRACED)
+        begun.add(function)
+
+
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded(request):
     keras.utils.set_random_seed(7)
+    tf.config.run_functions_eagerly(request.node.get_closest_marker("without_graphs") is not None)
     yield
+    tf.config.run_functions_eagerly(False)
     keras.backend.clear_session(free_memory=False)
 
 

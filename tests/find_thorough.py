@@ -1,9 +1,11 @@
-"""Writes tests/thorough.txt, the test functions that `make quick` leaves out, from a record of the fast tests.
+"""Writes tests/thorough.txt, the test functions that `make quick` leaves out, and tests/longest.txt, the modules that are run first, from two records.
 
     make test PYTEST_ADDOPTS=--junitxml=runs/fast.xml
-    python tests/find_thorough.py runs/fast.xml
+    make test-slow PYTEST_ADDOPTS=--junitxml=runs/slow.xml
+    python tests/find_thorough.py runs/fast.xml runs/slow.xml
 
-Those that take longest are listed until what is left of each room takes less than SECONDS with one process.
+The fast functions that take longest are thorough, until what is left of each room takes less than SECONDS with one process. Modules with a test of more
+than LONG seconds are run first: a long test that begins last keeps all other processes waiting.
 """
 
 import collections
@@ -11,19 +13,25 @@ import pathlib
 import sys
 import xml.etree.ElementTree as ElementTree
 
-SECONDS = 60
-FILE = pathlib.Path(__file__).with_name("thorough.txt")
+SECONDS, LONG = 60, 3
+THOROUGH, LONGEST = (pathlib.Path(__file__).with_name(f"{name}.txt") for name in ("thorough", "longest"))
 
 
-def seconds_by_function(record):
-    """Returns a dict of "tests/room/file.py::function" to the seconds of all its cases."""
-    seconds = collections.Counter()
+def cases(record):
+    """Yields ("tests/room/file.py::function", its seconds) for each case of a record."""
     for case in ElementTree.parse(record).iter("testcase"):
         parts = case.get("classname").split(".")
         # The file is the first part that is called like a test; after it come classes.
         size = next(i for i, part in enumerate(parts) if part.startswith("test_")) + 1
         function = "::".join([*parts[size:], case.get("name").partition("[")[0]])
-        seconds[f"{'/'.join(parts[:size])}.py::{function}"] += float(case.get("time"))
+        yield f"{'/'.join(parts[:size])}.py::{function}", float(case.get("time"))
+
+
+def seconds_by_function(record):
+    """Returns a dict of "tests/room/file.py::function" to the seconds of all its cases."""
+    seconds = collections.Counter()
+    for function, took in cases(record):
+        seconds[function] += took
     return seconds
 
 
@@ -42,5 +50,16 @@ def thorough(seconds, limit=SECONDS):
     return sorted(left_out)
 
 
+def longest(records, limit=LONG):
+    """Returns the modules with a case of more than `limit` seconds, the one with the longest case first."""
+    most = collections.defaultdict(float)
+    for record in records:
+        for function, took in cases(record):
+            module = function.partition("::")[0]
+            most[module] = max(most[module], took)
+    return sorted((module for module in most if most[module] > limit), key=most.__getitem__, reverse=True)
+
+
 if __name__ == "__main__":
-    FILE.write_text("\n".join([*thorough(seconds_by_function(sys.argv[1])), ""]), encoding="utf-8")
+    THOROUGH.write_text("\n".join([*thorough(seconds_by_function(sys.argv[1])), ""]), encoding="utf-8")
+    LONGEST.write_text("\n".join([*longest(sys.argv[1:]), ""]), encoding="utf-8")

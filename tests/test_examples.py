@@ -3,9 +3,8 @@
 import os
 import pathlib
 import re
-import subprocess
-import sys
 
+import fresh
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
@@ -30,9 +29,7 @@ def test_every_example_is_run():
 @pytest.mark.parametrize("name", ACCURACY)
 def test_an_example_ends_with_a_verified_file(name, tmp_path):
     settings = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "COLUMNS": "120", "PYTHONPATH": str(EXAMPLES.parent)}
-    ended = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py"], cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=600
-    )
+    ended = fresh.run(EXAMPLES / f"{name}.py", cwd=tmp_path, env=settings, timeout=600)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert "Traceback" not in ended.stderr
     files = list(tmp_path.rglob("*.tflite"))

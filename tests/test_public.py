@@ -4,9 +4,8 @@ import doctest
 import importlib
 import inspect
 import pathlib
-import subprocess
-import sys
 
+import fresh
 import pytest
 from example_names import names, put_files
 
@@ -59,7 +58,7 @@ def test_a_name_in_the_wrong_place_is_told_where_it_is(package, name, said):
 
 
 def test_stubs_and_api_page_are_made_from_the_list():
-    done = subprocess.run([sys.executable, ROOT / "docs/make_api.py", "--check"], capture_output=True, text=True, check=False)
+    done = fresh.run(ROOT / "docs/make_api.py", "--check")
     assert done.returncode == 0, f"run `make api`: {done.stdout}{done.stderr}"
 
 

@@ -2,10 +2,9 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 import zipfile
 
+import fresh
 import numpy as np
 import pytest
 
@@ -42,9 +41,7 @@ def folder(tmp_path_factory):
     """The unpacked files, and beside them what a new process found in them."""
     folder = tmp_path_factory.mktemp("saved")
     unpack(folder)
-    done = subprocess.run(
-        [sys.executable, str(TESTS / "load_saved_job.py"), str(folder)], capture_output=True, text=True, check=False, timeout=300
-    )
+    done = fresh.run(TESTS / "load_saved_job.py", folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

@@ -3,8 +3,8 @@
 import pathlib
 
 import pytest
-from conftest import THOROUGH
-from find_thorough import seconds_by_function, thorough
+from conftest import LONGEST, THOROUGH
+from find_thorough import longest, seconds_by_function, thorough
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -17,6 +17,10 @@ def test_a_listed_function_exists(name):
     assert (ROOT / path).is_file()
 
 
+def test_listed_modules_exist():
+    assert [path for path in LONGEST if not (ROOT / path).is_file()] == []
+
+
 def test_the_longest_are_left_out_until_a_room_fits():
     seconds = {"tests/a/test_x.py::one": 5.0, "tests/a/test_x.py::two": 3.0, "tests/a/test_y.py::three": 1.0, "tests/test_z.py::four": 3.5}
     assert thorough(seconds, limit=4) == ["tests/a/test_x.py::one"]
@@ -27,9 +31,13 @@ def test_cases_are_added_up(tmp_path):
     case = '<testcase classname="tests.a.test_x" name="{}" time="{}"/>'
     rows = [case.format("one[1]", 0.5), case.format("one[2]", 0.25), case.format("two", 1.0)]
     rows.append(case.format("three", 2.0).replace("test_x", "test_x.TestClass"))
+    rows.append(case.format("one", 2.5).replace("test_x", "test_y"))
     (tmp_path / "record.xml").write_text(f"<testsuites><testsuite>{''.join(rows)}</testsuite></testsuites>")
     assert seconds_by_function(tmp_path / "record.xml") == {
         "tests/a/test_x.py::one": 0.75,
         "tests/a/test_x.py::two": 1.0,
         "tests/a/test_x.py::TestClass::three": 2.0,
+        "tests/a/test_y.py::one": 2.5,
     }
+    assert longest([tmp_path / "record.xml"], limit=1) == ["tests/a/test_y.py", "tests/a/test_x.py"]
+    assert longest([tmp_path / "record.xml"], limit=2) == ["tests/a/test_y.py"]

@@ -1,8 +1,6 @@
 """Steps under a MirroredStrategy, on two logical devices of one machine; each in a process of its own, as devices are set once."""
 
-import subprocess
-import sys
-
+import fresh
 import pytest
 
 PROGRAM = """
@@ -26,7 +24,9 @@ print("held")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["Prune(0.5, end_step=4, frequency=1)", "Cluster(4)", "QuantizeAware()"])
-def test_a_step_holds_on_two_devices(step):
-    run = subprocess.run([sys.executable, "-c", PROGRAM.format(step=step)], capture_output=True, text=True, check=False)
+def test_a_step_holds_on_two_devices(step, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(step=step), encoding="utf-8")
+    run = fresh.run(program, env=fresh.several_devices())
     assert run.returncode == 0, run.stderr[-2000:]
     assert run.stdout.endswith("held\n")

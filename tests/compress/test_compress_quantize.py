@@ -14,6 +14,7 @@ from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, 
 from tfdistill.bridge.wrappers.base import variable_at
 from tfdistill.bridge.wrappers.quantization import as_in_the_file, is_quantized_layer
 from tfdistill.compress import QuantizeAware
+from tfdistill.compress.quantize import scheme
 from tfdistill.distill import Tap, Taps
 from tfdistill.errors import ConfigurationError, ModelError
 
@@ -325,24 +326,42 @@ def looping(layer, steps):
     return lambda: keras.Sequential([keras.Input((steps, 2)), layer(2, name="recurrent"), layers.Dense(2)])
 
 
+# The most steps that are written out unasked: a few, which are converted in a moment, and (slow) as many as they really are.
+FEW, REAL = 8, 128
+# Layer, steps beyond the most -> what the plan says.
+LONG = [
+    (layers.GRU, 0, "auto", "done", "{} steps written out"),
+    (layers.GRU, 1, "auto", "impossible", "unroll=True writes it out"),
+    (layers.GRU, 1, True, "done", "{} steps written out"),
+    (layers.LSTM, 1, "auto", "skipped", "calibrated"),
+    (functools.partial(layers.LSTM, unroll=True), 1, False, "done", "{} steps written out"),
+]
+
+
+@pytest.mark.parametrize(
+    ("layer", "more", "unroll", "action", "words", "most"),
+    [*((*row, FEW) for row in LONG), *(pytest.param(*row, REAL, marks=pytest.mark.slow) for row in LONG[:2])],
+)
+def test_long_recurrent_layers_are_written_out_or_not(layer, more, unroll, action, words, most, monkeypatch):
+    assert scheme.MOST_STEPS == REAL
+    monkeypatch.setattr(scheme, "MOST_STEPS", most)
+    row = QuantizeAware(unroll=unroll).plan(opened(looping(layer, most + more))).row("recurrent")
+    assert row.action == action
+    assert words.format(most + more) in row.reason
+
+
 @pytest.mark.parametrize(
     ("layer", "steps", "unroll", "action", "words"),
     [
-        (layers.GRU, 128, "auto", "done", "128 steps written out"),
-        (layers.GRU, 129, "auto", "impossible", "unroll=True writes it out"),
-        (layers.GRU, 129, True, "done", "129 steps written out"),
         (layers.GRU, None, True, "impossible", "fixed length"),
         (layers.GRU, 8, False, "impossible", "unroll=True"),
         (layers.LSTM, 8, "auto", "done", "8 steps written out"),
-        (layers.LSTM, 129, "auto", "skipped", "calibrated"),
         (layers.LSTM, 8, False, "skipped", "unroll=True writes it out"),
-        (functools.partial(layers.LSTM, unroll=True), 129, False, "done", "129 steps written out"),
         (functools.partial(layers.LSTM, stateful=False, recurrent_dropout=0.1), 8, False, "impossible", "as a loop"),
     ],
 )
 def test_recurrent_layers_are_written_out_or_not(layer, steps, unroll, action, words):
-    # 128 steps are converted; one more, which are the same graph but for its length, are decided about alone, as each conversion takes its time.
-    row = QuantizeAware(unroll=unroll).plan(opened(looping(layer, steps)), dry_run=steps != 129 or action != "done").row("recurrent")
+    row = QuantizeAware(unroll=unroll).plan(opened(looping(layer, steps))).row("recurrent")
     assert row.action == action
     assert words in row.reason
 

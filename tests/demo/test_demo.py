@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ MISTAKES = {
 def test_mistakes_are_a_message_not_a_traceback(mistake, tmp_path):
     arguments, words = MISTAKES[mistake]
     out = [] if "--out" in arguments else ["--out", tmp_path]
-    done = run(*arguments, *out)
+    done = fresh.run("tfdistill", *arguments, *out)
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr

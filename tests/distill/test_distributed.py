@@ -1,12 +1,10 @@
 """Several devices, one result: two workers and two devices of one machine end where one device ends with the same global batch."""
 
 import json
-import os
 import pathlib
 import socket
-import subprocess
-import sys
 
+import fresh
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -29,24 +27,21 @@ def free_ports(count):
 
 
 def start(path, how, config=None):
-    environment = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(JOB.parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {name: value for name, value in fresh.several_devices().items() if name != "TF_CONFIG"}
     if config:
         environment["TF_CONFIG"] = json.dumps(config)
-    command = [sys.executable, str(JOB), str(path), how]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return fresh.Running(JOB, path, how, env=environment)
 
 
 def finish(processes):
     """Waits for all of them; the output of one is shown if it failed or did not end in time."""
     try:
-        outputs = [process.communicate(timeout=LIMIT_SECONDS)[0] for process in processes]
+        ended = [process.finish(LIMIT_SECONDS) for process in processes]
     finally:
         for process in processes:
             process.kill()
-            process.wait()
-    for process, text in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, text[-4000:]
+    for one in ended:
+        assert one.returncode == 0, (one.stdout + one.stderr)[-4000:]
 
 
 def arrays(path):

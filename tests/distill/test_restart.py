@@ -1,25 +1,23 @@
 """A distillation that is killed and started again ends as if nothing had happened."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
 import sys
 
+import fresh
 import numpy as np
 import pytest
 
 JOB = pathlib.Path(__file__).with_name("restart_job.py")
 KILLS = pathlib.Path(__file__).parents[2] / "benchmarks" / "kills.py"
+KILLS_EACH = 3
 
 
 def run(folder, *kill_at):
     folder.mkdir(exist_ok=True)
-    shared = {**os.environ, "PYTHONPATH": os.pathsep.join([str(JOB.parents[1]), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run(
-        [sys.executable, str(JOB), str(folder), *map(str, kill_at)], capture_output=True, text=True, check=False, env=shared
-    )
+    return fresh.run(JOB, folder, *kill_at)
 
 
 @pytest.mark.slow
@@ -40,14 +38,14 @@ def test_kill_9_and_restart_ends_with_the_weights_of_an_uninterrupted_run(tmp_pa
 
 @pytest.mark.slow
 def test_trainings_that_are_killed_again_and_again_end_equal_to_the_bit(tmp_path):
-    """Plain, pruned, clustered, quantized, from a cache, from a PyDataset: five kills each, some of them while a state is written."""
+    """Plain, pruned, clustered, quantized, from a cache, from a PyDataset: a few kills each, some of them while a state is written."""
     done = subprocess.run(
-        [sys.executable, str(KILLS), "--kills", "5", "--folder", str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, str(KILLS), "--kills", str(KILLS_EACH), "--folder", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     found = {row["kind"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert list(found) == ["plain", "pruned", "clustered", "quantized", "cache", "PyDataset"]
     for kind, row in found.items():
-        assert row["kills"] == 5, kind
+        assert row["kills"] == KILLS_EACH, kind
         assert row["different"] == 0 < row["arrays"], kind
     assert sum(row["within_a_write"] for row in found.values()) > 0

@@ -3,9 +3,8 @@
 import functools
 import os
 import signal
-import subprocess
-import sys
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -289,9 +288,10 @@ export_tflite(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), sys.
 
 @pytest.mark.slow
 def test_kill_in_the_middle_of_writing_leaves_no_file(tmp_path):
-    path = tmp_path / "m.tflite"
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    path, program = tmp_path / "m.tflite", tmp_path / "program.py"
+    program.write_text(KILLED, encoding="utf-8")
+    ended = fresh.run(program, path)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert not path.exists()
 
 

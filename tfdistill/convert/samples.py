@@ -1,13 +1,13 @@
 """Reads samples for calibration and verification from every form of data that Keras takes, and checks them before the conversion."""
 
 import dataclasses
-import itertools
 import math
 
 import keras
 import numpy as np
 
 from tfdistill.errors import DataError, nearest
+from tfdistill.utils.data import ARRAYS, elements, form_of, number_of_elements
 from tfdistill.utils.finite import is_finite
 
 # With fewer samples the observed ranges depend on the choice of the samples.
@@ -57,7 +57,7 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
         DataError: for too few samples, unknown or missing inputs, wrong shapes, NaN or infinite values.
     """
     data = data() if callable(data) else data
-    if _is_stream(data):
+    if form_of(data) != ARRAYS:
         inputs, labels = _read_stream(data, signature, what, limit)
     else:
         x, labels = _split(data)
@@ -91,12 +91,6 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
     return Samples(inputs, labels, count, kept)
 
 
-def _is_stream(data):
-    import tensorflow as tf
-
-    return isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)) or hasattr(data, "__next__")
-
-
 def _split(element):
     # As in Keras, a tuple is (inputs, labels, sample weights) and a list is several inputs.
     if isinstance(element, tuple):
@@ -104,24 +98,11 @@ def _split(element):
     return element, None
 
 
-def _elements(data):
-    """Returns an iterable of the elements and its length: infinity for an endless dataset, None if unknown."""
-    import tensorflow as tf
-
-    if isinstance(data, tf.data.Dataset):
-        return data, math.inf if data.cardinality() == tf.data.INFINITE_CARDINALITY else None
-    if isinstance(data, keras.utils.PyDataset):
-        length = data.num_batches
-        return (data[i] for i in (itertools.count() if length is None else range(length))), math.inf if length is None else length
-    return data, None
-
-
 def _read_stream(data, signature, what, limit):
-    elements, length = _elements(data)
-    if limit is None and length == math.inf:
+    if limit is None and number_of_elements(data) == math.inf:
         raise DataError(f"The {what} dataset never ends.", "a finite one", "take a part of it: dataset.take(n)")
     parts, labels, count = [], [], 0
-    for element in elements:
+    for element in elements(data):
         x, y = _split(element)
         part = _by_name(x, signature, what)
         first = signature.inputs[0]

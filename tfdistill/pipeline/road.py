@@ -15,6 +15,7 @@ from tfdistill.distill.chains.runner import ChainRunner
 from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.tflite.export import ExportRecord, export_tflite
+from tfdistill.utils.data import number_of_elements
 from tfdistill.utils.types import Data, PathLike, Tensors
 
 # Function of (steps per epoch, epochs) that makes a step for a training of that length.
@@ -160,20 +161,14 @@ def _steps_per_epoch(x, settings):
     given = settings.fit.get("steps_per_epoch")
     if given is not None:
         return given
-    import tensorflow as tf
-
-    if isinstance(x, tf.data.Dataset):
-        count = int(x.cardinality())
-        if count < 1:
-            raise DataError(
-                "The number of batches of the dataset is unknown.",
-                "a dataset of known length",
-                "give fit={'steps_per_epoch': n} in the settings",
-            )
-        return count
-    if isinstance(x, keras.utils.PyDataset):
-        return x.num_batches
-    return math.ceil(len(keras.tree.flatten(x)[0]) / settings.fit.get("batch_size", 32))
+    count = number_of_elements(x, settings.fit.get("batch_size", 32))
+    if count in (None, 0, math.inf):
+        raise DataError(
+            "The number of batches of the dataset is unknown.",
+            "a dataset of known length",
+            "give fit={'steps_per_epoch': n} in the settings",
+        )
+    return count
 
 
 def _under(step, settings):

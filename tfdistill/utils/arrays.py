@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 
 def rows_of(structure):
@@ -40,20 +39,6 @@ def rechunked(batches, size):
             held = [keras.tree.map_structure(lambda a: a[size:], whole)] if rows else []
     if rows:
         yield _concatenated(held)
-
-
-def input_batches(data, size):
-    """Returns an iterator over the inputs of training data in batches.
-
-    Args:
-        data: A structure of arrays, which gives batches of `size`; or a `tf.data.Dataset` or `keras.utils.PyDataset`, which give their own.
-        size: Number of elements in a batch.
-    """
-    if isinstance(data, tf.data.Dataset):
-        return map(inputs_of, data)
-    if isinstance(data, keras.utils.PyDataset):
-        return (inputs_of(data[i]) for i in range(len(data)))
-    return slices(data, size)
 
 
 def _concatenated(batches):

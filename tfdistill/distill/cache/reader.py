@@ -210,10 +210,10 @@ class SoftTargetCache(keras.Model):
 
     def _check_length(self, source):
         if isinstance(source, sources.Stream):
-            if source.cardinality < 0:
+            if source.batches is None:
                 return
             batch = rows_of(next(source.blocks_as_they_come()))
-            equal, count = -(-self.elements // batch) == source.cardinality, f"{source.cardinality} batches of {batch}"
+            equal, count = -(-self.elements // batch) == source.batches, f"{source.batches} batches of {batch}"
         else:
             equal, count = source.count() == self.elements, f"{source.count()}"
         if not equal:

@@ -9,12 +9,15 @@
 Each is `x`, `(x, y)` or `(x, y, sample_weight)`, as for `keras.Model.fit`. A generator cannot be read twice, and is refused.
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.utils.arrays import inputs_of, rechunked, rows_of, slices
+from tfdistill.utils.data import DATASET, PYDATASET, are_arrays, form_of, number_of_elements
 
 
 def as_source(dataset):
@@ -33,13 +36,11 @@ def as_source(dataset):
     """
     if isinstance(dataset, (Arrays, Stream, Indexed)):
         return dataset
-    if isinstance(dataset, tf.data.Dataset):
-        return Stream(dataset)
-    if isinstance(dataset, keras.utils.PyDataset):
-        return Indexed(dataset)
+    if (form := form_of(dataset)) in (DATASET, PYDATASET):
+        return Stream(dataset) if form == DATASET else Indexed(dataset)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(tuple(dataset) if isinstance(dataset, tuple) else (dataset,))
     leaves = [a for a in keras.tree.flatten((x, y, sample_weight)) if a is not None]
-    if leaves and all(isinstance(a, (np.ndarray, tf.Tensor, tf.Variable)) for a in leaves):
+    if leaves and are_arrays(leaves):
         return Arrays(x, y, sample_weight)
     raise ConfigurationError(
         f"The dataset is a {type(dataset).__name__}{'' if not leaves else f' of {type(leaves[0]).__name__}'}.",
@@ -74,11 +75,9 @@ class Indexed:
 
     def __init__(self, dataset):
         self.dataset = dataset
-        batches = dataset.num_batches
-        if not batches:
-            raise DataError(
-                f"The {type(dataset).__name__} has {'no' if batches == 0 else 'endless'} batches.", "a number of batches above 0"
-            )
+        batches = number_of_elements(dataset)
+        if batches in (0, math.inf):
+            raise DataError(f"The {type(dataset).__name__} has {'endless' if batches else 'no'} batches.", "a number of batches above 0")
         self.batches = batches
         self.batch_size = rows_of(self.inputs(0))
         self._count = (batches - 1) * self.batch_size + rows_of(self.inputs(batches - 1))
@@ -115,10 +114,10 @@ class Stream:
 
     def __init__(self, dataset):
         self.dataset = dataset
-        self.cardinality = int(dataset.cardinality())
-        if self.cardinality == tf.data.INFINITE_CARDINALITY:
+        self.batches = number_of_elements(dataset)
+        if self.batches == math.inf:
             raise DataError("The tf.data.Dataset never ends.", "every element once", "take repeat() away; fit repeats it for every epoch")
-        if self.cardinality == 0:
+        if self.batches == 0:
             raise DataError("The tf.data.Dataset is empty.", "at least one batch")
         self.inputs = dataset.map(lambda *element: inputs_of(element))
 
@@ -137,7 +136,7 @@ class Stream:
     def samples(self, blocks):
         """Numbers of the blocks that are compared to recognize the data set: the first four, as reading later ones means reading all before."""
         # Where the number of batches is unknown, only reading all of them shows whether it changed.
-        return range(min(blocks, 4)) if self.cardinality >= 0 else range(blocks)
+        return range(min(blocks, 4)) if self.batches is not None else range(blocks)
 
 
 def numbered_blocks(source, size, numbers, whole):

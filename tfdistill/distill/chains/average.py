@@ -14,7 +14,7 @@ from tfdistill.distill.evaluation import CompiledCopy
 from tfdistill.distill.teachers.ensemble import Ensemble
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.graph.layers import all_layers
-from tfdistill.utils.arrays import input_batches
+from tfdistill.utils.data import input_batches
 from tfdistill.utils.types import Data, Tensors
 
 HOW = ("distill", "average")

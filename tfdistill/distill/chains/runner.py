@@ -1,6 +1,5 @@
 """Runs and records the trainings of a chain."""
 
-import collections.abc
 import dataclasses
 import time
 
@@ -10,6 +9,7 @@ from tfdistill.distill.chains.record import ChainRecord, Generation
 from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.distill.distiller import Distiller
 from tfdistill.errors import ConfigurationError, DataError, ModelError
+from tfdistill.utils.data import ITERATOR, form_of
 from tfdistill.utils.progress import progress
 
 
@@ -34,7 +34,7 @@ class ChainRunner:
         self.kind, self.settings, self.notes = kind, settings, []
         self.x, self.y, self.validation = data
         for role, source in (("training", self.x), ("validation", self.validation)):
-            if isinstance(source, collections.abc.Iterator):
+            if form_of(source) == ITERATOR:
                 raise DataError(
                     f"The {role} data is an iterator, which can be read once; a chain trains several times.",
                     "arrays, a tf.data.Dataset or a PyDataset",

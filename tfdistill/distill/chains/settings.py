@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from tfdistill.distill.objective.terms import make_terms
 from tfdistill.errors import ConfigurationError
 from tfdistill.utils import validate
+from tfdistill.utils.data import DATASET, form_of
 from tfdistill.utils.types import Data
 
 # `fit` arguments that the functions of a chain take themselves.
@@ -102,7 +102,7 @@ class ChainSettings:
         own = self.fit.get("callbacks", list)()
         progress = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance())
         # Keras shuffles by default, and warns that it cannot where a Dataset does so itself.
-        order = {"shuffle": False} if isinstance(x, tf.data.Dataset) else {}
+        order = {"shuffle": False} if form_of(x) == DATASET else {}
         return {"verbose": 0, **order, **self.fit, "epochs": self.epochs, "callbacks": [*own, progress]}
 
     def evaluate_arguments(self) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """Reads and checks the first batch before any training: an error now is cheaper than a useless student later."""
 
-import collections.abc
-
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfdistill.distill.objective import one_shot
 from tfdistill.errors import DataError
+from tfdistill.utils import data
 from tfdistill.utils.finite import non_finite
 
 
@@ -33,21 +31,17 @@ def peek(x, y=None, sample_weight=None, batch_size=None, put_back=True):
     Raises:
         DataError: if there is no first batch.
     """
-    if isinstance(x, tf.data.Dataset):
-        if put_back and one_shot.reads_once(x):
-            batch, x = one_shot.read_ahead(x)
-        else:
-            batch = next(iter(x.take(1)), None)
-    elif isinstance(x, keras.utils.PyDataset):
-        batch = x[0] if x.num_batches != 0 else None
-        if put_back and batch is not None and not getattr(x, "rereadable", False):
+    form = data.form_of(x)
+    if form == data.DATASET and put_back and one_shot.reads_once(x):
+        batch, x = one_shot.read_ahead(x)
+    elif form != data.ARRAYS:
+        batch = data.first_element(x)
+        if form == data.ITERATOR:
+            x = _put_back(batch, x)
+        elif form == data.PYDATASET and put_back and batch is not None and not getattr(x, "rereadable", False):
             x = one_shot.FirstBatchKept(x, batch)
-    elif isinstance(x, collections.abc.Iterator):
-        batch = next(x, None)
-        x = _put_back(batch, x)
     else:
-        flat = [a for a in keras.tree.flatten((x, y, sample_weight)) if a is not None]
-        if not all(isinstance(a, (np.ndarray, tf.Tensor, tf.Variable)) for a in flat):
+        if not data.are_arrays((x, y, sample_weight)):
             return x, None
         rows = batch_size or 32
         batch = (
