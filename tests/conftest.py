@@ -14,7 +14,6 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 # Only some releases of Keras are installed with their own tests; those of requirements.txt are (tests/test_compatibility.py).
 OF_KERAS = ["distill/test_keras_own_tests.py", "distill/test_backup_keras.py"]
@@ -36,13 +35,8 @@ THOROUGH, LONGEST = frozenset(_listed("thorough.txt")), _listed("longest.txt")
 MLPERF_TINY = os.environ.get("TFDISTILL_MLPERF_TINY")
 
 
-# TensorFlow says of every function of a dataset that it is traced all the same.
-STILL_TRACED = pytest.mark.filterwarnings("ignore:Even though the .tf.config.experimental_run_functions_eagerly")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    _leave_untraced(items)
     _put_longest_first(items)
     for item in items:
         if item.nodeid.partition("[")[0] in THOROUGH:
@@ -70,27 +64,10 @@ def _put_longest_first(items):
     items[:] = [item for half in (ordered[::2], ordered[1::2]) for module in half for item in module]
 
 
-def _leave_untraced(items):
-    """Marks the tests that run without graphs: those marked `untraced`, but for the first row of each table and those marked `traced`."""
-    begun = set()
-    for item in items:
-        function = item.nodeid.partition("[")[0]
-        if (
-            item.get_closest_marker("untraced")
-            and not item.get_closest_marker("traced")
-            and (function in begun or not hasattr(item, "callspec"))
-        ):
-            item.add_marker("without_graphs")
-            item.add_marker(STILL_TRACED)
-        begun.add(function)
-
-
 @pytest.fixture(autouse=True)
-def _seeded(request):
+def _seeded():
     keras.utils.set_random_seed(7)
-    tf.config.run_functions_eagerly(request.node.get_closest_marker("without_graphs") is not None)
     yield
-    tf.config.run_functions_eagerly(False)
     keras.backend.clear_session(free_memory=False)
 
 

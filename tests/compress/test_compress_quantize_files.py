@@ -26,10 +26,10 @@ def classes(shape, count=3, samples=256, seed=1):
     return (rng.normal(size=(count, *shape))[labels] + 0.3 * rng.normal(size=(samples, *shape))).astype("float32"), labels
 
 
-def trained(model, step=None, steps=24):
-    """Trains a classifier quantized for a few steps; returns it with the samples."""
+def trained(model, step=None, steps=24, dry_run=False):
+    """Trains a classifier quantized for a few steps; returns it with the samples. The conversion is not tried first where the test makes a file."""
     keras.utils.set_random_seed(0)
-    applied = (step or QuantizeAware()).apply(model)
+    applied = (step or QuantizeAware()).apply(model, dry_run=dry_run)
     x, labels = classes(model.input_shape[1:], model.output_shape[-1])
     applied.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     applied.fit(x, labels, batch_size=32, epochs=-(-steps // 8), verbose=0)
@@ -148,7 +148,7 @@ def exported(tmp_path_factory):
 
     @functools.cache
     def make(name):
-        applied, x = trained(MODELS[name]())
+        applied, x = trained(MODELS[name](), dry_run=name in QUICK)
         # Every range was trained, so nothing is calibrated.
         return applied, x, export_tflite(applied, tmp_path_factory.mktemp("exported") / "a.tflite", "int8")
 
@@ -161,7 +161,7 @@ def preserved(tmp_path_factory):
 
     @functools.cache
     def make(share, per_channel):
-        applied = QuantizeAware().apply(clustered(share=share, per_channel=per_channel))
+        applied = QuantizeAware().apply(clustered(share=share, per_channel=per_channel), dry_run=False)
         x = fit(applied)
         return applied, x, export_tflite(applied, tmp_path_factory.mktemp("preserved") / "a.tflite", "int8", calibration=x)
 
@@ -216,8 +216,8 @@ def test_padded_steps_stay_masked(name, tmp_path):
     inputs = keras.Input(x.shape[1:], dtype=x.dtype.name)
     masked = layers.Embedding(20, 8, mask_zero=True)(inputs) if kind == "tokens" else layers.Masking()(inputs)
     model = keras.Model(inputs, layers.Dense(3)(body(masked)))
-    applied = QuantizeAware().apply(model)
-    applied.compile("sgd", "mse")
+    applied = QuantizeAware().apply(model, dry_run=False)
+    applied.compile("sgd", "mse", run_eagerly=True)  # four steps, which take less time than a graph of them
     applied.fit(x, np.zeros((64, 3)), batch_size=16, verbose=0)
     QuantizeAware().check(applied)
     record = export_tflite(applied, tmp_path / "a.tflite", "int8")

@@ -129,7 +129,8 @@ def samples(model, count=16):
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [pytest.param(m, s, marks=[pytest.mark.slow] if (m, s) in SLOW else []) for m in MODELS for s in STEPS]
+    ("name", "step"),
+    [pytest.param(m, s, marks=[pytest.mark.slow] if (m, s) in SLOW else []) for m in MODELS for s in STEPS],
 )
 def test_each_goes_through_each_step_to_an_integer_file(name, step, tmp_path):
     model, step = reloaded(tmp_path) if name == "h5" else made(name), STEPS[step]
@@ -239,7 +240,7 @@ def test_deeplab_computes_in_the_file_what_it_was_trained_to(tmp_path):
     rng = np.random.default_rng(0)
     x = 40 * np.kron(rng.normal(size=(64, 8, 8, 3)), np.ones((1, 4, 4, 1))).astype("float32") + 120
     labels = x[..., [0, 1, 2, 0]].argmax(-1)
-    applied = QuantizeAware().apply(deeplab())
+    applied = QuantizeAware().apply(deeplab(), dry_run=False)
     applied.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     applied.fit(x, labels, batch_size=16, epochs=2, verbose=0)
     record = export_tflite(applied, tmp_path / "deeplab.tflite", "int8", verify_on=x[:16])

@@ -1,4 +1,4 @@
-"""Small Keras 3 models of many kinds, as rows of tables. Every builder takes nothing and returns a built model."""
+"""Small Keras 3 models of many kinds, as rows of tables. Every builder can be called without arguments and returns a built model."""
 
 import keras
 import numpy as np
@@ -28,18 +28,18 @@ def conv1d_net():
     return keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling1D()(x)), name="conv1d_net")
 
 
-def lstm():
+def lstm(steps=8):
     return keras.Sequential(
-        [keras.Input((8, 5)), layers.LSTM(6, return_sequences=True), layers.LSTM(4), layers.Dense(3, activation="softmax")], name="lstm"
+        [keras.Input((steps, 5)), layers.LSTM(6, return_sequences=True), layers.LSTM(4), layers.Dense(3, activation="softmax")], name="lstm"
     )
 
 
-def gru():
-    return keras.Sequential([keras.Input((8, 5)), layers.GRU(6), layers.Dense(3)], name="gru")
+def gru(steps=8):
+    return keras.Sequential([keras.Input((steps, 5)), layers.GRU(6), layers.Dense(3)], name="gru")
 
 
-def bidirectional_gru():
-    inputs = keras.Input((8,), dtype="int32", name="tokens")
+def bidirectional_gru(steps=8):
+    inputs = keras.Input((steps,), dtype="int32", name="tokens")
     x = layers.Embedding(20, 6, mask_zero=True)(inputs)
     x = layers.Bidirectional(layers.GRU(4))(x)
     return keras.Model(inputs, layers.Dense(2)(x), name="bidirectional_gru")
@@ -164,6 +164,18 @@ def ops_graph():
     x = ops.concatenate([y, ops.mean(x, axis=-1, keepdims=True)], axis=-1)
     x = ops.relu(ops.reshape(x, (-1, 20))) / ops.maximum(ops.cast(3, "float32"), 1.0) - np.arange(20, dtype="float32") / 20
     return keras.Model(inputs, layers.Dense(3)(1.0 - ops.silu(x)), name="ops_graph")
+
+
+def mobile_block():
+    """A block as in MobileNetV2 and V3: pointwise and depthwise convolutions, squeeze-and-excitation, hard activations, a sum around all of them."""
+    inputs = keras.Input((16, 16, 3), name="image")
+    x = body = layers.Conv2D(8, 3, strides=2, padding="same", activation="hard_silu")(inputs)
+    x = layers.Activation("hard_silu")(layers.BatchNormalization()(layers.Conv2D(24, 1, use_bias=False)(x)))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)))
+    gate = layers.Conv2D(8, 1, activation="relu")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply()([x, layers.Conv2D(24, 1, activation="hard_sigmoid")(gate)])
+    x = layers.Add()([body, layers.BatchNormalization()(layers.Conv2D(8, 1, use_bias=False)(x))])
+    return keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)), name="mobile_block")
 
 
 SMALL = {

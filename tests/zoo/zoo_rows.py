@@ -58,11 +58,11 @@ GOALS = {
 }
 
 
-def build(name):
-    """Returns a fresh model of a row, the same every time: a family that was taught a little, or a small model of random weights."""
+def build(name, builder=None):
+    """Returns a fresh model of a row, the same every time: a family that was taught a little, a small model of random weights, or what a function builds."""
     keras.utils.set_random_seed(0)
-    if name not in FAMILIES:
-        return SMALL[name]()
+    if builder or name not in FAMILIES:
+        return (builder or SMALL[name])()
     model = family(name)
     teach(model)
     return model
@@ -84,18 +84,19 @@ def _opened(model):
     return model if is_sequential(model) else open_model(model)
 
 
-def run_row(name, row=None, columns=COLUMNS):
+def run_row(name, row=None, columns=COLUMNS, builder=None):
     """Takes one model all the way.
 
     Args:
         name: Name of the row.
         row: `ZooRow` of the stages that were run before, if any.
         columns: The stages to run.
+        builder: Function that builds the model, where it is not the zoo's own of that name.
 
     Yields:
         A `ZooRow` after every stage.
     """
-    model = build(name)
+    model = build(name, builder)
     with tempfile.TemporaryDirectory() as folder:
         road = _Road(name, model, pathlib.Path(folder))
         stages = dict(zip(COLUMNS, road.stages(), strict=True))
