@@ -32,6 +32,42 @@ CONTROL = {
 }
 
 
+# Operations that change nothing beside a constant: its value, and the position of the operand that may be the constant; None for either.
+_NEUTRAL = {"Add": (0, None), "AddV2": (0, None), "Sub": (0, 1), "Mul": (1, None), "RealDiv": (1, 1)}
+# What is padded with numbers beyond this one hides behind whatever is there, as infinity does: no 256 steps hold it beside others.
+_ENDLESS = 1e6
+
+
+def passes(op):
+    """Whether the result of an operation has the range of what it reads: it moves elements, or pads with what hides behind any of them, or changes nothing."""
+    if op.type == "PadV2":
+        return _is_endless(op.inputs[2])
+    if is_neutral(op):
+        # The converter leaves it out, and with it the place for a range of its own; but not where it repeats elements.
+        return any(x.shape.as_list() == op.outputs[0].shape.as_list() for x in op.inputs if _constant(x) is None)
+    return op.type in PASSING
+
+
+def is_neutral(op):
+    """Whether one operand is a constant that changes no number of the other one: a sum with 0, or a product by 1."""
+    if op.type not in _NEUTRAL or not op.outputs[0].dtype.is_floating:
+        return False
+    number, place = _NEUTRAL[op.type]
+    values = map(_constant, op.inputs if place is None else op.inputs[place:])
+    return any(value is not None and value.size and (value == number).all() for value in values)
+
+
+def _constant(tensor):
+    import tensorflow as tf
+
+    return tf.get_static_value(tensor)
+
+
+def _is_endless(tensor):
+    value = _constant(tensor)
+    return value is not None and bool(abs(value) > _ENDLESS)
+
+
 def run(op, inputs):
     """Runs an operation of a graph on other tensors.
 
@@ -168,6 +204,22 @@ def _cast(op, values):
     return tf.where(x, ones, tf.zeros_like(ones))
 
 
+def _pad(op, values):
+    """Pads with a number: the last of the steps in place of infinity, which the converter finds for any number beyond them; or brings both to one range."""
+    import tensorflow as tf
+
+    x, paddings, value = op.inputs
+    paddings = values.unrounded(paddings)
+    if not _is_endless(value):
+        with values.quantize.together():
+            x, value = (values.quantize(activations.ONE * values.rounded(one), f"{values.name(op)}_operands") for one in (x, value))
+        return activations.ONE * tf.pad(x, paddings, constant_values=value)
+    x, below = values.rounded(x), float(tf.get_static_value(value)) < 0.0
+    if values.quantize.in_the_file:
+        return tf.pad(x, paddings, constant_values=-_ENDLESS if below else _ENDLESS)
+    return tf.pad(x, paddings, constant_values=tf.stop_gradient(tf.reduce_min(x) if below else tf.reduce_max(x)))
+
+
 def _fixed(name):
     def compute(op, values):
         import tensorflow as tf
@@ -214,6 +266,7 @@ REWRITTEN = {
     "Log1p": _log1p,
     "LogSoftmax": lambda op, values: values.form(op, "log_softmax"),
     "Pack": _stack,
+    "PadV2": _pad,
     "Neg": lambda op, values: -1.0 * values.rounded(op.inputs[0]),
     "Pow": _power,
     "RealDiv": _divide,

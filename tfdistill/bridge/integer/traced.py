@@ -57,6 +57,18 @@ def only_moves(function, specs):
     return trace is not None and not trace.computing() and all(trace.is_moving(tensor) for tensor in trace.outputs)
 
 
+def repeats_alone(function, specs):
+    """Whether a function repeats elements by a sum or product with a constant that changes none of them. Keras adds some such operands as a bias, of which the
+    converter makes a BROADCAST_TO that leaves no place for a range.
+
+    Args:
+        function: Function of tensors.
+        specs: List of a `tf.TensorSpec` for each.
+    """
+    trace = _Trace.of(function, specs)
+    return trace is not None and any(tensorflow_ops.is_neutral(op) and not tensorflow_ops.passes(op) for op in trace.computing())
+
+
 def needs_rewriting(function, specs, in_training=None, positive=()):
     """Returns whether a function has to be computed here: its operations are all known, and one of them has inner results or no integers as it is.
 
@@ -71,7 +83,8 @@ def needs_rewriting(function, specs, in_training=None, positive=()):
         return False
     computing = trace.computing()
     # The converter fuses a ReLU alone into the operation before it.
-    rewritten = len(computing) > 1 or any(op.type in tensorflow_ops.REWRITTEN and op.type not in ("Relu", "Relu6") for op in computing)
+    written = {op.type for op in trace.needed if trace.moves(op)} & set(tensorflow_ops.REWRITTEN)
+    rewritten = len(computing) > 1 or not written <= {"Relu", "Relu6"}
     if not rewritten or in_training is None:
         return rewritten
     trained = _Trace.of(in_training, specs, positive)
@@ -88,7 +101,7 @@ def compute(function, inputs, quantize, what):
         what: Beginning of the names of the ranges.
 
     Returns:
-        What `function` returns; the results of its last operations are not rounded.
+        What `function` returns; the results of its last operations are not rounded, but for those that are in `quantize.ready`.
     """
     import tensorflow as tf
 
@@ -102,6 +115,7 @@ def compute(function, inputs, quantize, what):
     for op in trace.needed:
         values.compute(op)
     outputs = [_sized(values.unrounded(tensor), tensor.shape) for tensor in trace.outputs]
+    quantize.ready.extend(value for value, tensor in zip(outputs, trace.outputs, strict=True) if values.is_ready(tensor))
     return tf.nest.pack_sequence_as(trace.structure, outputs)
 
 
@@ -160,7 +174,7 @@ class _Trace:
 
     def computing(self):
         """Lists the operations whose results have ranges of their own."""
-        return [op for op in self.needed if self.moves(op) and op.type not in tensorflow_ops.PASSING]
+        return [op for op in self.needed if self.moves(op) and not tensorflow_ops.passes(op)]
 
     def constants(self):
         """Lists the arrays of floats among the operations."""
@@ -241,6 +255,10 @@ class _Values:
         key = id(tensor)
         return self._raw[key] if key in self._raw else self._rounded[key]
 
+    def is_ready(self, tensor):
+        """Whether a tensor of floats that depends on the arguments has a range already, so that another one would be a second rounding."""
+        return tensor.dtype.is_floating and id(tensor) not in self._raw and self.trace.is_moving(tensor)
+
     def is_unrounded(self, tensor):
         """Whether the value of a tensor can still be changed before it is rounded."""
         return id(tensor) in self._raw and id(tensor) not in self._rounded and self.trace.is_used_once(tensor)
@@ -254,10 +272,11 @@ class _Values:
             if op.type == "Const" and self.quantize.scores and results.dtype.is_floating:
                 results = in_range_of_scores(results)
         elif op.type in tensorflow_ops.REWRITTEN:
-            results, ready = tensorflow_ops.REWRITTEN[op.type](op, self), op.type in tensorflow_ops.READY
+            results = tensorflow_ops.REWRITTEN[op.type](op, self)
+            ready = op.type in tensorflow_ops.READY or tensorflow_ops.passes(op)
         else:
             results = tensorflow_ops.run(op, [self._operand(op, tensor) for tensor in op.inputs])
-            ready = op.type in tensorflow_ops.PASSING
+            ready = tensorflow_ops.passes(op)
         flat = results if isinstance(results, (list, tuple)) else [results]
         for tensor, value in zip(op.outputs, flat, strict=False):
             (self._rounded if ready or not tensor.dtype.is_floating else self._raw)[id(tensor)] = value
