@@ -16,9 +16,8 @@ from tfdistill.bridge.convert.encoding import encode
 from tfdistill.bridge.parity.check import needed_sizes, random_inputs, within
 from tfdistill.bridge.parity.run import arrays, difference
 from tfdistill.errors import BridgeError
-from tfdistill.graph.carriers import HeldConstant, HeldWeight, WithMask
+from tfdistill.graph.carriers import HeldWeight, is_itself
 from tfdistill.graph.functional import calls
-from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.masks import mask_of
 from tfdistill.graph.opening import look_inside, origin
 from tfdistill.graph.tracing import traced
@@ -162,7 +161,7 @@ def _takes_training(model):
 def _frozen(subject):
     frozen = set()
     for inferring, training in zip(calls(subject.view), calls(subject.training), strict=True):
-        if inferring.kwargs.get("training") and _is_itself(inferring.operation):
+        if inferring.kwargs.get("training") and is_itself(inferring.operation):
             raise BridgeError(
                 f"The call of {subject.what} runs '{inferring.operation.name}' in training mode at inference too.",
                 "layers that follow the mode of the model",
@@ -210,20 +209,13 @@ def _described(model):
 def _identity(operation):
     if isinstance(operation, HeldWeight):
         return id(operation.weight)
-    if _is_itself(operation):
+    if is_itself(operation):
         return id(origin(operation))
     try:
         config = keras.saving.serialize_keras_object(operation)["config"]
     except (NotImplementedError, TypeError, ValueError):
         return type(operation)
     return type(origin(operation)), repr({key: value for key, value in config.items() if key != "name"})
-
-
-def _is_itself(operation):
-    """Whether an operation of a graph is a layer that no other one can stand for. Without weights and state, one of Keras's with the same settings does the same."""
-    if not isinstance(operation, keras.layers.Layer) or isinstance(operation, (HeldConstant, WithMask)):
-        return False
-    return bool(operation.variables) or isinstance(operation, keras.layers.Lambda) or not is_keras_own(type(origin(operation)))
 
 
 def _refuse_fixed_values(subject):
