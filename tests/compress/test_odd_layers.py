@@ -176,6 +176,7 @@ TRACED = {
         lambda x: ops.pad(x, [[0, 0], [1, 0]], constant_values=0.3)[:, :-1] * x,
         lambda x: np.concatenate([np.full((3, 1), 0.3), x[:, :-1]], -1) * x,
     ),
+    "a sum along an axis by Einstein": (lambda x: ops.einsum("ab,bc->ac", x * x, np.eye(23, dtype="float32")), lambda x: x**2),
     "a matrix": (lambda x: ops.matmul(x, np.eye(23, dtype="float32") * 2.0), lambda x: 2 * x),
 }
 
@@ -415,6 +416,15 @@ class ByTurns(layers.Layer):
 
 
 ZEROS = np.zeros((1, 8, 8, 6), "float32")
+MASK = np.tril(np.ones((1, 1, 8, 8), bool))
+
+
+def attending(x):
+    """Attention as keras.ops has it, in one operation, under a mask for what comes later."""
+    parts = [layers.Reshape((8, 2, 4))(layers.Dense(8)(layers.Reshape((8, 24))(x))) for _ in range(3)]
+    return ops.dot_product_attention(*parts, mask=MASK)
+
+
 # Operations that move what is next to them, where a range of their own would have no place in the file.
 IMAGES["seams"] = {
     "padded with minus infinity": lambda x: layers.MaxPooling2D(3, 2)(
@@ -434,6 +444,12 @@ IMAGES["seams"] = {
     ),
     "as it is before padding": in_convolution(lambda: lambda x: layers.Conv2D(4, 3)(layers.ZeroPadding2D()(ByTurns()(x)))),
     "as it is before enlarging": in_convolution(lambda: lambda x: layers.UpSampling2D(2, interpolation="bilinear")(ByTurns()(x))),
+}
+IMAGES["attention"] = {
+    "in one operation": attending,
+    "in one operation, causal": lambda x: ops.dot_product_attention(
+        *[layers.Reshape((8, 2, 12))(layers.Reshape((8, 24))(y)) for y in (x, 0.5 * x, 0.3 * x)], is_causal=True
+    ),
 }
 GROUPS = {**{name: ((12,), bodies) for name, bodies in VECTORS.items()}, **{name: ((8, 8, 3), bodies) for name, bodies in IMAGES.items()}}
 # Decibels to the float model, where they are below 30: thresholds that a rounded number crosses, distributions whose steps are 1/256.

@@ -14,13 +14,15 @@ PASSING = {
 # The result has a range of its own.
 _COMPUTING = {
     *("Abs", "Add", "AddV2", "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BiasAdd", "ConcatV2", "Conv2D"),
-    *("DepthwiseConv2dNative", "Exp", "LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Prod"),
+    *("DepthwiseConv2dNative", "Einsum", "Exp", "LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Prod"),
     *("Select", "SelectV2", "SquaredDifference", "Sub", "Sum"),
 }
 # Results that are no floats.
 _COMPARING = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "ArgMax", "ArgMin", "Shape", "Rank", "Size"}
 # Operations whose second operand can be a matrix of weights.
-PRODUCTS = {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "DepthwiseConv2dNative", "MatMul"}
+PRODUCTS = {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "DepthwiseConv2dNative", "Einsum", "MatMul"}
+# What scores go through on their way to a softmax: sums and selections, and what moves them.
+HANDING_ON = {"Add", "AddV2", "Sub", "Select", "SelectV2", "ConcatV2", "Cast"}
 FLOAT_ONLY = {
     *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Ceil", "Cos", "Cosh", "Cumprod", "Cumsum", "Digamma", "Erf"),
     *("Erfc", "Erfinv", "Floor", "FloorDiv", "FloorMod", "Lgamma", "Mod", "Ndtri", "RFFT", "Rint", "Round", "Sign", "Sin"),
