@@ -531,6 +531,21 @@ def test_what_only_moves_numbers_needs_no_range_of_its_own():
     assert [row for row in rows if row.action != "done"] == []
 
 
+@pytest.mark.parametrize("name", ["rsqrt", "sqrt"])
+def test_roots_of_what_another_layer_rounds_to_zero_are_finite(name):
+    inputs = keras.Input((8,))
+    variance = ops.mean(ops.square(inputs), axis=-1, keepdims=True) + 1e-6
+    root = ops.rsqrt(variance) if name == "rsqrt" else ops.sqrt(variance)
+    applied = QuantizeAware().apply(keras.Model(inputs, layers.Dense(3)(inputs * root)), dry_run=False)
+    x = np.outer(10.0 ** np.arange(-3.0, 2.0), np.ones(8)).astype("float32")
+    with tf.GradientTape() as tape:
+        tensor = tf.constant(x)
+        tape.watch(tensor)
+        outputs = applied(tensor, training=True)
+    assert np.isfinite(outputs).all()
+    assert np.isfinite(tape.gradient(outputs, tensor)).all()
+
+
 def encoding(mode, length=4):
     inputs = keras.Input((length,), dtype="int32")
     x = layers.CategoryEncoding(20, output_mode=mode, name="odd")(inputs)

@@ -153,11 +153,6 @@ def _relu(op, values):
     return values.quantize(activations.ONE * values.rounded(source), values.name(op), low=0.0, high=most)
 
 
-def _square(op, values):
-    x = values.rounded(op.inputs[0])
-    return x * x
-
-
 def _power(op, values):
     import tensorflow as tf
 
@@ -171,8 +166,20 @@ def _power(op, values):
     return _root(op, values) if found == 0.5 else x * x if found == 2.0 else tf.identity(x)
 
 
+def _above_zero(tensor, values):
+    """Returns the rounded value of what is not negative. What rounded to 0 in another layer, whose steps are not known here, becomes the smallest other number:
+    TFLite's RSQRT gives the largest result of its range for it, too."""
+    import tensorflow as tf
+
+    x = values.rounded(tensor, positive=True)
+    if not values.is_ready(tensor) or values.quantize.in_the_file:
+        return x
+    smallest = tf.reduce_min(tf.where(x > 0.0, x, tf.fill(tf.shape(x), x.dtype.max)))
+    return tf.maximum(x, tf.stop_gradient(tf.where(smallest < x.dtype.max, smallest, tf.ones_like(smallest))))
+
+
 def _root(op, values):
-    x = values.rounded(op.inputs[0], positive=True)
+    x = _above_zero(op.inputs[0], values)
     return activations.root(x, values.quantize, values.name(op), values.quantize.divisor)
 
 
@@ -255,7 +262,7 @@ def _expm1(op, values):
 def _rsqrt(op, values):
     import tensorflow as tf
 
-    return tf.math.rsqrt(values.rounded(op.inputs[0], positive=True))
+    return tf.math.rsqrt(_above_zero(op.inputs[0], values))
 
 
 # How an operation is computed in others: function of (operation, values of the trace).
@@ -282,7 +289,7 @@ REWRITTEN = {
     "Softplus": lambda op, values: values.form(op, "softplus"),
     "Softsign": lambda op, values: values.form(op, "softsign"),
     "Sqrt": _root,
-    "Square": _square,
+    "Square": lambda op, values: values.rounded(op.inputs[0]) * values.rounded(op.inputs[0]),
     "Tanh": _fixed("tanh"),
 }
 # Those of them whose results are rounded already.
