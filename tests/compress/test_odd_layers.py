@@ -442,6 +442,10 @@ IMAGES["seams"] = {
     "a product by ones that repeats": in_convolution(
         lambda: lambda x: ops.multiply(ZEROS + 1.0, layers.GlobalAveragePooling2D(keepdims=True)(x))
     ),
+    "a split": in_convolution(
+        lambda: lambda x: layers.Concatenate()([layers.Conv2D(3, 1)(ops.split(x, 2, -1)[0]), ops.split(x, 2, -1)[1]])
+    ),
+    "a part of a split": in_convolution(lambda: lambda x: layers.Conv2D(4, 3)(ops.split(x, 2, -1)[1])),
     "as it is before padding": in_convolution(lambda: lambda x: layers.Conv2D(4, 3)(layers.ZeroPadding2D()(ByTurns()(x)))),
     "as it is before enlarging": in_convolution(lambda: lambda x: layers.UpSampling2D(2, interpolation="bilinear")(ByTurns()(x))),
 }
@@ -529,6 +533,22 @@ def test_every_one_is_exported_in_integers(name, tmp_path):
 def test_what_only_moves_numbers_needs_no_range_of_its_own():
     rows = QuantizeAware().plan(group(*GROUPS["seams"])).rows
     assert [row for row in rows if row.action != "done"] == []
+
+
+def activation_called_thrice():
+    inputs, relu = keras.Input((8,)), layers.Activation("relu")
+    x = relu(layers.Dense(4)(relu(layers.Dense(6)(inputs))))
+    return keras.Model(inputs, relu(layers.Dense(3)(x)))
+
+
+def dense_called_on_itself():
+    inputs, dense = keras.Input((5,), dtype="int32"), layers.Dense(4)
+    return keras.Model(inputs, layers.Dense(3)(dense(dense(layers.Embedding(9, 4)(inputs)))))
+
+
+@pytest.mark.parametrize("build", [activation_called_thrice, dense_called_on_itself])
+def test_a_layer_that_reads_what_it_has_computed_has_a_plan(build):
+    assert QuantizeAware().plan(build()).names("impossible") == []
 
 
 @pytest.mark.parametrize("name", ["rsqrt", "sqrt"])
