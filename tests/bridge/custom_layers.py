@@ -494,6 +494,70 @@ class GathersOfList(layers.Layer):
         return shapes[0]
 
 
+class MakesLayers(layers.Layer):
+    """Makes layers without weights whenever it is called, as EfficientNet and RepVGG do, and has a model that was built for another shape than it is called on."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.pad = layers.ZeroPadding2D(1, name="pad")
+        self.wide = layers.Conv2D(4, 3, name="wide")
+        self.point = keras.Sequential([layers.Conv2D(4, 1, name="narrow"), layers.BatchNormalization(name="norm")], name="point")
+
+    def build(self, shape):
+        self.wide.build(shape)
+        self.point.build((shape[0], shape[1] + 2, shape[2] + 2, shape[3]))
+
+    def call(self, x, training=None):
+        y = layers.Add()([self.point(x, training=training), self.wide(self.pad(x))])
+        return layers.concatenate([y, layers.Activation("elu")(y)])
+
+
+class ResizesFirst(layers.Layer):
+    """Makes a layer of preprocessing, whose mode is training where nobody says another."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = layers.BatchNormalization(name="norm")
+
+    def build(self, shape):
+        self.norm.build(shape)
+
+    def call(self, x):
+        return self.norm(layers.Resizing(4, 4, name="resized")(x))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Forgetful(layers.Layer):
+    """Its config lacks the rate, so that another layer comes back."""
+
+    def __init__(self, rate=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(WIDTH, name="dense")
+        self.drop = layers.Dropout(rate, name="drop") if rate else layers.Identity(name="drop")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x, training=None):
+        return self.drop(self.dense(x), training=training)
+
+
+@keras.saving.register_keras_serializable("tests")
+class TiedTokens(layers.Layer):
+    """Looks tokens up in a table, with their places."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.table, self.places = layers.ReversibleEmbedding(WORDS, WIDTH, name="table"), layers.Embedding(STEPS, WIDTH, name="places")
+
+    def build(self, shape):
+        self.table.build(shape)
+        self.places.build(shape)
+
+    def call(self, ids):
+        return self.table(ids) + self.places(ops.arange(STEPS))
+
+
 class Windows(layers.Layer):
     """Cuts sequences into windows, which it puts where the batch is: the layer inside divides that again, as in Swin."""
 
@@ -576,6 +640,15 @@ def of_list():
     return keras.Model(inputs, layers.Dense(2, name="head")(GathersOfList(name="block")([inputs, inputs])), name="net")
 
 
+def tied():
+    """A table inside a layer inside a model, which gives logits outside of it, as in the language models of keras-hub."""
+    inner = keras.Input((STEPS,), dtype="int32")
+    block = TiedTokens(name="block")
+    nested = keras.Model(inner, block(inner), name="nested")
+    ids = keras.Input((STEPS,), dtype="int32", name="ids")
+    return keras.Model(ids, block.table(layers.Dense(WIDTH, name="head")(nested(ids)), reverse=True), name="net")
+
+
 def mask_as_input():
     inputs, mask = keras.Input((STEPS, WIDTH), name="x"), keras.Input((STEPS,), dtype="bool", name="keep")
     return keras.Model([inputs, mask], layers.Dense(2, name="head")(UsesMask(name="block")(inputs, mask=mask)), name="net")
@@ -637,6 +710,13 @@ MODELS = {
     "called with other arguments": (called_differently, ["two/one", "two/other"]),
     "in two places": (in_two_places, ["nested"]),
     "nested": (lambda: sequence(Outer(name="outer")), ["outer/mlp/gate", "outer/scale/gamma"]),
+    "layers made in its call": (
+        lambda: sequence(MakesLayers(name="block"), shape=(6, 6, 4)),
+        ["block/wide", "block/point/narrow", "block/add", "block/concatenate", "block/activation"],
+    ),
+    "a mode that nobody said": (lambda: sequence(ResizesFirst(name="block"), shape=(6, 6, 4)), ["block/resized", "block/norm"]),
+    "a config that lacks something": (lambda: sequence(Forgetful(0.3, name="block")), ["block/dense", "block/drop"]),
+    "a table in two models": (tied, ["nested", "block/table"]),
     "models inside": (lambda: sequence(HasModel(name="block")), ["block/functional", "block/sequential"]),
     "the size of the batch": (
         # Behind `tile` Keras 3.12 does not know the number of steps, which a Dense of all of them would need.

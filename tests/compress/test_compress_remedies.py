@@ -33,6 +33,12 @@ def net():
     return dense_net()
 
 
+def hiding(number):
+    inputs = keras.Input((8,))
+    x = layers.Dense(8, name="hidden")(inputs)
+    return keras.Model(inputs, layers.Dense(4, name="head")(ops.maximum(ops.where(x > 0.0, x, number), -1.0)))
+
+
 def images(middle=layers.Conv2D):
     parts = [middle(4, 3, name="middle"), layers.Flatten(name="flat"), layers.Dense(4, name="head")]
     return keras.Sequential([keras.Input((6, 6, 2)), *parts])
@@ -250,6 +256,11 @@ ROWS = {
         "give some hundred samples of real data",
         lambda f: Quantize().apply(net(), calibration=np.ones((32, 8))),
         lambda f: Quantize().apply(net(), calibration=X),
+    ),
+    "infinity in a layer": Row(
+        "replace infinite constants by finite ones, such as -1e4 in a mask",
+        lambda f: Quantize().apply(hiding(-np.inf), calibration=X),
+        lambda f: Quantize().apply(hiding(-1e4), calibration=X),
     ),
     "a layer that nothing can be done to": Row(
         "leave it out of layers=",

@@ -168,6 +168,15 @@ TRACED = {
         lambda x: activations.celu(x, alpha=0.5),
         lambda x: np.where(x > 0, x, 0.5 * np.expm1(np.minimum(x, 0) / 0.5)),
     ),
+    "padding": (
+        lambda x: ops.max(ops.pad(x * 2.0, [[0, 0], [1, 1]], constant_values=-np.inf), -1, keepdims=True) * x,
+        lambda x: 2 * x.max(-1, keepdims=True) * x,
+    ),
+    "padding with a number": (
+        lambda x: ops.pad(x, [[0, 0], [1, 0]], constant_values=0.3)[:, :-1] * x,
+        lambda x: np.concatenate([np.full((3, 1), 0.3), x[:, :-1]], -1) * x,
+    ),
+    "a sum along an axis by Einstein": (lambda x: ops.einsum("ab,bc->ac", x * x, np.eye(23, dtype="float32")), lambda x: x**2),
     "a matrix": (lambda x: ops.matmul(x, np.eye(23, dtype="float32") * 2.0), lambda x: 2 * x),
 }
 
@@ -396,6 +405,56 @@ IMAGES = {
         "all augmentations": lambda x: layers.Conv2D(4, 3)(augmented(x)),
     },
 }
+
+
+@keras.saving.register_keras_serializable("odd layers")
+class ByTurns(layers.Layer):
+    """Computes by another graph in training mode, so that it runs as it is; its last operation rounds by itself."""
+
+    def call(self, x, training=None):
+        return ops.relu(x * 0.9) if training else ops.relu(ops.multiply(x, 0.9))
+
+
+ZEROS = np.zeros((1, 8, 8, 6), "float32")
+MASK = np.tril(np.ones((1, 1, 8, 8), bool))
+
+
+def attending(x):
+    """Attention as keras.ops has it, in one operation, under a mask for what comes later."""
+    parts = [layers.Reshape((8, 2, 4))(layers.Dense(8)(layers.Reshape((8, 24))(x))) for _ in range(3)]
+    return ops.dot_product_attention(*parts, mask=MASK)
+
+
+# Operations that move what is next to them, where a range of their own would have no place in the file.
+IMAGES["seams"] = {
+    "padded with minus infinity": lambda x: layers.MaxPooling2D(3, 2)(
+        ops.pad(layers.Conv2D(6, 3, padding="same")(x), [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-np.inf)
+    ),
+    "padded with infinity": lambda x: ops.minimum(
+        ops.pad(layers.Conv2D(6, 3)(x), [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=np.inf), layers.Conv2D(6, 3, padding="same")(x)
+    ),
+    "padded with a number": in_convolution(
+        lambda: lambda x: ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=0.7),
+    ),
+    "a sum with zeros": in_convolution(lambda: lambda x: ops.add(x, 0.0)),
+    "a product by one": in_convolution(lambda: lambda x: ops.multiply(x, 1.0)),
+    "a sum with zeros that repeats": in_convolution(lambda: lambda x: ops.add(ZEROS, layers.GlobalAveragePooling2D(keepdims=True)(x))),
+    "a product by ones that repeats": in_convolution(
+        lambda: lambda x: ops.multiply(ZEROS + 1.0, layers.GlobalAveragePooling2D(keepdims=True)(x))
+    ),
+    "a split": in_convolution(
+        lambda: lambda x: layers.Concatenate()([layers.Conv2D(3, 1)(ops.split(x, 2, -1)[0]), ops.split(x, 2, -1)[1]])
+    ),
+    "a part of a split": in_convolution(lambda: lambda x: layers.Conv2D(4, 3)(ops.split(x, 2, -1)[1])),
+    "as it is before padding": in_convolution(lambda: lambda x: layers.Conv2D(4, 3)(layers.ZeroPadding2D()(ByTurns()(x)))),
+    "as it is before enlarging": in_convolution(lambda: lambda x: layers.UpSampling2D(2, interpolation="bilinear")(ByTurns()(x))),
+}
+IMAGES["attention"] = {
+    "in one operation": attending,
+    "in one operation, causal": lambda x: ops.dot_product_attention(
+        *[layers.Reshape((8, 2, 12))(layers.Reshape((8, 24))(y)) for y in (x, 0.5 * x, 0.3 * x)], is_causal=True
+    ),
+}
 GROUPS = {**{name: ((12,), bodies) for name, bodies in VECTORS.items()}, **{name: ((8, 8, 3), bodies) for name, bodies in IMAGES.items()}}
 # Decibels to the float model, where they are below 30: thresholds that a rounded number crosses, distributions whose steps are 1/256.
 LEAST = {
@@ -406,6 +465,9 @@ LEAST = {
     "ReLU of all": 27,
     "Rescaling by channel": 27,
     "Resizing": 24,
+    # Means of noise, which are small beside what their layer computes with.
+    "a sum with zeros that repeats": 26,
+    "a product by ones that repeats": 26,
 }
 # What differs from the float model in training: the kernel of a SpectralNormalization is divided, augmented images have other ranges.
 LEAST |= {"SpectralNormalization": -np.inf, "Pipeline": -np.inf, "all augmentations": -np.inf}
@@ -466,6 +528,42 @@ def test_every_one_is_exported_in_integers(name, tmp_path):
         )
     low = {body: pair for body, pair in measured.items() if pair[0] < 25 or pair[1] < LEAST.get(body, 30)}
     assert not low, low
+
+
+def test_what_only_moves_numbers_needs_no_range_of_its_own():
+    rows = QuantizeAware().plan(group(*GROUPS["seams"])).rows
+    assert [row for row in rows if row.action != "done"] == []
+
+
+def activation_called_thrice():
+    inputs, relu = keras.Input((8,)), layers.Activation("relu")
+    x = relu(layers.Dense(4)(relu(layers.Dense(6)(inputs))))
+    return keras.Model(inputs, relu(layers.Dense(3)(x)))
+
+
+def dense_called_on_itself():
+    inputs, dense = keras.Input((5,), dtype="int32"), layers.Dense(4)
+    return keras.Model(inputs, layers.Dense(3)(dense(dense(layers.Embedding(9, 4)(inputs)))))
+
+
+@pytest.mark.parametrize("build", [activation_called_thrice, dense_called_on_itself])
+def test_a_layer_that_reads_what_it_has_computed_has_a_plan(build):
+    assert QuantizeAware().plan(build()).names("impossible") == []
+
+
+@pytest.mark.parametrize("name", ["rsqrt", "sqrt"])
+def test_roots_of_what_another_layer_rounds_to_zero_are_finite(name):
+    inputs = keras.Input((8,))
+    variance = ops.mean(ops.square(inputs), axis=-1, keepdims=True) + 1e-6
+    root = ops.rsqrt(variance) if name == "rsqrt" else ops.sqrt(variance)
+    applied = QuantizeAware().apply(keras.Model(inputs, layers.Dense(3)(inputs * root)), dry_run=False)
+    x = np.outer(10.0 ** np.arange(-3.0, 2.0), np.ones(8)).astype("float32")
+    with tf.GradientTape() as tape:
+        tensor = tf.constant(x)
+        tape.watch(tensor)
+        outputs = applied(tensor, training=True)
+    assert np.isfinite(outputs).all()
+    assert np.isfinite(tape.gradient(outputs, tensor)).all()
 
 
 def encoding(mode, length=4):

@@ -9,6 +9,7 @@ import re
 from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.wrappers.quantization import as_in_the_file
 from tfdistill.convert.census import census
+from tfdistill.convert.finite import require_finite
 from tfdistill.convert.graph_files import SIGNATURE, save
 from tfdistill.convert.variants import VARIANTS
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
@@ -68,6 +69,7 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
         DataError: as `convert`, like the others.
         ConfigurationError: if it was trained for another variant.
         ModelError: if it has a layer that cannot be calibrated.
+        InvariantError: if it computes NaN or infinite numbers on the samples, which would crash the converter.
         ExportError: if the converter fails, with its output.
     """
     captured = None
@@ -83,6 +85,8 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
                 convert_with = functools.partial(_convert, str(folder), variant, io, allow_flex=allow_flex)
                 if trained and feed is not None and (content := _without_calibration(convert_with, folder, io)):
                     return content
+                if variant.integer_only and feed is not None:
+                    require_finite(concrete, samples, batch_size or 1, name)
                 return convert_with(feed)
     except TfdistillError:
         raise

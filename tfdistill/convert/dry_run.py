@@ -9,7 +9,7 @@ from tfdistill.convert.census import TRANSLATORS, census
 from tfdistill.convert.converter import convert_traced
 from tfdistill.convert.layer_operations import layers_in
 from tfdistill.convert.samples import Samples
-from tfdistill.errors import DataError, ExportError, ModelError
+from tfdistill.errors import DataError, ExportError, InvariantError, ModelError
 from tfdistill.runtime.operations import operation_table
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import progress
@@ -87,6 +87,8 @@ def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset(), 
         except ModelError as error:  # a loop
             nodes = traced[-1].graph.as_graph_def().node
             return (Refusal(_layers([node.name for node in nodes if node.op in _LOOPS]), error.happened),)
+        except InvariantError as error:
+            return (Refusal(_layers([error.happened]), "it computes NaN or infinite numbers, which have no range"),)
         except ExportError as error:
             return _from_error(error, lambda: attempt(None), variant, calibrated, floats)
         if look is not None:

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdistill.graph.keras_internals import is_keras_own
+
 
 @keras.saving.register_keras_serializable(package="tfdistill")
 class HeldWeight(keras.layers.Layer):
@@ -112,3 +114,10 @@ class HeldConstant(keras.layers.Layer):
 
 
 CARRIERS = (HeldConstant, HeldWeight, WithMask)
+
+
+def is_itself(operation):
+    """Whether an operation of a graph is a layer that no other one can stand for. Without weights and state, one of Keras's with the same settings does the same."""
+    if not isinstance(operation, keras.layers.Layer) or isinstance(operation, (HeldConstant, WithMask)):
+        return False
+    return bool(operation.variables) or isinstance(operation, keras.layers.Lambda) or not is_keras_own(type(operation))

@@ -7,6 +7,7 @@ not with its value of that moment. A mask that the layer puts on its output is k
 import contextlib
 import dataclasses
 import functools
+import inspect
 import warnings
 
 import keras
@@ -141,7 +142,8 @@ def look_inside(layer, signature, path, **mode):
     try:
         with traced_quietly():
             with keras.StatelessScope(collect_losses=True) as scope:
-                outputs = tracing.run(layer, "", args, {**kwargs, **mode})
+                # In no mode, a layer of preprocessing would set that of all layers behind it to training.
+                outputs = tracing.run(layer, "", args, {**kwargs, "training": False, **mode})
             outputs = keras.tree.map_structure(tracing.constant, outputs)
             tracing.on = False
             if not all(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(outputs)):
@@ -160,7 +162,7 @@ def look_inside(layer, signature, path, **mode):
             f"{reason_of(error)}",
             "a call made of layers and keras.ops",
         ) from error
-    name_operations(view)
+    name_operations(view, tracing.made.values())
     return view
 
 
@@ -253,13 +255,21 @@ class _Tracing:
                 ids = masked_ids(called, args, kwargs, outputs)
                 return outputs if ids is None else WithMask()([outputs, keras.ops.not_equal(ids, 0)])
             except Exception:
-                if not is_foreign(layer):
+                if not (is_foreign(layer) or is_sequential(layer)):
                     raise
-            # It is no part of a graph as a whole: it takes or returns what is no tensor.
-            return self.run(layer, f"{name}/", args, kwargs)
+            # It is no part of a graph as a whole: it takes or returns what is no tensor, or was built for another shape.
+            return (self._run_in_turn if is_sequential(layer) else self.run)(layer, f"{name}/", args, kwargs)
 
         kind = _subclass(type(origin(layer)), __call__=call)
         return stand_in(layer, name, kind)
+
+    def _run_in_turn(self, model, prefix, args, kwargs):
+        """Returns the outputs of the layers of a Sequential model, called one after the other, whatever it was built for: Keras itself runs it on any tensor."""
+        (x,) = args
+        for layer in model.layers:
+            taken = {key: value for key, value in kwargs.items() if key in inspect.signature(layer.call).parameters}
+            x = self._replaced(layer, model, prefix)(x, **taken)
+        return x
 
     def constant(self, value):
         """Returns a symbolic tensor for an array; anything else as it is."""

@@ -9,6 +9,8 @@ import keras
 from tfdistill.errors import BridgeError
 from tfdistill.graph.carriers import CARRIERS
 from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential, unbuilt
+from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.layers import all_layers
 from tfdistill.graph.names import unique_name
 
 
@@ -64,20 +66,36 @@ def traced(model, inputs, path, **mode):
             " inputs are not float32, say so: to_tf_keras(model, inputs=keras.Input(shape, dtype=...)); a compression step then takes"
             " tfdistill.adopt(tfdistill.to_tf_keras(model, inputs=keras.Input(shape, dtype=...)))",
         ) from error
-    name_operations(opened)
+    name_operations(opened, all_layers(model))
     return opened
 
 
-def name_operations(model):
+def name_operations(model, held):
     """Numbers the operations by their order, so that the same model opened twice gives the same names.
 
-    Operations are made anew each time and belong to this view alone; layers keep their names.
+    Operations are made anew each time and belong to this view alone, and so do layers without weights that `call` makes, as `keras.layers.add([x, y])` does.
+    Layers that were there before keep their names, and so do those that were given one.
+
+    Args:
+        model: The view.
+        held: The layers that were there before.
     """
-    used = {op.name for op in model.operations if is_layer(op)}
+    before = set(map(id, held))
     numbered = {id(call.operation): call.operation for call in calls(model) if not is_layer(call.operation)}
-    for operation in numbered.values():
-        operation.name = unique_name(base_name(operation), used)
-        used.add(operation.name)
+    numbered |= {id(op): op for op in model.operations if id(op) not in before and _is_named_by_keras(op)}
+    used = {op.name for op in model.operations if id(op) not in numbered}
+    for call in calls(model):
+        if operation := numbered.pop(id(call.operation), None):
+            operation.name = unique_name(base_name(operation), used)
+            used.add(operation.name)
+
+
+def _is_named_by_keras(operation):
+    """Whether an operation of a graph is one of Keras's layers without weights, under a name that Keras itself gave it: that of the class, and a number."""
+    kind = type(operation)
+    if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.InputLayer) or operation.variables:
+        return False
+    return is_keras_own(kind) and re.sub(r"_\d+$", "", operation.name).replace("_", "") == kind.__name__.lower()
 
 
 def is_layer(operation):

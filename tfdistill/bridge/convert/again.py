@@ -7,13 +7,15 @@ import keras
 from tfdistill.bridge.convert.constructors import config_of, not_taken
 from tfdistill.bridge.convert.layers import is_registered
 from tfdistill.errors import BridgeError
+from tfdistill.graph.keras_internals import is_keras_own
+from tfdistill.graph.layers import all_layers
 from tfdistill.graph.opening import is_foreign
 
 # What a layer was when it was made, and who has called it: never copied.
 _OF_GRAPHS = ("build", "quantize", "_inbound_nodes", "_outbound_nodes", "_losses", "_loss_ids")
 
 
-def again(layer, clone):
+def again(layer, clone, made):
     """Makes a layer like another one: from its `get_config()`, or, where a class of the user's has none that makes it, as a copy of its attributes.
 
     A class with a builder of its own (`register_bridge`) is not copied: what its counterpart computes is not known to be what its attributes say.
@@ -21,10 +23,44 @@ def again(layer, clone):
     Args:
         layer: Built Keras 3 layer that is no model.
         clone: Function of an inner layer or model: returns the one that takes its place in a copy, the same one every time.
+        made: Dict of id of layer to what `clone` has returned for it. The layers inside those of the user's classes are added: they may be called elsewhere, too.
 
     Raises:
         BridgeError: if neither is possible.
     """
+    if not is_foreign(layer):
+        return _from_config(layer, clone)
+    may_be_copied = layer.built and not is_registered(type(layer))
+    inside = all_layers(layer)[1:]
+    if may_be_copied and any(id(one) in made for one in inside):
+        return _copied(layer, clone)
+    found = _from_config(layer, clone)
+    fresh = all_layers(found)[1:]
+    if may_be_copied and not _is_like(fresh, inside):
+        return _copied(layer, clone)
+    if len(fresh) == len(inside):
+        made.update(zip(map(id, inside), fresh, strict=True))
+    return found
+
+
+def _is_like(fresh, inside):
+    """Whether the layers inside a layer that was made from a config may be those inside the other one: all are there in the same order, where some may not be
+    made before the layer is built, and those without weights have the same settings."""
+    left = iter(inside)
+    for one in fresh:
+        if not any(
+            type(other) is type(one) and (other.weights or not is_keras_own(type(one)) or _settings(other) == _settings(one))
+            for other in left
+        ):
+            return False
+    return True
+
+
+def _settings(layer):
+    return {key: value for key, value in layer.get_config().items() if key not in ("name", "seed")}
+
+
+def _from_config(layer, clone):
     kind = type(layer)
     try:
         config = config_of(layer)

@@ -15,8 +15,8 @@ from tfdistill.errors import BridgeError, ModelError, nearest
 from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential, only_calls
 from tfdistill.graph.inlining import inlined_as
 from tfdistill.graph.keras_internals import is_keras_own
-from tfdistill.graph.layers import child_layers
-from tfdistill.graph.opening import is_foreign
+from tfdistill.graph.layers import all_layers, child_layers
+from tfdistill.graph.opening import is_foreign, origin
 from tfdistill.graph.tracing import open_model, symbolic_inputs
 
 if typing.TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _cloner():
                 config = {key: value for key, value in layer.get_config().items() if key != "layer"}
                 made[id(layer)] = keras.layers.TimeDistributed(clone_one(layer.layer), **config)
             else:
-                made[id(layer)] = again(layer, clone_one)
+                made[id(layer)] = again(layer, clone_one, made)
         return made[id(layer)]
 
     return clone_one
@@ -177,15 +177,17 @@ def _copy(kept, fresh, tf_keras_model, path, done, by_place, called=(None, None)
     kept, fresh = (inlined_as(as_functional(one), names, call) for one, call in zip((kept, fresh), called, strict=True))
     here = {**only_calls(kept), **only_calls(fresh)}
     _refuse_shared(kept, fresh, path)
-    ours, theirs = _holders(kept), _holders(fresh)
-    counterparts = _counterparts([old for old, _ in ours], tf_keras_model, path, by_place)
-    for (old, _), (new, variables) in zip(ours, theirs, strict=True):
+    # Nested models first: a layer that is inside one of them and is called out here too has its name from there.
+    pairs = sorted(zip(_holders(kept), _holders(fresh), strict=True), key=lambda pair: not isinstance(_held(pair[0][0]), keras.Model))
+    inside = {id(layer) for (old, _), _ in pairs if isinstance(_held(old), keras.Model) for layer in all_layers(_held(old))[1:]}
+    counterparts = _counterparts([old for (old, _), _ in pairs if id(origin(old)) not in inside], tf_keras_model, path, by_place)
+    for (old, _), (new, variables) in pairs:
         where = f"{path}/{old.name}"
-        if id(new) in done:
+        if id(origin(new)) in done:
             continue
-        done.add(id(new))
+        done.add(id(origin(new)))
         counterpart = counterparts[id(old)]
-        if isinstance(old, keras.layers.Wrapper) and isinstance(old.layer, keras.Model):
+        if old is not _held(old):
             old, new, counterpart = old.layer, new.layer, counterpart.layer
         if isinstance(old, keras.Model):
             _copy(_opened(old), _opened(new), counterpart, where, done, by_place, (here.get(id(old)), here.get(id(new))))
@@ -194,6 +196,11 @@ def _copy(kept, fresh, tf_keras_model, path, done, by_place, called=(None, None)
             new.finalize_state()
         else:
             copy_weights(counterpart.weights, variables, where)
+
+
+def _held(layer):
+    """Returns the model that a wrapper such as TimeDistributed is around; any other layer itself."""
+    return layer.layer if isinstance(layer, keras.layers.Wrapper) and isinstance(layer.layer, keras.Model) else layer
 
 
 def _counterparts(holders, tf_keras_model, path, by_place):

@@ -118,6 +118,9 @@ class ActivationRounder:
         positive: Positions of the tensors that the layer is called on of which its graph shows that they are not negative.
         scores: Whether what it computes is only read by softmaxes, so that numbers which hide scores may be others that do.
         replaced: Pairs (name of a form, name of the one that is computed in its place).
+
+    Attributes:
+        ready: List of the results that have a range already, and are not to be rounded to another one.
     """
 
     def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=(), scores=False, replaced=()):
@@ -125,7 +128,7 @@ class ActivationRounder:
         self._variables, self._rounding, self._in_the_file, self.positive, self.scores = variables, rounding, in_the_file, positive, scores
         self._move = measuring.move if measuring is not None else _move_range if training else None
         self._count = None if measuring is None else measuring.count
-        self._seen = None
+        self._seen, self.ready = None, []
 
     @property
     def in_the_file(self):

@@ -14,13 +14,15 @@ PASSING = {
 # The result has a range of its own.
 _COMPUTING = {
     *("Abs", "Add", "AddV2", "AvgPool", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "BiasAdd", "ConcatV2", "Conv2D"),
-    *("DepthwiseConv2dNative", "Exp", "LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Prod"),
+    *("DepthwiseConv2dNative", "Einsum", "Exp", "LeakyRelu", "Log", "MatMul", "Maximum", "Mean", "Minimum", "Mul", "Prod"),
     *("Select", "SelectV2", "SquaredDifference", "Sub", "Sum"),
 }
 # Results that are no floats.
 _COMPARING = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "ArgMax", "ArgMin", "Shape", "Rank", "Size"}
 # Operations whose second operand can be a matrix of weights.
-PRODUCTS = {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "DepthwiseConv2dNative", "MatMul"}
+PRODUCTS = {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "DepthwiseConv2dNative", "Einsum", "MatMul"}
+# What scores go through on their way to a softmax: sums and selections, and what moves them.
+HANDING_ON = {"Add", "AddV2", "Sub", "Select", "SelectV2", "ConcatV2", "Cast"}
 FLOAT_ONLY = {
     *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Ceil", "Cos", "Cosh", "Cumprod", "Cumsum", "Digamma", "Erf"),
     *("Erfc", "Erfinv", "Floor", "FloorDiv", "FloorMod", "Lgamma", "Mod", "Ndtri", "RFFT", "Rint", "Round", "Sign", "Sin"),
@@ -30,6 +32,42 @@ CONTROL = {
     *("If", "StatelessIf", "While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall", "Case", "StatelessCase"),
     *("AssignVariableOp",),
 }
+
+
+# Operations that change nothing beside a constant: its value, and the position of the operand that may be the constant; None for either.
+_NEUTRAL = {"Add": (0, None), "AddV2": (0, None), "Sub": (0, 1), "Mul": (1, None), "RealDiv": (1, 1)}
+# What is padded with numbers beyond this one hides behind whatever is there, as infinity does: no 256 steps hold it beside others.
+_ENDLESS = 1e6
+
+
+def passes(op):
+    """Whether the result of an operation has the range of what it reads: it moves elements, or pads with what hides behind any of them, or changes nothing."""
+    if op.type == "PadV2":
+        return _is_endless(op.inputs[2])
+    if is_neutral(op):
+        # The converter leaves it out, and with it the place for a range of its own; but not where it repeats elements.
+        return any(x.shape.as_list() == op.outputs[0].shape.as_list() for x in op.inputs if _constant(x) is None)
+    return op.type in PASSING
+
+
+def is_neutral(op):
+    """Whether one operand is a constant that changes no number of the other one: a sum with 0, or a product by 1."""
+    if op.type not in _NEUTRAL or not op.outputs[0].dtype.is_floating:
+        return False
+    number, place = _NEUTRAL[op.type]
+    values = map(_constant, op.inputs if place is None else op.inputs[place:])
+    return any(value is not None and value.size and (value == number).all() for value in values)
+
+
+def _constant(tensor):
+    import tensorflow as tf
+
+    return tf.get_static_value(tensor)
+
+
+def _is_endless(tensor):
+    value = _constant(tensor)
+    return value is not None and bool(abs(value) > _ENDLESS)
 
 
 def run(op, inputs):
@@ -115,11 +153,6 @@ def _relu(op, values):
     return values.quantize(activations.ONE * values.rounded(source), values.name(op), low=0.0, high=most)
 
 
-def _square(op, values):
-    x = values.rounded(op.inputs[0])
-    return x * x
-
-
 def _power(op, values):
     import tensorflow as tf
 
@@ -133,8 +166,20 @@ def _power(op, values):
     return _root(op, values) if found == 0.5 else x * x if found == 2.0 else tf.identity(x)
 
 
+def _above_zero(tensor, values):
+    """Returns the rounded value of what is not negative. What rounded to 0 in another layer, whose steps are not known here, becomes the smallest other number:
+    TFLite's RSQRT gives the largest result of its range for it, too."""
+    import tensorflow as tf
+
+    x = values.rounded(tensor, positive=True)
+    if not values.is_ready(tensor) or values.quantize.in_the_file:
+        return x
+    smallest = tf.reduce_min(tf.where(x > 0.0, x, tf.fill(tf.shape(x), x.dtype.max)))
+    return tf.maximum(x, tf.stop_gradient(tf.where(smallest < x.dtype.max, smallest, tf.ones_like(smallest))))
+
+
 def _root(op, values):
-    x = values.rounded(op.inputs[0], positive=True)
+    x = _above_zero(op.inputs[0], values)
     return activations.root(x, values.quantize, values.name(op), values.quantize.divisor)
 
 
@@ -166,6 +211,22 @@ def _cast(op, values):
     # TFLite makes floats of booleans, and selects among integers.
     ones = values.quantize.within(tf.ones(x.shape, dtype) if x.shape.is_fully_defined() else tf.ones_like(x, dtype), 0.0, 1.0)
     return tf.where(x, ones, tf.zeros_like(ones))
+
+
+def _pad(op, values):
+    """Pads with a number: the last of the steps in place of infinity, which the converter finds for any number beyond them; or brings both to one range."""
+    import tensorflow as tf
+
+    x, paddings, value = op.inputs
+    paddings = values.unrounded(paddings)
+    if not _is_endless(value):
+        with values.quantize.together():
+            x, value = (values.quantize(activations.ONE * values.rounded(one), f"{values.name(op)}_operands") for one in (x, value))
+        return activations.ONE * tf.pad(x, paddings, constant_values=value)
+    x, below = values.rounded(x), float(tf.get_static_value(value)) < 0.0
+    if values.quantize.in_the_file:
+        return tf.pad(x, paddings, constant_values=-_ENDLESS if below else _ENDLESS)
+    return tf.pad(x, paddings, constant_values=tf.stop_gradient(tf.reduce_min(x) if below else tf.reduce_max(x)))
 
 
 def _fixed(name):
@@ -201,7 +262,7 @@ def _expm1(op, values):
 def _rsqrt(op, values):
     import tensorflow as tf
 
-    return tf.math.rsqrt(values.rounded(op.inputs[0], positive=True))
+    return tf.math.rsqrt(_above_zero(op.inputs[0], values))
 
 
 # How an operation is computed in others: function of (operation, values of the trace).
@@ -214,6 +275,7 @@ REWRITTEN = {
     "Log1p": _log1p,
     "LogSoftmax": lambda op, values: values.form(op, "log_softmax"),
     "Pack": _stack,
+    "PadV2": _pad,
     "Neg": lambda op, values: -1.0 * values.rounded(op.inputs[0]),
     "Pow": _power,
     "RealDiv": _divide,
@@ -227,7 +289,7 @@ REWRITTEN = {
     "Softplus": lambda op, values: values.form(op, "softplus"),
     "Softsign": lambda op, values: values.form(op, "softsign"),
     "Sqrt": _root,
-    "Square": _square,
+    "Square": lambda op, values: values.rounded(op.inputs[0]) * values.rounded(op.inputs[0]),
     "Tanh": _fixed("tanh"),
 }
 # Those of them whose results are rounded already.

@@ -6,6 +6,7 @@ written in others where that is exact: a square as a product, a negation as a pr
 
 from tfdistill.bridge.integer import activations, tensorflow_ops
 from tfdistill.bridge.integer.rounding import in_range_of_scores, is_hiding, round_weights
+from tfdistill.bridge.integer.trace import Trace
 
 
 def without_integers(function, specs, positive=()):
@@ -19,7 +20,7 @@ def without_integers(function, specs, positive=()):
     Returns:
         Sorted list of texts; empty if there are none, or if the function cannot be traced.
     """
-    trace = _Trace.of(function, specs, positive)
+    trace = Trace.of(function, specs, positive)
     return sorted({text for op in trace.needed if (text := trace.float_only(op))}) if trace else []
 
 
@@ -31,7 +32,7 @@ def gives_positive(function, specs, positive):
         specs: List of a `tf.TensorSpec` for each.
         positive: Positions of the tensors that are known not to be negative.
     """
-    trace = _Trace.of(function, specs, positive)
+    trace = Trace.of(function, specs, positive)
     return trace is not None and all(map(trace.is_positive, trace.outputs))
 
 
@@ -42,7 +43,7 @@ def hides_scores(function, specs):
         function: Function of tensors.
         specs: List of a `tf.TensorSpec` for each.
     """
-    trace = _Trace.of(function, specs)
+    trace = Trace.of(function, specs)
     return trace is not None and trace.is_known() and any(map(is_hiding, trace.constants()))
 
 
@@ -53,8 +54,20 @@ def only_moves(function, specs):
         function: Function of tensors.
         specs: List of a `tf.TensorSpec` for each.
     """
-    trace = _Trace.of(function, specs)
+    trace = Trace.of(function, specs)
     return trace is not None and not trace.computing() and all(trace.is_moving(tensor) for tensor in trace.outputs)
+
+
+def repeats_alone(function, specs):
+    """Whether a function repeats elements by a sum or product with a constant that changes none of them. Keras adds some such operands as a bias, of which the
+    converter makes a BROADCAST_TO that leaves no place for a range.
+
+    Args:
+        function: Function of tensors.
+        specs: List of a `tf.TensorSpec` for each.
+    """
+    trace = Trace.of(function, specs)
+    return trace is not None and any(tensorflow_ops.is_neutral(op) and not tensorflow_ops.passes(op) for op in trace.computing())
 
 
 def needs_rewriting(function, specs, in_training=None, positive=()):
@@ -66,15 +79,16 @@ def needs_rewriting(function, specs, in_training=None, positive=()):
         in_training: The function as it is in training, if it differs. It has to have the same operations: the ranges of all results are trained.
         positive: Positions of the tensors that are known not to be negative.
     """
-    trace = _Trace.of(function, specs, positive)
+    trace = Trace.of(function, specs, positive)
     if trace is None or not trace.is_known():
         return False
     computing = trace.computing()
     # The converter fuses a ReLU alone into the operation before it.
-    rewritten = len(computing) > 1 or any(op.type in tensorflow_ops.REWRITTEN and op.type not in ("Relu", "Relu6") for op in computing)
+    written = {op.type for op in trace.needed if trace.moves(op)} & set(tensorflow_ops.REWRITTEN)
+    rewritten = len(computing) > 1 or not written <= {"Relu", "Relu6"}
     if not rewritten or in_training is None:
         return rewritten
-    trained = _Trace.of(in_training, specs, positive)
+    trained = Trace.of(in_training, specs, positive)
     return trained is not None and trained.is_known() and {op.name for op in computing} <= {op.name for op in trained.computing()}
 
 
@@ -88,13 +102,13 @@ def compute(function, inputs, quantize, what):
         what: Beginning of the names of the ranges.
 
     Returns:
-        What `function` returns; the results of its last operations are not rounded.
+        What `function` returns; the results of its last operations are not rounded, but for those that are in `quantize.ready`.
     """
     import tensorflow as tf
 
     # Of any batch, whatever this one is: the names of the operations, and so those of the ranges, are the same in training and in the file.
     specs = [tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else x.shape, x.dtype) for x in inputs]
-    trace = _Trace.of(function, specs, quantize.positive)
+    trace = Trace.of(function, specs, quantize.positive)
     if trace is None or not trace.is_known():
         return function(*inputs)
     values = _Values(trace, quantize, what)
@@ -102,6 +116,7 @@ def compute(function, inputs, quantize, what):
     for op in trace.needed:
         values.compute(op)
     outputs = [_sized(values.unrounded(tensor), tensor.shape) for tensor in trace.outputs]
+    quantize.ready.extend(value for value, tensor in zip(outputs, trace.outputs, strict=True) if values.is_ready(tensor))
     return tf.nest.pack_sequence_as(trace.structure, outputs)
 
 
@@ -112,102 +127,6 @@ def _sized(value, shape):
     if tf.is_symbolic_tensor(value):
         value.set_shape(shape)
     return value
-
-
-class _Trace:
-    """The operations of a traced function that its outputs need, in the order in which they can be computed."""
-
-    def __init__(self, concrete, positive):
-        import tensorflow as tf
-
-        self.concrete, self.structure = concrete, concrete.structured_outputs
-        self.outputs = tf.nest.flatten(concrete.structured_outputs)
-        wanted, stack = set(), [tensor.op for tensor in self.outputs]
-        while stack:
-            op = stack.pop()
-            if op not in wanted:
-                wanted.add(op)
-                stack.extend(tensor.op for tensor in op.inputs)
-        self.needed = [op for op in concrete.graph.get_operations() if op in wanted]
-        self.readers = {}
-        for tensor in [*(tensor for op in self.needed for tensor in op.inputs), *self.outputs]:
-            self.readers[id(tensor)] = self.readers.get(id(tensor), 0) + 1
-        captured = len(concrete.captured_inputs)
-        arguments = concrete.inputs[: len(concrete.inputs) - captured]
-        self.arguments, self.captures = arguments, concrete.inputs[len(arguments) :]
-        self._moving = {id(tensor) for tensor in arguments}
-        for op in self.needed:
-            if any(id(tensor) in self._moving for tensor in op.inputs):
-                self._moving.update(id(tensor) for tensor in op.outputs)
-        self._positive = {id(arguments[position]): True for position in positive}
-
-    @classmethod
-    def of(cls, function, specs, positive=()):
-        """Traces a function; returns None if that fails, or if it computes by calls of other traced functions, by branches or loops."""
-        import tensorflow as tf
-
-        try:
-            concrete = tf.function(lambda *tensors: function(*tensors), autograph=False).get_concrete_function(*specs)
-        except Exception:  # it needs what the specs do not say; then it is called as it is
-            return None
-        trace = cls(concrete, positive) if all(isinstance(x, tf.Tensor) for x in tf.nest.flatten(concrete.structured_outputs)) else None
-        return trace if trace and not any(op.type in tensorflow_ops.CONTROL for op in concrete.graph.get_operations()) else None
-
-    def moves(self, op):
-        """Whether an operation depends on the arguments of the function, and reads or writes floats."""
-        moving = any(id(tensor) in self._moving for tensor in op.inputs)
-        return moving and any(tensor.dtype.is_floating for tensor in [*op.inputs, *op.outputs])
-
-    def computing(self):
-        """Lists the operations whose results have ranges of their own."""
-        return [op for op in self.needed if self.moves(op) and op.type not in tensorflow_ops.PASSING]
-
-    def constants(self):
-        """Lists the arrays of floats among the operations."""
-        import tensorflow as tf
-
-        tensors = [op.outputs[0] for op in self.needed if op.type == "Const" and op.outputs[0].dtype.is_floating]
-        return [tf.get_static_value(tensor) for tensor in tensors]
-
-    def is_known(self):
-        """Whether all operations can be computed in integers, as far as is known here."""
-        return all(op.type in tensorflow_ops.KNOWN and not self.float_only(op) for op in self.needed if self.moves(op))
-
-    def is_moving(self, tensor):
-        """Whether a tensor depends on the arguments of the function."""
-        return id(tensor) in self._moving
-
-    def is_argument(self, tensor):
-        """Whether a tensor is an argument of the function."""
-        return any(tensor is argument for argument in self.arguments)
-
-    def is_used_once(self, tensor):
-        """Whether one operation reads a tensor, and it is no output."""
-        return self.readers[id(tensor)] == 1
-
-    def float_only(self, op):
-        """Returns a text about an operation that TFLite computes in float only, None for any other."""
-        if not self.moves(op):
-            return None
-        if op.type in tensorflow_ops.FLOAT_ONLY:
-            return op.type.upper()
-        if op.type == "Pow" and tensorflow_ops.exponent(op) is None:
-            return "POW by anything but 0.5, 1, 2, 3, -0.5 and -1"
-        if (
-            op.type in ("RealDiv", "Reciprocal", "Inv", "Xdivy", "DivNoNan")
-            and self.is_moving(op.inputs[-1])
-            and not self.is_positive(op.inputs[-1])
-        ):
-            return "a division by what may be negative"
-        if op.type == "Cast" and op.inputs[0].dtype.is_floating and not op.outputs[0].dtype.is_floating:
-            return f"CAST to {op.outputs[0].dtype.name}"
-        return None
-
-    def is_positive(self, tensor):
-        """Whether a tensor is known not to be negative."""
-        if id(tensor) not in self._positive:
-            self._positive[id(tensor)] = tensorflow_ops.is_positive(tensor, self.is_positive)
-        return self._positive[id(tensor)]
 
 
 class _Values:
@@ -233,13 +152,23 @@ class _Values:
         if key not in self._rounded or settings:
             value = self.unrounded(tensor)
             moving = tensor.dtype.is_floating and key in self._raw
-            self._rounded[key] = self.quantize(value, self.name(tensor.op), **settings) if moving else value
+            self._rounded[key] = self._quantized(value, tensor, settings) if moving else value
         return self._rounded[key]
+
+    def _quantized(self, value, tensor, settings):
+        before, self.quantize.scores = self.quantize.scores, self.quantize.scores or self.trace.are_scores(tensor)
+        rounded = self.quantize(value, self.name(tensor.op), **settings)
+        self.quantize.scores = before
+        return rounded
 
     def unrounded(self, tensor):
         """Returns the value of a tensor of the trace as its operation left it."""
         key = id(tensor)
         return self._raw[key] if key in self._raw else self._rounded[key]
+
+    def is_ready(self, tensor):
+        """Whether a tensor of floats that depends on the arguments has a range already, so that another one would be a second rounding."""
+        return tensor.dtype.is_floating and id(tensor) not in self._raw and self.trace.is_moving(tensor)
 
     def is_unrounded(self, tensor):
         """Whether the value of a tensor can still be changed before it is rounded."""
@@ -251,13 +180,14 @@ class _Values:
             return  # an argument
         if not self.trace.moves(op):
             results, ready = tensorflow_ops.run(op, [self.unrounded(tensor) for tensor in op.inputs]), True
-            if op.type == "Const" and self.quantize.scores and results.dtype.is_floating:
+            if op.type == "Const" and results.dtype.is_floating and (self.quantize.scores or self.trace.are_scores(op.outputs[0])):
                 results = in_range_of_scores(results)
         elif op.type in tensorflow_ops.REWRITTEN:
-            results, ready = tensorflow_ops.REWRITTEN[op.type](op, self), op.type in tensorflow_ops.READY
+            results = tensorflow_ops.REWRITTEN[op.type](op, self)
+            ready = op.type in tensorflow_ops.READY or tensorflow_ops.passes(op)
         else:
             results = tensorflow_ops.run(op, [self._operand(op, tensor) for tensor in op.inputs])
-            ready = op.type in tensorflow_ops.PASSING
+            ready = tensorflow_ops.passes(op)
         flat = results if isinstance(results, (list, tuple)) else [results]
         for tensor, value in zip(op.outputs, flat, strict=False):
             (self._rounded if ready or not tensor.dtype.is_floating else self._raw)[id(tensor)] = value

@@ -16,7 +16,7 @@ from tfdistill.bridge.convert.encoding import encode
 from tfdistill.bridge.parity.check import needed_sizes, random_inputs, within
 from tfdistill.bridge.parity.run import arrays, difference
 from tfdistill.errors import BridgeError
-from tfdistill.graph.carriers import HeldConstant, HeldWeight, WithMask
+from tfdistill.graph.carriers import HeldWeight, is_itself
 from tfdistill.graph.functional import calls
 from tfdistill.graph.masks import mask_of
 from tfdistill.graph.opening import look_inside, origin
@@ -161,7 +161,7 @@ def _takes_training(model):
 def _frozen(subject):
     frozen = set()
     for inferring, training in zip(calls(subject.view), calls(subject.training), strict=True):
-        if inferring.kwargs.get("training"):
+        if inferring.kwargs.get("training") and is_itself(inferring.operation):
             raise BridgeError(
                 f"The call of {subject.what} runs '{inferring.operation.name}' in training mode at inference too.",
                 "layers that follow the mode of the model",
@@ -209,13 +209,13 @@ def _described(model):
 def _identity(operation):
     if isinstance(operation, HeldWeight):
         return id(operation.weight)
-    if isinstance(operation, keras.layers.Layer) and not isinstance(operation, (HeldConstant, WithMask)):
+    if is_itself(operation):
         return id(origin(operation))
     try:
         config = keras.saving.serialize_keras_object(operation)["config"]
     except (NotImplementedError, TypeError, ValueError):
         return type(operation)
-    return type(operation), repr({key: value for key, value in config.items() if key != "name"})
+    return type(origin(operation)), repr({key: value for key, value in config.items() if key != "name"})
 
 
 def _refuse_fixed_values(subject):

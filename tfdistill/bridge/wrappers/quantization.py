@@ -242,7 +242,9 @@ def quantized_layer_class():
             if hasattr(self, "_compute_attention"):
                 flat[0] = quantize(flat[0], "output")  # attention scores, where the call returns them, are no tensor of the file
             else:
-                flat = [quantize(x, f"output_{i}" if i else "output") if x.dtype.is_floating else x for i, x in enumerate(flat)]
+                ready = set(map(id, quantize.ready))
+                kept = [not x.dtype.is_floating or id(x) in ready for x in flat]
+                flat = [x if kept[i] else quantize(x, f"output_{i}" if i else "output") for i, x in enumerate(flat)]
             return tf.nest.pack_sequence_as(outputs, flat)
 
         def _range(self, what):

@@ -106,9 +106,14 @@ def _is_resized_by_tflite(place):
 
 def _is_rewritten(place):
     if operation_of(place.layer) in PLAIN_OPERATIONS:
-        return place.scores and traced.hides_scores(*layer_facts.as_function(place.layer)[:2])
+        traced_as = layer_facts.as_function(place.layer)[:2]
+        return (place.scores and traced.hides_scores(*traced_as)) or (_may_be_neutral(place.layer) and traced.repeats_alone(*traced_as))
     known = known_function(place.layer)
     return known in ACTIVATIONS if known else traced.needs_rewriting(*layer_facts.as_function(place.layer), place.positive)
+
+
+def _may_be_neutral(layer):
+    return operation_of(layer) in _NEUTRAL_AT_TIMES and all(len(node.keras_inputs) == 1 for node in layer.inbound_nodes)
 
 
 def _has_a_mask(place):
@@ -191,6 +196,9 @@ PASSING_OPERATIONS = {
 }
 # The same, by their settings: what is padded with, or a cast to the type that the input has, for example.
 _MOVING_AT_TIMES = {"Cast", "Pad", "Take", "Unstack", "cast", "pad", "gather", "unstack"}
+# The same, where they read one tensor and a constant that changes nothing.
+_NEUTRAL_AT_TIMES = {"Add", "Subtract", "Multiply", "Divide", "TrueDivide"}
+_NEUTRAL_AT_TIMES |= {"__operators__.add", "__operators__.sub", "__operators__.mul", "math.add", "math.subtract", "math.multiply"}
 # Operations that are one operation of TFLite's, which need not be traced to be known.
 PLAIN_OPERATIONS = PASSING_OPERATIONS | {
     *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul", "Concatenate", "Mean", "Sum", "Max", "Min"),
@@ -228,7 +236,7 @@ def passes(layer, kind):
     """Whether the output of a layer has the range of its input, or of its weights: by its rule, as an operation, or because what tf_keras hosts turns out to
     move elements only, whichever way it is called."""
     hosted = introspection.computing_layer(layer) is not layer and kind not in _BY_CLASS
-    moves = (hosted or operation_of(layer) in _MOVING_AT_TIMES) and all(
+    moves = (hosted or _may_be_neutral(layer) or operation_of(layer) in _MOVING_AT_TIMES) and all(
         traced.only_moves(*layer_facts.as_function(layer, call)[:2]) for call in range(max(1, len(layer.inbound_nodes)))
     )
     return rule_of(kind).passes(layer) or operation_of(layer) in PASSING_OPERATIONS or moves

@@ -8,10 +8,12 @@ import numpy as np
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import input_quantizers, named_layers
 from tfdistill.bridge.adopt.states import initial_states, reset_states
+from tfdistill.bridge.adopt.trained_ranges import not_finite as not_finite_places
 from tfdistill.bridge.integer.measuring import Histograms, Widest
 from tfdistill.bridge.wrappers.input_quantizers import range_of_input, unrounded_inputs
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer, measured_by
 from tfdistill.compress.quantize.clipping import best_range
+from tfdistill.convert.finite import not_finite
 from tfdistill.utils.progress import progress
 
 MINMAX, MSE = "minmax", "mse"
@@ -51,10 +53,15 @@ def measure_ranges(model, signature, samples, methods):
 
     Returns:
         List of `MeasuredRange`.
+
+    Raises:
+        InvariantError: if a layer computes NaN or infinite numbers on the data; the first one is named.
     """
     runner = Runner(model, signature, samples)
     _measure_inputs(model, signature, samples)
     runner.run(Widest(rounding=False))
+    if first := next(not_finite_places(model.legacy), None):
+        raise not_finite(model.name, first)
     ranges = list(_ranges(model))
     of_floats = {id(low): (float(low), float(high)) for _, _, low, high in ranges}
     runner.run(Widest(rounding=True))
