@@ -328,12 +328,18 @@ def looping(layer, steps):
 @pytest.mark.parametrize(
     ("layer", "steps", "unroll", "action", "words"),
     [
-        (layers.GRU, 128, "auto", "done", "128 steps written out"),
+        (
+            layers.GRU,
+            128,
+            "auto",
+            "done",
+            "128 steps written out in the file: about 192 KiB and 13 s of conversion, and 2 s before the first training step",
+        ),
         (layers.GRU, 129, "auto", "impossible", "unroll=True writes it out"),
         (layers.GRU, 129, True, "done", "129 steps written out"),
         (layers.GRU, None, True, "impossible", "fixed length"),
         (layers.GRU, 8, False, "impossible", "unroll=True"),
-        (layers.LSTM, 8, "auto", "done", "8 steps written out"),
+        (layers.LSTM, 8, "auto", "done", "8 steps written out in the file: about 12 KiB and 1 s of conversion"),
         (layers.LSTM, 129, "auto", "skipped", "calibrated"),
         (layers.LSTM, 8, False, "skipped", "unroll=True writes it out"),
         (functools.partial(layers.LSTM, unroll=True), 129, False, "done", "129 steps written out"),
