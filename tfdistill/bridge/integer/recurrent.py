@@ -81,15 +81,19 @@ class _Step:
         self._compute, self._gates = STEPS[type(cell).__name__]
         self._masks = None
 
-    def draw_masks(self, batch, training):
+    def draw_masks(self, of, training):
         """Draws the masks of the cell's dropout, which are the same in all steps.
 
         Args:
-            batch: Number of samples, an int32 tensor.
+            of: Tensor of as many samples.
             training: Python bool.
         """
         import tensorflow as tf
 
+        self._masks = [None, None]
+        if not self.cell.dropout and not self.cell.recurrent_dropout:
+            return
+        batch = tf.shape(of)[0]
         kernels = self.cell.kernel, self.cell.recurrent_kernel
         inputs, state = (tf.ones((batch, kernel.shape[0]), kernel.dtype) for kernel in kernels)
         masks = self.cell.get_dropout_mask_for_cell(inputs, training, count=self._gates)
@@ -101,7 +105,7 @@ class _Step:
         import tensorflow as tf
 
         if self._masks is None:
-            self.draw_masks(tf.shape(inputs)[0], training)
+            self.draw_masks(inputs, training)
         nested = tf.nest.is_nested(states)
         before = states[0] if nested else states
         pair = (x if mask is None else x * mask for x, mask in zip((inputs, before), self._masks, strict=True))
@@ -129,9 +133,9 @@ def _in_a_loop(layer, ranges, steps, inputs, mask=None, training=None, initial_s
     series = [tf.transpose(inputs, (1, 0, 2)), *([] if mask is None else [tf.transpose(mask)[..., None]])]
     series = [tf.reverse(x, [0]) for x in series] if layer.go_backwards else series
     arrays = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in series]
-    layer._maybe_reset_cell_dropout_mask(layer.cell)
     for step in steps:
-        step.draw_masks(batch, training)
+        layer._maybe_reset_cell_dropout_mask(step.cell)
+        step.draw_masks(inputs, training)
 
     def compute(i, output, states, seen):
         x, *kept = (array.read(i) for array in arrays)
