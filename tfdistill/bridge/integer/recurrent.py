@@ -1,5 +1,8 @@
 """Recurrent layers computed step by step, the way an integer file without loops computes them, with one range for each kind of tensor over all steps.
 
+A file has every step written out, and so has an eager call. A graph for training or evaluation has one step in a loop: the numbers are the same, and TensorFlow would
+take 0.3 s to trace and optimize each step of a layer before the first batch.
+
 A range of its own for every step would follow the data no better: the tensors of all steps are of the same kind, and a file with one scale for all needs no
 operation between two steps that only changes scales.
 """
@@ -13,10 +16,13 @@ from tfdistill.bridge.integer.rounding import FIXED_RANGES
 
 
 def recurrent(layer, quantize, args, kwargs):
-    """LSTM, GRU, SimpleRNN, RNN of their cells, and Bidirectional of these: all steps unrolled, every tensor of a step rounded."""
+    """LSTM, GRU, SimpleRNN, RNN of their cells, and Bidirectional of these: every tensor of every step rounded."""
+    import tensorflow as tf
+
     with contextlib.ExitStack() as replaced:
         # States grow from step to step: an average over steps would clip those of the last.
-        replaced.enter_context(quantize.together())
+        ranges = replaced.enter_context(quantize.together())
+        written_out = quantize.in_the_file or quantize.counts or tf.executing_eagerly()
         for prefix, inner in _directions(layer):
             # Past tf_keras's attribute setter, as the layer's own settings come back at once.
             zeroed = inner.zero_output_for_mask
@@ -26,12 +32,12 @@ def recurrent(layer, quantize, args, kwargs):
             shared = ("state",) if getattr(layer, "merge_mode", None) == "concat" else ()
             found = _cells(inner, prefix)
             cells = [(cell, _Named(quantize, name, shared if cell is found[-1][1] else ())) for name, cell in found]
-            for cell, within in cells:
-                replaced.enter_context(
-                    _attribute(cell, "call", _not_converted(functools.partial(STEPS[type(cell).__name__], cell, within)))
-                )
+            steps = [_Step(cell, within) for cell, within in cells]
+            for step in steps:
+                replaced.enter_context(_attribute(step.cell, "call", _not_converted(step)))
+            call = inner.call if written_out or inner.time_major else functools.partial(_in_a_loop, inner, ranges, steps)
             replaced.enter_context(
-                _attribute(inner, "call", _not_converted(functools.partial(_rounded_outputs, inner, zeroed, inner.call, cells)))
+                _attribute(inner, "call", _not_converted(functools.partial(_rounded_outputs, inner, zeroed, call, cells)))
             )
         return layer(*args, **kwargs)
 
@@ -65,6 +71,97 @@ class _Named:
 
     def divisor(self, x, what):
         return self._quantize.divisor(x, self._prefix + what)
+
+
+class _Step:
+    """Computes a step of one cell: `(inputs, states, training=None)` to the output and the new states."""
+
+    def __init__(self, cell, quantize):
+        self.cell, self._quantize = cell, quantize
+        self._compute, self._gates = STEPS[type(cell).__name__]
+        self._masks = None
+
+    def draw_masks(self, of, training):
+        """Draws the masks of the cell's dropout, which are the same in all steps.
+
+        Args:
+            of: Tensor of as many samples.
+            training: Python bool.
+        """
+        import tensorflow as tf
+
+        self._masks = [None, None]
+        if not self.cell.dropout and not self.cell.recurrent_dropout:
+            return
+        batch = tf.shape(of)[0]
+        kernels = self.cell.kernel, self.cell.recurrent_kernel
+        inputs, state = (tf.ones((batch, kernel.shape[0]), kernel.dtype) for kernel in kernels)
+        masks = self.cell.get_dropout_mask_for_cell(inputs, training, count=self._gates)
+        recurrent_masks = self.cell.get_recurrent_dropout_mask_for_cell(state, training, count=self._gates)
+        # The first serves all gates, which are one product here (Keras's implementation=2).
+        self._masks = [found[0] if isinstance(found, (list, tuple)) else found for found in (masks, recurrent_masks)]
+
+    def __call__(self, inputs, states, training=None):
+        import tensorflow as tf
+
+        if self._masks is None:
+            self.draw_masks(inputs, training)
+        nested = tf.nest.is_nested(states)
+        before = states[0] if nested else states
+        pair = (x if mask is None else x * mask for x, mask in zip((inputs, before), self._masks, strict=True))
+        output, *others = self._compute(self.cell, self._quantize, *pair, states)
+        return output, [output, *others] if nested else output
+
+
+def _in_a_loop(layer, ranges, steps, inputs, mask=None, training=None, initial_state=None):
+    """Calls a recurrent layer, as tf_keras does, with one step in the graph for all of them.
+
+    Args:
+        layer: tf_keras layer with `return_sequences`, `return_state` and `go_backwards`.
+        ranges: `SharedRanges` of the call.
+        steps: The `_Step` of each of its cells.
+        inputs: Tensor (batch, steps, features).
+        mask: bool tensor (batch, steps), or a list of it; None if no step is masked.
+        training: Python bool.
+        initial_state: States before the first step; None for zeros.
+    """
+    import tensorflow as tf
+
+    inputs, like, _ = layer._process_inputs(inputs, initial_state, None)
+    mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+    batch, length = tf.shape(inputs)[0], inputs.shape[1]
+    series = [tf.transpose(inputs, (1, 0, 2)), *([] if mask is None else [tf.transpose(mask)[..., None]])]
+    series = [tf.reverse(x, [0]) for x in series] if layer.go_backwards else series
+    arrays = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in series]
+    for step in steps:
+        layer._maybe_reset_cell_dropout_mask(step.cell)
+        step.draw_masks(inputs, training)
+
+    def compute(i, output, states, seen):
+        x, *kept = (array.read(i) for array in arrays)
+        seen = dict(seen)
+        with ranges.step_of_loop(seen):
+            found = layer.cell(x, tf.nest.pack_sequence_as(like, states), training=training)
+        found = tf.nest.flatten(found)
+        if kept:
+            found = [tf.where(kept[0], new, old) for new, old in zip(found, (output, *states), strict=True)]
+        return found[0], found[1:], seen
+
+    states = tf.nest.flatten(like)
+    output = tf.zeros((batch, steps[-1].cell.units), inputs.dtype)
+    seen = ranges.read_for_loop(lambda: compute(0, output, states, {})[-1])
+    outputs = tf.TensorArray(output.dtype, length, element_shape=output.shape) if layer.return_sequences else ()
+
+    def body(i, outputs, *carried):
+        output, states, seen = compute(i, *carried)
+        return i + 1, outputs.write(i, output) if layer.return_sequences else (), output, states, seen
+
+    start = tf.constant(0), outputs, output, states, seen
+    _, outputs, output, states, seen = tf.while_loop(lambda i, *_: i < length, body, start, maximum_iterations=length)
+    ranges.add(seen)
+    if layer.return_sequences:
+        output = tf.ensure_shape(tf.transpose(outputs.stack(), (1, 0, 2)), (None, length, None))
+    return [output, *tf.nest.pack_sequence_as(like, states)] if layer.return_state else output
 
 
 def _rounded_outputs(layer, zeroed, call, cells, inputs, mask=None, **kwargs):
@@ -117,11 +214,9 @@ def _not_converted(step):
     return tf.autograph.experimental.do_not_convert(lambda *args, **kwargs: step(*args, **kwargs))
 
 
-def lstm_step(cell, quantize, inputs, states, training=None):
+def lstm_step(cell, quantize, inputs, state, states):
     """One step of an LSTM cell: its gates from one integer matrix product of the inputs and one of the state."""
-
     carry = states[1]
-    inputs, state = _dropped(cell, inputs, states[0], training, 4)
     gates = quantize(_from_inputs(cell, quantize, inputs, cell.bias) + _from_state(cell, quantize, state), "gates")
     input_gate, forget_gate, candidate, output_gate = _split(gates, 4)
     input_gate, forget_gate, output_gate = (
@@ -130,16 +225,14 @@ def lstm_step(cell, quantize, inputs, states, training=None):
     written = quantize(input_gate * _activated(cell.activation, candidate, quantize, "candidate"), "written")
     carry = quantize(quantize(forget_gate * carry, "kept") + written, "carry")
     state = quantize(output_gate * _activated(cell.activation, carry, quantize, "activated_carry"), "state")
-    return state, [state, carry]
+    return state, carry
 
 
-def gru_step(cell, quantize, inputs, states, training=None):
+def gru_step(cell, quantize, inputs, state, states):
     """One step of a GRU cell, its reset gate before or after the matrix product."""
     import tensorflow as tf
 
-    nested = tf.nest.is_nested(states)
-    before = states[0] if nested else states
-    inputs, state = _dropped(cell, inputs, before, training, 3)
+    before = tf.nest.flatten(states)[0]
     input_bias, recurrent_bias = (tf.unstack(cell.bias) if cell.reset_after else (cell.bias, None)) if cell.use_bias else (None, None)
     update, reset, candidate = _split(_from_inputs(cell, quantize, inputs, input_bias), 3)
     if cell.reset_after:
@@ -156,34 +249,21 @@ def gru_step(cell, quantize, inputs, states, training=None):
     candidate = _activated(cell.activation, quantize(candidate + remembered, "candidate"), quantize, "activated")
     kept = quantize(update * before, "kept")
     written = quantize(quantize(1.0 - update, "complement") * candidate, "written")
-    state = quantize(kept + written, "state")
-    return state, [state] if nested else state
+    return (quantize(kept + written, "state"),)
 
 
-def simple_step(cell, quantize, inputs, states, training=None):
+def simple_step(cell, quantize, inputs, state, states):
     """One step of a SimpleRNN cell."""
-    import tensorflow as tf
-
-    nested = tf.nest.is_nested(states)
-    inputs, state = _dropped(cell, inputs, states[0] if nested else states, training, 1)
     total = quantize(_from_inputs(cell, quantize, inputs, cell.bias) + _from_state(cell, quantize, state), "total")
-    state = _activated(cell.activation, total, quantize, "state")
-    return state, [state] if nested else state
+    return (_activated(cell.activation, total, quantize, "state"),)
 
 
-# Class name of a cell -> function of (cell, quantize, inputs, states, training), which returns the output and the new states.
-STEPS = {"LSTMCell": lstm_step, "GRUCell": gru_step, "SimpleRNNCell": simple_step}
+# Class name of a cell -> (function, number of gates). The function takes (cell, quantize, inputs and state after dropout, states before it) and returns the
+# new states, the first of which is the output.
+STEPS = {"LSTMCell": (lstm_step, 4), "GRUCell": (gru_step, 3), "SimpleRNNCell": (simple_step, 1)}
 
 # What the states of each are called.
 _STATES = {"LSTMCell": ("state", "carry"), "GRUCell": ("state",), "SimpleRNNCell": ("state",)}
-
-
-def _dropped(cell, inputs, state, training, count):
-    """Applies the cell's dropout; the first of its masks serves all gates, which are one product here (Keras's implementation=2)."""
-    masks = cell.get_dropout_mask_for_cell(inputs, training, count=count)
-    recurrent_masks = cell.get_recurrent_dropout_mask_for_cell(state, training, count=count)
-    first = [found[0] if isinstance(found, (list, tuple)) else found for found in (masks, recurrent_masks)]
-    return tuple(x if mask is None else x * mask for x, mask in zip((inputs, state), first, strict=True))
 
 
 def _split(gates, count):

@@ -4,6 +4,8 @@ import contextlib
 import functools
 import math
 
+from tfdistill.bridge.integer.shared_ranges import SharedRanges
+
 # Activations whose range the converter fixes: one that is trained would be rounded to a second time, in float.
 FIXED_RANGES = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # "Bits" of a weight that is not rounded.
@@ -128,12 +130,17 @@ class ActivationRounder:
         self._variables, self._rounding, self._in_the_file, self.positive, self.scores = variables, rounding, in_the_file, positive, scores
         self._move = measuring.move if measuring is not None else _move_range if training else None
         self._count = None if measuring is None else measuring.count
-        self._seen, self.ready = None, []
+        self._shared, self.ready = None, []
 
     @property
     def in_the_file(self):
         """Whether this call is traced for an integer file."""
         return self._in_the_file
+
+    @property
+    def counts(self):
+        """Whether the values of tensors are counted, as some calibration does."""
+        return self._count is not None
 
     def form_of(self, name):
         """Returns the name of the form that is computed in place of the one of that name; the name itself if it is not replaced."""
@@ -168,19 +175,19 @@ class ActivationRounder:
         if self.scores and self._rounding and tf.get_static_value(x) is not None:
             x = in_range_of_scores(x)
         wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
-        low, high, batches = self._variables(what)
+        variables = self._variables(what)
+        apart = self._shared is None or self._in_the_file
+        low, high, known = (*variables[:2], None) if apart else self._shared.ends(what)
         # What is beyond the range that follows is clipped to its ends, here and in the file.
         within = in_range_of_scores(tf.cast(x, tf.float32)) if self.scores else tf.cast(x, tf.float32)
         if counted is not None:
             within = tf.where(counted, within, 0.0)
         if self._count is not None:
-            self._count((low, high, batches), within)
-        if self._move is not None:
-            found = tf.minimum(tf.reduce_min(within), 0.0), tf.maximum(tf.reduce_max(within), 0.0)
-            if self._seen is None:
-                self._move((low, high, batches), *found)
-            else:
-                self._seen.setdefault(what, []).append(found)
+            self._count(variables, within)
+        if self._shared is not None:
+            self._shared.see(what, within)
+        elif self._move is not None:
+            self._move(variables, tf.minimum(tf.reduce_min(within), 0.0), tf.maximum(tf.reduce_max(within), 0.0))
         if not self._rounding:
             return x
         if symmetric:
@@ -191,8 +198,7 @@ class ActivationRounder:
         if positive and not self._in_the_file:
             rounded = tf.maximum(rounded, tf.maximum((high - low) / 255.0, _TINY))
         rounded = tf.cast(rounded, x.dtype)
-        # The range of a first batch is known only when all of it was seen; where only zeros were seen, rounding would leave nothing to see behind it.
-        return rounded if self._seen is None or self._move is None else tf.where((batches > 0.0) & (high > low), rounded, x)
+        return rounded if known is None else tf.where(known, rounded, x)
 
     def looked_up(self, x, table):
         """Rounds what was looked up in a rounded table to the steps of the table, which changes nothing: where a product shares the table, the converter would
@@ -260,14 +266,10 @@ class ActivationRounder:
     @contextlib.contextmanager
     def together(self):
         """While open, all tensors of one name count as one: its range moves once, at the end, by the lowest and highest of them."""
-        import tensorflow as tf
-
-        self._seen = {}
-        yield
-        for what, found in self._seen.items():
-            lows, highs = zip(*found, strict=True)
-            self._move(self._variables(what), tf.reduce_min(lows), tf.reduce_max(highs))
-        self._seen = None
+        self._shared = SharedRanges(self._variables, self._move)
+        yield self._shared
+        self._shared.move()
+        self._shared = None
 
 
 def _clipped(x, low, high):

@@ -1,4 +1,4 @@
-"""The callback that stops a quantization-aware training as soon as it turns NaN."""
+"""The callbacks of quantization-aware training: one shows that the first step goes on, one stops a training as soon as it turns NaN."""
 
 import keras
 import numpy as np
@@ -6,6 +6,26 @@ import numpy as np
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers, require_finite
 from tfdistill.graph.layers import all_layers
+from tfdistill.utils.progress import progress
+
+
+class ShowFirstStep(keras.callbacks.Callback):
+    """Shows a progress bar on a terminal while the first step of `fit` is traced and optimized, if that takes over two seconds, as several recurrent layers do."""
+
+    def on_train_begin(self, logs=None):
+        model, run, waiting = self.model, self.model.train_function, [True]
+
+        def first(*args):
+            if model.train_function is first:
+                model.train_function = run
+            if not waiting:
+                return run(*args)
+            waiting.clear()
+            with progress("tracing the first step of training"):
+                return run(*args)
+
+        if run is not None:  # which a model with a loop of its own has not
+            model.train_function = first
 
 
 class StopAtNaN(keras.callbacks.Callback):

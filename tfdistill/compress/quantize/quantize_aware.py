@@ -16,7 +16,7 @@ from tfdistill.compress.dry_run import NOT_TRIED, WHOLE
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import build
-from tfdistill.compress.quantize.callbacks import StopAtNaN
+from tfdistill.compress.quantize.callbacks import ShowFirstStep, StopAtNaN
 from tfdistill.compress.quantize.check import check_quantized
 from tfdistill.compress.quantize.dry_run import require_exportable, try_conversion
 from tfdistill.compress.quantize.file_operations import with_operations
@@ -56,7 +56,7 @@ class QuantizeAware(Step):
             Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, EinsumDense and MultiHeadAttention; a layer of another class stays at 8, and the plan says so.
         activation_bits: 8; or 16, for export as int16x8: weights are trained in 8 bits, and activations are calibrated, as rounding to 65,536 steps does not
             affect training.
-        unroll: Whether recurrent layers are written out step by step, in training and in the file, where each step takes about 1.5 KiB: `"auto"` writes out those
+        unroll: Whether recurrent layers are written out step by step in the file, where each step takes about 1.5 KiB: `"auto"` writes out those
             of up to 128 steps, True all of fixed length, False only those built with `unroll=True`. A layer that is not written out is not trained quantized:
             an LSTM becomes TFLite's own operation, calibrated by the converter; TFLite has no integer operation for any other loop.
         target: What is to run the file: `"xnnpack"`, the delegate that phones and a Raspberry Pi use by default; `"builtin"`, the interpreter's own kernels; `"micro"`,
@@ -172,7 +172,7 @@ class QuantizeAware(Step):
         return adopt(made, original=opened.original, name=opened.adopted.name)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
-        return [StopAtNaN()]
+        return [ShowFirstStep(), StopAtNaN()]
 
     def strip(self, model: AdoptedModel) -> keras.Model:
         require_applied(model, lambda adopted: quantized_layers(adopted.legacy), "is not quantization-aware", "QuantizeAware")

@@ -33,8 +33,9 @@ from tfdistill.compress.step import AUTO
 WEIGHTS, OUTPUT, INSIDE = "weights and output trained quantized", "output trained quantized", "weights trained quantized"
 PASSES, FUSED = "adds no range of its own", "rounded with the layer behind it"
 UNROLLED = "weights and states trained quantized"
-# Of a GRU, whatever its units: size in the file, and processor time to trace the step of training. Measured on two GRUs of 8 and 24 steps.
-_KIB_OF_A_STEP, _SECONDS_OF_A_STEP = 1.5, 0.4
+# Of a GRU, whatever its units: size of a step in the file and processor time to convert it; and processor time before the first step of training, whatever its
+# steps, as a graph of training has one of them in a loop. Measured by `benchmarks/first_step.py`.
+_KIB_OF_A_STEP, _SECONDS_OF_A_STEP, _SECONDS_OF_A_LAYER = 1.5, 0.1, 2
 RESCALED = "folded into the layer behind it, which is trained quantized"
 FOLDED = "folded into the layer before it, which is trained quantized"
 CALIBRATED = "calibrated, not trained quantized"
@@ -183,8 +184,9 @@ def _recurrent(place, most):
         quantization = Quantization(
             _weights(layer, kind, 8, folding=False), output=getattr(layer, "merge_mode", None) in COMPUTING_MERGE_MODES, form="recurrent"
         )
-        cost = f"about {_KIB_OF_A_STEP * place.length:.0f} KiB in the file and {_SECONDS_OF_A_STEP * place.length:.0f} s before the first training step"
-        return LayerQuantization(True, f"{UNROLLED}, {place.length} steps written out: {cost}", quantization)
+        size, seconds = _KIB_OF_A_STEP * place.length, max(1.0, _SECONDS_OF_A_STEP * place.length)
+        cost = f"about {size:.0f} KiB and {seconds:.0f} s of conversion, and {_SECONDS_OF_A_LAYER} s before the first training step"
+        return LayerQuantization(True, f"{UNROLLED}, {place.length} steps written out in the file: {cost}", quantization)
     fix = ""
     if most is not None and known:
         fix = "; give it a fixed length to have it written out" if place.length is None else "; unroll=True writes it out"
