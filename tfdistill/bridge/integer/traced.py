@@ -5,7 +5,8 @@ written in others where that is exact: a square as a product, a negation as a pr
 """
 
 from tfdistill.bridge.integer import activations, tensorflow_ops
-from tfdistill.bridge.integer.rounding import in_range_of_scores, is_hiding, round_weights
+from tfdistill.bridge.integer.hiding import is_hiding, without_large_numbers
+from tfdistill.bridge.integer.rounding import round_weights
 
 
 def without_integers(function, specs, positive=()):
@@ -252,7 +253,7 @@ class _Values:
         if not self.trace.moves(op):
             results, ready = tensorflow_ops.run(op, [self.unrounded(tensor) for tensor in op.inputs]), True
             if op.type == "Const" and self.quantize.scores and results.dtype.is_floating:
-                results = in_range_of_scores(results)
+                results = without_large_numbers(results)
         elif op.type in tensorflow_ops.REWRITTEN:
             results, ready = tensorflow_ops.REWRITTEN[op.type](op, self), op.type in tensorflow_ops.READY
         else:
