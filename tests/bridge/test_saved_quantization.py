@@ -24,9 +24,10 @@ SETTINGS = {
     "observed": Quantization(observed=True),
     "positive": Quantization(positive=(0, 2)),
     "scores": Quantization(scores=True),
+    "hides": Quantization(scores=True, hides=True),
     "replaced": Quantization(replaced=(("gelu", "quick_gelu"), ("softmax", "float"))),
     "all": Quantization(
-        (QuantizedWeight("kernel"),), ("activation",), False, "operation", True, (1,), True, (("hard_silu", "hard_swish"),)
+        (QuantizedWeight("kernel"),), ("activation",), False, "operation", True, (1,), True, (("hard_silu", "hard_swish"),), True
     ),
 }
 
@@ -51,7 +52,7 @@ def test_settings_of_every_field_have_a_row():
 def test_settings_of_earlier_versions_are_shorter(fields):
     config = {**quantize_layer(tf_keras().layers.Dense(3), Quantization()).get_config(), "quantization": fields}
     found = quantized_layer_class().from_config(config).quantization
-    assert (found.observed, found.positive, found.scores, found.replaced) == (False, (), False, ())
+    assert (found.observed, found.positive, found.scores, found.replaced, found.hides) == (False, (), False, (), False)
 
 
 # Fields of a file -> what is said of them.
@@ -63,7 +64,7 @@ UNKNOWN = {
     ),
     "a kind of float": ([[], [], True, "", False, [], False, [["gelu", "float16"]]], "with 'float16' in place of 'gelu'"),
     "what is replaced": ([[], [], True, "", False, [], False, [["gelv", "float"]]], "with 'float' in place of 'gelv'"),
-    "a setting": ([[], [], True, "", False, [], False, [], 3], "has 9 settings, of which 8 are known"),
+    "a setting": ([[], [], True, "", False, [], False, [], False, 3], "has 10 settings, of which 9 are known"),
 }
 
 

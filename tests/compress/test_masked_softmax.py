@@ -9,7 +9,9 @@ from keras import layers, ops
 from tfdistill.bridge import imports
 from tfdistill.bridge.integer.attention import masked_softmax
 from tfdistill.bridge.integer.rounding import ActivationRounder
-from tfdistill.compress import QuantizeAware
+from tfdistill.compress import Quantize, QuantizeAware
+from tfdistill.runtime.interpreter import open_file
+from tfdistill.tflite import Tolerances
 from tfdistill.tflite.export import export_tflite
 
 
@@ -33,7 +35,7 @@ def test_it_is_the_softmax_of_what_is_seen(axis, positional, rng):
         tape.watch(x)
         found = masked_softmax(layer, ActivationRounder(lambda what: (None,) * 3, training=False, rounding=False), (x, *args), kwargs)
         total = tf.reduce_sum(found * found)
-    powers = np.where(mask, np.exp(scores), np.exp(-16.0))
+    powers = np.where(mask, np.exp(scores), 0.0)
     expected = powers / powers.sum(-1, keepdims=True)
     # d sum(p^2) / dx of a softmax p.
     gradient = 2 * expected * (expected - (expected**2).sum(-1, keepdims=True)) * mask
@@ -56,3 +58,105 @@ def test_a_mask_goes_to_an_integer_file(kind, trained, rng, tmp_path):
     record = export_tflite(model, tmp_path / "model.tflite", "int8", calibration=x)
     (output,) = record.verification.outputs.values()
     assert output.mean_abs_error / output.scale < 0.01
+
+
+TOKENS, WIDTH = 6, 4
+EARLIER = np.tri(TOKENS, dtype="float32")
+LATER = EARLIER == 0
+
+
+def later(mask):
+    return 1.0 - ops.cast(mask, "float32")
+
+
+def shown(mask):
+    """What a mask shows, and each token itself: the two Keras differ where all scores are hidden, as they are by random masks."""
+    return ops.cast(ops.maximum(mask, np.eye(TOKENS, dtype="int32")), "bool")
+
+
+def written(hide):
+    """Attention whose scores are hidden by a function of the scores and the mask; gives its weights too."""
+
+    def compute(x, mask):
+        query = layers.Dense(WIDTH, kernel_initializer=keras.initializers.RandomNormal(0.02), bias_initializer="ones")(x)
+        key = layers.Dense(WIDTH, kernel_initializer="identity")(x)
+        weights = hide(ops.matmul(query, ops.transpose(key, (0, 2, 1))), mask)
+        return ops.matmul(weights, layers.Dense(WIDTH)(x)), layers.Identity()(weights)
+
+    return compute
+
+
+def of_keras(layer, **kwargs):
+    """An attention layer with queries that are nearly alike, so that the scores follow the keys."""
+
+    def compute(x, mask):
+        query = layers.Dense(WIDTH, kernel_initializer=keras.initializers.RandomNormal(0.02), bias_initializer="ones")(x)
+        given = {} if kwargs else {"attention_mask": shown(mask)}
+        return layer()(query, x, **kwargs, **given), None
+
+    return compute
+
+
+ALIKE = {"kernel_initializer": keras.initializers.RandomUniform(0.09, 0.11), "bias_initializer": "ones"}
+# How scores are hidden, in groups that are one model each.
+HIDDEN = {
+    "added": {
+        "a constant is added": written(lambda s, m: ops.softmax(s + (1.0 - EARLIER) * -1e9)),
+        "of a hundred": written(lambda s, m: ops.softmax(s + (1.0 - EARLIER) * -100.0)),
+        "the smallest float": written(lambda s, m: ops.softmax(s + (1.0 - EARLIER) * np.finfo("float32").min)),
+        "a tensor is added": written(lambda s, m: ops.softmax(s + later(m) * -1e9)),
+        "by a layer": written(lambda s, m: layers.Softmax()(layers.Add()([s, later(m) * -1e9]))),
+    },
+    "computed": {
+        "subtracted": written(lambda s, m: ops.softmax(s - 1e9 * later(m))),
+        "a product less one": written(lambda s, m: ops.softmax(s + 1e9 * (ops.cast(m, "float32") - 1.0))),
+        "a product, and added": written(lambda s, m: ops.softmax(s * ops.cast(m, "float32") - 1e9 * later(m))),
+        "two are added": written(lambda s, m: ops.softmax(s + (1.0 - EARLIER) * -1e9 + later(m) * -1e9)),
+        "their sum is": written(lambda s, m: ops.softmax(s + ops.add((1.0 - EARLIER) * -1e9, later(m) * -1e9))),
+    },
+    "selected": {
+        "selected, infinite": written(lambda s, m: ops.softmax(ops.where(EARLIER > 0, s, -np.inf))),
+        "selected by a tensor": written(lambda s, m: layers.Softmax()(ops.where(ops.cast(m, "bool"), s, -1e9))),
+        "masked by a Softmax": written(lambda s, m: layers.Softmax()(s, mask=shown(m))),
+        "MultiHeadAttention": of_keras(lambda: layers.MultiHeadAttention(2, 16, **ALIKE)),
+        "MultiHeadAttention, causal": of_keras(lambda: layers.MultiHeadAttention(2, 16, **ALIKE), use_causal_mask=True),
+        "GroupQueryAttention": of_keras(lambda: layers.GroupQueryAttention(16, 2, 1, **ALIKE)),
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", HIDDEN)
+@pytest.mark.parametrize("step", [Quantize, QuantizeAware])
+def test_nothing_of_what_is_hidden_is_seen_however_far_scores_are_apart(step, group, rng, tmp_path):
+    """The scores of hidden tokens are up to 100 above those that are seen."""
+    keras.utils.set_random_seed(0)
+    inputs = [keras.Input((TOKENS, WIDTH), name="x"), keras.Input((TOKENS, TOKENS), dtype="int32", name="mask")]
+    found = {name: attend(*inputs) for name, attend in HIDDEN[group].items()}
+    outputs = {f"y{i}": y for i, (y, _) in enumerate(found.values())} | {
+        f"w{i}": w for i, (_, w) in enumerate(found.values()) if w is not None
+    }
+    model = keras.Model(inputs, outputs)
+    ramp = 5.0 * (np.arange(TOKENS, dtype="float32") - 2.5)[:, None]
+    x, mask = ramp + rng.normal(size=(64, TOKENS, WIDTH)).astype("float32"), np.tile(EARLIER.astype("int32"), (64, 1, 1))
+    if step is Quantize:
+        quantized = Quantize().apply(model, [x, mask])
+    else:
+        quantized = QuantizeAware().apply(model)
+        for _ in range(2):
+            quantized([x, mask], training=True)
+    record = export_tflite(quantized, tmp_path / "model.tflite", "int8", io="float32", tolerances=Tolerances())
+    assert not record.census.stray_floats(float_io=True)
+    opened = open_file(record.path)
+    changed = np.concatenate([x[:, :3], -x[:, 3:]], 1)
+    file, blind = (opened.run({"x": given, "mask": mask}) for given in (x, changed))
+    floats, rounded = ({name: np.asarray(y) for name, y in of([x, mask], training=False).items()} for of in (model, quantized))
+    wrong = {}
+    for i, name in enumerate(HIDDEN[group]):
+        expected, weights, shape = floats[f"y{i}"], f"w{i}", (64, TOKENS, -1)
+        leaks = [of[weights].reshape(shape)[:, LATER].max() for of in (rounded, file) if weights in floats]
+        error = np.abs(file[f"y{i}"].reshape(expected.shape) - expected).mean() / np.ptp(expected)
+        same = np.array_equal(*(of[f"y{i}"].reshape(shape)[:, :3] for of in (file, blind)))
+        if max(leaks, default=0.0) > 1e-6 or error > 0.02 or not same:
+            wrong[name] = leaks, error, same
+    assert not wrong, wrong

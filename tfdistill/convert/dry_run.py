@@ -144,7 +144,10 @@ def _from_file(content, variant, calibrated=frozenset(), by_choice=frozenset()):
     causes = [t for t in causes if not operation_table("builtin").takes(t.made_by, "int8")] or causes
     found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only") for t in causes]
     if not found and not calibrated:
-        found = [Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {t.used_by[0]}") for t in stray]
+        found = [
+            Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {(*t.used_by, 'nothing')[0]}")
+            for t in stray
+        ]
     return _merged(found)
 
 

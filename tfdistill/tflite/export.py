@@ -44,7 +44,7 @@ class ExportRecord(Record):
         batch_size: Batch size of the file; None if it is free.
         dtypes: Type -> number of tensors.
         min_runtime_version: Oldest TFLite runtime that has all operations; empty if the converter did not write it.
-        calibration_samples: Number of calibration samples; 0 if none.
+        calibration_samples: Number of calibration samples; 0 if none, or if a model with parts in float by choice, whose ranges are all known, needs none.
         road: How the integers were found from the calibration data: `bridge`, `converter`, or None without calibration.
         road_reason: Why the converter took the place of the bridge; empty if it did not.
         float_layers: Names of the layers of an integer file that have a part in float, by `QuantizeAware(integer_only=False)`.
@@ -207,16 +207,16 @@ def export_tflite(
     signature = describe(model)
     require_trained_ranges(model)
     for_calibration, for_verification = _samples(calibration, verify_on, signature, max_calibration_samples)
-    representative = for_calibration if kind.integer_only else None
+    floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.name == "int8" else ()
+    # The calibrator would make integers of what is to stay in float.
+    representative = for_calibration if kind.integer_only and not floats else None
     extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
-    floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.name == "int8" else ()
     with write_whole(path) as temporary:
 
         def write(source):
             with initial_states(source):
-                # The calibrator would make integers of what is to stay in float.
-                temporary.write_bytes(convert(source, signature, kind, io, None if floats else representative, batch_size, allow_flex))
+                temporary.write_bytes(convert(source, signature, kind, io, representative, batch_size, allow_flex))
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             if not allow_flex:
                 require_no_flex(contents)

@@ -3,7 +3,7 @@
 import contextlib
 import math
 
-from tfdistill.bridge.integer.rounding import MASKED
+from tfdistill.bridge.integer.hiding import HIDING
 
 
 def attention(layer, quantize, args, kwargs):
@@ -60,11 +60,8 @@ def masked_softmax(layer, quantize, args, kwargs):
     """A Softmax of scores, some of which a mask hides: these get a score of their own in the range, where adding -1e9 would take all of it."""
     import tensorflow as tf
 
-    scores, mask = args[0], args[1] if len(args) > 1 else kwargs.get("mask")
-    if mask is not None:
-        scores = tf.where(tf.cast(mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
+    scores = _rounded_scores(args[0], args[1] if len(args) > 1 else kwargs.get("mask"), quantize)
     (axis,) = (layer.axis,) if isinstance(layer.axis, int) else layer.axis
-    scores = quantize(scores, "scores")
     if quantize.is_float("softmax"):
         return quantize.fixed(tf.nn.softmax(quantize.unrounded(scores), axis=axis), "softmax")
     return tf.nn.softmax(scores, axis=axis)
@@ -80,10 +77,18 @@ def _attention_outputs(quantize, operands, scale, score, mask, mask_axis, softma
     if mask is not None:
         for _ in range(scores.shape.rank - mask.shape.rank):
             mask = tf.expand_dims(mask, mask_axis)
-        scores = tf.where(tf.cast(mask, "bool"), scores, tf.cast(MASKED, scores.dtype))
-    scores = quantize(scores, "scores")
+    scores = _rounded_scores(scores, mask, quantize)
     scores = quantize.fixed(softmax(quantize.unrounded(scores) if quantize.is_float("softmax") else scores), "softmax")
     return quantize(combine(scores, value), "weighted_values"), scores
+
+
+def _rounded_scores(scores, mask, quantize):
+    import tensorflow as tf
+
+    if mask is None:
+        return quantize(scores, "scores")
+    shown = tf.cast(mask, "bool")
+    return quantize(tf.where(shown, scores, tf.cast(-HIDING, scores.dtype)), "scores", hidden=tf.logical_not(shown))
 
 
 @contextlib.contextmanager

@@ -4,16 +4,14 @@ import contextlib
 import functools
 import math
 
+from tfdistill.bridge.integer import hiding
+from tfdistill.bridge.integer.measuring import Widest
 from tfdistill.bridge.integer.shared_ranges import SharedRanges
 
 # Activations whose range the converter fixes: one that is trained would be rounded to a second time, in float.
 FIXED_RANGES = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # "Bits" of a weight that is not rounded.
 FLOAT = 32
-# The score of masked positions. Its exponential is below the smallest of 256 steps, and no range of 256 steps holds both -1e9 and ordinary scores.
-MASKED = -16.0
-# What is added to a score to hide it is beyond this number; in a constant of zeros and such numbers, below the other one.
-_HIDING, _HIDING_BESIDE_ZERO = 1000.0, -50.0
 # The most entries of a table of integers.
 _MOST_INTEGERS = 4096
 # Name of the form of what is computed in float, in the file too.
@@ -86,25 +84,6 @@ def cluster_means(value, members, count):
     return tf.gather(means, members)
 
 
-def in_range_of_scores(x):
-    """Returns a tensor of scores, or of what is added to them, with `MASKED` in place of what hides a score, and its negative in place of what is subtracted."""
-    import tensorflow as tf
-
-    constant = tf.get_static_value(x)
-    hiding = tf.abs(x) >= _HIDING
-    if constant is not None and (constant == 0.0).any() and ((constant == 0.0) | (constant <= _HIDING_BESIDE_ZERO)).all():
-        hiding |= x < 0.0
-    return tf.where(hiding, -tf.sign(x) * tf.cast(MASKED, x.dtype), x)
-
-
-def is_hiding(constant):
-    """Whether a constant array has numbers that hide the scores which they are added to."""
-    import numpy as np
-    import tensorflow as tf
-
-    return not np.array_equal(in_range_of_scores(tf.constant(constant)), constant)
-
-
 class ActivationRounder:
     """Rounds the activations of one call of a layer to 256 steps over a moving average of their range.
 
@@ -119,15 +98,19 @@ class ActivationRounder:
         measuring: How calibration measures the ranges instead, whatever `training` is; see `tfdistill.bridge.integer.measuring`. None if it does not.
         positive: Positions of the tensors that the layer is called on of which its graph shows that they are not negative.
         scores: Whether what it computes is only read by softmaxes, so that numbers which hide scores may be others that do.
+        hides: Whether such numbers may come, as far as the graph shows: then whether they did is remembered beside each range, and ranges are of what is seen.
         replaced: Pairs (name of a form, name of the one that is computed in its place).
 
     Attributes:
         ready: List of the results that have a range already, and are not to be rounded to another one.
     """
 
-    def __init__(self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=(), scores=False, replaced=()):
+    def __init__(
+        self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=(), scores=False, replaced=(), hides=False
+    ):
         self._replaced = dict(replaced)
-        self._variables, self._rounding, self._in_the_file, self.positive, self.scores = variables, rounding, in_the_file, positive, scores
+        self._variables, self._rounding, self._in_the_file, self.positive = variables, rounding, in_the_file, positive
+        self.scores, self._hides = scores, scores and hides
         self._move = measuring.move if measuring is not None else _move_range if training else None
         self._count = None if measuring is None else measuring.count
         self._shared, self.ready = None, []
@@ -154,7 +137,7 @@ class ActivationRounder:
         """Returns a rounded tensor as one of floats, from which the file computes in float until the next rounding."""
         return ONE * x if self._in_the_file else x
 
-    def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None):
+    def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None, hidden=None):
         """Rounds a tensor.
 
         Args:
@@ -166,6 +149,7 @@ class ActivationRounder:
             counted: bool tensor that broadcasts to `x`: the entries that belong to the range; None for all. The others may be clipped.
             low, high: Bounds that `x` is clipped to, None for none. The file needs no operation for that, as its integers end there. Bounds of which
                 none is 0 are moved by up to half a step, for 0 to be one of the steps.
+            hidden: bool tensor of the shape of `x`: scores that a mask hides, for which `x` has `-hiding.HIDING`; None for none.
 
         Returns:
             Tensor of the type and shape of `x`.
@@ -173,21 +157,18 @@ class ActivationRounder:
         import tensorflow as tf
 
         if self.scores and self._rounding and tf.get_static_value(x) is not None:
-            x = in_range_of_scores(x)
+            x = hiding.without_large_numbers(x)
         wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
-        variables = self._variables(what)
-        apart = self._shared is None or self._in_the_file
-        low, high, known = (*variables[:2], None) if apart else self._shared.ends(what)
         # What is beyond the range that follows is clipped to its ends, here and in the file.
-        within = in_range_of_scores(tf.cast(x, tf.float32)) if self.scores else tf.cast(x, tf.float32)
+        seen, margins = tf.cast(x, tf.float32), (0.0, 0.0)
         if counted is not None:
-            within = tf.where(counted, within, 0.0)
-        if self._count is not None:
-            self._count(variables, within)
-        if self._shared is not None:
-            self._shared.see(what, within)
-        elif self._move is not None:
-            self._move(variables, tf.minimum(tf.reduce_min(within), 0.0), tf.maximum(tf.reduce_max(within), 0.0))
+            seen = tf.where(counted, seen, 0.0)
+        if hidden is not None:
+            seen, margins = tf.where(hidden, 0.0, seen), (hiding.MARGIN, 0.0)
+        elif self.scores:
+            seen, margins = hiding.seen_and_margins(seen)
+        # A range that ends below what is seen is not clipped: that distance is what hides.
+        low, high, known = self._ends_of(what, seen, margins, clipped=hidden is None)
         if not self._rounding:
             return x
         if symmetric:
@@ -199,6 +180,35 @@ class ActivationRounder:
             rounded = tf.maximum(rounded, tf.maximum((high - low) / 255.0, _TINY))
         rounded = tf.cast(rounded, x.dtype)
         return rounded if known is None else tf.where(known, rounded, x)
+
+    def _ends_of(self, what, seen, margins, clipped):
+        """Moves a range by the values that are seen, where ranges move.
+
+        Args:
+            what: Name of the range.
+            seen: float32 tensor.
+            margins: How far the range goes on below and above the values, scalars.
+            clipped: Whether it may be clipped to fewer values.
+
+        Returns:
+            Its two ends, scalar tensors, and a bool tensor that says whether they are known yet; None if they are.
+        """
+        import tensorflow as tf
+
+        variables = self._variables(what)
+        if self._count is not None and clipped:
+            self._count(variables, seen)
+        if self._shared is not None:
+            self._shared.see(what, seen)
+            return (*variables[:2], None) if self._in_the_file else self._shared.ends(what)
+        apart = self._variables(f"{what}_hiding") if self._hides else None
+        if self._move is not None:
+            if apart:
+                Widest(self._rounding).move(apart, -margins[0], margins[1])
+                margins = 0.0, 0.0
+            self._move(variables, tf.minimum(tf.reduce_min(seen), 0.0) - margins[0], tf.maximum(tf.reduce_max(seen), 0.0) + margins[1])
+        low, high = hiding.ends_with_margins(*variables[:2], *apart[:2]) if apart else variables[:2]
+        return low, high, None
 
     def looked_up(self, x, table):
         """Rounds what was looked up in a rounded table to the steps of the table, which changes nothing: where a product shares the table, the converter would

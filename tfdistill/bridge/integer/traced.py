@@ -5,7 +5,8 @@ written in others where that is exact: a square as a product, a negation as a pr
 """
 
 from tfdistill.bridge.integer import activations, tensorflow_ops
-from tfdistill.bridge.integer.rounding import in_range_of_scores, is_hiding, round_weights
+from tfdistill.bridge.integer.hiding import is_hiding, without_large_numbers
+from tfdistill.bridge.integer.rounding import round_weights
 from tfdistill.bridge.integer.trace import Trace
 
 
@@ -181,7 +182,7 @@ class _Values:
         if not self.trace.moves(op):
             results, ready = tensorflow_ops.run(op, [self.unrounded(tensor) for tensor in op.inputs]), True
             if op.type == "Const" and results.dtype.is_floating and (self.quantize.scores or self.trace.are_scores(op.outputs[0])):
-                results = in_range_of_scores(results)
+                results = without_large_numbers(results)
         elif op.type in tensorflow_ops.REWRITTEN:
             results = tensorflow_ops.REWRITTEN[op.type](op, self)
             ready = op.type in tensorflow_ops.READY or tensorflow_ops.passes(op)

@@ -167,7 +167,7 @@ def quantized_layer_class():
             measuring = _measuring.get()
             left_float = self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
             rounding = _in_the_file.get() or not left_float
-            known = self.quantization.positive, self.quantization.scores, self.quantization.replaced
+            known = self.quantization.positive, self.quantization.scores, self.quantization.replaced, self.quantization.hides
             quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring, *known)
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}

@@ -42,6 +42,7 @@ class Quantization(typing.NamedTuple):
         positive: Positions of the tensors that it is called on that are known not to be negative.
         scores: Whether its output is only read by softmaxes.
         replaced: Pairs (name of a form or activation function, name of the form that is computed in its place).
+        hides: Whether numbers that hide scores may be in what it computes; with `scores` alone.
     """
 
     weights: tuple[QuantizedWeight, ...] = ()
@@ -52,6 +53,7 @@ class Quantization(typing.NamedTuple):
     positive: tuple[int, ...] = ()
     scores: bool = False
     replaced: tuple[tuple[str, str], ...] = ()
+    hides: bool = False
 
 
 def read_settings(fields, name):

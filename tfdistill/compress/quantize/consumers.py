@@ -55,6 +55,7 @@ class Place:
         masked: Whether its first input carries a mask.
         length: Length of the second axis of its first input; None if that is not known, or differs between its calls.
         scores: Whether its output is only read by softmaxes, at once or after it was added to.
+        hides: Whether that output may have numbers that hide scores, or scores that are hidden.
         positive: Of a layer that divides: positions of the tensors that it reads of which the graph shows that they are not negative.
     """
 
@@ -70,6 +71,7 @@ class Place:
     length: int | None
     positive: tuple[int, ...] = ()
     scores: bool = False
+    hides: bool = False
 
     @property
     def reader(self):

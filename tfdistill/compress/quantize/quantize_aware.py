@@ -22,7 +22,7 @@ from tfdistill.compress.quantize.dry_run import require_exportable, try_conversi
 from tfdistill.compress.quantize.file_operations import with_operations
 from tfdistill.compress.quantize.preserved import structure
 from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
-from tfdistill.compress.quantize.target_forms import require_forms, with_target_forms
+from tfdistill.compress.quantize.target_forms import faster_in_float, require_forms, with_target_forms
 from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, frozen_note, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.errors import ConfigurationError, ModelError
@@ -231,7 +231,11 @@ class QuantizeAware(Step):
         if WHOLE in reasons:
             rows += (LayerPlan.of_model(opened.adopted.name, IMPOSSIBLE, f"no {self._variant()} file can be made of it: {reasons[WHOLE]}"),)
         plan = Plan(step=repr(self), model=opened.adopted.name, rows=rows, custom=opened.custom)
-        return with_operations(plan, tried.operations, self.target)
+        plan = with_operations(plan, tried.operations, self.target)
+        if not plan.operations or self.activation_bits != 8:
+            return plan
+        faster = faster_in_float(plan.rows, consumers.places(opened.legacy), decided, self.target, self.integer_only)
+        return dataclasses.replace(plan, findings=(*plan.findings, *faster))
 
     def _row(self, path, layer, decision, refusal):
         zeros = sum(kernels.zeros(rebuild.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))

@@ -163,7 +163,7 @@ def _rounded(place, known, bits):
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
     output = kind not in LOOKING_UP and not moves and activation_of(layer) not in FIXED and not fused(place, known, bits)
     quantization = Quantization(
-        weights, _activations(layer, kind), output, form_of(place, kind), positive=place.positive, scores=place.scores
+        weights, _activations(layer, kind), output, form_of(place, kind), positive=place.positive, scores=place.scores, hides=place.hides
     )
     reason = (WEIGHTS if quantization.output else INSIDE) if weights else OUTPUT if quantization.output else FUSED
     if weights and bits[place.path] < 8:

@@ -16,8 +16,20 @@ Measured by `benchmarks/forms.py` (ai-edge-litert 2.3.0, one thread of an x86-64
 | LayerNormalization | 10.9 | 49.3 | | 9.7 |
 | MultiHeadAttention, 576 tokens | 430 | 789 | | 288 |
 
-Timed and not built: softmax by EXP, as the sum of a row in 256 steps is off by up to an eighth where one score is far above the others; and RSQRT in parts (FULLY_CONNECTED,
-LOGISTIC, FULLY_CONNECTED), a curve that has to be fitted to each range. Islands of selu, soft-shrink, sparse-plus and tanh-shrink are slower than their integers.
+Of 300 us of the integer vision transformer of that benchmark, SOFTMAX takes 137 and RSQRT 36 in the interpreter's own kernels (`tfdistill.runtime.profile`); float32 takes 271, with
+islands 102.
+
+Measured and not built: softmax as the largest score, its difference, an exponential (ELU and one), a sum and its reciprocal, which XNNPACK takes but for the reciprocal. It
+rounds the exponentials and the sum of a row to 256 steps each where SOFTMAX rounds once. In NumPy, against the exact softmax of 64 rounded scores, in decibels:
+
+| scores | SOFTMAX | reciprocal of the sum | of the sum, and of the sum up to 4 | logarithm of both |
+|---|---:|---:|---:|---:|
+| all alike, deviation 0.5 | 17.2 | 17.2 | 16.5 | 17.1 |
+| deviation 4 | 42.5 | 38.4 | 38.8 | 37.6 |
+| one 10 above the others | 56.2 | 53.7 | 53.7 | 53.7 |
+| rows of deviations 0.3, 1 and 4 | 34.0 | 27.0 | 32.7 | 32.5 |
+
+Nor RSQRT in parts (FULLY_CONNECTED, LOGISTIC, FULLY_CONNECTED), a curve that has to be fitted to each range. Islands of selu, soft-shrink, sparse-plus and tanh-shrink are slower than their integers.
 
 XNNPACK makes one table of a chain of operations on a single int8 tensor, also if that is a product of the tensor and a function of it, and also if floats are in
 between: an island of one function costs no more than a copy.
@@ -103,6 +115,33 @@ def _chosen(place, quantization, target, approximate, islands):
             yield _Form(function, GELU_OF_PRODUCTS, "GELU as a product with LOGISTIC")
     if function == "hard_silu" and operation_table(target).takes("HARD_SWISH", "int8"):
         yield _Form("hard_silu", HARD_SWISH, "hard-swish as HARD_SWISH")
+
+
+def faster_in_float(rows, places, decided, target, integer_only):
+    """Says, in a list of at most one sentence, which operations that the target leaves have a faster form in float.
+
+    Args:
+        rows: The `LayerPlan`s of the model.
+        places: Dict of path to `Place`.
+        decided: Dict of path to `LayerQuantization`.
+        target: Name of the target.
+        integer_only: Whether everything is computed in integers.
+    """
+    if not integer_only or target not in ISLANDS:
+        return []
+    left = [row for row in rows if row.slow and row.name in decided and decided[row.name].quantization]
+    left = [
+        row
+        for row in left
+        if any(f.form == FLOAT_FORM for f in _chosen(places[row.name], decided[row.name].quantization, target, False, True))
+    ]
+    if not left:
+        return []
+    operations = sorted({operation for row in left for operation in row.slow})
+    return [
+        f"{target} leaves {', '.join(operations)} of {len(left)} layers to the interpreter's own kernels: integer_only=False computes them in float within its "
+        "partitions, which is faster"
+    ]
 
 
 def approximation_notes(made, float_model, signature, samples):
