@@ -117,7 +117,7 @@ ROWS = {
     ),
     "a budget out of reach": Row("give keep_macs=", lambda _: PruneChannels(keep_macs=0.02).apply(net()), lambda _: budgets()),
     "a model in tf_keras": Row(
-        "prune channels first", lambda _: STEP.apply(PRUNE.apply(dense_model(lambda x: layers.Dense(16)(x)))), lambda _: in_keras()
+        "change shapes first", lambda _: STEP.apply(PRUNE.apply(dense_model(lambda x: layers.Dense(16)(x)))), lambda _: in_keras()
     ),
     "a rule that forgets an argument": Row(
         "exclude it: exclude='own'",

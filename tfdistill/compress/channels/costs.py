@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tfdistill.errors import ModelError
-from tfdistill.graph.flat import free_sizes
+from tfdistill.graph.flat import first_free
 from tfdistill.graph.macs import macs_of
 from tfdistill.graph.profiling import shapes_at
 
@@ -42,10 +42,7 @@ class Costs:
     @functools.cached_property
     def free(self):
         """Path of the first call with a free size, for which multiply-accumulates are not known; None where there is none."""
-        for call in self.trace.graph.calls:
-            if any(free_sizes(x.shape) for x in [*call.values(), *call.outputs]):
-                return call.path
-        return None
+        return first_free(self.trace.graph)
 
     def macs_by_path(self, removal):
         """Returns a dict of path to multiply-accumulates, None where they are not known."""

@@ -7,8 +7,6 @@ import typing
 import keras
 import numpy as np
 
-from tfdistill.bridge import imports
-from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.compress import rebuild
 from tfdistill.compress.channels import data_importance, importance
 from tfdistill.compress.channels.costs import CHANNELS, MACS, PARAMETERS, Costs, removal_for
@@ -18,7 +16,7 @@ from tfdistill.compress.channels.plan import ChannelPlan, Decision, plan_of
 from tfdistill.compress.channels.proof import require_equal
 from tfdistill.compress.channels.resize import Resized
 from tfdistill.compress.channels.trace import ChannelTrace
-from tfdistill.compress.selection import Layers, Selection, select
+from tfdistill.compress.selection import Selection, layers_of_graph, select
 from tfdistill.compress.step import Step, set_selectors, warn_of_frozen
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.graph.names import named_layers
@@ -168,7 +166,7 @@ class PruneChannels(Step):
         Args:
             model: The model that `apply` returned, after training.
         """
-        _require_native(model)
+        rebuild.require_native(model, "PruneChannels")
         return model
 
     def check(self, model: keras.Model, plan: ChannelPlan | None = None) -> None:
@@ -199,15 +197,11 @@ class PruneChannels(Step):
 
     def _decide(self, model, examples):
         """Returns the `Decision`, the names of the layers that the user named outright, and the error of a budget that cannot be met, or None."""
-        _require_native(model)
+        rebuild.require_native(model, "PruneChannels")
         examples.require(self.criterion)
         trace = ChannelTrace(model)
-        layers = Layers({call.path: call.operation for call in trace.graph.calls})
+        layers = layers_of_graph(model, trace.graph)
         names = {id(layer): name for name, layer in layers.items()}
-        # A subclassed model's layers are found by the names of its attributes, too.
-        layers.aliases.update(
-            {path: names[id(layer)] for path, layer in named_layers(model).items() if id(layer) in names and path not in layers}
-        )
         chosen, named = select(layers, self.layers, self.exclude)
         excluded = set(layers) - select(layers, None, self.exclude)[0]
         groups = groups_of(trace, self.divisor)
@@ -272,15 +266,3 @@ class PruneChannels(Step):
 
 def _arrays(layer):
     return [keras.ops.convert_to_numpy(w) for w in getattr(layer, "weights", ())]
-
-
-def _require_native(model):
-    if isinstance(model, keras.Model) and not isinstance(model, AdoptedModel):
-        return
-    if isinstance(model, (AdoptedModel, imports.tf_keras().Model)):
-        raise ModelError(
-            f"PruneChannels got the {type(model).__name__} '{model.name}', which computes in tf_keras.",
-            "a Keras 3 model",
-            "prune channels first, before the steps that train in tf_keras; or give what the earlier step's strip(model) returned",
-        )
-    raise ModelError(f"A {type(model).__name__} cannot be pruned.", "a built Keras 3 model")
