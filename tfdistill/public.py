@@ -71,6 +71,7 @@ ROOMS = {
         "QuantizeAware": "quantize.quantize_aware",
         "Step": "step",
         "register_channels": "channels.rules.table",
+        "shrink_like": "shrink.shrink_like",
     },
     "bridge": {
         "AdoptedModel": "adopt.adopt",
@@ -153,6 +154,7 @@ TOP = {
     "mutual": "distill",
     "named_layers": "graph",
     "profile": "graph",
+    "shrink_like": "compress",
     "soft_targets": "distill",
     "to_keras": "bridge",
     "to_tf_keras": "bridge",

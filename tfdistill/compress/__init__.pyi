@@ -14,4 +14,5 @@ from tfdistill.compress.plan import Plan as Plan
 from tfdistill.compress.prune.prune import Prune as Prune
 from tfdistill.compress.quantize.calibrate import Quantize as Quantize
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware as QuantizeAware
+from tfdistill.compress.shrink.shrink_like import shrink_like as shrink_like
 from tfdistill.compress.step import Step as Step

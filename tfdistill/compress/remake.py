@@ -44,6 +44,10 @@ class Remade:
         """Returns what the new weight gets in place of a weight of the original."""
         return keras.ops.convert_to_numpy(variable)
 
+    def _left_out(self, view):
+        """Returns a dict of id of the first output of each call of a view that is left out to the tensor that takes its place, or None where nothing reads it."""
+        return {}
+
     def _parts(self, operation, name, taken):
         """Returns the layers that take the place of one, the first of which gets its arguments, and each other one what the one before it returns.
 
@@ -66,8 +70,11 @@ class Remade:
         view = self._graph.views[id(model)]
         inputs = [self._input(x, shape) for x, shape in zip(view.inputs, self._sizes(view, values), strict=True)]
         if is_sequential(model):
-            taken = {layer.name for layer in model.layers}
-            layers = [part for layer in model.layers for part in self._parts(layer, None, taken)]
+            left_out = self._left_out(view)
+            gone = {id(call.operation) for call in calls(view) if id(call.outputs[0]) in left_out}
+            kept = [layer for layer in model.layers if id(layer) not in gone]
+            taken = {layer.name for layer in kept}
+            layers = [part for layer in kept for part in self._parts(layer, None, taken)]
             new = keras.Sequential([*inputs, *layers], name=model.name)
         else:
             new = self._functional(model, view, inputs)
@@ -79,8 +86,13 @@ class Remade:
     def _functional(self, model, view, inputs):
         tensors = dict(zip(map(id, view.inputs), inputs, strict=True))
         names: dict[int, str] = {}
-        taken = {call.operation.name for call in calls(view)}
+        taken, left_out = {call.operation.name for call in calls(view)}, self._left_out(view)
         for call in calls(view):
+            if id(call.outputs[0]) in left_out:
+                source = left_out[id(call.outputs[0])]
+                if source is not None:
+                    tensors[id(call.outputs[0])] = tensors[id(source)]
+                continue
             # Keras's own record of the mode of a call is kept as it is; masks travel with the new tensors.
             kwargs = {**own_arguments(call), **({"training": call.kwargs["training"]} if call.kwargs.get("training") is not None else {})}
             args, kwargs = filled((call.args, kwargs), tensors)

@@ -89,17 +89,19 @@ def run_calls(graph, inputs, compute):
     return [tensors[id(value)] for value in graph.outputs]
 
 
-def random_inputs(graph, view, seed=0):
+def random_inputs(graph, view, seed=0, examples=None):
     """Returns random arrays for the inputs of a model, in their order: of a small size where one is free, whole numbers where they are indices.
 
     Args:
         graph: `FlatGraph`.
         view: Functional view of the model.
         seed: Seed of the numbers.
+        examples: Their number where the batch is free; None for as many as take little memory.
     """
     rng, bounds, found = np.random.default_rng(seed), index_bounds(view), []
     numbers = sum(math.prod(n or 1 for n in value.shape) for call in graph.calls for value in call.outputs)
-    examples = _EXAMPLES if _EXAMPLES * numbers <= _MOST_NUMBERS else 1
+    if examples is None:
+        examples = _EXAMPLES if _EXAMPLES * numbers <= _MOST_NUMBERS else 1
     for place, value in enumerate(graph.inputs.values()):
         free = 64 if len(value.shape) > 3 else 8
         shape = (value.shape[0] or examples, *(n or free for n in value.shape[1:]))

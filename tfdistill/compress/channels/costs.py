@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from tfdistill.compress.channels.search import first_that_fits
 from tfdistill.errors import ModelError
 from tfdistill.graph.flat import first_free
 from tfdistill.graph.macs import macs_of
@@ -107,8 +108,5 @@ def removal_for(costs, what, share, groups, scores, least, over_all):
     def stays(count):
         return costs.of(what, units.removal([unit for *_, chunk in chunks[:count] for unit in chunk])) / whole
 
-    low, high = 0, len(chunks)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if stays(middle) <= share else (middle + 1, high)
-    return units.removal([unit for *_, chunk in chunks[:low] for unit in chunk]), stays(low)
+    count = first_that_fits(len(chunks), stays, share)
+    return units.removal([unit for *_, chunk in chunks[:count] for unit in chunk]), stays(count)

@@ -5,16 +5,15 @@ import math
 import typing
 
 import keras
-import numpy as np
 
 from tfdistill.compress import rebuild
-from tfdistill.compress.channels import data_importance, importance
 from tfdistill.compress.channels.costs import CHANNELS, MACS, PARAMETERS, Costs, removal_for
 from tfdistill.compress.channels.data_importance import NEEDS_DATA, Examples
-from tfdistill.compress.channels.groups import groups_of
+from tfdistill.compress.channels.groups import groups_of, why_left
 from tfdistill.compress.channels.plan import ChannelPlan, Decision, plan_of
 from tfdistill.compress.channels.proof import require_equal
 from tfdistill.compress.channels.resize import Resized
+from tfdistill.compress.channels.scores import BY_WEIGHTS, scores_of
 from tfdistill.compress.channels.trace import ChannelTrace
 from tfdistill.compress.selection import Selection, layers_of_graph, select
 from tfdistill.compress.step import Step, set_selectors, warn_of_frozen
@@ -22,7 +21,6 @@ from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.graph.names import named_layers
 from tfdistill.utils import validate
 
-_BY_WEIGHTS = ("l1", "l2", "bn_scale", "random")
 _BUDGETS = {"keep_channels": CHANNELS, "keep_parameters": PARAMETERS, "keep_macs": MACS}
 
 
@@ -90,7 +88,7 @@ class PruneChannels(Step):
             raise ConfigurationError(f"PruneChannels got {shown}.", "exactly one of " + ", ".join(f"{name}=" for name in _BUDGETS))
         for name, value in given.items():
             validate.share(name, value, zero=False, one=False, owner="PruneChannels")
-        validate.one_of("criterion", self.criterion, (*_BY_WEIGHTS, *NEEDS_DATA), owner="PruneChannels")
+        validate.one_of("criterion", self.criterion, (*BY_WEIGHTS, *NEEDS_DATA), owner="PruneChannels")
         validate.one_of("scope", self.scope, ("global", "layer"), owner="PruneChannels")
         validate.whole_number("divisor", self.divisor, owner="PruneChannels")
         validate.share("keep_at_least", self.keep_at_least, one=False, owner="PruneChannels")
@@ -203,38 +201,15 @@ class PruneChannels(Step):
         layers = layers_of_graph(model, trace.graph)
         names = {id(layer): name for name, layer in layers.items()}
         chosen, named = select(layers, self.layers, self.exclude)
-        excluded = set(layers) - select(layers, None, self.exclude)[0]
         groups = groups_of(trace, self.divisor)
-        left: dict[int, str] = {}
-        for group in groups:
-            held = [names[id(one.layer)] for one in group.written if id(one.layer) in names]
-            barred = [name for name in held if name in excluded]
-            if group.reason is not None:
-                left[group.number] = group.reason
-            elif barred:
-                left[group.number] = f"coupled to '{barred[0]}', which exclude= leaves as it is"
-            elif held and not any(name in chosen for name in held):
-                left[group.number] = "left out by layers="
+        left = why_left(groups, names, chosen, set(layers) - select(layers, None, self.exclude)[0])
         costs = Costs(model, trace)
-        scores = self._scores(trace, model, [group for group in groups if group.number not in left], examples)
-        for group in groups:
-            found = scores.get(group.number, ())
-            if found is None:
-                left[group.number] = f"criterion={self.criterion!r} has no score for it"
-            elif not np.isfinite(found).all():
-                raise self._without_numbers(model, group)
+        scores = scores_of(self.criterion, trace, model, groups, left, examples, self.seed)
         free = [group for group in groups if group.number not in left]
         _, what, share = self._budget
         removal, stays = removal_for(costs, what, share, free, scores, self.keep_at_least, self.scope == "global")
         decision = Decision(costs, layers, groups, left, chosen, named, self.layers is not None, removal)
         return decision, named, self._short(model, stays) if stays > share else None
-
-    def _without_numbers(self, model, group):
-        """Returns the error of channels whose scores are NaN or infinite."""
-        return ModelError(
-            f"criterion={self.criterion!r} gives NaN or infinity for channels of '{group.paths[0]}' in '{model.name}'.",
-            "a model whose weights, and outputs on the data, are finite",
-        )
 
     def _short(self, model, stays):
         """Returns the error of a budget that cannot be met: so large a share stays."""
@@ -251,17 +226,6 @@ class PruneChannels(Step):
             f"a share of at least {stays:.3g}",
             fix,
         )
-
-    def _scores(self, trace, model, groups, examples):
-        if self.criterion in NEEDS_DATA:
-            return data_importance.data_scores(trace, model, groups, examples, self.criterion)
-        of = {
-            "l1": lambda group: importance.magnitude(trace, group, 1),
-            "l2": lambda group: importance.magnitude(trace, group, 2),
-            "bn_scale": lambda group: importance.scale(trace, group),
-            "random": lambda group: importance.at_random(group, self.seed),
-        }[self.criterion]
-        return {group.number: of(group) for group in groups}
 
 
 def _arrays(layer):

@@ -1,0 +1,42 @@
+"""How many bytes the int8 file of a model takes, by making it."""
+
+import warnings
+
+from tfdistill.bridge.adopt.states import initial_states
+from tfdistill.compress.quantize.calibrate import Quantize, quantized_on
+from tfdistill.compress.replay import random_inputs
+from tfdistill.convert.converter import convert
+from tfdistill.convert.finish import finish
+from tfdistill.convert.samples import collect
+from tfdistill.convert.signature import describe
+from tfdistill.convert.variants import variant_named
+from tfdistill.errors import DataError
+from tfdistill.graph.flat import flat_graph
+from tfdistill.graph.tracing import open_model
+
+# Any ranges do: they take the same number of bytes.
+_EXAMPLES = 2
+
+
+def int8_bytes(model):
+    """Returns the number of bytes of the int8 file that `export_tflite` makes of a model, whatever it is calibrated with.
+
+    Args:
+        model: A built Keras 3 model of fixed sizes.
+
+    Raises:
+        TfdistillError: as `export_tflite`, if the file cannot be made.
+    """
+    signature, view = describe(model), open_model(model)
+    arrays = random_inputs(flat_graph(model), view, examples=_EXAMPLES)
+    samples = collect({i.key: array for i, array in zip(signature.inputs, arrays, strict=True)}, signature, minimum=_EXAMPLES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is to be said of a model that is trained or saved; this one is neither
+        try:
+            made, _ = quantized_on(Quantize(), model, signature, samples)
+        except DataError:
+            raise
+        except Exception:  # of the user's layers too: as for export, the converter may take them all the same
+            made = model
+        with initial_states(made):
+            return len(finish(convert(made, signature, variant_named("int8"), "int8", samples)))
