@@ -112,6 +112,7 @@ ROOMS = {
         "benchmark": "run",
     },
     "pipeline": {
+        "LatencyRatio": "latency",
         "Road": "road",
         "under_teacher": "road",
     },

@@ -10,8 +10,8 @@ from tfdistill.convert.finish import finish
 from tfdistill.convert.samples import collect
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import variant_named
-from tfdistill.errors import DataError
-from tfdistill.graph.flat import flat_graph
+from tfdistill.errors import DataError, ModelError
+from tfdistill.graph.flat import first_free, flat_graph
 from tfdistill.graph.tracing import open_model
 
 # Any ranges do: they take the same number of bytes.
@@ -25,10 +25,17 @@ def int8_bytes(model):
         model: A built Keras 3 model of fixed sizes.
 
     Raises:
+        ModelError: if a size is free.
         TfdistillError: as `export_tflite`, if the file cannot be made.
     """
-    signature, view = describe(model), open_model(model)
-    arrays = random_inputs(flat_graph(model), view, examples=_EXAMPLES)
+    signature, graph = describe(model), flat_graph(model)
+    if first_free(graph) is not None:
+        raise ModelError(
+            f"The bytes of the int8 file of '{model.name}' are not known: a size is free at '{first_free(graph)}'.",
+            "inputs of fixed sizes, the batch apart",
+            "build the model on keras.Inputs of fixed sizes, or give a budget of parameters",
+        )
+    arrays = random_inputs(graph, open_model(model), examples=_EXAMPLES)
     samples = collect({i.key: array for i, array in zip(signature.inputs, arrays, strict=True)}, signature, minimum=_EXAMPLES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is to be said of a model that is trained or saved; this one is neither
