@@ -18,7 +18,17 @@ EXTRAS = {
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS["dev"] = sorted(
-    {*EXTRAS["demo"], *EXTRAS["report"], *EXTRAS["micro"], "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=2"}
+    {
+        *EXTRAS["demo"],
+        *EXTRAS["report"],
+        *EXTRAS["micro"],
+        *EXTRAS["lowrank"],
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.9",
+        "mypy>=2",
+    }
 )
 
 setup(

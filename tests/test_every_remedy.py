@@ -7,7 +7,9 @@ import test_bridge_remedies
 import test_channel_remedies
 import test_compress_remedies
 import test_folder_remedies
+import test_low_rank_settings
 import test_remedies
+import test_shrink_like
 import test_teaching_remedies
 from remedies_of_source import HOLE, PACKAGE, claimed, literal, pattern, remedies
 
@@ -19,6 +21,8 @@ TABLES = {
     "tests/distill/test_folder_remedies.py": [row.words for row in test_folder_remedies.ROWS.values()],
     "tests/bridge/test_bridge_remedies.py": [row.words for row in test_bridge_remedies.ROWS.values()],
     "tests/compress/channels/test_channel_remedies.py": [row.words for row in test_channel_remedies.ROWS.values()],
+    "tests/compress/low_rank/test_low_rank_settings.py": [row.words for row in test_low_rank_settings.REMEDIES.values()],
+    "tests/compress/shrink/test_shrink_like.py": [row.words for row in test_shrink_like.REMEDIES.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],
 }
 # Remedy -> why no row can follow it.

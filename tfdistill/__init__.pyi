@@ -13,6 +13,7 @@ from tfdistill.bridge.adopt.adopt import adopt as adopt
 from tfdistill.bridge.convert.to_keras import to_keras as to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras as to_tf_keras
 from tfdistill.bridge.load import load_model as load_model
+from tfdistill.compress.shrink.shrink_like import shrink_like as shrink_like
 from tfdistill.convert.census import census as census
 from tfdistill.distill.backup.callback import BackupAndRestore as BackupAndRestore
 from tfdistill.distill.cache.build import soft_targets as soft_targets

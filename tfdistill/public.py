@@ -61,6 +61,9 @@ ROOMS = {
         "Cluster": "cluster.cluster",
         "LayerPlan": "plan",
         "LeaveWhole": "channels.call",
+        "LowRank": "low_rank.low_rank",
+        "LowRankLayerPlan": "low_rank.plan",
+        "LowRankPlan": "low_rank.plan",
         "Plan": "plan",
         "Prune": "prune.prune",
         "PruneChannels": "channels.prune_channels",
@@ -68,6 +71,7 @@ ROOMS = {
         "QuantizeAware": "quantize.quantize_aware",
         "Step": "step",
         "register_channels": "channels.rules.table",
+        "shrink_like": "shrink.shrink_like",
     },
     "bridge": {
         "AdoptedModel": "adopt.adopt",
@@ -108,6 +112,7 @@ ROOMS = {
         "benchmark": "run",
     },
     "pipeline": {
+        "LatencyRatio": "latency",
         "Road": "road",
         "under_teacher": "road",
     },
@@ -150,6 +155,7 @@ TOP = {
     "mutual": "distill",
     "named_layers": "graph",
     "profile": "graph",
+    "shrink_like": "compress",
     "soft_targets": "distill",
     "to_keras": "bridge",
     "to_tf_keras": "bridge",

@@ -1,11 +1,13 @@
 """What errors of the compression steps say to do is done here, and works."""
 
+import contextlib
 import functools
 import os
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 from kernel_models import Moody
 from remedies_of_source import Row, check
@@ -184,7 +186,17 @@ def run_away(factor, folder):
     return tfdistill.export_tflite(applied, folder / "m.tflite", "int8", verify_on=X)
 
 
+def by_gradients(criterion, scope):
+    with scope:
+        return Prune(0.5, end_step=4, criterion=criterion).apply(net())
+
+
 ROWS = {
+    "gradients of several devices": Row(
+        "prune by criterion='magnitude', or outside the strategy",
+        lambda f: by_gradients("taylor", tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()),
+        lambda f: [by_gradients("taylor", contextlib.nullcontext()), by_gradients("magnitude", contextlib.nullcontext())],
+    ),
     "one scale for clusters behind which a normalization is folded": Row(
         "leave out per_channel_dense=False",
         lambda f: Quantize(per_channel_dense=False).apply(clustered_and_normalized(), calibration=X),

@@ -39,6 +39,25 @@ def test_the_whole_road(tmp_path):
         assert words in str(road)
 
 
+@pytest.mark.slow
+def test_channels_go_until_the_measured_time_is_met():
+    wide = keras.Sequential([keras.Input((32, 32, 3))] + [keras.layers.Conv2D(64, 3, activation="relu", name=f"conv{n}") for n in range(3)])
+    ratio = tfdistill.pipeline.LatencyRatio(np.random.default_rng(0).normal(size=(16, 32, 32, 3)).astype("float32"), seconds=0.5)
+    narrow = PruneChannels(keep_latency=0.6, latency=ratio).apply(wide)
+    assert narrow.get_layer("conv1").filters < 64
+    # The machine's noise is in this second measurement.
+    assert 0.1 < ratio(wide, narrow) < 0.8
+
+
+def test_rounds_of_pruning_are_steps_of_the_road():
+    teacher, student = pair()
+    steps = PruneChannels(keep_parameters=0.6, divisor=1).rounds(2)
+    road = tfdistill.under_teacher(teacher, student, steps, dataclasses.replace(SETTINGS, epochs=1), X, Y)
+    sizes = [model.count_params() for model in road.models]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert sizes[2] <= 0.6 * sizes[0]
+
+
 def test_a_student_alone_from_a_dataset(tmp_path):
     teacher, student = pair()
     before = student.get_weights()

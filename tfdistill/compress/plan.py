@@ -177,6 +177,19 @@ class Plan(Record):
             raise ModelError(f"{self.step} finds nothing to do in the model '{self.model}'. {reasons}", fix="look at plan(model)")
 
 
+def change_of(before, after):
+    """Returns a number before and after as text; empty where one of them is not known."""
+    if before is None or after is None:
+        return ""
+    return f"{before:,}" if before == after else f"{before:,} -> {after:,}"
+
+
+def in_columns(lines):
+    """Returns rows of texts in columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
 def _listed(operations):
     """Returns names as a text, each once with its number."""
     counted = collections.Counter(operations)

@@ -80,6 +80,27 @@ def open_model(model):
     raise ModelError(f"A {type(model).__name__} cannot be compressed.", "a Keras model")
 
 
+def require_native(model, step):
+    """Refuses what is no model of Keras 3, for a step that works on the model's own graph.
+
+    Args:
+        model: What the step got.
+        step: Name of the step.
+
+    Raises:
+        ModelError: saying what it is.
+    """
+    if isinstance(model, keras.Model) and not isinstance(model, AdoptedModel):
+        return
+    if isinstance(model, (AdoptedModel, imports.tf_keras().Model)):
+        raise ModelError(
+            f"{step} got the {type(model).__name__} '{model.name}', which computes in tf_keras.",
+            "a Keras 3 model",
+            "change shapes first, before the steps that train in tf_keras; or give what the earlier step's strip(model) returned",
+        )
+    raise ModelError(f"A {type(model).__name__} cannot be compressed by {step}.", "a built Keras 3 model")
+
+
 def open_to_apply(model, step, trains=True):
     """Opens a model for the `apply` of a step.
 

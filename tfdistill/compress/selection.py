@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from tfdistill.errors import ConfigurationError, ModelError, nearest
-from tfdistill.graph.names import resolve_path
+from tfdistill.graph.names import named_layers, resolve_path
 
 # What a user may give to select layers: a name, a path or a pattern; or a predicate of a layer.
 Selector = str | Callable[[Any], bool]
@@ -37,6 +37,22 @@ class Layers(dict):
         shortest = {key: min(several, key=lambda path: (path.count("/"), path)) for key, several in paths.items()}
         super().__init__({shortest[id(layer)]: layer for layer in found.values()})
         self.aliases = {path: shortest[id(layer)] for path, layer in found.items() if path != shortest[id(layer)]}
+
+
+def layers_of_graph(model, graph):
+    """Returns the `Layers` of the flat graph of a model, nested models' layers and operations included.
+
+    Args:
+        model: Keras 3 model.
+        graph: Its `FlatGraph`.
+    """
+    layers = Layers({call.path: call.operation for call in graph.calls})
+    names = {id(layer): name for name, layer in layers.items()}
+    # A subclassed model's layers are found by the names of its attributes, too.
+    layers.aliases.update(
+        {path: names[id(layer)] for path, layer in named_layers(model).items() if id(layer) in names and path not in layers}
+    )
+    return layers
 
 
 def selectors(value, setting):

@@ -66,7 +66,7 @@ class Step(abc.ABC):
             model: A built Keras 3 model, or an `AdoptedModel`.
 
         Returns:
-            An `AdoptedModel` with the same weights; of `PruneChannels` a smaller Keras 3 model.
+            An `AdoptedModel` with the same weights; of `PruneChannels` and `LowRank` a smaller Keras 3 model.
 
         Raises:
             ModelError: if there is nothing to do, or the step does not work on a layer that was named.

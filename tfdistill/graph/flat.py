@@ -99,6 +99,11 @@ def _first_in_place(operation, args, kwargs):
     return ((kwargs[name],), {key: x for key, x in kwargs.items() if key != name}) if name in kwargs else (args, kwargs)
 
 
+def first_free(graph):
+    """Returns the path of the first call of a flat graph with a free size, for which multiply-accumulates are not known; None where there is none."""
+    return next((call.path for call in graph.calls if any(free_sizes(x.shape) for x in [*call.values(), *call.outputs])), None)
+
+
 def _sized_outputs(call, args, kwargs):
     """Returns the outputs of a call, as symbolic tensors; of known sizes where only the layer leaves them free, as EinsumDense may."""
     if not any(free_sizes(x.shape) for x in call.outputs):
@@ -130,21 +135,25 @@ class _Flattening:
         except BridgeError:
             return None
 
-    def run(self, view, given, prefix):
-        tensors = dict(zip(map(id, view.inputs), given, strict=True))
-        for call in calls(view):
-            args, kwargs = _first_in_place(call.operation, *filled((call.args, own_arguments(call)), tensors))
-            path = self._path(prefix + call.operation.name, call.operation)
-            nested = self._nested(call.operation, path)
+    def run(self, view, given, prefix, sized=None):
+        """Lists the calls of a view, and returns the values of its outputs. `sized` is the view with the sizes of one call, None where these are its own."""
+        tensors = dict(zip(map(id, (sized or view).inputs), given, strict=True))
+        # Each call with sizes of its own has stand-ins, of which the new graph knows nothing.
+        own = {id(origin(call.operation)): call.operation for call in calls(view)} if sized is not None else {}
+        for call in calls(sized or view):
+            operation = own.get(id(origin(call.operation)), call.operation)
+            args, kwargs = _first_in_place(operation, *filled((call.args, own_arguments(call)), tensors))
+            path = self._path(prefix + operation.name, operation)
+            nested = self._nested(operation, path)
             if nested is None:
                 outputs = [Value(tuple(x.shape), x.dtype) for x in _sized_outputs(call, args, kwargs)]
-                self.calls.append(FlatCall(path, call.operation, args, kwargs, outputs))
+                self.calls.append(FlatCall(path, operation, args, kwargs, outputs))
             else:
                 values = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, Value)]
-                self.entries.setdefault(id(origin(call.operation)), []).append(values)
-                outputs = self.run(self._sized(call.operation, nested, values), values, f"{path}/")
+                self.entries.setdefault(id(origin(operation)), []).append(values)
+                outputs = self.run(nested, values, f"{path}/", self._sized(nested, values))
             tensors.update(zip(map(id, call.outputs), outputs, strict=True))
-        return [tensors[id(x)] for x in view.outputs]
+        return [tensors[id(x)] for x in (sized or view).outputs]
 
     def _path(self, path, operation):
         """Returns the path of a layer; another one where a layer before has it."""
@@ -168,9 +177,9 @@ class _Flattening:
         except BridgeError:
             return None
 
-    def _sized(self, operation, view, values):
-        """Returns the view with the sizes of one call where the model itself leaves them free."""
+    def _sized(self, view, values):
+        """Returns the view with the sizes of one call where the model itself leaves them free; None where it does not, or they stay free."""
         if not any(map(free_sizes, (x.shape for x in view.inputs))) or any(map(free_sizes, (x.shape for x in values))):
-            return view
+            return None
         inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in values]
         return inlined(view, self._inside, set(), inputs)

@@ -1,4 +1,4 @@
-"""Masks that travel with symbolic tensors."""
+"""Masks that travel with tensors."""
 
 import keras
 
@@ -9,6 +9,13 @@ _REVERSIBLE_EMBEDDING = getattr(keras.layers, "ReversibleEmbedding", ())
 def mask_of(tensor):
     """Returns the mask that travels with a tensor, None where there is none."""
     return getattr(tensor, "_keras_mask", None)
+
+
+def with_mask(tensor, mask):
+    """Puts a mask on a tensor of data, None for none, and returns the tensor."""
+    if mask is not None:
+        tensor._keras_mask = mask
+    return tensor
 
 
 def masks_data_alone(layer):

@@ -165,6 +165,13 @@ def called_again(x):
     return layers.Concatenate()([layers.GlobalAveragePooling1D()(y), layers.GlobalAveragePooling2D()(z)])
 
 
+def of_any_size(x):
+    """A nested model that leaves its sizes free, and is called on two of them."""
+    free = keras.Input((None, None, 3))
+    inner = keras.Model(free, conv(12, name="second")(conv(10, activation="relu", name="first")(free)), name="inner")
+    return layers.Concatenate()([layers.GlobalAveragePooling2D()(inner(y)) for y in (x, layers.MaxPooling2D(2)(x))])
+
+
 def called_by_name(x):
     x = layers.LayerNormalization()(inputs=conv(8, name="first")(inputs=x))
     return layers.Conv2DTranspose(6, 3, name="last")(inputs=x)
@@ -363,6 +370,7 @@ IMAGES = [
     nested,
     called_again,
     called_by_name,
+    of_any_size,
     channels_first_norm,
     operations,
     picked,

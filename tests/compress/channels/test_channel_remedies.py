@@ -1,6 +1,7 @@
 """What errors of channel pruning and of the counter say to do is done here, and works."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
@@ -17,9 +18,9 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 PRUNE = Prune(0.5, end_step=1)
 
 
-def of_any_length():
-    inputs = keras.Input((None, 6), name="series")
-    return keras.Model(inputs, layers.Dense(3)(layers.Dense(16, activation="relu", name="hidden")(inputs)))
+def of_any_length(length=None, width=16):
+    inputs = keras.Input((length, 6), name="series")
+    return keras.Model(inputs, layers.Dense(3)(layers.Dense(width, activation="relu", name="hidden")(inputs)))
 
 
 def nearly_excluded():
@@ -115,9 +116,22 @@ ROWS = {
         lambda _: PruneChannels(keep_channels=0.7, divisor=1, layers="before").apply(with_a_wrong_rule()),
         lambda _: smaller(PruneChannels(keep_channels=0.7, divisor=1, exclude="before"), with_a_wrong_rule()),
     ),
+    "no measurement": Row(
+        "give latency=tfdistill.pipeline.LatencyRatio(samples); or keep_macs=, which is counted",
+        lambda _: PruneChannels(keep_latency=0.5),
+        lambda _: [
+            PruneChannels(keep_latency=0.5, latency=tfdistill.pipeline.LatencyRatio(np.zeros((16, 8, 8, 3)))),
+            PruneChannels(keep_macs=0.5).apply(net()),
+        ],
+    ),
+    "bytes of free sizes": Row(
+        "build the model on keras.Inputs of fixed sizes, or give a budget of parameters",
+        lambda _: PruneChannels(keep_bytes=0.5).apply(of_any_length()),
+        lambda _: [PruneChannels(keep_bytes=0.9).apply(of_any_length(4, 256)), PruneChannels(keep_parameters=0.8).apply(of_any_length())],
+    ),
     "a budget out of reach": Row("give keep_macs=", lambda _: PruneChannels(keep_macs=0.02).apply(net()), lambda _: budgets()),
     "a model in tf_keras": Row(
-        "prune channels first", lambda _: STEP.apply(PRUNE.apply(dense_model(lambda x: layers.Dense(16)(x)))), lambda _: in_keras()
+        "change shapes first", lambda _: STEP.apply(PRUNE.apply(dense_model(lambda x: layers.Dense(16)(x)))), lambda _: in_keras()
     ),
     "a rule that forgets an argument": Row(
         "exclude it: exclude='own'",

@@ -109,7 +109,60 @@ WRONG = {
     "divisor": ({"keep_macs": 0.5, "divisor": 0}, "divisor=0"),
     "least": ({"keep_macs": 0.5, "keep_at_least": 1.0}, "keep_at_least=1.0"),
     "layers": ({"keep_macs": 0.5, "layers": []}, "layers=[]"),
+    "a function for nothing": ({"keep_macs": 0.5, "latency": min}, "keep_latency=None, latency=<built-in function min>"),
 }
+
+
+def by_macs(model, smaller):
+    """A measurement that has no noise."""
+    return tfdistill.profile(smaller).macs / tfdistill.profile(model).macs
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_a_measured_budget_is_met_closely(share):
+    calls = []
+
+    def latency(model, smaller):
+        calls.append(smaller)
+        return 0.2 + 0.8 * by_macs(model, smaller) ** 0.7
+
+    step = PruneChannels(keep_latency=share, latency=latency, divisor=1, keep_at_least=0)
+    found = latency(net(), step.apply(net()))
+    assert 0.9 * share < found <= share
+    assert len(calls) <= 6
+    assert f"{100 * found:.1f} % of its measured latency stay" in step.plan(net()).findings
+
+
+def test_a_measured_budget_out_of_reach_says_what_is_reached():
+    step = PruneChannels(keep_latency=0.5, latency=lambda model, smaller: 0.75)
+    with pytest.raises(ModelError, match=r"0\.75 of its measured latency stay"):
+        step.apply(net())
+    assert "0.75 of its measured latency stay" in str(step.plan(net()))
+
+
+@pytest.mark.parametrize("found", [None, 0.0, float("nan"), "0.5"])
+def test_a_measurement_that_is_no_share_is_refused(found):
+    with pytest.raises(ConfigurationError, match="latency= returned"):
+        PruneChannels(keep_latency=0.5, latency=lambda model, smaller: found).plan(net())
+
+
+@pytest.mark.slow
+def test_a_budget_of_bytes_is_that_of_the_file(tmp_path):
+    x = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype("float32")
+    sizes = []
+    for model in (net(), PruneChannels(keep_bytes=0.6, divisor=1).apply(net())):
+        sizes.append(tfdistill.export_tflite(model, tmp_path / "net.tflite", "int8", calibration=x).size_bytes)
+    assert 0.5 < sizes[1] / sizes[0] <= 0.601
+
+
+def test_rounds_meet_the_budget_together():
+    model = net()
+    for step in PruneChannels(keep_macs=0.3, divisor=1, keep_at_least=0).rounds(3):
+        model = step.apply(model)
+        assert step.keep_macs == pytest.approx(0.3 ** (1 / 3))
+    assert 0.25 < tfdistill.profile(model).macs / tfdistill.profile(net()).macs <= 0.3
+    with pytest.raises(ConfigurationError, match="rounds=0"):
+        PruneChannels(keep_macs=0.5).rounds(0)
 
 
 @pytest.mark.parametrize("name", WRONG)

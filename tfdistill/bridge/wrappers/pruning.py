@@ -13,7 +13,14 @@ import types
 import typing
 
 from tfdistill.bridge import imports
-from tfdistill.bridge.wrappers.base import TransparentWrapper, variable_at
+from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
+
+MAGNITUDE: typing.Final = "magnitude"
+TAYLOR: typing.Final = "taylor"
+FISHER: typing.Final = "fisher"
+MOVEMENT: typing.Final = "movement"
+# Weight of all earlier steps in the moving averages of scores by gradients.
+DECAY = 0.9
 
 
 class PrunedKernel(typing.NamedTuple):
@@ -46,7 +53,7 @@ class Pattern(typing.NamedTuple):
     n_of_m: tuple[int, int] | None = None
 
 
-def prune_layer(layer, kernels, pattern, schedule):
+def prune_layer(layer, kernels, pattern, schedule, criterion=MAGNITUDE):
     """Wraps a tf_keras layer so that it is pruned while it trains.
 
     Args:
@@ -54,11 +61,12 @@ def prune_layer(layer, kernels, pattern, schedule):
         kernels: List of `PrunedKernel`.
         pattern: `Pattern`.
         schedule: TFMOT's `PruningSchedule`.
+        criterion: Which weights stay: those of the largest magnitude, or of the largest score by gradients; see `Prune`.
 
     Returns:
         A `PrunedLayer`, whose `update_masks` is to be called once before each training step.
     """
-    return pruned_layer_class()(layer, kernels, pattern, pruning_schedule=schedule)
+    return pruned_layer_class()(layer, kernels, pattern, criterion, pruning_schedule=schedule)
 
 
 @functools.cache
@@ -73,9 +81,12 @@ def pruned_layer_class():
     class Masks(pruning_impl.Pruning):
         """Computes the masks of one layer's kernels."""
 
-        def __init__(self, kernels, pattern, **kwargs):
+        def __init__(self, kernels, pattern, scores, **kwargs):
             super().__init__(block_size=(1, 1), block_pooling_type="AVG", **kwargs)
             self._pattern = pattern
+            self._scored = {
+                id(weight): (mask, scores.get(kernel.path)) for (weight, mask, _), kernel in zip(self._pruning_vars, kernels, strict=True)
+            }
             self._kernels = {id(weight): kernel for (weight, _, _), kernel in zip(self._pruning_vars, kernels, strict=True)}
 
         def _maybe_update_block_mask(self, weights):
@@ -83,12 +94,19 @@ def pruned_layer_class():
             order = (*kernel.inputs, *kernel.outputs)
             shape = [weights.shape[axis] for axis in order]
             rows = math.prod(shape[: len(kernel.inputs)])
-            magnitudes = tf.reshape(tf.abs(tf.cast(tf.transpose(weights, order), tf.float32)), (rows, -1))
+            magnitudes = tf.reshape(tf.transpose(self._magnitudes(weights), order), (rows, -1))
             threshold, mask = self._update_mask(self._scores(magnitudes, shape[len(kernel.inputs) - 1], kernel.guarded))
             height, width = self._pattern.block
             mask = tf.repeat(tf.repeat(mask, height, axis=0), width, axis=1)[: magnitudes.shape[0], : magnitudes.shape[1]]
             mask = tf.transpose(tf.reshape(mask, shape), [order.index(axis) for axis in range(len(order))])
             return tf.cast(threshold, weights.dtype), tf.cast(mask, weights.dtype)
+
+        def _magnitudes(self, weights):
+            """Returns by what weights are ranked, not negative: their magnitude, or their score, below which all are that are zero already."""
+            mask, scores = self._scored[id(weights)]
+            if scores is None:
+                return tf.abs(tf.cast(weights, tf.float32))
+            return tf.where(mask > 0, scores - tf.reduce_min(scores) + 1e-30, 0.0)
 
         def _scores(self, magnitudes, consecutive, guarded):
             """Returns the scores of weights or blocks, those that must stay above all others."""
@@ -140,15 +158,19 @@ def pruned_layer_class():
             layer: tf_keras layer; it need not be built.
             kernels: List of `PrunedKernel`, or of lists of its fields.
             pattern: `Pattern`, or a list of its fields.
+            criterion: `MAGNITUDE`, `TAYLOR`, `FISHER` or `MOVEMENT`.
         """
 
         step = "pruning"
 
-        def __init__(self, layer, kernels, pattern, **kwargs):
+        def __init__(self, layer, kernels, pattern, criterion=MAGNITUDE, **kwargs):
             # In a namespace, or tf_keras would wrap the tuples.
             settings = types.SimpleNamespace(
                 kernels=[PrunedKernel(path, tuple(inputs), tuple(outputs), guarded) for path, inputs, outputs, guarded in kernels],
                 pattern=Pattern(*(tuple(field) if isinstance(field, (list, tuple)) else field for field in pattern)),
+                criterion=criterion,
+                scores={},
+                products={},
             )
             # TFMOT looks for this method on layers of classes that it does not know.
             layer.get_prunable_weights = lambda: [variable_at(layer, kernel.path) for kernel in settings.kernels]
@@ -171,13 +193,46 @@ def pruned_layer_class():
                     self._add_masks()
                 return outputs
             self.add_update(self.pruning_obj.weight_mask_op())
-            return self.layer(*args, **kwargs)
+            with replaced_weights(self.layer, {path: self._watched(path) for path in self._settings.products}):
+                return self.layer(*args, **kwargs)
+
+        def _watched(self, path):
+            """Returns a weight as a tensor whose gradients, times the weight, are added up until the next step."""
+            products = self._settings.products[path]
+
+            @tf.custom_gradient
+            def watch(weight):
+                def gradient(upstream):
+                    upstream = tf.convert_to_tensor(upstream)  # of a table it has the rows that were looked up
+                    products.assign_add(tf.cast(weight * upstream, tf.float32))
+                    return upstream
+
+                return tf.identity(weight), gradient
+
+            return watch(tf.convert_to_tensor(variable_at(self.layer, path)))
+
+        def _score(self):
+            """Takes what the last step has shown into the scores."""
+            settings = self._settings
+            for path, score in settings.scores.items():
+                product = settings.products[path]
+                if settings.criterion == MOVEMENT:
+                    score.assign_sub(product)
+                else:
+                    change = tf.abs(product) if settings.criterion == TAYLOR else tf.square(product) / 2
+                    score.assign(DECAY * score + (1 - DECAY) * change)
+                product.assign(tf.zeros_like(product))
 
         def _add_masks(self):
             super().build(None)
+            for kernel in self._settings.kernels if self._settings.criterion != MAGNITUDE else ():
+                shape, name = variable_at(self.layer, kernel.path).shape, kernel.path.replace(".", "_")
+                for kind, held in (("score", self._settings.scores), ("product", self._settings.products)):
+                    held[kernel.path] = self.add_weight(f"{name}_{kind}", shape, "float32", initializer="zeros", trainable=False)
             self.pruning_obj = Masks(
                 self._settings.kernels,
                 self._settings.pattern,
+                self._settings.scores,
                 training_step_fn=lambda: self.pruning_step,
                 pruning_vars=self.pruning_vars,
                 pruning_schedule=self.pruning_schedule,
@@ -186,6 +241,7 @@ def pruned_layer_class():
         def update_masks(self):
             """Counts a training step, and computes the masks anew if the schedule says so."""
             self.pruning_step.assign(self.pruning_step + 1)
+            self._score()
             self.pruning_obj.conditional_mask_update()
 
         @classmethod
@@ -194,6 +250,7 @@ def pruned_layer_class():
 
         def get_config(self):
             settings = self._settings
-            return {**super().get_config(), "kernels": [list(k) for k in settings.kernels], "pattern": list(settings.pattern)}
+            found = {**super().get_config(), "kernels": [list(k) for k in settings.kernels], "pattern": list(settings.pattern)}
+            return found if settings.criterion == MAGNITUDE else {**found, "criterion": settings.criterion}
 
     return PrunedLayer

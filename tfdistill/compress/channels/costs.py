@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from tfdistill.compress.channels.search import first_by_measuring, first_that_fits
 from tfdistill.errors import ModelError
-from tfdistill.graph.flat import free_sizes
+from tfdistill.graph.flat import first_free
 from tfdistill.graph.macs import macs_of
 from tfdistill.graph.profiling import shapes_at
 
@@ -42,10 +43,7 @@ class Costs:
     @functools.cached_property
     def free(self):
         """Path of the first call with a free size, for which multiply-accumulates are not known; None where there is none."""
-        for call in self.trace.graph.calls:
-            if any(free_sizes(x.shape) for x in [*call.values(), *call.outputs]):
-                return call.path
-        return None
+        return first_free(self.trace.graph)
 
     def macs_by_path(self, removal):
         """Returns a dict of path to multiply-accumulates, None where they are not known."""
@@ -80,22 +78,16 @@ class Costs:
         return found
 
 
-def removal_for(costs, what, share, groups, scores, least, over_all):
-    """Chooses the channels to remove, so that a model keeps a share of its cost.
+def chunks_of(groups, scores, least, over_all):
+    """Lists the channels that may be removed, those first that are removed first, as arrays of units that go together.
 
     Args:
-        costs: `Costs`.
-        what: `CHANNELS`, `PARAMETERS` or `MACS`.
-        share: Largest share that stays.
         groups: List of the `Group`s that may be pruned.
         scores: Dict of the number of a group to an array of how much each of its units counts, on average 1.
         least: Smallest share of the units of a group that stays.
         over_all: Whether the units that count least go first, in whatever group they are; else every group loses the same share.
-
-    Returns:
-        Tuple of a `Removal`, and the share that stays. It is above `share` if that cannot be reached.
     """
-    units, chunks = costs.trace.units, []
+    chunks = []
     for group in groups:
         order, highest, gone = group.units[np.argsort(scores[group.number], kind="stable")], -math.inf, 0
         values = dict(zip(group.units.tolist(), scores[group.number], strict=True))
@@ -103,15 +95,35 @@ def removal_for(costs, what, share, groups, scores, least, over_all):
             gone += len(chunk)
             highest = max(highest, float(np.mean([values[int(unit)] for unit in chunk])))
             chunks.append((highest if over_all else gone / group.total, group.number, chunk))
-    chunks.sort(key=lambda chunk: chunk[:2])
+    return [chunk for *_, chunk in sorted(chunks, key=lambda chunk: chunk[:2])]
+
+
+def removal_for(costs, what, share, chunks, measure=None):
+    """Chooses the channels to remove, so that a model keeps a share of its cost.
+
+    Args:
+        costs: `Costs`.
+        what: `CHANNELS`, `PARAMETERS` or `MACS`: of a measured cost, what it is estimated by.
+        share: Largest share that stays.
+        chunks: What `chunks_of` returns.
+        measure: Function of a `Removal` that returns the share of the cost that stays; None counts it.
+
+    Returns:
+        Tuple of a `Removal`, and the share that stays. It is above `share` if that cannot be reached.
+    """
+    units = costs.trace.units
     whole = max(costs.of(what, units.removal()), 1)
 
     @functools.cache
-    def stays(count):
-        return costs.of(what, units.removal([unit for *_, chunk in chunks[:count] for unit in chunk])) / whole
+    def removal(count):
+        return units.removal([unit for chunk in chunks[:count] for unit in chunk])
 
-    low, high = 0, len(chunks)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if stays(middle) <= share else (middle + 1, high)
-    return units.removal([unit for *_, chunk in chunks[:low] for unit in chunk]), stays(low)
+    @functools.cache
+    def stays(count):
+        return costs.of(what, removal(count)) / whole
+
+    if measure is None:
+        count = first_that_fits(len(chunks), stays, share)
+        return removal(count), stays(count)
+    count, measured = first_by_measuring(len(chunks), stays, lambda count: measure(removal(count)) if count else 1.0, share)
+    return removal(count), measured

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfdistill.compress.channels.importance import by_unit, normalized, per_element
 from tfdistill.compress.channels.proof import zeroed_outputs
+from tfdistill.compress.replay import batches_of, in_order, require_usable
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 
 TAYLOR, FISHER, HRANK, OUTPUT_DISTANCE = "taylor", "fisher", "hrank", "output_distance"
@@ -68,17 +69,7 @@ class Examples:
         if criterion == OUTPUT_DISTANCE and any(given is not None for given in (self.y, self.loss)):
             raise ConfigurationError("criterion='output_distance' uses no labels.", "x=, and teacher= where it is not the model itself")
         self._require_functions()
-        flat = [np.asarray(array) for array in keras.tree.flatten((self.x, [] if self.y is None else self.y))]
-        if any(array.ndim == 0 for array in flat):
-            raise DataError(
-                f"x= is a {type(self.x).__name__}" + (f", y= a {type(self.y).__name__}." if self.y is not None else "."),
-                "arrays of examples",
-                "take them out of a tf.data.Dataset by x, y = next(iter(dataset.unbatch().batch(256)))",
-            )
-        if not flat or len({len(array) for array in flat}) > 1 or not len(flat[0]):
-            raise DataError(f"x= and y= have {[len(array) for array in flat]} examples.", "arrays of one length, not empty")
-        if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in flat):
-            raise DataError("x= or y= holds NaN or infinity.", "finite numbers")
+        require_usable(x=self.x, y=self.y)
 
     def _require_functions(self):
         if self.teacher is not None and not callable(self.teacher):
@@ -90,14 +81,7 @@ class Examples:
 
     def batches(self):
         """Yields pairs of inputs and labels."""
-        count = len(keras.tree.flatten(self.x)[0])
-        for begin in range(0, count, self.batch_size):
-            part = slice(begin, begin + self.batch_size)
-            x, y = (
-                None if given is None else keras.tree.map_structure(lambda array, part=part: np.asarray(array)[part], given)
-                for given in (self.x, self.y)
-            )
-            yield x, y
+        yield from batches_of((self.x, self.y), self.batch_size)
 
     def losses(self, model):
         """Yields functions that compute the loss of a batch."""
@@ -184,13 +168,6 @@ def _maps(trace):
     return found
 
 
-def _in_order(trace, x):
-    """Returns the inputs of a batch in the order of the model's; a dict may name inputs that the model has in a list."""
-    if isinstance(x, dict) and set(trace.graph.inputs) <= set(x):
-        return [x[name] for name in trace.graph.inputs]
-    return keras.tree.flatten(x)
-
-
 def rank_scores(trace, groups, examples):
     """Mean rank of the feature maps of a channel (Lin et al., "HRank", 2020, https://arxiv.org/abs/2002.10179); None for groups without maps of two axes.
 
@@ -213,7 +190,7 @@ def rank_scores(trace, groups, examples):
                     sums[group.number] = found if before is None else before + found
 
     for x, _ in examples.batches():
-        zeroed_outputs(trace, trace.units.removal(), _in_order(trace, x), watch=watch)
+        zeroed_outputs(trace, trace.units.removal(), in_order(trace.graph, x), watch=watch)
     return sums
 
 
@@ -225,7 +202,7 @@ def distance_scores(trace, groups, examples):
     """
     found: dict[int, Any] = {group.number: np.zeros(len(group.units)) for group in groups}
     for x, _ in examples.batches():
-        flat = _in_order(trace, x)
+        flat = in_order(trace.graph, x)
         whole = zeroed_outputs(trace, trace.units.removal(), flat) if examples.teacher is None else examples.teacher(x, training=False)
         for group in groups:
             for place, unit in enumerate(group.units):

@@ -89,6 +89,28 @@ def groups_of(trace, divisor):
     return found
 
 
+def why_left(groups, names, chosen, excluded):
+    """Returns a dict of the number of each group that is left whole to the reason.
+
+    Args:
+        groups: List of `Group`s.
+        names: Dict of id of a layer to its path.
+        chosen: Set of the paths that were selected.
+        excluded: Set of the paths that were excluded.
+    """
+    left = {}
+    for group in groups:
+        held = [names[id(one.layer)] for one in group.written if id(one.layer) in names]
+        barred = [name for name in held if name in excluded]
+        if group.reason is not None:
+            left[group.number] = group.reason
+        elif barred:
+            left[group.number] = f"coupled to '{barred[0]}', which exclude= leaves as it is"
+        elif held and not any(name in chosen for name in held):
+            left[group.number] = "left out by layers="
+    return left
+
+
 def _units(trace, labels):
     return [] if labels is None else [int(unit) for unit in np.unique(trace.units.find(labels)) if unit != NONE]
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
+from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, change_of, in_columns
 from tfdistill.compress.step import why_left_out
 from tfdistill.graph.opening import is_foreign
 
@@ -90,21 +90,14 @@ class ChannelPlan(Plan):
                 r.class_name,
                 r.action,
                 r.widths(),
-                _change(r.parameters, r.expected_parameters),
-                _change(r.macs, r.expected_macs),
+                change_of(r.parameters, r.expected_parameters),
+                change_of(r.macs, r.expected_macs),
                 ", ".join(map(str, r.groups)),
                 r.reason,
             )
             for r in self.rows
         ]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-
-def _change(before, after):
-    if before is None or after is None:
-        return ""
-    return f"{before:,}" if before == after else f"{before:,} -> {after:,}"
+        return in_columns(lines)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,31 +1,37 @@
 """Channel pruning: filters, units, attention heads and widths are removed, so that every tensor they touch gets smaller."""
 
+import collections.abc
 import dataclasses
 import math
 import typing
 
 import keras
-import numpy as np
 
-from tfdistill.bridge import imports
-from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.compress import rebuild
-from tfdistill.compress.channels import data_importance, importance
-from tfdistill.compress.channels.costs import CHANNELS, MACS, PARAMETERS, Costs, removal_for
+from tfdistill.compress.channels.costs import CHANNELS, MACS, PARAMETERS, Costs, chunks_of, removal_for
 from tfdistill.compress.channels.data_importance import NEEDS_DATA, Examples
-from tfdistill.compress.channels.groups import groups_of
+from tfdistill.compress.channels.groups import groups_of, why_left
+from tfdistill.compress.channels.measured import measure_of
 from tfdistill.compress.channels.plan import ChannelPlan, Decision, plan_of
 from tfdistill.compress.channels.proof import require_equal
 from tfdistill.compress.channels.resize import Resized
+from tfdistill.compress.channels.scores import BY_WEIGHTS, scores_of
 from tfdistill.compress.channels.trace import ChannelTrace
-from tfdistill.compress.selection import Layers, Selection, select
+from tfdistill.compress.selection import Selection, layers_of_graph, select
 from tfdistill.compress.step import Step, set_selectors, warn_of_frozen
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
 from tfdistill.graph.names import named_layers
 from tfdistill.utils import validate
 
-_BY_WEIGHTS = ("l1", "l2", "bn_scale", "random")
-_BUDGETS = {"keep_channels": CHANNELS, "keep_parameters": PARAMETERS, "keep_macs": MACS}
+# Setting -> what is said of it, and what is counted for it; of a measured one, what it is estimated by.
+_BUDGETS = {
+    "keep_channels": (CHANNELS, CHANNELS),
+    "keep_parameters": (PARAMETERS, PARAMETERS),
+    "keep_macs": (MACS, MACS),
+    "keep_bytes": ("bytes as an int8 file", PARAMETERS),
+    "keep_latency": ("measured latency", MACS),
+}
+_MEASURED = ("keep_bytes", "keep_latency")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +52,10 @@ class PruneChannels(Step):
     Args:
         keep_channels: Largest share, in (0, 1), of all channels that stays; or
         keep_parameters: largest share of the parameters that stays; or
-        keep_macs: largest share of the multiply-accumulates that stays (see `tfdistill.profile`). Exactly one of the three.
+        keep_macs: largest share of the multiply-accumulates that stays (see `tfdistill.profile`); or
+        keep_bytes: largest share of the bytes of the int8 file that stays, which `plan` and `apply` make up to six times; or
+        keep_latency: largest share of the measured time of a run that stays, by `latency`, which `plan` and `apply` call up to five times, each anew. Exactly one of
+            the five.
         criterion: Which channels count least. By the weights alone: `"l1"` and `"l2"`, norms of the kernels that make, filter and read a channel and of gamma of its
             BatchNormalization (Li et al. 2017, https://arxiv.org/abs/1608.08710, for all that is coupled); `"bn_scale"`, gamma of BatchNormalization (Liu et al. 2017,
             https://arxiv.org/abs/1708.06519); `"random"`, the baseline. By data, which `plan` and `apply` are given: `"taylor"`, first-order change of the
@@ -59,6 +68,8 @@ class PruneChannels(Step):
         layers: Whose channels may be removed: names, paths, patterns or predicates; None is every layer that makes channels.
         exclude: Layers whose channels stay, in the same forms; so do those of other layers that are coupled to them.
         seed: Seed of `"random"`.
+        latency: Function of the model and a smaller one that returns the time of the smaller one as a share of the other's, for `keep_latency`:
+            `tfdistill.pipeline.LatencyRatio`, or one of your own that measures on a device.
 
     Raises:
         ConfigurationError: if the settings contradict each other or are out of range.
@@ -77,6 +88,8 @@ class PruneChannels(Step):
     keep_channels: float | None = None
     keep_parameters: float | None = None
     keep_macs: float | None = None
+    keep_bytes: float | None = None
+    keep_latency: float | None = None
     criterion: typing.Literal["l1", "l2", "bn_scale", "random", "taylor", "fisher", "hrank", "output_distance"] = "l2"
     scope: typing.Literal["global", "layer"] = "global"
     divisor: int = 8
@@ -84,6 +97,7 @@ class PruneChannels(Step):
     layers: Selection = None
     exclude: Selection = None
     seed: int = 0
+    latency: collections.abc.Callable[[keras.Model, keras.Model], float] | None = None
 
     def __post_init__(self):
         given = {name: getattr(self, name) for name in _BUDGETS if getattr(self, name) is not None}
@@ -92,7 +106,13 @@ class PruneChannels(Step):
             raise ConfigurationError(f"PruneChannels got {shown}.", "exactly one of " + ", ".join(f"{name}=" for name in _BUDGETS))
         for name, value in given.items():
             validate.share(name, value, zero=False, one=False, owner="PruneChannels")
-        validate.one_of("criterion", self.criterion, (*_BY_WEIGHTS, *NEEDS_DATA), owner="PruneChannels")
+        if (self.keep_latency is None) == callable(self.latency) or not (self.latency is None or callable(self.latency)):
+            raise ConfigurationError(
+                f"PruneChannels got keep_latency={self.keep_latency}, latency={self.latency!r}.",
+                "both of them, latency= being a function",
+                "give latency=tfdistill.pipeline.LatencyRatio(samples); or keep_macs=, which is counted",
+            )
+        validate.one_of("criterion", self.criterion, (*BY_WEIGHTS, *NEEDS_DATA), owner="PruneChannels")
         validate.one_of("scope", self.scope, ("global", "layer"), owner="PruneChannels")
         validate.whole_number("divisor", self.divisor, owner="PruneChannels")
         validate.share("keep_at_least", self.keep_at_least, one=False, owner="PruneChannels")
@@ -124,9 +144,11 @@ class PruneChannels(Step):
             ConfigurationError: if the criterion needs data that is not given.
             DataError: if the data cannot be used.
         """
-        decision, _, short = self._decide(model, Examples(x, y, loss, teacher))
-        plan = plan_of(self, decision)
-        return plan if short is None else dataclasses.replace(plan, findings=(*plan.findings, short.happened))
+        decision, _, stays = self._decide(model, Examples(x, y, loss, teacher))
+        plan, (name, said, share) = plan_of(self, decision), self._budget
+        found = [f"{100 * stays:.1f} % of its {said} stay"] if name in _MEASURED else []
+        found += [self._short(model, stays).happened] if stays > share else []
+        return dataclasses.replace(plan, findings=(*plan.findings, *found))
 
     def apply(
         self, model: keras.Model, x: typing.Any = None, y: typing.Any = None, loss: typing.Any = None, teacher: keras.Model | None = None
@@ -149,11 +171,11 @@ class PruneChannels(Step):
             DataError: as `plan`.
             InvariantError: if the outputs are not those of the original with the removed channels zero.
         """
-        decision, named, short = self._decide(model, Examples(x, y, loss, teacher))
+        decision, named, stays = self._decide(model, Examples(x, y, loss, teacher))
         plan = plan_of(self, decision)
         plan.require_work(named)
-        if short is not None:
-            raise short
+        if stays > self._budget[-1]:
+            raise self._short(model, stays)
         rebuild.warn_of_own_training(model, "PruneChannels", stacklevel=3)
         narrower = {row.name for row in plan.rows if row.removed}
         warn_of_frozen("PruneChannels removes channels", model.name, decision.layers, narrower, named)
@@ -168,7 +190,7 @@ class PruneChannels(Step):
         Args:
             model: The model that `apply` returned, after training.
         """
-        _require_native(model)
+        rebuild.require_native(model, "PruneChannels")
         return model
 
     def check(self, model: keras.Model, plan: ChannelPlan | None = None) -> None:
@@ -193,54 +215,51 @@ class PruneChannels(Step):
                 ),
             )
 
+    def rounds(self, count: int) -> tuple["PruneChannels", ...]:
+        """Returns steps that remove the channels in several rounds, with training between them (Molchanov et al. 2017, https://arxiv.org/abs/1611.06440).
+
+        Each keeps the same share of what the one before it has left, so that the last one meets the budget. Scores are computed anew in each round. They are steps of
+        `tfdistill.under_teacher`, or `apply` of one is followed by a training and `apply` of the next.
+
+        Args:
+            count: Number of rounds, at least 1.
+
+        Returns:
+            So many `PruneChannels`.
+
+        Raises:
+            ConfigurationError: if it is no whole number of at least 1.
+
+        Example:
+            >>> [step.keep_macs for step in tfdistill.compress.PruneChannels(keep_macs=0.25).rounds(2)]
+            [0.5, 0.5]
+        """
+        name, _, share = self._budget
+        return (dataclasses.replace(self, **{name: share ** (1 / validate.whole_number("rounds", count))}),) * count
+
     @property
     def _budget(self):
-        return next((name, what, getattr(self, name)) for name, what in _BUDGETS.items() if getattr(self, name) is not None)
+        return next((name, said, getattr(self, name)) for name, (said, _) in _BUDGETS.items() if getattr(self, name) is not None)
 
     def _decide(self, model, examples):
-        """Returns the `Decision`, the names of the layers that the user named outright, and the error of a budget that cannot be met, or None."""
-        _require_native(model)
+        """Returns the `Decision`, the names of the layers that the user named outright, and the share of the budget's cost that stays."""
+        rebuild.require_native(model, "PruneChannels")
         examples.require(self.criterion)
         trace = ChannelTrace(model)
-        layers = Layers({call.path: call.operation for call in trace.graph.calls})
+        layers = layers_of_graph(model, trace.graph)
         names = {id(layer): name for name, layer in layers.items()}
-        # A subclassed model's layers are found by the names of its attributes, too.
-        layers.aliases.update(
-            {path: names[id(layer)] for path, layer in named_layers(model).items() if id(layer) in names and path not in layers}
-        )
         chosen, named = select(layers, self.layers, self.exclude)
-        excluded = set(layers) - select(layers, None, self.exclude)[0]
         groups = groups_of(trace, self.divisor)
-        left: dict[int, str] = {}
-        for group in groups:
-            held = [names[id(one.layer)] for one in group.written if id(one.layer) in names]
-            barred = [name for name in held if name in excluded]
-            if group.reason is not None:
-                left[group.number] = group.reason
-            elif barred:
-                left[group.number] = f"coupled to '{barred[0]}', which exclude= leaves as it is"
-            elif held and not any(name in chosen for name in held):
-                left[group.number] = "left out by layers="
+        left = why_left(groups, names, chosen, set(layers) - select(layers, None, self.exclude)[0])
         costs = Costs(model, trace)
-        scores = self._scores(trace, model, [group for group in groups if group.number not in left], examples)
-        for group in groups:
-            found = scores.get(group.number, ())
-            if found is None:
-                left[group.number] = f"criterion={self.criterion!r} has no score for it"
-            elif not np.isfinite(found).all():
-                raise self._without_numbers(model, group)
+        scores = scores_of(self.criterion, trace, model, groups, left, examples, self.seed)
         free = [group for group in groups if group.number not in left]
-        _, what, share = self._budget
-        removal, stays = removal_for(costs, what, share, free, scores, self.keep_at_least, self.scope == "global")
+        name, _, share = self._budget
+        measure = measure_of(self.latency, model, trace) if name in _MEASURED else None
+        chunks = chunks_of(free, scores, self.keep_at_least, self.scope == "global")
+        removal, stays = removal_for(costs, _BUDGETS[name][1], share, chunks, measure)
         decision = Decision(costs, layers, groups, left, chosen, named, self.layers is not None, removal)
-        return decision, named, self._short(model, stays) if stays > share else None
-
-    def _without_numbers(self, model, group):
-        """Returns the error of channels whose scores are NaN or infinite."""
-        return ModelError(
-            f"criterion={self.criterion!r} gives NaN or infinity for channels of '{group.paths[0]}' in '{model.name}'.",
-            "a model whose weights, and outputs on the data, are finite",
-        )
+        return decision, named, stays
 
     def _short(self, model, stays):
         """Returns the error of a budget that cannot be met: so large a share stays."""
@@ -258,29 +277,6 @@ class PruneChannels(Step):
             fix,
         )
 
-    def _scores(self, trace, model, groups, examples):
-        if self.criterion in NEEDS_DATA:
-            return data_importance.data_scores(trace, model, groups, examples, self.criterion)
-        of = {
-            "l1": lambda group: importance.magnitude(trace, group, 1),
-            "l2": lambda group: importance.magnitude(trace, group, 2),
-            "bn_scale": lambda group: importance.scale(trace, group),
-            "random": lambda group: importance.at_random(group, self.seed),
-        }[self.criterion]
-        return {group.number: of(group) for group in groups}
-
 
 def _arrays(layer):
     return [keras.ops.convert_to_numpy(w) for w in getattr(layer, "weights", ())]
-
-
-def _require_native(model):
-    if isinstance(model, keras.Model) and not isinstance(model, AdoptedModel):
-        return
-    if isinstance(model, (AdoptedModel, imports.tf_keras().Model)):
-        raise ModelError(
-            f"PruneChannels got the {type(model).__name__} '{model.name}', which computes in tf_keras.",
-            "a Keras 3 model",
-            "prune channels first, before the steps that train in tf_keras; or give what the earlier step's strip(model) returned",
-        )
-    raise ModelError(f"A {type(model).__name__} cannot be pruned.", "a built Keras 3 model")

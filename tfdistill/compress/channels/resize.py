@@ -1,15 +1,10 @@
 """Builds a model anew with the channels that stay."""
 
-import copy
 import math
 
-import keras
 import numpy as np
 
-from tfdistill.errors import ModelError
-from tfdistill.graph.functional import calls, filled, input_operation, is_sequential, own_arguments
-from tfdistill.graph.layers import lambda_arguments
-from tfdistill.graph.names import unique_name
+from tfdistill.compress.remake import Remade
 
 
 def remaining(axes, removal, value, scale=None):
@@ -29,78 +24,29 @@ def remaining(axes, removal, value, scale=None):
     return value
 
 
-class Resized:
-    """A model and its layers made anew.
+class Resized(Remade):
+    """A model and its layers made anew without some channels.
 
     Args:
         model: The original, which is not changed.
         trace: Its `ChannelTrace`.
         removal: `Removal`.
-
-    Attributes:
-        model: The new model.
-        made: Dict of id of each layer and operation of the original to the new one.
     """
 
     def __init__(self, model, trace, removal):
         self._trace, self._removal = trace, removal
-        self._views = trace.graph.views
-        self._kept = []  # pairs of a layer and the new one
-        self.made = {}
-        self.model = self._model(model, None)
-        for old, new in self._kept:
-            self._copy_weights(old, new)
+        super().__init__(model, trace.graph)
 
-    def _model(self, model, values):
-        """Returns the new model. `values` are what a nested one is called on."""
-        if id(model) in self.made:
-            return self.made[id(model)]
-        view = self._views[id(model)]
-        shapes = [tuple(x.shape) for x in view.inputs]
-        if values is not None:
-            axes = [self._trace.axes[id(value)] for value in values]
-            # What is free in the nested model stays free: it may be called on tensors of several sizes.
-            shapes = [
-                tuple(n and self._removal.size(labels, n) for labels, n in zip(a, shape, strict=True))
-                for a, shape in zip(axes, shapes, strict=True)
-            ]
-        inputs = [self._input(x, shape) for x, shape in zip(view.inputs, shapes, strict=True)]
-        if is_sequential(model):
-            new = keras.Sequential([*inputs, *(self._operation(layer) for layer in model.layers)], name=model.name)
-        else:
-            new = self._functional(model, view, inputs)
-        if not model.trainable:
-            new.trainable = False
-        self.made[id(model)] = new
-        return new
-
-    def _functional(self, model, view, inputs):
-        tensors = dict(zip(map(id, view.inputs), inputs, strict=True))
-        names: dict[int, str] = {}
-        for call in calls(view):
-            # Keras's own record of the mode of a call is kept as it is; masks travel with the new tensors.
-            kwargs = {**own_arguments(call), **({"training": call.kwargs["training"]} if call.kwargs.get("training") is not None else {})}
-            args, kwargs = filled((call.args, kwargs), tensors)
-            if id(call.operation) not in names:
-                names[id(call.operation)] = unique_name(call.operation.name, set(names.values()))
-            new = self._operation(call.operation, names[id(call.operation)])
-            outputs = keras.tree.flatten(new(*args, **kwargs))
-            tensors.update(zip(map(id, call.outputs), outputs, strict=True))
-        structure = view.input if not isinstance(view.input, keras.KerasTensor) else view.inputs[0]
-        return keras.Model(filled(structure, tensors), filled(view.output, tensors), name=model.name)
-
-    def _input(self, tensor, shape):
-        layer = input_operation(tensor)
-        config = {**layer.get_config(), "batch_shape": shape, "dtype": tensor.dtype}
-        return type(layer).from_config(config).output
-
-    def _operation(self, operation, name=None):
-        if id(operation) in self._views:
-            return self._model(operation, self._trace.graph.entries[id(operation)][0])
-        if id(operation) not in self.made:
-            self.made[id(operation)] = made_again(operation, self._settings(operation), name)
-            self._kept.append((operation, self.made[id(operation)]))
-        return self.made[id(operation)]
+    def _sizes(self, view, values):
+        shapes = super()._sizes(view, values)
+        if values is None:
+            return shapes
+        axes = [self._trace.axes[id(value)] for value in values]
+        # What is free in the nested model stays free: it may be called on tensors of several sizes.
+        return [
+            tuple(n and self._removal.size(labels, n) for labels, n in zip(a, shape, strict=True))
+            for a, shape in zip(axes, shapes, strict=True)
+        ]
 
     def _settings(self, operation):
         return {
@@ -108,69 +54,6 @@ class Resized:
             for path, function in self._trace.settings.get(id(operation), {}).items()
         }
 
-    def _copy_weights(self, old, new):
-        before, after = getattr(old, "weights", []), getattr(new, "weights", [])
-        if len(before) != len(after):
-            raise ModelError(
-                f"'{old.name}' ({type(old).__name__}) made again has {len(after)} weights.", f"{len(before)}, as it has in the model"
-            )
-        for source, target in zip(before, after, strict=True):
-            value, known = keras.ops.convert_to_numpy(source), self._trace.weights.get(id(source))
-            if known is not None:
-                value = remaining(known.axes, self._removal, value, known.scale)
-            if tuple(value.shape) != tuple(target.shape):
-                raise ModelError(
-                    f"'{old.name}' ({type(old).__name__}) made again has a weight of the shape {tuple(target.shape)}.",
-                    f"{value.shape}, which is left of its weight of the shape {tuple(source.shape)}",
-                    f"exclude it: exclude='{old.name}'",
-                )
-            target.assign(value)
-        if hasattr(new, "finalize_state"):  # preprocessing layers compute what they call with from their weights
-            new.finalize_state()
-
-
-def made_again(operation, settings, name=None):
-    """Returns a new layer or operation like one, with other arguments of its constructor.
-
-    Args:
-        operation: The original.
-        settings: Dict of the path of an argument in its config to a function of the old value that returns the new one.
-        name: Name of the new one; None for that of the original.
-
-    Raises:
-        ModelError: if it cannot be made from its config.
-    """
-    try:
-        if type(operation) is keras.layers.Lambda:
-            return keras.layers.Lambda(**{**lambda_arguments(operation), "name": name or operation.name})
-        config = _without_shapes(copy.deepcopy(operation.get_config()))
-        for path, function in settings.items():
-            inner = config
-            for key in path[:-1]:
-                inner = inner[key]
-            inner[path[-1]] = function(inner.get(path[-1]))
-        if name is not None:
-            config["name"] = name
-        with keras.saving.custom_object_scope(_own_functions(operation)):
-            return type(operation).from_config(config)
-    except Exception as error:  # whatever a user's class raises
-        raise ModelError(
-            f"'{operation.name}' ({type(operation).__name__}) cannot be made again from its config: {type(error).__name__}: {error}",
-            "a class whose get_config() returns the arguments of its constructor",
-        ) from error
-
-
-def _without_shapes(config):
-    """Returns a config without the shapes that the layers inside it were built with."""
-    if isinstance(config, dict):
-        return {key: _without_shapes(value) for key, value in config.items() if key != "build_config"}
-    return [_without_shapes(value) for value in config] if isinstance(config, list) else config
-
-
-def _own_functions(operation):
-    """Returns the user's functions and objects that a layer was made with, by the names under which its config has them."""
-    found = {}
-    for value in vars(operation).values():
-        if callable(value) and not isinstance(value, keras.layers.Layer):
-            found[getattr(value, "__name__", type(value).__name__)] = value if hasattr(value, "__name__") else type(value)
-    return {name: value for name, value in found.items() if not str(getattr(value, "__module__", "")).startswith("keras.")}
+    def _value(self, variable):
+        value, known = super()._value(variable), self._trace.weights.get(id(variable))
+        return value if known is None else remaining(known.axes, self._removal, value, known.scale)

@@ -4,7 +4,7 @@ import keras
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
-from tfdistill.errors import ModelError
+from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.graph.layers import all_layers
 
 
@@ -25,6 +25,23 @@ class PrunedModel(AdoptedModel):
 def pruned_layers(model):
     """Lists the pruning wrappers in an `AdoptedModel`, nested ones too."""
     return [layer for layer in all_layers(model.legacy) if introspection.is_pruned(layer)]
+
+
+def require_one_device(criterion):
+    """Refuses a criterion by gradients where a strategy trains on several devices, each of which knows only its own gradients.
+
+    Raises:
+        ConfigurationError: naming the criterion.
+    """
+    import tensorflow as tf
+
+    count = tf.distribute.get_strategy().num_replicas_in_sync
+    if count > 1:
+        raise ConfigurationError(
+            f"criterion={criterion!r} under a strategy of {count} devices.",
+            "one device",
+            "prune by criterion='magnitude', or outside the strategy",
+        )
 
 
 class KeepPruned(keras.callbacks.Callback):

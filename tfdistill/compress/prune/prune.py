@@ -10,12 +10,12 @@ import typing
 import keras
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
-from tfdistill.bridge.wrappers.pruning import prune_layer
+from tfdistill.bridge.wrappers.pruning import FISHER, MAGNITUDE, MOVEMENT, TAYLOR, prune_layer
 from tfdistill.compress import kernels, rebuild
 from tfdistill.compress.dry_run import DryRunStep, unexportable, warn_of_findings
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.prune import patterns
-from tfdistill.compress.prune.callbacks import KeepPruned, PrunedModel, pruned_layers
+from tfdistill.compress.prune.callbacks import KeepPruned, PrunedModel, pruned_layers, require_one_device
 from tfdistill.compress.prune.schedule import CONSTANT, POLYNOMIAL, tfmot_schedule
 from tfdistill.compress.selection import Selection, select_values
 from tfdistill.compress.step import (
@@ -33,7 +33,7 @@ from tfdistill.utils import validate
 
 @dataclasses.dataclass(frozen=True)
 class Prune(DryRunStep):
-    """Magnitude pruning: in each kernel the weights of smallest magnitude become zero, more and more of them on a schedule.
+    """Pruning: in each kernel the weights of smallest magnitude, or of the least score by gradients, become zero, more and more of them on a schedule.
 
     Every layer that has kernels is pruned: also those inside attention, recurrent, bidirectional and time-distributed layers, in nested
     models, and in layers that are called several times. Depthwise kernels are not pruned unless `layers` or a dict of `sparsity` selects their
@@ -70,6 +70,11 @@ class Prune(DryRunStep):
             zero. That is the N:M sparsity of Zhou et al., "Learning N:M fine-grained structured sparse neural networks from scratch"
             (2021), https://arxiv.org/abs/2102.04010; (2, 4) is the one that hardware supports. Input channels are consecutive in a .tflite
             file too. During the schedule, the weights that the pattern does not keep become zero, the smallest first.
+        criterion: Which weights stay, w being a weight and g its gradient in one step. `"magnitude"`: the largest of abs(w). `"taylor"`: of the moving average of abs(w g), the
+            first-order change of the loss without it (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771). `"fisher"`: of that of (w g)**2 / 2, the second-order change with
+            the diagonal Fisher information of the batches (Theis et al. 2018, https://arxiv.org/abs/1801.05787). `"movement"`: of the sum of -w g over all steps, the weights that
+            move away from zero, for fine-tuning (Sanh et al. 2020, https://arxiv.org/abs/2005.07683). Averages have a decay of 0.9. All but the first take the memory of two
+            more copies of the kernels, begin at the second step at the earliest, as the first gradient is known then, leave frozen layers, and train on one device.
 
     Raises:
         ConfigurationError: if the settings contradict each other or are out of range.
@@ -97,6 +102,7 @@ class Prune(DryRunStep):
     block: tuple[int, int] | None = None
     block_pooling: typing.Literal["avg", "max"] = patterns.AVG
     n_of_m: tuple[int, int] | None = None
+    criterion: typing.Literal["magnitude", "taylor", "fisher", "movement"] = MAGNITUDE
 
     def __post_init__(self):
         object.__setattr__(self, "sparsity", patterns.shares(self.sparsity, self._pattern(), self.layers))
@@ -132,6 +138,12 @@ class Prune(DryRunStep):
                 f"frequency={self.frequency} with steps {self.begin_step} to {self.end_step}: no mask would ever be computed.",
                 f"at most {self.end_step - self.begin_step}",
             )
+        validate.one_of("criterion", self.criterion, (MAGNITUDE, TAYLOR, FISHER, MOVEMENT), owner="Prune")
+        if self.criterion != MAGNITUDE and self.end_step is not None and self.end_step < 3:
+            raise ConfigurationError(
+                f"end_step={self.end_step} with criterion={self.criterion!r}, whose first gradient is known at step 2.",
+                "an end_step of at least 3",
+            )
         set_selectors(self)
 
     @classmethod
@@ -157,6 +169,8 @@ class Prune(DryRunStep):
         return cls(end_step=max(1, round(steps_per_epoch * epochs * ramp)), **settings)
 
     def apply(self, model: keras.Model, dry_run: bool = True) -> AdoptedModel:
+        if self.criterion != MAGNITUDE:
+            require_one_device(self.criterion)
         opened = rebuild.open_to_apply(model, "Prune")
         rebuild.require_strippable(opened)
         plan, named = self._plan(opened, dry_run)
@@ -169,7 +183,8 @@ class Prune(DryRunStep):
             if path not in done:
                 return layer
             targets, _ = self._targets(opened.layers[path], shares[path])
-            return prune_layer(layer, [target.pruned_kernel for target in targets], self._pattern(), tfmot_schedule(self, shares[path]))
+            pruned = [target.pruned_kernel for target in targets]
+            return prune_layer(layer, pruned, self._pattern(), tfmot_schedule(self, shares[path]), self.criterion)
 
         adopted = PrunedModel(rebuild.rebuild(opened.legacy, replace), original=opened.original, name=opened.adopted.name)
         for layer in pruned_layers(adopted):
@@ -250,6 +265,8 @@ class Prune(DryRunStep):
         targets, impossible = ([], []) if share is None else self._targets(layer, share)
         if share is None:
             action, reason = SKIPPED, why_left_out("sparsity", self.sparsity)
+        elif targets and self.criterion != MAGNITUDE and not layer.trainable:
+            action, reason = IMPOSSIBLE, f"it is frozen, so that criterion={self.criterion!r} has no gradients"
         elif targets:
             size = sum(target.kernel.size for target in targets)
             reason = f"{100 * share:g} % of {size:,} weights in {', '.join(target.kernel.attribute for target in targets)}"

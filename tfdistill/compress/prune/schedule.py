@@ -3,6 +3,7 @@
 import typing
 
 from tfdistill.bridge import imports
+from tfdistill.bridge.wrappers.pruning import MAGNITUDE
 
 POLYNOMIAL: typing.Final = "polynomial"
 CONSTANT: typing.Final = "constant"
@@ -31,10 +32,16 @@ def tfmot_schedule(prune, sparsity):
 
 
 def _begin_and_frequency(prune):
+    # TFMOT counts from 1. The first gradient is known at step 2.
+    first = 1 if prune.criterion == MAGNITUDE else 2
     if prune.end_step is None:
-        # TFMOT counts from 1: a beginning at 0 would first act a whole frequency later.
-        return max(prune.begin_step, 1), prune.frequency or 100
+        # A beginning at 0 would first act a whole frequency later.
+        return max(prune.begin_step, first), prune.frequency or 100
     length = prune.end_step - prune.begin_step
     frequency = prune.frequency or min(max(length // 20, 1), 100)
     # TFMOT acts at begin, begin + frequency, ...: shifted by the remainder, the last time is end_step, not shortly before it.
-    return prune.begin_step + length % frequency, frequency
+    begin = prune.begin_step + length % frequency
+    while begin < first and begin + frequency < prune.end_step:
+        begin += frequency
+    # Step 0 is none; at step 1 masks of an initial sparsity would know no gradient.
+    return (first, prune.end_step - first) if 0 < begin < first else (begin, frequency)

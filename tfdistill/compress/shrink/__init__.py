@@ -1,0 +1,1 @@
+"""A smaller student from a model's own graph: fewer channels, and fewer of the blocks that repeat."""

@@ -1,0 +1,61 @@
+"""How long the file of a smaller model runs beside that of the original."""
+
+import dataclasses
+import pathlib
+
+import keras
+
+from tfdistill.benchmarking.alternating import alternate
+from tfdistill.convert.variants import Tolerances, VariantName, variant_named
+from tfdistill.tflite.export import export_tflite
+from tfdistill.utils import validate
+from tfdistill.utils.files import temporary_folder
+from tfdistill.utils.types import Data
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyRatio:
+    """Measures the time of one run of a smaller model as a share of the original's: `PruneChannels(keep_latency=0.5, latency=LatencyRatio(samples))`.
+
+    Both models are exported and run in one process of their own on this machine, on one thread with XNNPACK, by turns, so that both have the same load; the ratio is
+    that of the medians. Small models differ by little more than the noise of the machine: give them more seconds.
+
+    Args:
+        calibration: Samples for the integers of the files, as `export_tflite` takes them.
+        variant: What is exported.
+        seconds: How long the two files run in each measurement, above 0; each runs 30 times in any case.
+
+    Raises:
+        ConfigurationError: if the variant is not known, or the time is not above 0.
+
+    Example:
+        >>> ratio = tfdistill.pipeline.LatencyRatio(x, seconds=0.1)
+        >>> step = tfdistill.compress.PruneChannels(keep_latency=0.5, latency=ratio)
+        >>> ratio(teacher, student) > 0
+        True
+    """
+
+    calibration: Data = dataclasses.field(repr=False)
+    variant: VariantName = "int8"
+    seconds: float = 3.0
+
+    def __post_init__(self) -> None:
+        variant_named(self.variant)
+        validate.number("seconds", self.seconds, above=0, owner="LatencyRatio")
+
+    def __call__(self, model: keras.Model, smaller: keras.Model) -> float:
+        """Returns the median time of the second model's file as a share of the first one's.
+
+        Args:
+            model: The original, a built Keras model.
+            smaller: The other one.
+
+        Raises:
+            TfdistillError: as `export_tflite`, if one of them cannot be exported, or the files cannot be timed.
+        """
+        with temporary_folder() as folder:
+            paths = [pathlib.Path(folder) / f"{name}.tflite" for name in ("model", "smaller")]
+            for each, path in zip((model, smaller), paths, strict=True):
+                # It is timed, not used: how near it is to the model does not matter.
+                export_tflite(each, path, self.variant, calibration=self.calibration, tolerances=Tolerances())
+            return alternate(paths[0], paths[1], self.seconds).ratio
