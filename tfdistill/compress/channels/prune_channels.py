@@ -21,6 +21,7 @@ from tfdistill.compress.channels.trace import ChannelTrace
 from tfdistill.compress.selection import Layers, Selection, select
 from tfdistill.compress.step import Step, set_selectors, warn_of_frozen
 from tfdistill.errors import ConfigurationError, InvariantError, ModelError
+from tfdistill.graph.layers import loading_of
 from tfdistill.graph.names import named_layers
 from tfdistill.utils import validate
 
@@ -283,4 +284,4 @@ def _require_native(model):
             "a Keras 3 model",
             "prune channels first, before the steps that train in tf_keras; or give what the earlier step's strip(model) returned",
         )
-    raise ModelError(f"A {type(model).__name__} cannot be pruned.", "a built Keras 3 model")
+    raise ModelError(f"A {type(model).__name__} cannot be pruned.", "a built Keras 3 model", loading_of(model))
