@@ -485,6 +485,60 @@ ROWS = {
         "do this step yourself: apply(model, data), before under_teacher",
         lambda: channels_then_the_road(),
     ),
+    "a road of one step": Row(
+        lambda: compressed_under(net(), QuantizeAware()),
+        "give a list, of one step too: [step]",
+        lambda: compressed_under(net(), [QuantizeAware()]),
+    ),
+    "a road of a class": Row(
+        lambda: compressed_under(net(), [QuantizeAware]),
+        "make a step of it, with its settings: QuantizeAware()",
+        lambda: compressed_under(net(), [QuantizeAware()]),
+    ),
+    "a road of a file": Row(
+        lambda: compressed_under(saved(), []),
+        "load it first: tfdistill.load_model(path)",
+        lambda: compressed_under(tfdistill.load_model(saved()), []),
+    ),
+    "a profile of a file": Row(
+        lambda: tfdistill.profile(saved()),
+        "load it first: tfdistill.load_model(path)",
+        lambda: tfdistill.profile(tfdistill.load_model(saved())),
+    ),
+    "a profile of a tf_keras model": Row(
+        lambda: tfdistill.profile(made("of tf_keras")),
+        "tfdistill.to_keras(model) makes a Keras 3 model of it",
+        lambda: tfdistill.profile(tfdistill.to_keras(made("of tf_keras"))),
+    ),
+    "channels of a file": Row(
+        lambda: PruneChannels(keep_macs=0.7, divisor=1).plan(saved()),
+        "load it first: tfdistill.load_model(path)",
+        lambda: PruneChannels(keep_macs=0.7, divisor=1).plan(tfdistill.load_model(saved())),
+    ),
+    "a model to load": Row(
+        lambda: tfdistill.load_model(net()), "what is in memory needs no loading: use it as it is", lambda: export(net())
+    ),
+    "no file to load": Row(
+        lambda: tfdistill.load_model("nowhere/model.keras"), "write one: model.save('model.keras')", lambda: tfdistill.load_model(saved())
+    ),
+    "data for layers": Row(
+        lambda: Quantize(X).apply(net()), "give data to apply: step.apply(model, data)", lambda: Quantize().apply(net(), X)
+    ),
+    "data for layers, of channels": Row(
+        lambda: PruneChannels(keep_macs=0.7, divisor=1, layers=X),
+        "give data to apply: step.apply(model, data)",
+        lambda: channels().apply(net(), X),
+    ),
+    "a layer for its name": Row(
+        lambda: QuantizeAware(layers=net().layers[0]),
+        "give the name of a layer: layer.name",
+        lambda: QuantizeAware(layers=net().layers[0].name).plan(net(), dry_run=False),
+    ),
+    "a class of layers": Row(
+        lambda: QuantizeAware(exclude=keras.layers.Dense),
+        "give a predicate of a layer: lambda layer: type(layer).__name__ == 'Dense'",
+        lambda: QuantizeAware(exclude=lambda layer: type(layer).__name__ == "Dense").plan(net(), dry_run=False),
+    ),
     "half a file": Row(damaged, "write it again", lambda: census(int8_file())),
     "a model to benchmark": Row(
         lambda: tfdistill.benchmark(net()),
@@ -640,6 +694,17 @@ def on_the_road(step=None, student=None, **fit):
     return tfdistill.under_teacher(
         teacher, student or copy, [step or functools.partial(Prune.for_training, sparsity=0.5)], settings, dataset
     )
+
+
+def compressed_under(student, steps):
+    settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(), student_loss_weight=0.0, epochs=1)
+    student = keras.models.clone_model(student) if isinstance(student, keras.Model) else student
+    return tfdistill.under_teacher(keras.models.clone_model(net()), student, steps, settings, X)
+
+
+def saved():
+    net().save("saved.keras")
+    return "saved.keras"
 
 
 def channels():

@@ -14,6 +14,7 @@ from tfdistill.distill.chains.record import ChainRecord
 from tfdistill.distill.chains.runner import ChainRunner
 from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.graph.layers import loading_of
 from tfdistill.tflite.export import ExportRecord, export_tflite
 from tfdistill.utils.data import number_of_elements
 from tfdistill.utils.types import Data, PathLike, Tensors
@@ -102,6 +103,12 @@ def under_teacher(
         >>> [generation.role for generation in road.record.generations], road.export.variant
         (['student', 'Prune', 'QuantizeAware'], 'int8')
     """
+    if not isinstance(steps, (list, tuple)):
+        raise ConfigurationError(
+            f"steps is a {type(steps).__name__}.", "a list of compression steps", "give a list, of one step too: [step]"
+        )
+    if not isinstance(student, keras.Model):
+        raise ConfigurationError(f"student is a {type(student).__name__}.", "a built Keras 3 model", loading_of(student))
     later = _for_each_step(step_settings, settings, len(steps))
     planned = [_step(step, x, own) for step, own in zip(steps, later, strict=True)]
     models = [student]
@@ -149,6 +156,10 @@ def _step(step, x, settings):
 def _made(step, x, settings):
     if isinstance(step, Step):
         return step
+    if isinstance(step, type) and issubclass(step, Step):
+        raise ConfigurationError(
+            f"{step.__name__} is a class.", "a compression step", f"make a step of it, with its settings: {step.__name__}()"
+        )
     if not callable(step):
         raise ConfigurationError(f"{step!r} is no step.", "a compression step, or a function of (steps per epoch, epochs) that makes one")
     made = step(_steps_per_epoch(x, settings), settings.epochs)
