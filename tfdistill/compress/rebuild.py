@@ -23,8 +23,7 @@ from tfdistill.bridge.convert.to_tf_keras import to_tf_keras
 from tfdistill.compress.selection import Layers
 from tfdistill.errors import BridgeError, ModelError
 from tfdistill.graph.keras_internals import is_keras_own
-from tfdistill.graph.layers import loading_of
-from tfdistill.graph.layers import child_layers
+from tfdistill.graph.layers import child_layers, loading_of
 from tfdistill.graph.names import unique_name
 from tfdistill.graph.opening import is_foreign
 
