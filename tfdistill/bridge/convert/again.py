@@ -57,7 +57,11 @@ def _is_like(fresh, inside):
 
 
 def _settings(layer):
-    return {key: value for key, value in layer.get_config().items() if key not in ("name", "seed")}
+    try:
+        config = layer.get_config()
+    except NotImplementedError:  # of arguments that Keras cannot serialize
+        return None
+    return {key: value for key, value in config.items() if key not in ("name", "seed")}
 
 
 def _from_config(layer, clone):
