@@ -10,6 +10,7 @@ import tfdistill
 from tfdistill.bridge.adopt import introspection
 from tfdistill.compress import Prune
 from tfdistill.compress.prune.callbacks import pruned_layers
+from tfdistill.compress.prune.schedule import tfmot_schedule
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses import SoftTargets
 
@@ -63,6 +64,26 @@ SETTINGS = {
     "pattern": {"criterion": "movement", "end_step": 6, "n_of_m": (2, 4)},
     "initial": {"criterion": "movement", "end_step": 6, "initial_sparsity": 0.3, "frequency": 6},
 }
+
+
+# Settings -> the step from which the sparsity rises, and how often masks are computed.
+FIRST = {
+    "magnitude from the start": ({"end_step": 100}, (0, 5)),
+    "magnitude after a remainder": ({"end_step": 7, "frequency": 3}, (1, 3)),
+    "magnitude at once": ({"end_step": 1}, (0, 1)),
+    "magnitude without an end": ({"schedule": "constant"}, (1, 100)),
+    "gradients from the start": ({"end_step": 4, "criterion": "taylor"}, (2, 1)),
+    "gradients without an end": ({"schedule": "constant", "criterion": "taylor"}, (2, 100)),
+    "gradients later": ({"end_step": 9, "begin_step": 4, "criterion": "fisher"}, (4, 1)),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_schedules_begin_where_they_are_asked_to(name):
+    settings, (begin, frequency) = FIRST[name]
+    prune = Prune(0.5, **settings)
+    schedule = tfmot_schedule(prune, 0.5)
+    assert (schedule.begin_step, schedule.frequency) == (begin, frequency)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
