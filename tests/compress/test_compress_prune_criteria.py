@@ -128,6 +128,23 @@ def test_kernels_of_every_kind_are_scored_under_a_teacher(criterion, tmp_path):
     prune.check(prune.strip(again))
 
 
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_steps_that_overflow_in_half_precision_are_not_scored(criterion):
+    inputs = keras.Input((8,))
+    hidden = layers.Dense(16, activation="relu", dtype="mixed_float16", name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(5, dtype="float32", name="logits")(hidden))
+    prune = Prune(0.5, begin_step=10, end_step=20, criterion=criterion)
+    pruned = prune.apply(model)
+    # The first steps overflow, until the scale is small enough.
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(), initial_scale=2.0**22)
+    pruned.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    pruned.fit(X, Y, batch_size=8, epochs=3, verbose=0, callbacks=prune.callbacks())
+    assert float(optimizer.dynamic_scale) < 2.0**22
+    scores = [v.numpy() for w in pruned_layers(pruned) for v in introspection.own_variables(w) if "score" in v.name]
+    assert all(np.isfinite(score).all() and score.any() for score in scores)
+    prune.check(prune.strip(pruned))
+
+
 def test_a_frozen_layer_is_left_whole():
     model = mlp(16, 12)
     model.get_layer("hidden_1").trainable = False
