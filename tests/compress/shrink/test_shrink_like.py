@@ -192,6 +192,25 @@ def test_what_is_excluded_stays():
     assert "first2" not in names_of(student)
 
 
+@pytest.mark.parametrize("exclude", ["block1", "block1/deep", "block1/*", lambda layer: layer.name == "deep"])
+@pytest.mark.parametrize("prefix", ["", "inner/"])
+def test_blocks_with_an_excluded_layer_inside_stay(exclude, prefix):
+    model = nested_blocks(prefix)
+    assert shrink_like(model, depth=0.5).count_params() < model.count_params()
+    with pytest.raises(ModelError, match="leaves out no block"):
+        shrink_like(model, depth=0.5, exclude=prefix + exclude if isinstance(exclude, str) else exclude)
+
+
+def nested_blocks(prefix):
+    """The blocks that are models, in one more model where there is a prefix."""
+    model = teacher("nested")
+    if not prefix:
+        return model
+    inputs = keras.Input((8, 8, 3))
+    inner = keras.Model(model.inputs, model.outputs, name="inner")
+    return keras.Model(inputs, inner(inputs))
+
+
 WRONG = {
     "two": ({"width": 0.5, "params": 100}, "width=0.5, params=100"),
     "width": ({"width": 1.0}, "width=1.0"),
