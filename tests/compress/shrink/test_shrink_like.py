@@ -276,6 +276,11 @@ REMEDIES = {
         lambda _: shrink_like(thin(), width=0.5),
         lambda _: [shrink_like(thin(), width=0.5, divisor=1), shrink_like(thin(), depth=0.5)],
     ),
+    "a width that rounds to the whole": Row(
+        "give a smaller width=, or a smaller divisor= (now 8)",
+        lambda _: shrink_like(teacher("plain"), width=0.9),
+        lambda _: [shrink_like(teacher("plain"), width=0.739), shrink_like(teacher("plain"), width=0.9, divisor=1)],
+    ),
     "everything excluded": Row(
         "fewer layers in exclude=",
         lambda _: shrink_like(teacher("plain"), width=0.5, exclude="*"),
