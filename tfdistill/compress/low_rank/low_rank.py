@@ -90,7 +90,11 @@ class LowRank(Step):
         given = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
         if len(given) != 1:
             shown = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "no rank"
-            raise ConfigurationError(f"LowRank got {shown}.", "exactly one of " + ", ".join(f"{name}=" for name in _SETTINGS))
+            raise ConfigurationError(
+                f"LowRank got {shown}.",
+                "exactly one of " + ", ".join(f"{name}=" for name in _SETTINGS),
+                "leave out all but one of them" if given else "for half of the multiply-accumulates give keep_macs=0.5",
+            )
         for name in _SETTINGS[1:]:
             if name in given:
                 validate.share(name, given[name], zero=False, one=False, owner="LowRank")
