@@ -49,6 +49,12 @@ def test_channels_go_until_the_measured_time_is_met():
     assert 0.1 < ratio(wide, narrow) < 0.8
 
 
+@pytest.mark.slow
+def test_models_of_a_fixed_batch_are_timed():
+    model = keras.Sequential([keras.Input(batch_shape=(4, 8)), keras.layers.Dense(4)])
+    assert tfdistill.pipeline.LatencyRatio(X, seconds=0.01)(model, model) > 0
+
+
 def test_a_step_with_a_measurement_is_compared_like_any_other():
     ratios = [tfdistill.pipeline.LatencyRatio(X) for _ in range(2)]
     steps = [PruneChannels(keep_latency=0.6, latency=ratio) for ratio in (*ratios, ratios[0])]

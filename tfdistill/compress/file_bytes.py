@@ -2,6 +2,8 @@
 
 import warnings
 
+import numpy as np
+
 from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.compress.quantize.calibrate import Quantize, quantized_on
 from tfdistill.compress.replay import random_inputs
@@ -35,7 +37,10 @@ def int8_bytes(model):
             "inputs of fixed sizes, the batch apart",
             "build the model on keras.Inputs of fixed sizes, or give a budget of parameters",
         )
-    arrays = random_inputs(graph, open_model(model), examples=_EXAMPLES)
+    view = open_model(model)
+    # Several batches of a model with a batch of its own, which may be of one example.
+    drawn = [random_inputs(graph, view, seed, examples=1) for seed in range(_EXAMPLES)]
+    arrays = [np.concatenate(batches) for batches in zip(*drawn, strict=True)]
     samples = collect({i.key: array for i, array in zip(signature.inputs, arrays, strict=True)}, signature, minimum=_EXAMPLES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is to be said of a model that is trained or saved; this one is neither
@@ -46,4 +51,4 @@ def int8_bytes(model):
         except Exception:  # of the user's layers too: as for export, the converter may take them all the same
             made = model
         with initial_states(made):
-            return len(finish(convert(made, signature, variant_named("int8"), "int8", samples)))
+            return len(finish(convert(made, signature, variant_named("int8"), "int8", samples, signature.batch_size)))

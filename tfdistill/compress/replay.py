@@ -66,7 +66,7 @@ def in_order(graph, x):
 
 
 def run_calls(graph, inputs, compute):
-    """Runs the calls of a flat graph one by one, and returns the tensors of its outputs.
+    """Runs the calls of a flat graph one by one, in inference mode, and returns the tensors of its outputs.
 
     Args:
         graph: `FlatGraph`.
@@ -81,6 +81,8 @@ def run_calls(graph, inputs, compute):
         for value in call.values():
             with_mask(tensors[id(value)], masks.get(id(value)))  # attention takes the masks off the tensors that it reads
         args, kwargs = keras.tree.map_structure(lambda x: tensors[id(x)] if isinstance(x, Value) else x, (call.args, call.kwargs))
+        if isinstance(call.operation, keras.layers.Layer):
+            kwargs = {**kwargs, "training": False}  # outside of a model, layers that augment data would do so
         for value, output in zip(call.outputs, compute(call, args, kwargs), strict=True):
             tensors[id(value)], masks[id(value)] = output, mask_of(output)
         # What nothing reads any more is let go.

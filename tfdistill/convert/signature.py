@@ -36,6 +36,11 @@ class ModelSignature:
     structure: object
     output_keys: tuple[str, ...] | None
 
+    @property
+    def batch_size(self):
+        """Batch size that the model was built for; 1 where it takes any."""
+        return next((i.batch for i in self.inputs if i.batch is not None), 1)
+
     def pack(self, arrays):
         """Packs a dict of input name -> array into the structure that the model takes."""
         return keras.tree.pack_sequence_as(self.structure, [arrays[i.name] for i in self.inputs])

@@ -6,6 +6,7 @@ import pathlib
 import keras
 
 from tfdistill.benchmarking.alternating import alternate
+from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import Tolerances, VariantName, variant_named
 from tfdistill.tflite.export import export_tflite
 from tfdistill.utils import validate
@@ -57,5 +58,6 @@ class LatencyRatio:
             paths = [pathlib.Path(folder) / f"{name}.tflite" for name in ("model", "smaller")]
             for each, path in zip((model, smaller), paths, strict=True):
                 # It is timed, not used: how near it is to the model does not matter.
-                export_tflite(each, path, self.variant, calibration=self.calibration, tolerances=Tolerances())
+                batch_size = describe(each).batch_size
+                export_tflite(each, path, self.variant, calibration=self.calibration, batch_size=batch_size, tolerances=Tolerances())
             return alternate(paths[0], paths[1], self.seconds).ratio

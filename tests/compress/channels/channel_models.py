@@ -172,6 +172,12 @@ def of_any_size(x):
     return layers.Concatenate()([layers.GlobalAveragePooling2D()(inner(y)) for y in (x, layers.MaxPooling2D(2)(x))])
 
 
+def augmented(x):
+    """Layers that change images in training alone."""
+    x = keras.Sequential([layers.RandomFlip(), layers.RandomTranslation(0.2, 0.2)], name="augmentation")(x)
+    return conv(6, name="last")(layers.GaussianNoise(0.5)(conv(10, name="first")(layers.RandomContrast(0.5)(x))))
+
+
 def called_by_name(x):
     x = layers.LayerNormalization()(inputs=conv(8, name="first")(inputs=x))
     return layers.Conv2DTranspose(6, 3, name="last")(inputs=x)
@@ -369,6 +375,7 @@ IMAGES = [
     shared,
     nested,
     called_again,
+    augmented,
     called_by_name,
     of_any_size,
     channels_first_norm,

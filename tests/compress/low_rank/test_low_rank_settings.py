@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from low_rank_models import LAYERS, made, residual, text
+from low_rank_models import LAYERS, made, randomized, residual, text
 from remedies_of_source import Row, check
 
 import tfdistill
@@ -164,6 +164,31 @@ X = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
 def test_useless_data_is_refused(x, said):
     with np.errstate(all="ignore"), pytest.raises(DataError, match=said):
         LowRank(rank=4).plan(net(), calibration=x)
+
+
+ARGUMENTS = {layers.RandomContrast: {"factor": 0.5}, layers.GaussianNoise: {"stddev": 0.5}, layers.Dropout: {"rate": 0.5}}
+
+
+class Inside(layers.Layer):
+    """Has a layer that augments inside, and no argument for the mode."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.flip = layers.RandomFlip()
+
+    def call(self, x):
+        return self.flip(x)
+
+
+@pytest.mark.parametrize("augment", [layers.RandomFlip, layers.RandomContrast, Inside, layers.GaussianNoise, layers.Dropout])
+def test_layers_that_act_in_training_alone_do_not_when_a_model_is_measured(augment):
+    inputs = keras.Input((8, 8, 3))
+    conv = layers.Conv2D(16, 3, name="conv")
+    plain = randomized(keras.Model(inputs, layers.Dense(3, name="logits")(layers.Flatten()(conv(inputs)))))
+    model = keras.Model(inputs, plain.layers[-1](layers.Flatten()(conv(augment(**ARGUMENTS.get(augment, {}))(inputs)))))
+    step = LowRank(rank=4, layers="conv")
+    assert step.plan(model, calibration=X).row("conv").lost == step.plan(plain, calibration=X).row("conv").lost
+    step.apply(model, calibration=X)
 
 
 @pytest.mark.parametrize("calibration", [None, np.ones((4, 12), "float32")])

@@ -137,6 +137,12 @@ def test_a_budget_of_bytes_is_that_of_the_file(tmp_path):
     assert abs(record.size_bytes - int8_bytes(student)) < 64
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_files_of_a_fixed_batch_have_bytes(batch):
+    model = keras.Sequential([keras.Input(batch_shape=(batch, 12)), layers.Dense(64, name="wide")])
+    assert int8_bytes(model) > 12 * 64
+
+
 @settings(max_examples=50, deadline=None)
 @drawn(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(0, 120))
 def test_few_measurements_find_what_fits(drops, budget):

@@ -55,11 +55,6 @@ class MatrixFactors:
         self._directions = _basis(own)[:, : min(rows, columns)]
         self.energies = np.maximum(np.einsum("nr,nr->r", self._directions, gram @ self._directions), 0)
 
-    @property
-    def full_rank(self):
-        """The largest rank, at which nothing is lost."""
-        return min(self.matrix.shape)
-
     def lost(self, rank):
         """Returns the share of the energy that is lost at a rank, from 0 to 1."""
         total = self.energies.sum()
@@ -87,11 +82,6 @@ class TuckerFactors:
         self._bases = [_basis(np.tensordot(self._kernel, self._kernel, ([0, 2 - mode], [0, 2 - mode]))) for mode in (0, 1)]
         core = np.einsum("sio,ia,ob->sab", self._kernel, *self._bases, optimize=True)
         self._kept = (core**2).sum(0).cumsum(0).cumsum(1)
-
-    @property
-    def full_rank(self):
-        """The largest ranks of inputs and outputs, at which nothing is lost."""
-        return self._kernel.shape[1:]
 
     def lost(self, ranks):
         """Returns the share of the energy that is lost at a pair of ranks, from 0 to 1, before the factors are refined."""
