@@ -19,8 +19,9 @@ from remedies_of_source import claimed, remedies, require_said
 import tfdistill
 from tfdistill.benchmarking import Cpu, Timing
 from tfdistill.bridge.imports import tf_keras
-from tfdistill.cli.data import load_data
-from tfdistill.compress import Cluster, Prune, PruneChannels, Quantize, QuantizeAware
+from tfdistill.cli.data import load_all, load_data
+from tfdistill.cli.files import refuse_folder
+from tfdistill.compress import Cluster, LowRank, Prune, PruneChannels, Quantize, QuantizeAware
 from tfdistill.convert.census import census, require_no_flex
 from tfdistill.demo import datasets
 from tfdistill.errors import TfdistillError
@@ -35,6 +36,7 @@ IMAGES = RNG.integers(0, 256, (40, 8, 8, 3)).astype("uint8")
 LABELS = np.arange(40) % 3
 WHOLE = RNG.integers(0, 8, (20, 5)).astype("int32")
 AFTER_THE_LOOKUP = "look up before the model, in the data pipeline, and export what comes after: keras.Model(model.get_layer('lookup').output, model.output)"
+PRUNE = Prune(0.5, end_step=1, frequency=1)
 QUICK = Timing(min_seconds=0.01, max_seconds=0.05, warmup_seconds=0)
 
 
@@ -94,6 +96,8 @@ def made(kind):
         return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Embedding(4, 3)(inputs))))
     if kind == "normalized":
         return keras.Sequential([keras.Input((6,)), layers.Dense(4), layers.LayerNormalization(name="norm"), layers.Dense(3)])
+    if kind in ("images", "grey"):
+        return keras.Sequential([keras.Input((8, 8, 3 if kind == "images" else 1)), layers.Flatten(), layers.Dense(2)])
     if kind == "of tf_keras":
         return tf_keras().Sequential([tf_keras().Input((6,)), tf_keras().layers.Dense(3)])
     raise KeyError(kind)
@@ -236,6 +240,49 @@ def _exported_folder():
 ROWS = {
     # tflite
     "a path that ends otherwise": Row(lambda: tfdistill.export_tflite(net(), "m.lite"), "a name ending in .tflite", lambda: export(net())),
+    "a folder to export to": Row(
+        lambda: tfdistill.export_tflite(net(), "."),
+        "give the name of a file in it: 'model.tflite'",
+        lambda: tfdistill.export_tflite(net(), "model.tflite"),
+    ),
+    "another ending": Row(
+        lambda: tfdistill.export_tflite(net(), "m.lite"),
+        "give it that ending: 'm.tflite'",
+        lambda: tfdistill.export_tflite(net(), "m.tflite"),
+    ),
+    "path and model the wrong way round": Row(
+        lambda: tfdistill.export_tflite("model.tflite", net()),
+        "write export_tflite(model, 'model.tflite')",
+        lambda: tfdistill.export_tflite(net(), "model.tflite"),
+    ),
+    "one sample": Row(
+        lambda: export(net(), "int8", X[0]),
+        "this is one sample: give an array of many, as np.stack(list_of_samples) makes it",
+        lambda: export(net(), "int8", np.stack(list(X))),
+    ),
+    "channels first": Row(
+        lambda: export(made("images"), "int8", np.moveaxis(IMAGES, -1, 1)),
+        "its channels come first: give np.moveaxis(x, 1, -1)",
+        lambda: export(made("images"), "int8", np.moveaxis(np.moveaxis(IMAGES, -1, 1), 1, -1)),
+    ),
+    "no axis of channels": Row(
+        lambda: export(made("grey"), "int8", IMAGES[..., 0]),
+        "give x[..., None], which has an axis of one channel",
+        lambda: export(made("grey"), "int8", IMAGES[..., 0][..., None]),
+    ),
+    "a folder as samples": Row(
+        lambda: export(made("images"), "int8", image_folder()),
+        "load them first: keras.utils.image_dataset_from_directory(folder, image_size=size) for images, np.load(file) for arrays",
+        lambda: (
+            export(made("images"), "int8", keras.utils.image_dataset_from_directory(image_folder(), image_size=(8, 8), verbose=False)),
+            export(net(), "int8", np.load(_saved_array())),
+        ),
+    ),
+    "NaN in some samples": Row(
+        lambda: export(net(), "int8", with_holes()),
+        "leave these samples out: x[np.isfinite(x).reshape(len(x), -1).all(axis=1)]",
+        lambda: export(net(), "int8", with_holes()[np.isfinite(with_holes()).reshape(len(X), -1).all(axis=1)]),
+    ),
     "no calibration": Row(
         lambda: tfdistill.export_tflite(net(), "m.tflite", "int8"), "export_tflite(..., calibration=samples)", lambda: export(net(), "int8")
     ),
@@ -485,21 +532,6 @@ ROWS = {
         "do this step yourself: apply(model, data), before under_teacher",
         lambda: channels_then_the_road(),
     ),
-    "a road of one step": Row(
-        lambda: compressed_under(net(), QuantizeAware()),
-        "give a list, of one step too: [step]",
-        lambda: compressed_under(net(), [QuantizeAware()]),
-    ),
-    "a road of a class": Row(
-        lambda: compressed_under(net(), [QuantizeAware]),
-        "make a step of it, with its settings: QuantizeAware()",
-        lambda: compressed_under(net(), [QuantizeAware()]),
-    ),
-    "a road of a file": Row(
-        lambda: compressed_under(saved(), []),
-        "load it first: tfdistill.load_model(path)",
-        lambda: compressed_under(tfdistill.load_model(saved()), []),
-    ),
     "a profile of a file": Row(
         lambda: tfdistill.profile(saved()),
         "load it first: tfdistill.load_model(path)",
@@ -539,6 +571,30 @@ ROWS = {
         "give a predicate of a layer: lambda layer: type(layer).__name__ == 'Dense'",
         lambda: QuantizeAware(exclude=lambda layer: type(layer).__name__ == "Dense").plan(net(), dry_run=False),
     ),
+    "a road of a student in a file": Row(
+        lambda: on_the_road(student=saved(), steps_per_epoch=2),
+        "load it first: tfdistill.load_model(path)",
+        lambda: on_the_road(student=tfdistill.load_model(saved()), steps_per_epoch=2),
+    ),
+    "a road with one step": Row(
+        lambda: under(QuantizeAware()), "put it into a list, also if it is one: [step]", lambda: under([QuantizeAware()])
+    ),
+    "a road with the class of a step": Row(
+        lambda: under([QuantizeAware]),
+        "make one of the class with its settings, as in QuantizeAware() or functools.partial(Prune.for_training, sparsity=0.5)",
+        lambda: under([functools.partial(Prune.for_training, sparsity=0.5), QuantizeAware()]),
+    ),
+    # training data
+    "fewer labels than inputs": Row(
+        lambda: taught(X, LABELS[:30]),
+        "give the inputs and labels of one and the same data set, cut alike: x[:n], y[:n]",
+        lambda: taught(X[:30], LABELS[:30]),
+    ),
+    "inputs of another shape": Row(
+        lambda: taught(X[:, :5], LABELS),
+        "resize the data in its pipeline, or make a model on a keras.Input of the data's shape",
+        lambda: (taught(np.pad(X[:, :5], ((0, 0), (0, 1))), LABELS), taught(X[:, :5], LABELS, of_features(5))),
+    ),
     "half a file": Row(damaged, "write it again", lambda: census(int8_file())),
     "a model to benchmark": Row(
         lambda: tfdistill.benchmark(net()),
@@ -568,7 +624,41 @@ ROWS = {
         "export_tflite writes one",
         lambda: tfdistill.benchmark(export(net()).path, timing=QUICK),
     ),
+    "a saved model to benchmark": Row(
+        lambda: tfdistill.benchmark(saved()),
+        "export it first: export_tflite('m.keras', 'model.tflite'); on the command line, tfdistill export m.keras --out model.tflite",
+        lambda: tfdistill.benchmark(tfdistill.export_tflite(saved(), "model.tflite").path, timing=QUICK),
+    ),
+    # settings
+    "a share in percent": Row(lambda: Prune(50), "for 50 % write 0.5", lambda: Prune(0.5, end_step=9).plan(net())),
+    "a share as text": Row(
+        lambda: PruneChannels(keep_macs="0.5"), "write 0.5, without quotes", lambda: PruneChannels(keep_macs=0.5, divisor=1).plan(net())
+    ),
+    "a whole number as text": Row(
+        lambda: PruneChannels(keep_macs=0.5, divisor="8"), "write 8, without quotes", lambda: PruneChannels(keep_macs=0.5, divisor=8)
+    ),
+    "no budget": Row(
+        lambda: PruneChannels(),
+        "for half of the multiply-accumulates give keep_macs=0.5",
+        lambda: PruneChannels(keep_macs=0.5, divisor=1).plan(net()),
+    ),
+    "two budgets": Row(
+        lambda: LowRank(keep_macs=0.5, energy=0.9), "leave out all but one of them", lambda: LowRank(energy=0.9).plan(net())
+    ),
     # compress
+    "a model without the step's wrappers to strip": Row(
+        lambda: PRUNE.strip(net()),
+        "a model without the wrappers of the step needs no strip: use it as it is",
+        lambda: (PRUNE.strip(PRUNE.apply(net())), export(net())),
+    ),
+    "a Distiller to compress": Row(
+        lambda: PRUNE.apply(teaching(net())), "give its student: distiller.student", lambda: PRUNE.apply(teaching(net()).student)
+    ),
+    "a Distiller to strip": Row(
+        lambda: PRUNE.strip(teaching(PRUNE.apply(net()))),
+        "give its student: distiller.student",
+        lambda: PRUNE.strip(teaching(PRUNE.apply(net())).student),
+    ),
     "an unknown layer": Row(
         lambda: Prune(0.5, end_step=9, layers="hiden").plan(net()), "'hidden'", lambda: Prune(0.5, end_step=9, layers="hidden").plan(net())
     ),
@@ -614,6 +704,14 @@ ROWS = {
     ),
     # command line
     "no such data": Row(lambda: load_data("none.npz", net()), "an .npz or .npy file", lambda: load_data(_saved_array(), net())),
+    "a factor without images": Row(
+        lambda: load_all([_saved_array()], net(), 0.5),
+        "leave it out, and scale arrays where they are made",
+        lambda: load_all([_saved_array()], net(), 1.0),
+    ),
+    "a folder as a record": Row(
+        lambda: refuse_folder(pathlib.Path(".")), "write --record record.json", lambda: refuse_folder(pathlib.Path("record.json")) or "done"
+    ),
     "arrays of other names": Row(
         lambda: load_data(_labels_alone(), net()), "np.savez('data.npz', x=x, y=y)", lambda: load_data(_saved_arrays(), net())
     ),
@@ -696,12 +794,6 @@ def on_the_road(step=None, student=None, **fit):
     )
 
 
-def compressed_under(student, steps):
-    settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(), student_loss_weight=0.0, epochs=1)
-    student = keras.models.clone_model(student) if isinstance(student, keras.Model) else student
-    return tfdistill.under_teacher(keras.models.clone_model(net()), student, steps, settings, X)
-
-
 def saved():
     net().save("saved.keras")
     return "saved.keras"
@@ -720,6 +812,38 @@ def _dataset():
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensor_slices(X).batch(20)
+
+
+def image_folder():
+    pathlib.Path("pictures/all").mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(IMAGES):
+        keras.utils.save_img(f"pictures/all/{number}.png", image, scale=False)
+    return "pictures"
+
+
+def with_holes():
+    return np.where(np.arange(len(X))[:, None] % 20 == 3, np.nan, X)
+
+
+def of_features(number):
+    return keras.Sequential([keras.Input((number,)), layers.Dense(3)])
+
+
+def teaching(student):
+    teacher = keras.Sequential([keras.Input(student.input_shape[1:]), layers.Dense(3)])
+    return tfdistill.Distiller(teacher, student, tfdistill.losses.SoftTargets())
+
+
+def taught(x, y, student=None):
+    distiller = teaching(student or of_features(6))
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    return distiller.fit(x, y, verbose=0)
+
+
+def under(steps):
+    settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(), student_loss_weight=0.0, epochs=1)
+    teacher, student = (keras.models.clone_model(net()) for _ in range(2))
+    return tfdistill.under_teacher(teacher, student, steps, settings, X)
 
 
 def _called(model):

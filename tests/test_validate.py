@@ -75,6 +75,43 @@ def test_another_value_is_refused(function, value, arguments, happened, expected
     assert (caught.value.happened, caught.value.expected) == (happened, expected)
 
 
+MEANT = [
+    # what is called, what is given, what the error says to write; None where nothing is clear
+    ("share", 50, "for 50 % write 0.5"),
+    ("share", 100, "for 100 % write 1"),
+    ("share", 12.5, "for 12.5 % write 0.125"),
+    ("share", np.int64(10), "for 10 % write 0.1"),
+    ("share", "0.5", "write 0.5, without quotes"),
+    ("share", "50 %", "for 50 % write 0.5"),
+    ("share", "50", "for 50 % write 0.5"),
+    ("share", "half", None),
+    ("share", 200, None),
+    ("share", -1, None),
+    ("share", True, None),
+    ("number", "4", "write 4, without quotes"),
+    ("number", " 1e-3", "write 0.001, without quotes"),
+    ("number", "inf", None),
+    ("positive_number", "-4", None),
+    ("positive_number", 0, None),
+    ("whole_number", "4", "write 4, without quotes"),
+    ("whole_number", "0", None),
+    ("whole_number", "4.0", None),
+]
+
+
+@pytest.mark.parametrize(("function", "value", "fix"), MEANT)
+def test_what_is_meant_is_said(function, value, fix):
+    with pytest.raises(ConfigurationError) as caught:
+        getattr(validate, function)("x", value)
+    assert caught.value.fix == fix
+
+
+def test_a_share_of_percent_is_one_that_is_permitted():
+    with pytest.raises(ConfigurationError) as caught:
+        validate.share("x", 100, one=False)
+    assert caught.value.fix is None
+
+
 def test_a_misspelled_choice_names_the_nearest():
     with pytest.raises(ConfigurationError, match="Nearest: 'reverse_kl'"):
         validate.one_of("divergence", "revers_kl", ("kl", "reverse_kl"))

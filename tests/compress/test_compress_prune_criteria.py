@@ -10,6 +10,7 @@ import tfdistill
 from tfdistill.bridge.adopt import introspection
 from tfdistill.compress import Prune
 from tfdistill.compress.prune.callbacks import pruned_layers
+from tfdistill.compress.prune.schedule import tfmot_schedule
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.losses import SoftTargets
 
@@ -65,6 +66,26 @@ SETTINGS = {
 }
 
 
+# Settings -> the step from which the sparsity rises, and how often masks are computed.
+FIRST = {
+    "magnitude from the start": ({"end_step": 100}, (0, 5)),
+    "magnitude after a remainder": ({"end_step": 7, "frequency": 3}, (1, 3)),
+    "magnitude at once": ({"end_step": 1}, (0, 1)),
+    "magnitude without an end": ({"schedule": "constant"}, (1, 100)),
+    "gradients from the start": ({"end_step": 4, "criterion": "taylor"}, (2, 1)),
+    "gradients without an end": ({"schedule": "constant", "criterion": "taylor"}, (2, 100)),
+    "gradients later": ({"end_step": 9, "begin_step": 4, "criterion": "fisher"}, (4, 1)),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_schedules_begin_where_they_are_asked_to(name):
+    settings, (begin, frequency) = FIRST[name]
+    prune = Prune(0.5, **settings)
+    schedule = tfmot_schedule(prune, 0.5)
+    assert (schedule.begin_step, schedule.frequency) == (begin, frequency)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_schedules_and_patterns_are_kept(name):
     prune = Prune(**SETTINGS[name])
@@ -105,6 +126,23 @@ def test_kernels_of_every_kind_are_scored_under_a_teacher(criterion, tmp_path):
     again.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     again.fit(tokens, labels, batch_size=8, verbose=0, callbacks=prune.callbacks())
     prune.check(prune.strip(again))
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_steps_that_overflow_in_half_precision_are_not_scored(criterion):
+    inputs = keras.Input((8,))
+    hidden = layers.Dense(16, activation="relu", dtype="mixed_float16", name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(5, dtype="float32", name="logits")(hidden))
+    prune = Prune(0.5, begin_step=10, end_step=20, criterion=criterion)
+    pruned = prune.apply(model)
+    # The first steps overflow, until the scale is small enough.
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(), initial_scale=2.0**22)
+    pruned.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    pruned.fit(X, Y, batch_size=8, epochs=3, verbose=0, callbacks=prune.callbacks())
+    assert float(optimizer.dynamic_scale) < 2.0**22
+    scores = [v.numpy() for w in pruned_layers(pruned) for v in introspection.own_variables(w) if "score" in v.name]
+    assert all(np.isfinite(score).all() and score.any() for score in scores)
+    prune.check(prune.strip(pruned))
 
 
 def test_a_frozen_layer_is_left_whole():

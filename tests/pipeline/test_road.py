@@ -49,6 +49,13 @@ def test_channels_go_until_the_measured_time_is_met():
     assert 0.1 < ratio(wide, narrow) < 0.8
 
 
+def test_a_step_with_a_measurement_is_compared_like_any_other():
+    ratios = [tfdistill.pipeline.LatencyRatio(X) for _ in range(2)]
+    steps = [PruneChannels(keep_latency=0.6, latency=ratio) for ratio in (*ratios, ratios[0])]
+    assert steps[0] == steps[2] != steps[1]
+    assert len(set(steps)) == 2
+
+
 def test_rounds_of_pruning_are_steps_of_the_road():
     teacher, student = pair()
     steps = PruneChannels(keep_parameters=0.6, divisor=1).rounds(2)

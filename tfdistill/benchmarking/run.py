@@ -74,6 +74,12 @@ def benchmark(
     path = pathlib.Path(path)
     if not path.is_file():
         raise ConfigurationError(f"There is no file '{path}' to benchmark.", "a .tflite file", "export_tflite writes one")
+    if path.suffix in (".keras", ".h5"):
+        raise ConfigurationError(
+            f"'{path}' is a saved model, which no interpreter of .tflite files runs.",
+            "a .tflite file",
+            f"export it first: export_tflite('{path}', 'model.tflite'); on the command line, tfdistill export {path} --out model.tflite",
+        )
     target = Cpu() if target is None else target
     timing = Timing() if timing is None else timing
     if not isinstance(timing, Timing):

@@ -11,6 +11,17 @@ from tfdistill.utils.named import function_named
 FORMS = "a folder of images (a subfolder for each class), an .npz or .npy file, or module:function"
 
 
+def load_all(texts, model, rescale):
+    """Returns what `load_data` does for each text, and None for None; refuses a factor that no folder of images is given for."""
+    if rescale != 1.0 and not any(text and os.path.isdir(text) for text in texts):
+        raise ConfigurationError(
+            f"--rescale {rescale:g} was given without a folder of images.",
+            "a folder of images, whose values it scales",
+            "leave it out, and scale arrays where they are made",
+        )
+    return [None if text is None else load_data(text, model, rescale) for text in texts]
+
+
 def load_data(text, model, rescale=1.0):
     """Returns the data that a text names, in a form that `export_tflite` and `verify` take.
 

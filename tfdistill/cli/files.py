@@ -1,16 +1,35 @@
 """The commands about one file: `tfdistill export`, `tfdistill verify`, `tfdistill benchmark`."""
 
+import fractions
 import pathlib
 from typing import Annotated, Any, cast
 
 import typer
 
-from tfdistill.cli.data import FORMS, load_data
+from tfdistill.cli.data import FORMS, load_all
 from tfdistill.cli.quiet import quiet_start
+from tfdistill.errors import ConfigurationError
 
 _DATA = f"{FORMS[0].upper()}{FORMS[1:]}. A named function is code of your own that is run."
 Model = Annotated[pathlib.Path, typer.Argument(help="A .keras or .h5 file of Keras 3 or Keras 2, or a SavedModel folder of Keras 2.")]
-Rescale = Annotated[float, typer.Option(help="Factor on images of a folder, whose values are 0 to 255: 0.00392157 for a model of 0 to 1.")]
+
+
+def _factor(text):
+    try:
+        found = float(fractions.Fraction(str(text)))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        found = 0.0
+    if not found:
+        raise typer.BadParameter(f"'{text}' is no factor. Give a number or a fraction, such as 0.00392157 or 1/255.")
+    return found
+
+
+Rescale = Annotated[
+    float,
+    typer.Option(
+        parser=_factor, metavar="FACTOR", help="Factor on images of a folder, whose values are 0 to 255: 1/255 for a model of 0 to 1."
+    ),
+]
 Record = Annotated[pathlib.Path | None, typer.Option(help="Write the record to this JSON file.")]
 
 
@@ -28,10 +47,14 @@ def export(
     """Write a Keras model as a .tflite file, verified against the model."""
     quiet_start()
     from tfdistill.bridge.load import load_model
-    from tfdistill.tflite.export import export_tflite
+    from tfdistill.convert.variants import variant_named
+    from tfdistill.tflite.export import destination, export_tflite
 
+    destination(out)
+    refuse_folder(record)
+    variant_named(variant)
     loaded = load_model(model)
-    samples, others = (text and load_data(text, loaded, rescale) for text in (calibration, verify_on))
+    samples, others = load_all((calibration, verify_on), loaded, rescale)
     done = export_tflite(loaded, out, cast(Any, variant), samples, others, batch_size, cast(Any, io))
     _show(done, record)
 
@@ -49,8 +72,9 @@ def verify(
     from tfdistill.bridge.load import load_model
     from tfdistill.tflite.verification.verify import verify as compare
 
+    refuse_folder(record)
     loaded = load_model(model)
-    _show(compare(file, loaded, load_data(data, loaded, rescale), variant=cast(Any, variant)), record)
+    _show(compare(file, loaded, *load_all((data,), loaded, rescale), variant=cast(Any, variant)), record)
 
 
 def benchmark(
@@ -66,7 +90,10 @@ def benchmark(
     from tfdistill.benchmarking.targets.cpu import Cpu
     from tfdistill.benchmarking.timing import Timing
     from tfdistill.report.tables import latency_table
+    from tfdistill.utils.files import writable_folder
 
+    if record is not None:
+        writable_folder(record)
     timing = Timing(min_seconds=min(1.0, seconds), max_seconds=seconds)
     done = [measure(path, Cpu(threads=threads), timing=timing) for path in files]
     if len(done) == 1:
@@ -75,6 +102,12 @@ def benchmark(
         Console().print(latency_table(done))
     for one in done if record else ():
         typer.echo(f"Record: {one.save(cast(Any, record) / f'{pathlib.Path(one.path).stem}.json')}")
+
+
+def refuse_folder(record):
+    """Refuses a folder as the file of a record, before the work that is recorded."""
+    if record is not None and record.is_dir():
+        raise ConfigurationError(f"--record '{record}' is a folder.", "the JSON file to write", f"write --record {record / 'record.json'}")
 
 
 def _show(record, path):

@@ -70,6 +70,7 @@ def open_model(model):
     Raises:
         ModelError: if it is none of these.
     """
+    refuse_distiller(model)
     if isinstance(model, AdoptedModel):
         return Opened(model.legacy, model.original, model)
     if isinstance(model, keras.Model):
@@ -78,6 +79,14 @@ def open_model(model):
     if isinstance(model, imports.tf_keras().Model):
         return Opened(model, None, adopt(model))
     raise ModelError(f"A {type(model).__name__} cannot be compressed.", "a Keras model", loading_of(model))
+
+
+def refuse_distiller(model):
+    """Raises a `ModelError` if a model is one of a teacher and a student, of which a step compresses the student."""
+    if hasattr(model, "teacher") and isinstance(getattr(model, "student", None), keras.Model):
+        raise ModelError(
+            f"The {type(model).__name__} '{model.name}' is a teacher and a student.", "one model", "give its student: distiller.student"
+        )
 
 
 def require_native(model, step):
@@ -90,6 +99,7 @@ def require_native(model, step):
     Raises:
         ModelError: saying what it is.
     """
+    refuse_distiller(model)
     if isinstance(model, keras.Model) and not isinstance(model, AdoptedModel):
         return
     if isinstance(model, (AdoptedModel, imports.tf_keras().Model)):

@@ -10,6 +10,7 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.compress import kernels
 from tfdistill.compress.plan import Plan
+from tfdistill.compress.rebuild import refuse_distiller
 from tfdistill.compress.selection import selectors
 from tfdistill.errors import ModelError
 from tfdistill.utils import validate
@@ -166,7 +167,14 @@ def require_applied(model, wrapped, without, step):
         ModelError: if `model` is no `AdoptedModel` or has no such wrappers.
     """
     if not isinstance(model, AdoptedModel) or not wrapped(model):
-        raise ModelError(f"'{getattr(model, 'name', model)}' {without}.", f"the model that {step}.apply returned")
+        refuse_distiller(model)
+        if not isinstance(model, keras.Model):
+            raise ModelError(f"{step}.strip got a {type(model).__name__}.", f"the model that {step}.apply returned")
+        raise ModelError(
+            f"'{model.name}' {without}.",
+            f"the model that {step}.apply returned, after training",
+            "a model without the wrappers of the step needs no strip: use it as it is",
+        )
 
 
 def set_selectors(step):

@@ -197,7 +197,7 @@ def _check_fits(name, variant, samples, definition, trained):
         raise DataError(
             f"The variant '{variant.name}' of the model '{name}' needs calibration data: the model has no trained ranges.",
             "a few hundred samples of real data",
-            "export_tflite(..., calibration=samples)",
+            "export_tflite(..., calibration=samples); on the command line, --calibration DATA",
         )
     functions = definition.library.function
     # tf_keras marks its recurrent layers, and the converter fuses a marked LSTM into one operation. Any other loop crashes the calibrator.

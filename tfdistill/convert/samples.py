@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 
 import keras
 import numpy as np
@@ -57,6 +58,12 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
         DataError: for too few samples, unknown or missing inputs, wrong shapes, NaN or infinite values.
     """
     data = data() if callable(data) else data
+    if isinstance(data, (str, bytes, os.PathLike)):
+        raise DataError(
+            f"The {what} data is {data!r}, a path.",
+            "the samples themselves",
+            "load them first: keras.utils.image_dataset_from_directory(folder, image_size=size) for images, np.load(file) for arrays",
+        )
     if form_of(data) != ARRAYS:
         inputs, labels = _read_stream(data, signature, what, limit)
     else:
@@ -86,8 +93,12 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
     inputs = {i.name: _cast(inputs[i.name], i, what) for i in signature.inputs}
     for name, array in inputs.items():
         if array.dtype.kind == "f" and not is_finite(array):
-            bad = int((~np.isfinite(array.reshape(count, -1))).any(axis=1).sum())
-            raise DataError(f"Input '{name}' of the {what} data is NaN or infinite in {bad} of {count} samples.", "finite values")
+            bad = np.flatnonzero(~np.isfinite(array.reshape(count, -1)).all(axis=1))
+            raise DataError(
+                f"Input '{name}' of the {what} data is NaN or infinite in {len(bad)} of {count} samples; the first is sample {kept[bad[0]]}.",
+                "finite values",
+                "leave these samples out: x[np.isfinite(x).reshape(len(x), -1).all(axis=1)]; or mend them where they come from",
+            )
     return Samples(inputs, labels, count, kept)
 
 
@@ -157,7 +168,26 @@ def _check_shape(array, expected, what):
     )
     if not fits:
         shape = ", ".join(["samples", *("any" if s is None else str(s) for s in expected.shape)])
-        raise DataError(f"Input '{expected.key}' of the {what} data has the shape {array.shape}.", f"({shape})")
+        raise DataError(
+            f"Input '{expected.key}' of the {what} data has the shape {array.shape}.",
+            f"({shape})",
+            _other_shape(array.shape, expected.shape),
+        )
+
+
+def _other_shape(shape, expected):
+    """Returns what to do about a shape that is near to `(samples, *expected)`; None where it is not."""
+
+    def fits(sizes):
+        return len(sizes) == len(expected) and all(want is None or have == want for have, want in zip(sizes, expected, strict=True))
+
+    if fits(shape):
+        return "this is one sample: give an array of many, as np.stack(list_of_samples) makes it"
+    if shape and fits((*shape[2:], *shape[1:2])):
+        return "its channels come first: give np.moveaxis(x, 1, -1)"
+    if shape and fits((*shape[1:], 1)):
+        return "give x[..., None], which has an axis of one channel"
+    return None
 
 
 def _cast(array, expected, what):

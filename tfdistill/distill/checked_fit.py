@@ -69,6 +69,9 @@ class CheckedFit(keras.Model):
         if not self.compiled:
             raise ConfigurationError("You must call `compile()` before using the model.", "a compiled Distiller")
         compatibility.check_teacher_built(self.teacher)
+        first_batch.require_as_many((x, y, sample_weight), "training")
+        if isinstance(validation_data, (tuple, list)):
+            first_batch.require_as_many(validation_data, "validation")
         x, batch = first_batch.peek(x, y, sample_weight, batch_size, put_back=not self.made_for_strategy)
         if batch is not None:
             self._check_first_batch(batch)
@@ -138,6 +141,7 @@ class CheckedFit(keras.Model):
     def _check_first_batch(self, batch):
         """Checks a first batch before any training: the data every time, the models once after `compile`."""
         first_batch.check_finite(batch)
+        first_batch.check_shapes(batch[0], self.student)
         if self._models_checked:
             return
         # Variables that are made here belong where the student's are.

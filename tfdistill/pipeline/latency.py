@@ -13,7 +13,7 @@ from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.types import Data
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no equality that is one bool
 class LatencyRatio:
     """Measures the time of one run of a smaller model as a share of the original's: `PruneChannels(keep_latency=0.5, latency=LatencyRatio(samples))`.
 

@@ -8,14 +8,14 @@ from typing import Any
 import keras
 
 from tfdistill.compress.step import Step
-from tfdistill.convert.variants import VariantName
+from tfdistill.convert.variants import VariantName, variant_named
 from tfdistill.distill.cache.join import without_targets
 from tfdistill.distill.chains.record import ChainRecord
 from tfdistill.distill.chains.runner import ChainRunner
 from tfdistill.distill.chains.settings import ChainSettings
-from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.graph.layers import loading_of
-from tfdistill.tflite.export import ExportRecord, export_tflite
+from tfdistill.tflite.export import ExportRecord, destination, export_tflite
 from tfdistill.utils.data import number_of_elements
 from tfdistill.utils.types import Data, PathLike, Tensors
 
@@ -89,7 +89,8 @@ def under_teacher(
         A `Road`; `print(road)` shows its tables.
 
     Raises:
-        ConfigurationError: if settings are no `ChainSettings`, or a step is none, or needs data, or there are not as many `step_settings` as steps.
+        ConfigurationError: if settings are no `ChainSettings`, or a step is none, or needs data, or there are not as many `step_settings` as steps, or the path or
+            variant of the file is none.
         DataError: if the data is an iterator, or its length is unknown where a step is made for it.
         ModelError, BridgeError, InvariantError, ExportError, VerificationError: as the steps and `export_tflite` raise them.
 
@@ -103,12 +104,7 @@ def under_teacher(
         >>> [generation.role for generation in road.record.generations], road.export.variant
         (['student', 'Prune', 'QuantizeAware'], 'int8')
     """
-    if not isinstance(steps, (list, tuple)):
-        raise ConfigurationError(
-            f"steps is a {type(steps).__name__}.", "a list of compression steps", "give a list, of one step too: [step]"
-        )
-    if not isinstance(student, keras.Model):
-        raise ConfigurationError(f"student is a {type(student).__name__}.", "a built Keras 3 model", loading_of(student))
+    _require_arguments(student, steps, path, variant)
     later = _for_each_step(step_settings, settings, len(steps))
     planned = [_step(step, x, own) for step, own in zip(steps, later, strict=True)]
     models = [student]
@@ -128,6 +124,19 @@ def under_teacher(
     samples = without_targets(x) if y is None else (x, y)
     checked = without_targets(validation_data) if verify_on is None else verify_on
     return Road(tuple(models), record, export_tflite(models[-1], path, variant, calibration=samples, verify_on=checked))
+
+
+def _require_arguments(student, steps, path, variant):
+    """Refuses before the training what the end of the road could not use."""
+    if not isinstance(student, keras.Model):
+        raise ModelError(f"The student is a {type(student).__name__}.", "a built keras.Model", loading_of(student))
+    if not isinstance(steps, (list, tuple)):
+        raise ConfigurationError(
+            f"steps is a {type(steps).__name__}.", "a list of compression steps", "put it into a list, also if it is one: [step]"
+        )
+    if path is not None:
+        destination(path)
+        variant_named(variant)
 
 
 def _for_each_step(given, settings, count):
@@ -156,12 +165,12 @@ def _step(step, x, settings):
 def _made(step, x, settings):
     if isinstance(step, Step):
         return step
-    if isinstance(step, type) and issubclass(step, Step):
+    if isinstance(step, type) or not callable(step):
         raise ConfigurationError(
-            f"{step.__name__} is a class.", "a compression step", f"make a step of it, with its settings: {step.__name__}()"
+            f"{step!r} is no step.",
+            "a compression step, or a function of (steps per epoch, epochs) that makes one",
+            "make one of the class with its settings, as in QuantizeAware() or functools.partial(Prune.for_training, sparsity=0.5)",
         )
-    if not callable(step):
-        raise ConfigurationError(f"{step!r} is no step.", "a compression step, or a function of (steps per epoch, epochs) that makes one")
     made = step(_steps_per_epoch(x, settings), settings.epochs)
     if not isinstance(made, Step):
         raise ConfigurationError(f"{step!r} returned {made!r}.", "a compression step")

@@ -1,6 +1,7 @@
 """Exports a Keras model as a verified .tflite file."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from tfdistill.records import Record
 from tfdistill.tflite.inspection.preserved import require_trained_bits
 from tfdistill.tflite.roads import Road, require_road, take_road
 from tfdistill.tflite.source import exportable, names_layers
+from tfdistill.tflite.verification.comparison import metrics_of
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
 from tfdistill.tflite.verification.verify import VerificationRecord, tolerances_or_default, verify_samples
 from tfdistill.utils.arguments import explains_arguments
@@ -111,7 +113,12 @@ class ExportRecord(Record):
     def summary(self) -> dict[str, Any]:
         """Returns the fields of a summary table."""
         names = ("variant", "path", "size_bytes", "accuracy", "keras_accuracy", "max_abs_error", "argmax_agreement", "dtypes", "io")
-        return {name: getattr(self, name) for name in names} | {"notes": self.verification.notes if self.verification else ()}
+        shown = {name: getattr(self, name) for name in names}
+        return (
+            shown
+            | metrics_of(self.verification.outputs if self.verification else {})
+            | {"notes": self.verification.notes if self.verification else ()}
+        )
 
     def parts(self) -> dict[str, Any]:
         """Returns the tables of the inputs and outputs."""
@@ -178,7 +185,8 @@ def export_tflite(
         DataError: if the calibration data is missing, too small, not finite or of the wrong shape; raised before the conversion.
         ExportError: if the conversion fails, if an integer file has a float tensor or scales that LiteRT would not open, or if a file has a Flex operation that is
             not allowed.
-        InvariantError: if the model is quantization-aware and some of its ranges were never trained.
+        InvariantError: if the model is quantization-aware and some of its ranges were never trained, or if it computes NaN or infinite numbers on the
+            calibration data.
         VerificationError: if the outputs of the file are beyond the tolerances.
 
     Warns:
@@ -192,9 +200,7 @@ def export_tflite(
         >>> record.accuracy is not None, record.size_bytes < 4000
         (True, True)
     """
-    path = pathlib.Path(path)
-    if path.suffix != ".tflite":
-        raise ConfigurationError(f"The path '{path}' does not end in .tflite.", "a name ending in .tflite")
+    path = destination(path)
     if batch_size is not None and batch_size < 1:
         raise ConfigurationError(f"batch_size={batch_size} is impossible.", "at least 1, or None for a free batch")
     if max_calibration_samples < MIN_CALIBRATION_SAMPLES:
@@ -264,6 +270,28 @@ def export_tflite(
         road_reason=taken.reason,
         float_layers=floats,
     )
+
+
+def destination(path):
+    """Returns the path of the file to write.
+
+    Raises:
+        ConfigurationError: if it is no path, is a folder, or does not end in .tflite.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigurationError(
+            f"The path is a {type(path).__name__}.", "the path of the file to write", "write export_tflite(model, 'model.tflite')"
+        )
+    path, folder = pathlib.Path(path), os.path.isdir(path)
+    if path.suffix != ".tflite" or folder:
+        raise ConfigurationError(
+            f"The path '{path}' is a folder." if folder else f"The path '{path}' does not end in .tflite.",
+            "a name ending in .tflite",
+            f"give the name of a file in it: '{path / 'model.tflite'}'"
+            if folder
+            else f"give it that ending: '{path.with_suffix('.tflite')}'",
+        )
+    return path
 
 
 def _samples(calibration, verify_on, signature, limit):

@@ -6,7 +6,7 @@ own type.
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from tfdistill.errors import ConfigurationError, nearest
@@ -49,7 +49,9 @@ def whole_number(name: str, value: Any, at_least: int | None = 1, at_most: int |
     """
     if not is_whole_number(value, at_least, at_most):
         expected = f"a whole number{_range(at_least=at_least, at_most=at_most)}"
-        raise _refused(owner, name, value, expected, is_whole_number(value))
+        meant = _quoted(value, int)
+        fix = f"write {meant}, without quotes" if is_whole_number(meant, at_least, at_most) else None
+        raise _refused(owner, name, value, expected, is_whole_number(value), fix)
     return int(value)
 
 
@@ -83,16 +85,48 @@ def number(
         given = float(value) if is_number(value) else math.nan
     except OverflowError:  # an `int` beyond the floats
         given = math.inf
-    inside = (
-        math.isfinite(given)
-        and (at_least is None or given >= at_least)
-        and (at_most is None or given <= at_most)
-        and (above is None or given > above)
-        and (below is None or given < below)
-    )
-    if not inside:
-        raise _refused(owner, name, value, f"a finite number{_range(above, at_least, below, at_most)}", is_number(value))
+
+    def inside(number):
+        return (
+            math.isfinite(number)
+            and (at_least is None or number >= at_least)
+            and (at_most is None or number <= at_most)
+            and (above is None or number > above)
+            and (below is None or number < below)
+        )
+
+    if not inside(given):
+        expected = f"a finite number{_range(above, at_least, below, at_most)}"
+        raise _refused(
+            owner, name, value, expected, is_number(value), as_share(value, inside) if 1 in (at_most, below) else _unquoted(value, inside)
+        )
     return given
+
+
+def as_share(value: Any, inside: Callable[[float], bool] = lambda share: 0 < share < 1) -> str | None:
+    """Returns what to write for a share that was given in percent or as text; None where it was neither.
+
+    Args:
+        value: What was given, such as 50, "0.5" or "50%".
+        inside: Tells whether a number is permitted.
+    """
+    percent = _quoted(value.rstrip().removesuffix("%"), float) if isinstance(value, str) else value
+    if is_number(percent) and 1 < percent <= 100 and inside(percent / 100):
+        return f"for {percent:g} % write {percent / 100:g}"
+    return _unquoted(value, inside)
+
+
+def _unquoted(value, inside):
+    meant = _quoted(value, float)
+    return f"write {meant:g}, without quotes" if meant is not None and inside(meant) else None
+
+
+def _quoted(value, kind):
+    """Returns the number that a text is, or None."""
+    try:
+        return kind(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def positive_number(name: str, value: Any, owner: str | None = None) -> float:
@@ -177,6 +211,6 @@ def _range(above=None, at_least=None, below=None, at_most=None):
     return f" {' and '.join(words)}" if words else ""
 
 
-def _refused(owner, name, value, expected, right_type):
+def _refused(owner, name, value, expected, right_type, fix=None):
     fault = "out of range" if right_type else f"a {type(value).__name__}"
-    return ConfigurationError(f"{_prefix(owner)}{name}={value!r} is {fault}.", expected)
+    return ConfigurationError(f"{_prefix(owner)}{name}={value!r} is {fault}.", expected, fix)

@@ -34,6 +34,16 @@ def smaller(step, model, *data, **more):
     assert step.apply(model, *data, **more).count_params() < model.count_params()
 
 
+@keras.saving.register_keras_serializable("channels")
+class Still(layers.ReLU):
+    """A layer of Keras's with a rule of its own."""
+
+
+def with_a_rule_of_one_axis(call):
+    call.keep(call.inputs[0][-1], "a roll of them")
+    return [call.inputs[0]]
+
+
 def with_a_wrong_rule():
     register_channels(Rolled, lambda call: [call.inputs[0]])
     return rolled(Rolled)
@@ -116,6 +126,25 @@ ROWS = {
         lambda _: PruneChannels(keep_channels=0.7, divisor=1, layers="before").apply(with_a_wrong_rule()),
         lambda _: smaller(PruneChannels(keep_channels=0.7, divisor=1, exclude="before"), with_a_wrong_rule()),
     ),
+    "the name of a class": Row(
+        "give the class itself: not its name, and not one of its layers",
+        lambda _: register_channels("Rolled", with_a_rule_of_one_axis),
+        lambda _: register_channels(Rolled, with_a_rule_of_one_axis),
+    ),
+    "no rule": Row(
+        "for a layer that changes no axis write lambda call: [call.inputs[0]]",
+        lambda _: register_channels(Still, None),
+        lambda _: (register_channels(Still, lambda call: [call.inputs[0]]), smaller(STEP, dense_model(lambda x: Still(name="own")(x)))),
+    ),
+    "a class that has a rule": Row(
+        "to leave some of its layers whole, give PruneChannels(exclude=...); for another rule, derive a class from it and register that",
+        lambda _: register_channels(layers.ReLU, lambda call: [call.inputs[0]]),
+        lambda _: (
+            smaller(PruneChannels(keep_channels=0.9, divisor=1, exclude="before"), rolled(Still)),
+            register_channels(Still, lambda call: [call.inputs[0]]),
+            smaller(STEP, dense_model(lambda x: Still(name="own")(x))),
+        ),
+    ),
     "no measurement": Row(
         "give latency=tfdistill.pipeline.LatencyRatio(samples); or keep_macs=, which is counted",
         lambda _: PruneChannels(keep_latency=0.5),
@@ -129,7 +158,9 @@ ROWS = {
         lambda _: PruneChannels(keep_bytes=0.5).apply(of_any_length()),
         lambda _: [PruneChannels(keep_bytes=0.9).apply(of_any_length(4, 256)), PruneChannels(keep_parameters=0.8).apply(of_any_length())],
     ),
-    "a budget out of reach": Row("give keep_macs=", lambda _: PruneChannels(keep_macs=0.02).apply(net()), lambda _: budgets()),
+    "a budget out of reach": Row(
+        "; or allow more by a smaller keep_at_least= (now ", lambda _: PruneChannels(keep_macs=0.02).apply(net()), lambda _: budgets()
+    ),
     "a model in tf_keras": Row(
         "change shapes first", lambda _: STEP.apply(PRUNE.apply(dense_model(lambda x: layers.Dense(16)(x)))), lambda _: in_keras()
     ),

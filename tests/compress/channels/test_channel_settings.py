@@ -286,7 +286,7 @@ def test_a_class_without_a_rule_is_left_whole():
     assert plan.findings[-1] == "MACs are without those of 'roll', which are not known"
 
 
-@pytest.mark.parametrize(("kind", "rule"), [(int, len), (layers.Layer(), len), (Rolled, 3)])
+@pytest.mark.parametrize(("kind", "rule"), [(int, len), (layers.Layer(), len), (Rolled, 3), (layers.Dense, len), (layers.LSTM, len)])
 def test_what_cannot_be_registered_is_refused(kind, rule):
     with pytest.raises(ConfigurationError, match="register_channels"):
         register_channels(kind, rule)

@@ -81,6 +81,22 @@ def test_names_that_are_taken_are_not_given():
     assert names == ["a_first_1", "a", "a_first_first", "a_first", "b_first", "b"]
 
 
+@pytest.mark.parametrize("taken", ["a layer", "an input", "a nested model", "an input of a nested model"])
+def test_names_of_all_that_is_around_are_taken(taken):
+    inputs = keras.Input((12,), name="a_first" if taken == "an input" else "x")
+    x = layers.Dense(16, name="a")(inputs)
+    if taken == "a layer":
+        x = layers.Dense(16, name="a_first")(x)
+    elif "nested" in taken:
+        own = keras.Input((16,), name="a_first" if "input" in taken else "y")
+        x = keras.Model(own, layers.Dense(16, name="deep")(own), name="a_first" if "input" not in taken else "inner")(x)
+    model = randomized(keras.Model(inputs, layers.Dense(12, name="b")(x)))
+    step = LowRank(rank=3, layers="a")
+    thin = step.apply(model)
+    assert [layer.name for layer in thin.layers[1:3]] == ["a_first_1", "a"]
+    step.check(thin, step.plan(model))
+
+
 def test_weights_that_are_read_elsewhere_stay():
     class Tied(keras.Model):
         def __init__(self):

@@ -166,11 +166,12 @@ def test_useless_data_is_refused(x, said):
         LowRank(rank=4).plan(net(), calibration=x)
 
 
-def test_weights_that_are_not_finite_are_refused():
+@pytest.mark.parametrize("calibration", [None, np.ones((4, 12), "float32")])
+def test_weights_that_are_not_finite_are_refused(calibration):
     model = made("dense")
     model.get_layer("layer").kernel.assign(np.full((12, 14), np.nan))
     with pytest.raises(ModelError, match="The kernel of 'layer' holds NaN"):
-        LowRank(rank=4).plan(model)
+        LowRank(rank=4).plan(model, calibration)
 
 
 def test_check_holds_a_model_to_its_plan():
@@ -191,6 +192,12 @@ def dense_net():
     return keras.Sequential([keras.Input((12,)), layers.Dense(16, activation="relu", name="hidden"), layers.Dense(3, name="logits")])
 
 
+def uneven():
+    return keras.Sequential(
+        [keras.Input((17,)), layers.Dense(17, name="little"), layers.Dense(800, name="middle"), layers.Dense(96, name="large")]
+    )
+
+
 def free_net():
     inputs = keras.Input((None, 12))
     return keras.Model(inputs, layers.Dense(16, name="hidden")(inputs))
@@ -205,6 +212,11 @@ REMEDIES = {
         "take keep_macs=0.67; or allow smaller ranks by a smaller divisor= (now 4)",
         lambda _: LowRank(keep_macs=0.5, divisor=4).apply(dense_net()),
         lambda _: [LowRank(keep_macs=0.67, divisor=4).apply(dense_net()), LowRank(keep_macs=0.5, divisor=1).apply(dense_net())],
+    ),
+    "a budget of one small layer": Row(
+        "choose more layers: plan(model) shows which stay as they are, and why",
+        lambda _: LowRank(keep_parameters=0.8, layers="little").apply(uneven()),
+        lambda _: LowRank(keep_parameters=0.8, layers=["little", "large"]).apply(uneven()),
     ),
     "free sizes": Row(
         "choose by rank=, energy= or keep_parameters=",

@@ -192,6 +192,25 @@ def test_what_is_excluded_stays():
     assert "first2" not in names_of(student)
 
 
+@pytest.mark.parametrize("exclude", ["block1", "block1/deep", "block1/*", lambda layer: layer.name == "deep"])
+@pytest.mark.parametrize("prefix", ["", "inner/"])
+def test_blocks_with_an_excluded_layer_inside_stay(exclude, prefix):
+    model = nested_blocks(prefix)
+    assert shrink_like(model, depth=0.5).count_params() < model.count_params()
+    with pytest.raises(ModelError, match="leaves out no block"):
+        shrink_like(model, depth=0.5, exclude=prefix + exclude if isinstance(exclude, str) else exclude)
+
+
+def nested_blocks(prefix):
+    """The blocks that are models, in one more model where there is a prefix."""
+    model = teacher("nested")
+    if not prefix:
+        return model
+    inputs = keras.Input((8, 8, 3))
+    inner = keras.Model(model.inputs, model.outputs, name="inner")
+    return keras.Model(inputs, inner(inputs))
+
+
 WRONG = {
     "two": ({"width": 0.5, "params": 100}, "width=0.5, params=100"),
     "width": ({"width": 1.0}, "width=1.0"),
@@ -256,6 +275,11 @@ REMEDIES = {
         "give a smaller divisor= (now 8), or fewer layers in exclude=; or leave out width= and give depth=",
         lambda _: shrink_like(thin(), width=0.5),
         lambda _: [shrink_like(thin(), width=0.5, divisor=1), shrink_like(thin(), depth=0.5)],
+    ),
+    "a width that rounds to the whole": Row(
+        "give a smaller width=, or a smaller divisor= (now 8)",
+        lambda _: shrink_like(teacher("plain"), width=0.9),
+        lambda _: [shrink_like(teacher("plain"), width=0.739), shrink_like(teacher("plain"), width=0.9, divisor=1)],
     ),
     "everything excluded": Row(
         "fewer layers in exclude=",

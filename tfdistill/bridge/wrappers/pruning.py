@@ -204,7 +204,8 @@ def pruned_layer_class():
             def watch(weight):
                 def gradient(upstream):
                     upstream = tf.convert_to_tensor(upstream)  # of a table it has the rows that were looked up
-                    products.assign_add(tf.cast(weight * upstream, tf.float32))
+                    # Not in half precision, in which the product of a weight and a scaled gradient may be infinite.
+                    products.assign_add(tf.cast(weight, tf.float32) * tf.cast(upstream, tf.float32))
                     return upstream
 
                 return tf.identity(weight), gradient
@@ -216,10 +217,12 @@ def pruned_layer_class():
             settings = self._settings
             for path, score in settings.scores.items():
                 product = settings.products[path]
+                # A step whose scaled gradients are infinite changes no weight: the optimizer leaves it out.
+                shown = tf.where(tf.reduce_all(tf.math.is_finite(product)), product, tf.zeros_like(product))
                 if settings.criterion == MOVEMENT:
-                    score.assign_sub(product)
+                    score.assign_sub(shown)
                 else:
-                    change = tf.abs(product) if settings.criterion == TAYLOR else tf.square(product) / 2
+                    change = tf.abs(shown) if settings.criterion == TAYLOR else tf.square(shown) / 2
                     score.assign(DECAY * score + (1 - DECAY) * change)
                 product.assign(tf.zeros_like(product))
 

@@ -103,7 +103,11 @@ class PruneChannels(Step):
         given = {name: getattr(self, name) for name in _BUDGETS if getattr(self, name) is not None}
         if len(given) != 1:
             shown = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "no budget"
-            raise ConfigurationError(f"PruneChannels got {shown}.", "exactly one of " + ", ".join(f"{name}=" for name in _BUDGETS))
+            raise ConfigurationError(
+                f"PruneChannels got {shown}.",
+                "exactly one of " + ", ".join(f"{name}=" for name in _BUDGETS),
+                "leave out all but one of them" if given else "for half of the multiply-accumulates give keep_macs=0.5",
+            )
         for name, value in given.items():
             validate.share(name, value, zero=False, one=False, owner="PruneChannels")
         if (self.keep_latency is None) == callable(self.latency) or not (self.latency is None or callable(self.latency)):

@@ -10,6 +10,7 @@ from tfdistill.compress.low_rank.forms import Form, kernel_of
 from tfdistill.compress.remake import Remade
 from tfdistill.compress.replay import random_inputs, require_outputs, run_calls, tolerance_of
 from tfdistill.errors import InvariantError
+from tfdistill.graph.functional import calls, input_operation
 from tfdistill.graph.names import unique_name
 
 
@@ -33,13 +34,14 @@ class Factors:
 
 
 def names_of_parts(graph, forms):
-    """Returns a dict of id of each layer to the names of its parts, which no other layer has.
+    """Returns a dict of id of each layer to the names of its parts, which no other layer, input or nested model has.
 
     Args:
         graph: `FlatGraph`.
         forms: List of `Form`s, one for each layer.
     """
-    taken, found = {call.operation.name for call in graph.calls}, {}
+    around = {call.operation.name for view in graph.views.values() for call in calls(view)}
+    taken, found = {*around, *(input_operation(x).name for view in graph.views.values() for x in view.inputs)}, {}
 
     def free(name):
         taken.add(unique := unique_name(name, taken))

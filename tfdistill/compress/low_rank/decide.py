@@ -62,6 +62,9 @@ def decide(step, model, calibration):
             "choose by rank=, energy= or keep_parameters=",
         )
     elsewhere, reasons, options = read_elsewhere(graph), {}, []
+    for path in methods:  # before they make outputs of no use on the data
+        if getattr(layers[path], "weights", None) and why_whole(layers[path], elsewhere) is None:
+            require_finite(path, kernel_of(layers[path]).numpy())
     grams = {} if calibration is None else responses(graph, _matrix_forms(layers, methods, calls, elsewhere), calibration)
     for path, layer in layers.items():
         if not getattr(layer, "weights", None):
@@ -72,7 +75,6 @@ def decide(step, model, calibration):
             continue
         reasons[path] = why_whole(layer, elsewhere)
         if reasons[path] is None:
-            require_finite(path, kernel_of(layer).numpy())
             try:
                 forms = forms_of(layer, calls[id(layer)], methods[path], grams)
                 options.append(Option(path, forms, None if macs is None else macs[id(layer)], isinstance(forms[0], EmbeddingForm)))

@@ -90,7 +90,11 @@ class LowRank(Step):
         given = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
         if len(given) != 1:
             shown = ", ".join(f"{name}={value!r}" for name, value in given.items()) or "no rank"
-            raise ConfigurationError(f"LowRank got {shown}.", "exactly one of " + ", ".join(f"{name}=" for name in _SETTINGS))
+            raise ConfigurationError(
+                f"LowRank got {shown}.",
+                "exactly one of " + ", ".join(f"{name}=" for name in _SETTINGS),
+                "leave out all but one of them" if given else "for half of the multiply-accumulates give keep_macs=0.5",
+            )
         for name in _SETTINGS[1:]:
             if name in given:
                 validate.share(name, given[name], zero=False, one=False, owner="LowRank")
@@ -200,10 +204,13 @@ class LowRank(Step):
         """Returns the error of a budget that cannot be met."""
         name, what, share = self.budget
         reachable = math.ceil(100 * decision.stays) / 100
+        fix = f"take {name}={reachable:g}; or allow smaller ranks by a smaller divisor= (now {self.divisor}), or fewer layers in exclude="
+        if reachable >= 1:
+            fix = "choose more layers: plan(model) shows which stay as they are, and why"
         return ModelError(
-            f"{name}={share:g} cannot be met in '{decision.plan.model}': at the smallest ranks, {decision.stays:.3g} of its {what} stay.",
-            f"a share of at least {reachable:g}",
-            f"take {name}={reachable:g}; or allow smaller ranks by a smaller divisor= (now {self.divisor}), or fewer layers in exclude=",
+            f"{name}={share:g} cannot be met in '{decision.plan.model}': at the smallest ranks, {decision.stays:.4g} of its {what} stay.",
+            f"a share of at least {decision.stays:.4g}",
+            fix,
         )
 
 

@@ -155,7 +155,7 @@ def shares(sparsity, pattern, layers):
     sparsity, given = settings_by_layer("sparsity", sparsity, "shares", layers)
     for share in given:
         if isinstance(share, (bool, str)) or not 0 < share < 1:
-            raise ConfigurationError(f"sparsity={sparsity!r}.", "a share of zeros above 0 and below 1")
+            raise ConfigurationError(f"sparsity={sparsity!r}.", "a share of zeros above 0 and below 1", validate.as_share(share))
         if own is not None and not np.isclose(share, own):
             raise ConfigurationError(
                 f"sparsity={sparsity!r} with n_of_m={pattern.n_of_m}.", f"{own:g}, which the pattern leaves", "leave out sparsity="

@@ -107,9 +107,11 @@ class Prune(DryRunStep):
     def __post_init__(self):
         object.__setattr__(self, "sparsity", patterns.shares(self.sparsity, self._pattern(), self.layers))
         least = min(self.sparsity.values()) if isinstance(self.sparsity, dict) else self.sparsity
-        if not 0 <= self.initial_sparsity < least:
+        if not (validate.is_number(self.initial_sparsity) and 0 <= self.initial_sparsity < least):
             raise ConfigurationError(
-                f"initial_sparsity={self.initial_sparsity} with sparsity={self.sparsity}.", "at least 0 and below the final sparsity"
+                f"initial_sparsity={self.initial_sparsity} with sparsity={self.sparsity}.",
+                "at least 0 and below the final sparsity",
+                validate.as_share(self.initial_sparsity, lambda share: share < least),
             )
         if self.schedule not in (POLYNOMIAL, CONSTANT):
             raise ConfigurationError(f"schedule={self.schedule!r}.", "'polynomial' or 'constant'")
@@ -162,8 +164,7 @@ class Prune(DryRunStep):
         Raises:
             ConfigurationError: if there are no steps, or `ramp` is out of range.
         """
-        if not 0 < ramp <= 1:
-            raise ConfigurationError(f"ramp={ramp}.", "a share of the training above 0 and at most 1")
+        validate.share("ramp", ramp, zero=False, owner="Prune.for_training")
         if steps_per_epoch < 1 or epochs < 1:
             raise ConfigurationError(f"steps_per_epoch={steps_per_epoch}, epochs={epochs}.", "at least one step")
         return cls(end_step=max(1, round(steps_per_epoch * epochs * ramp)), **settings)

@@ -41,6 +41,8 @@ def _begin_and_frequency(prune):
     frequency = prune.frequency or min(max(length // 20, 1), 100)
     # TFMOT acts at begin, begin + frequency, ...: shifted by the remainder, the last time is end_step, not shortly before it.
     begin = prune.begin_step + length % frequency
+    if prune.criterion == MAGNITUDE:
+        return begin, frequency
     while begin < first and begin + frequency < prune.end_step:
         begin += frequency
     # Step 0 is none; at step 1 masks of an initial sparsity would know no gradient.

@@ -5,6 +5,7 @@ from tfdistill.compress.selection import layers_of_graph, select
 from tfdistill.compress.shrink.blocks import chains_of
 from tfdistill.errors import ModelError
 from tfdistill.graph.flat import flat_graph
+from tfdistill.graph.functional import calls
 
 
 class Shallower(Remade):
@@ -24,7 +25,12 @@ class Shallower(Remade):
         layers = layers_of_graph(model, graph)
         chosen = select(layers, None, exclude)[0]
         excluded = {id(layer) for path, layer in layers.items() if path not in chosen}
-        self._gone = {key: _left_out(view, depth, excluded) for key, view in graph.views.items()}
+
+        def stays(operation):
+            inside = calls(graph.views[id(operation)]) if id(operation) in graph.views else ()
+            return id(operation) in excluded or any(stays(call.operation) for call in inside)
+
+        self._gone = {key: _left_out(view, depth, stays) for key, view in graph.views.items()}
         if not any(self._gone.values()):
             raise ModelError(
                 f"depth={depth:g} leaves out no block of '{model.name}': no chain of it has enough equal blocks, one behind the other, that exclude= does not name.",
@@ -37,10 +43,10 @@ class Shallower(Remade):
         return self._gone[next(key for key, own in self._graph.views.items() if own is view)]
 
 
-def _left_out(view, depth, excluded):
+def _left_out(view, depth, stays):
     found = {}
     for blocks in chains_of(view):
-        if any(id(call.operation) in excluded for block in blocks for call in block.calls):
+        if any(stays(call.operation) for block in blocks for call in block.calls):
             continue
         count = max(1, int(depth * len(blocks) + 0.5))
         kept = {i * len(blocks) // count for i in range(count)}

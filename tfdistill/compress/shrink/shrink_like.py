@@ -1,6 +1,7 @@
 """A student from the teacher itself: its own graph, narrower and with fewer blocks, begun from its most important channels."""
 
 import functools
+import math
 import typing
 import warnings
 
@@ -108,6 +109,12 @@ def shrink_like(
         widths = Widths(student, criterion, divisor=divisor, exclude=excluded, seed=seed)
         _require_some(model, widths, divisor)
         count = widths.count(0.5 if width is None else width)
+        if width is not None and count == 0:
+            raise ModelError(
+                f"width={width:g} makes no layer of '{model.name}' narrower: numbers of channels stay multiples of {divisor}.",
+                f"a width below {math.floor(-1000 * widths.steps[0][0]) / 1000:g}",
+                f"give a smaller width=, or a smaller divisor= (now {divisor})",
+            )
         for name, limit in budgets.items():
             count = _for_budget(student, widths, name, limit, divisor)
             if count == 0 and depth is None:
@@ -130,7 +137,7 @@ def _narrower(model, widths, removal):
 
 
 def _require_some(model, widths, divisor):
-    if not widths.free:
+    if not widths.steps:
         shown = "; ".join(f"'{paths[0]}': {reason}" for paths, reason in widths.left[:5])
         raise ModelError(
             f"shrink_like can make no layer of '{model.name}' narrower. {shown}.",

@@ -65,6 +65,56 @@ def _rows(x):
     return flat[0].shape[0] if flat and len(flat[0].shape) else 0
 
 
+def require_as_many(arrays, what):
+    """Refuses arrays of inputs, labels and weights of unequal numbers of samples.
+
+    Args:
+        arrays: `(x, y, sample_weight)` as `fit` takes them, in any form; nothing but arrays is looked at.
+        what: Name of the data, for the message.
+
+    Raises:
+        DataError: naming the numbers.
+    """
+    if not data.are_arrays(arrays):
+        return
+    numbers = {}
+    for name, structure in zip(("x", "y", "sample_weight"), arrays, strict=False):
+        for path, leaf in _named(structure):
+            numbers[name + path] = leaf.shape[0] if len(leaf.shape) else 0
+    if len(set(numbers.values())) > 1:
+        shown = ", ".join(f"{name} has {number}" for name, number in numbers.items())
+        raise DataError(
+            f"The {what} data has unequal numbers of samples: {shown}.",
+            "a label for each input",
+            "give the inputs and labels of one and the same data set, cut alike: x[:n], y[:n]",
+        )
+
+
+def check_shapes(x, student):
+    """Refuses inputs of another shape than a functional student takes, where Keras would name a layer inside it.
+
+    Args:
+        x: Inputs of a batch.
+        student: The student.
+
+    Raises:
+        DataError: naming the input and both shapes.
+    """
+    taken = getattr(student, "inputs", None) or []
+    arrays = [x.get(tensor.name) for tensor in taken] if isinstance(x, dict) else keras.tree.flatten(x)
+    if len(arrays) != len(taken) or any(array is None for array in arrays):
+        return
+    for tensor, array in zip(taken, arrays, strict=True):
+        have, want = tuple(array.shape[1:]), tuple(tensor.shape[1:])
+        # Keras adds and takes away axes of one element.
+        if len(have) == len(want) and any(b is not None and a is not None and a != b for a, b in zip(have, want, strict=True)):
+            raise DataError(
+                f"The input '{tensor.name}' has the shape {(len(array), *have)}, and the student '{student.name}' takes {tuple(tensor.shape)}.",
+                "inputs of that shape",
+                "resize the data in its pipeline, or make a model on a keras.Input of the data's shape",
+            )
+
+
 def check_finite(batch):
     """Refuses a batch that holds NaN or infinity.
 

@@ -144,7 +144,21 @@ class OutputComparison(Record):
             "scale",
             "lowest_r_squared",
         )
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | metrics_of({"": self})
+
+
+def metrics_of(outputs):
+    """Returns the metrics of file and Keras model that are no accuracy, as a table shows them.
+
+    Args:
+        outputs: Output name -> `OutputComparison`.
+    """
+    found = {}
+    for name, output in outputs.items():
+        if output.metric is not None and output.accuracy is None:
+            metric = output.metric if len(outputs) == 1 else f"{output.metric} of {name}"
+            found |= {metric: output.metric_value, f"keras {metric}": output.keras_metric_value}
+    return found
 
 
 def compare(expected, actual, labels=None, name="output", task=None, loss=None, last_activation=None, reconstructed=None):

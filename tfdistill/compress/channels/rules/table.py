@@ -31,7 +31,7 @@ def register_channels(layer_class: type, rule: Rule) -> None:
             arguments of the constructor are numbers of channels. It may raise `tfdistill.compress.LeaveWhole("why")`.
 
     Raises:
-        ConfigurationError: if `layer_class` is no class of layers, or `rule` is not callable.
+        ConfigurationError: if `layer_class` is no class of layers or one that has a rule in this library, or `rule` is not callable.
 
     Example:
         >>> @keras.saving.register_keras_serializable("docs")
@@ -59,9 +59,24 @@ def register_channels(layer_class: type, rule: Rule) -> None:
         8
     """
     if not (isinstance(layer_class, type) and issubclass(layer_class, keras.layers.Layer)):
-        raise ConfigurationError(f"register_channels got {layer_class!r}.", "a class that derives from keras.layers.Layer")
+        named = f"'{layer_class}'" if isinstance(layer_class, str) else f"a {type(layer_class).__name__}"
+        raise ConfigurationError(
+            f"register_channels got {named}.",
+            "a class that derives from keras.layers.Layer",
+            "give the class itself: not its name, and not one of its layers",
+        )
+    if is_keras_own(layer_class) and layer_class.__name__ in _LAYERS:
+        raise ConfigurationError(
+            f"register_channels got keras.layers.{layer_class.__name__}, which has a rule already.",
+            "a class of your own, or one of Keras's that has none",
+            "to leave some of its layers whole, give PruneChannels(exclude=...); for another rule, derive a class from it and register that",
+        )
     if not callable(rule):
-        raise ConfigurationError(f"register_channels got the rule {rule!r}.", "a function of a ChannelCall")
+        raise ConfigurationError(
+            f"register_channels got the rule {rule!r}.",
+            "a function of a ChannelCall",
+            "for a layer that changes no axis write lambda call: [call.inputs[0]]",
+        )
     _REGISTERED[layer_class] = rule
 
 
