@@ -25,6 +25,11 @@ LAYERS = {
     "GRU, reset before": (lambda: imports.tf_keras().layers.GRU(4, reset_after=False), KERNELS),
     "LSTM": (lambda: imports.tf_keras().layers.LSTM(4), KERNELS),
     "LSTM of other activations": (lambda: imports.tf_keras().layers.LSTM(4, activation="elu", use_bias=False), KERNELS),
+    "GRU of a function of its own": (lambda: imports.tf_keras().layers.GRU(4, activation=lambda x: x * tf.sigmoid(1.3 * x)), KERNELS),
+    "SimpleRNN of one that stacks": (
+        lambda: imports.tf_keras().layers.SimpleRNN(4, activation=lambda x: tf.reduce_sum(tf.stack([tf.tanh(x), 0.5 * x]), 0)),
+        KERNELS,
+    ),
     "LSTM that gives its states": (lambda: imports.tf_keras().layers.LSTM(4, return_sequences=True, return_state=True), KERNELS),
     "LSTM backwards": (lambda: imports.tf_keras().layers.LSTM(4, go_backwards=True, return_sequences=True), KERNELS),
     "SimpleRNN": (lambda: imports.tf_keras().layers.SimpleRNN(4, return_state=True), KERNELS),

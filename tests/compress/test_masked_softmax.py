@@ -7,8 +7,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfdistill.bridge import imports
+from tfdistill.bridge.integer import traced
 from tfdistill.bridge.integer.attention import masked_softmax
+from tfdistill.bridge.integer.measuring import Histograms
 from tfdistill.bridge.integer.rounding import ActivationRounder
+from tfdistill.bridge.integer.trace import Trace
 from tfdistill.compress import Quantize, QuantizeAware
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import Tolerances
@@ -58,6 +61,66 @@ def test_a_mask_goes_to_an_integer_file(kind, trained, rng, tmp_path):
     record = export_tflite(model, tmp_path / "model.tflite", "int8", calibration=x)
     (output,) = record.verification.outputs.values()
     assert output.mean_abs_error / output.scale < 0.01
+
+
+class Ranges(dict):
+    """Variables of ranges by their names."""
+
+    def __call__(self, what):
+        return self.setdefault(what, tuple(tf.Variable(start) for start in (-6.0, 6.0, 0.0)))
+
+
+@pytest.mark.parametrize("settings", [{}, {"scores": True}, {"scores": True, "hides": True}])
+@pytest.mark.parametrize("number", [-1e4, -1e9, -np.inf])
+def test_scores_that_are_padded_are_hidden(number, settings, rng):
+    """Behind the seen ones, which are nearly alike, so that any other score of the range would be seen as much as they are."""
+    ranges, x = Ranges(), tf.constant(rng.normal(size=(8, 4), scale=0.2), tf.float32)
+
+    def padded(x):
+        return tf.nn.softmax(tf.pad(2.0 * x, [[0, 0], [0, 2]], constant_values=number))
+
+    for training in (True, False):
+        found = traced.compute(padded, [x], ActivationRounder(ranges, training, **settings), "inner")
+    np.testing.assert_allclose(found, padded(x), atol=0.01)
+    assert np.max(found[:, 4:]) < 1e-6
+
+
+def test_scores_that_a_model_pads_are_hidden(rng):
+    inputs = keras.Input((4,))
+    scores = layers.Dense(4, kernel_initializer=keras.initializers.RandomNormal(0.1))(inputs)
+    model = keras.Model(inputs, layers.Softmax()(ops.pad(scores, [[0, 0], [0, 2]], constant_values=-1e9)))
+    quantized, x = QuantizeAware().apply(model), rng.normal(size=(8, 4)).astype("float32")
+    quantized(x, training=True)
+    found = np.asarray(quantized(x, training=False))
+    np.testing.assert_allclose(found, model(x), atol=0.02)
+    assert found[:, 4:].max() < 1e-6
+
+
+# Function of two halves of a tensor, and whether softmaxes alone read that.
+READ = {
+    "one half": (lambda a, b: tf.nn.softmax(b), True),
+    "both": (lambda a, b: [tf.nn.softmax(a), tf.nn.softmax(b)], True),
+    "the other is a factor": (lambda a, b: tf.nn.softmax(a) * b, False),
+    "the other is given back": (lambda a, b: [tf.nn.softmax(a), b], False),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_all_parts_of_scores_are_read_by_softmaxes(name):
+    function, expected = READ[name]
+    trace = Trace.of(lambda x: function(*tf.split(tf.exp(x), 2, axis=-1)), [tf.TensorSpec([None, 4])])
+    (halved,) = [op.outputs[0] for op in trace.needed if op.type == "Exp"]
+    assert trace.are_scores(halved) == expected
+
+
+@pytest.mark.parametrize(("settings", "inside", "counted"), [({}, True, False), ({"scores": True, "hides": True}, False, True)])
+def test_a_range_that_hides_is_not_clipped(settings, inside, counted):
+    ranges = Ranges()
+    low, _, _ = ranges("sum")
+    histograms = Histograms([id(low)])
+    quantize = ActivationRounder(ranges, training=False, measuring=histograms, **settings)
+    quantize(tf.constant([[1.0, 2.0, -2048.0]]), "sum", scores=inside)
+    assert bool(histograms.counts) == counted
 
 
 TOKENS, WIDTH = 6, 4

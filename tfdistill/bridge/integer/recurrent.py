@@ -63,8 +63,10 @@ class _Named:
 
     def __init__(self, quantize, prefix, shared=()):
         self._quantize, self._prefix, self._shared = quantize, prefix, shared
-        self.fixed, self.within, self.in_the_file = quantize.fixed, quantize.within, quantize.in_the_file
-        self.form_of, self.is_float, self.unrounded = quantize.form_of, quantize.is_float, quantize.unrounded
+        self.positive = ()  # those of the rounder are of what the layer is called on
+
+    def __getattr__(self, name):
+        return getattr(self._quantize, name)
 
     def __call__(self, x, what, **settings):
         return self._quantize(x, what if what in self._shared else self._prefix + what, **settings)

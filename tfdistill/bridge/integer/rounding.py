@@ -137,7 +137,7 @@ class ActivationRounder:
         """Returns a rounded tensor as one of floats, from which the file computes in float until the next rounding."""
         return ONE * x if self._in_the_file else x
 
-    def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None, hidden=None):
+    def __call__(self, x, what, symmetric=False, positive=False, counted=None, low=None, high=None, hidden=None, scores=False):
         """Rounds a tensor.
 
         Args:
@@ -150,25 +150,28 @@ class ActivationRounder:
             low, high: Bounds that `x` is clipped to, None for none. The file needs no operation for that, as its integers end there. Bounds of which
                 none is 0 are moved by up to half a step, for 0 to be one of the steps.
             hidden: bool tensor of the shape of `x`: scores that a mask hides, for which `x` has `-hiding.HIDING`; None for none.
+            scores: Whether softmaxes alone read `x`, as is always so where the layer has `scores`.
 
         Returns:
             Tensor of the type and shape of `x`.
         """
         import tensorflow as tf
 
-        if self.scores and self._rounding and tf.get_static_value(x) is not None:
+        scores = scores or self.scores
+        if scores and self._rounding and tf.get_static_value(x) is not None:
             x = hiding.without_large_numbers(x)
         wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
         # What is beyond the range that follows is clipped to its ends, here and in the file.
-        seen, margins = tf.cast(x, tf.float32), (0.0, 0.0)
+        seen, margins = tf.cast(x, tf.float32), None
         if counted is not None:
             seen = tf.where(counted, seen, 0.0)
         if hidden is not None:
             seen, margins = tf.where(hidden, 0.0, seen), (hiding.MARGIN, 0.0)
-        elif self.scores:
+        elif scores:
             seen, margins = hiding.seen_and_margins(seen)
         # A range that ends below what is seen is not clipped: that distance is what hides.
-        low, high, known = self._ends_of(what, seen, margins, clipped=hidden is None)
+        hides = hidden is not None or (scores and not self.scores) or (self._hides and self._shared is not None)
+        low, high, known = self._ends_of(what, seen, margins, clipped=not hides)
         if not self._rounding:
             return x
         if symmetric:
@@ -187,7 +190,7 @@ class ActivationRounder:
         Args:
             what: Name of the range.
             seen: float32 tensor.
-            margins: How far the range goes on below and above the values, scalars.
+            margins: How far the range goes on below and above the values, scalars; None if it does not.
             clipped: Whether it may be clipped to fewer values.
 
         Returns:
@@ -199,14 +202,15 @@ class ActivationRounder:
         if self._count is not None and clipped:
             self._count(variables, seen)
         if self._shared is not None:
-            self._shared.see(what, seen)
+            self._shared.see(what, seen, margins or ())
             return (*variables[:2], None) if self._in_the_file else self._shared.ends(what)
         apart = self._variables(f"{what}_hiding") if self._hides else None
         if self._move is not None:
+            below, above = margins or (0.0, 0.0)
             if apart:
-                Widest(self._rounding).move(apart, -margins[0], margins[1])
-                margins = 0.0, 0.0
-            self._move(variables, tf.minimum(tf.reduce_min(seen), 0.0) - margins[0], tf.maximum(tf.reduce_max(seen), 0.0) + margins[1])
+                Widest(self._rounding).move(apart, -below, above)
+                below, above = 0.0, 0.0
+            self._move(variables, tf.minimum(tf.reduce_min(seen), 0.0) - below, tf.maximum(tf.reduce_max(seen), 0.0) + above)
         low, high = hiding.ends_with_margins(*variables[:2], *apart[:2]) if apart else variables[:2]
         return low, high, None
 
@@ -276,6 +280,9 @@ class ActivationRounder:
     @contextlib.contextmanager
     def together(self):
         """While open, all tensors of one name count as one: its range moves once, at the end, by the lowest and highest of them."""
+        if self._shared is not None:  # a function inside a step, too, may bring tensors together
+            yield self._shared
+            return
         self._shared = SharedRanges(self._variables, self._move)
         yield self._shared
         self._shared.move()

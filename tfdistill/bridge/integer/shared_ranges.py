@@ -31,12 +31,18 @@ class SharedRanges:
             self._ends[what] = low, high, None if self._move is None else (batches > 0.0) & (high > low)
         return self._ends[what]
 
-    def see(self, what, values):
-        """Takes the values of a tensor into account, where ranges move."""
+    def see(self, what, values, margins=()):
+        """Takes the values of a tensor into account, where ranges move.
+
+        Args:
+            what: Name of the range.
+            values: float32 tensor.
+            margins: How far the range goes on below and above all values of that name, scalars; empty if it does not.
+        """
         import tensorflow as tf
 
         if self._move is not None:
-            found = tf.stop_gradient(tf.reduce_min(values)), tf.stop_gradient(tf.reduce_max(values))
+            found = tuple(map(tf.stop_gradient, (tf.reduce_min(values), tf.reduce_max(values), *margins)))
             self._seen[what] = _wider(self._seen[what], found) if what in self._seen else found
 
     def read_for_loop(self, step):
@@ -56,7 +62,7 @@ class SharedRanges:
         for what in names:
             self.ends(what)
         # A range always holds 0.
-        return {what: (tf.constant(0.0), tf.constant(0.0)) for what in seen}
+        return {what: tuple(tf.constant(0.0) for _ in found) for what, found in seen.items()}
 
     @contextlib.contextmanager
     def step_of_loop(self, seen):
@@ -76,11 +82,13 @@ class SharedRanges:
         """Moves each range by all that was seen."""
         import tensorflow as tf
 
-        for what, (lowest, highest) in self._seen.items():
-            self._move(self._variables(what), tf.minimum(lowest, 0.0), tf.maximum(highest, 0.0))
+        for what, (lowest, highest, *margins) in self._seen.items():
+            below, above = margins or (0.0, 0.0)
+            self._move(self._variables(what), tf.minimum(lowest, 0.0) - below, tf.maximum(highest, 0.0) + above)
 
 
 def _wider(one, other):
     import tensorflow as tf
 
-    return tf.stop_gradient(tf.minimum(one[0], other[0])), tf.stop_gradient(tf.maximum(one[1], other[1]))
+    lowest, highest = tf.minimum(one[0], other[0]), [tf.maximum(a, b) for a, b in zip(one[1:], other[1:], strict=True)]
+    return tuple(map(tf.stop_gradient, (lowest, *highest)))

@@ -21,8 +21,8 @@ _COMPUTING = {
 _COMPARING = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "ArgMax", "ArgMin", "Shape", "Rank", "Size"}
 # Operations whose second operand can be a matrix of weights.
 PRODUCTS = {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "DepthwiseConv2dNative", "Einsum", "MatMul"}
-# What scores go through on their way to a softmax: sums and selections, and what moves them.
-HANDING_ON = {"Add", "AddV2", "Sub", "Select", "SelectV2", "ConcatV2", "Cast"}
+# What scores go through on their way to a softmax: sums, selections and padding, and what moves them.
+HANDING_ON = {"Add", "AddV2", "Sub", "Select", "SelectV2", "ConcatV2", "Cast", "PadV2"}
 FLOAT_ONLY = {
     *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atan2", "Atanh", "Ceil", "Cos", "Cosh", "Cumprod", "Cumsum", "Digamma", "Erf"),
     *("Erfc", "Erfinv", "Floor", "FloorDiv", "FloorMod", "Lgamma", "Mod", "Ndtri", "RFFT", "Rint", "Round", "Sign", "Sin"),
@@ -210,15 +210,19 @@ def _cast(op, values):
 
 
 def _pad(op, values):
-    """Pads with a number: the last of the steps in place of infinity, which the converter finds for any number beyond them; or brings both to one range."""
+    """Pads with a number: the last of the steps in place of infinity, which the converter finds for any number beyond them; or brings both to one range, as of
+    scores, where the last of the steps would not hide."""
     import tensorflow as tf
 
     x, paddings, value = op.inputs
     paddings = values.unrounded(paddings)
-    if not _is_endless(value):
+    scores = values.quantize.scores or values.trace.are_scores(op.outputs[0])
+    if scores or not _is_endless(value):
+        name = f"{values.name(op)}_operands"
         with values.quantize.together():
-            x, value = (values.quantize(activations.ONE * values.rounded(one), f"{values.name(op)}_operands") for one in (x, value))
-        return activations.ONE * tf.pad(x, paddings, constant_values=value)
+            x, value = (values.quantize(activations.ONE * values.rounded(one), name, scores=scores) for one in (x, value))
+        padded = tf.pad(x, paddings, constant_values=value)
+        return padded if passes(op) else activations.ONE * padded
     x, below = values.rounded(x), float(tf.get_static_value(value)) < 0.0
     if values.quantize.in_the_file:
         return tf.pad(x, paddings, constant_values=-_ENDLESS if below else _ENDLESS)

@@ -80,7 +80,10 @@ class Trace:
             op is not None
             and (
                 op.type == "Softmax"
-                or ((op.type in tensorflow_ops.HANDING_ON or tensorflow_ops.passes(op)) and self.are_scores(op.outputs[0]))
+                or (
+                    (op.type in tensorflow_ops.HANDING_ON or tensorflow_ops.passes(op))
+                    and all(self.are_scores(x) for x in op.outputs if id(x) in self.readers)
+                )
             )
             for op in self.readers[id(tensor)]
         )

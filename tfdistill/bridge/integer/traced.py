@@ -152,15 +152,10 @@ class _Values:
         key = id(tensor)
         if key not in self._rounded or settings:
             value = self.unrounded(tensor)
-            moving = tensor.dtype.is_floating and key in self._raw
-            self._rounded[key] = self._quantized(value, tensor, settings) if moving else value
+            if tensor.dtype.is_floating and key in self._raw:
+                value = self.quantize(value, self.name(tensor.op), scores=self.trace.are_scores(tensor), **settings)
+            self._rounded[key] = value
         return self._rounded[key]
-
-    def _quantized(self, value, tensor, settings):
-        before, self.quantize.scores = self.quantize.scores, self.quantize.scores or self.trace.are_scores(tensor)
-        rounded = self.quantize(value, self.name(tensor.op), **settings)
-        self.quantize.scores = before
-        return rounded
 
     def unrounded(self, tensor):
         """Returns the value of a tensor of the trace as its operation left it."""

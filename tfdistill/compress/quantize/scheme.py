@@ -150,7 +150,8 @@ def _rounded(place, known, bits):
     moves, held = passes(layer, kind), kernels.kernels_of(layer)
     if not _is_float(place) or (moves and not held) or _carries_indices(place, known):
         form = form_of(place, kind) if passes(layer, kind) else ""
-        return LayerQuantization(True, PASSES, Quantization(output=False, form=form) if form else None)
+        quantization = Quantization(output=False, form=form, scores=place.scores, hides=place.hides)
+        return LayerQuantization(True, PASSES, quantization if form else None)
     if kind == "BatchNormalization" and folds(among(place.source, known), known, bits):
         quantization = Quantization(output=not fused(place, known, bits))
         return LayerQuantization(True, FOLDED, quantization if quantization.output else None)
