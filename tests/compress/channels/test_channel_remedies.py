@@ -114,7 +114,7 @@ ROWS = {
         lambda _: data_of_batches(),
     ),
     "a budget out of any reach": Row(
-        "choose more layers: plan(model) shows",
+        "choose more layers: plan(model) shows which are left whole, and why",
         lambda _: PruneChannels(keep_macs=0.5, exclude=["large", "larger"]).apply(nearly_excluded()),
         lambda _: smaller(HALF, nearly_excluded()),
     ),
