@@ -239,7 +239,7 @@ REMEDIES = {
         lambda _: [LowRank(keep_macs=0.67, divisor=4).apply(dense_net()), LowRank(keep_macs=0.5, divisor=1).apply(dense_net())],
     ),
     "a budget of one small layer": Row(
-        "choose more layers: plan(model) shows which stay as they are, and why",
+        "factorize more layers: plan(model) shows which stay as they are, and why",
         lambda _: LowRank(keep_parameters=0.8, layers="little").apply(uneven()),
         lambda _: LowRank(keep_parameters=0.8, layers=["little", "large"]).apply(uneven()),
     ),

@@ -206,7 +206,7 @@ class LowRank(Step):
         reachable = math.ceil(100 * decision.stays) / 100
         fix = f"take {name}={reachable:g}; or allow smaller ranks by a smaller divisor= (now {self.divisor}), or fewer layers in exclude="
         if reachable >= 1:
-            fix = "choose more layers: plan(model) shows which stay as they are, and why"
+            fix = "factorize more layers: plan(model) shows which stay as they are, and why"
         return ModelError(
             f"{name}={share:g} cannot be met in '{decision.plan.model}': at the smallest ranks, {decision.stays:.4g} of its {what} stay.",
             f"a share of at least {decision.stays:.4g}",
