@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 from test_odd_layers import decibels, exported, group
 
+from tfdistill.bridge.integer import traced
 from tfdistill.compress import QuantizeAware
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.scores import with_scores
@@ -107,6 +109,11 @@ def test_a_cast_to_the_type_that_is_there_has_no_range():
     plan = QuantizeAware().plan(keras.Model(inputs, x * ops.cast(x > 0.5, "float32")), dry_run=False)
     reasons = [row.reason for row in plan.rows if row.name.startswith("cast")]
     assert reasons == ["adds no range of its own", "output trained quantized"]
+
+
+@pytest.mark.parametrize(("shape", "passes"), [((None, 4), True), ((None, 1), False), (None, False)])
+def test_what_changes_nothing_passes_where_it_is_known_to_repeat_nothing(shape, passes):
+    assert traced.only_moves(lambda x: x * tf.ones(4), [tf.TensorSpec(shape)]) == passes
 
 
 def scores_of(function):

@@ -5,6 +5,8 @@ import pytest
 
 from tfdistill.compress import Cluster, Prune, QuantizeAware
 from tfdistill.convert.signature import describe
+from tfdistill.runtime.interpreter import open_file
+from tfdistill.tflite import export_tflite
 
 layers = keras.layers
 
@@ -41,3 +43,17 @@ def test_names_are_the_users(name, step):
     signature = describe(STEPS[step].apply(model) if STEPS[step] else model)
     assert tuple(signature.output_keys) == outputs
     assert [i.key for i in signature.inputs] == ["image"]
+
+
+NAMES = ("x", "X", "1", "_1", "größe")
+
+
+# The bridge has no names of other letters than those of ASCII.
+@pytest.mark.parametrize(("variant", "names"), [("float32", NAMES), ("int8", NAMES[:-1])])
+def test_inputs_of_any_name_are_exported(variant, names, tmp_path, rng):
+    inputs = [keras.Input((2,), name=name) for name in names]
+    model = keras.Model(inputs, layers.Dense(2)(layers.Concatenate()(inputs)))
+    data = {name: rng.normal(size=(16, 2)).astype("float32") for name in names}
+    record = export_tflite(model, tmp_path / "model.tflite", variant, calibration=data if variant == "int8" else None, verify_on=data)
+    assert [i.key for i in describe(model).inputs] == list(names)
+    assert set(open_file(record.path).inputs) == set(("x", "X_1", "input_1", "input_1_1", "gr__e")[: len(names)])

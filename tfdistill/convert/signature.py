@@ -91,7 +91,7 @@ def describe(model):
     keys = [_key(path) if isinstance(structure, dict) else tensor.name.partition(":")[0] for path, tensor in paths]
     inputs = tuple(
         ModelInput(key, name, tensor.shape[0], tuple(tensor.shape[1:]), _dtype_name(tensor.dtype))
-        for key, name, (_, tensor) in zip(keys, _identifiers(keys), paths, strict=True)
+        for key, name, (_, tensor) in zip(keys, _input_names(keys), paths, strict=True)
     )
     texts = [i.key for i in inputs if i.dtype == "string"]
     if texts:
@@ -120,7 +120,7 @@ def _from_build_config(model):
     keys = [_key(path) if path else "inputs" for path, _ in paths]
     inputs = tuple(
         ModelInput(key, name, None, leaf.shape[1:], dtype)
-        for key, name, (_, leaf), dtype in zip(keys, _identifiers(keys), paths, input_types(model, len(keys)), strict=True)
+        for key, name, (_, leaf), dtype in zip(keys, _input_names(keys), paths, input_types(model, len(keys)), strict=True)
     )
     return ModelSignature(inputs, structure, None)
 
@@ -154,6 +154,19 @@ def _key(path):
 def _dtype_name(dtype):
     name = dtype if isinstance(dtype, str) else dtype.name
     return "float32" if name in ("float16", "bfloat16") else name  # a file's float inputs are float32
+
+
+def _input_names(keys):
+    """Returns names of inputs: TensorFlow's begin with a letter of ASCII, have no other letters, and differ by more than upper and lower case."""
+    names = []
+    for name in _identifiers(keys):
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+        plain = plain if plain[:1].isalpha() else f"input_{plain.lstrip('_')}"
+        unique, suffix = plain, 1
+        while unique.lower() in map(str.lower, names):
+            unique, suffix = f"{plain}_{suffix}", suffix + 1
+        names.append(unique)
+    return names
 
 
 def _identifiers(keys):

@@ -7,6 +7,7 @@ import keras
 from tfdistill.bridge.convert.constructors import config_of, not_taken
 from tfdistill.bridge.convert.layers import is_registered
 from tfdistill.errors import BridgeError
+from tfdistill.graph.functional import is_functional
 from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.layers import all_layers
 from tfdistill.graph.opening import is_foreign
@@ -37,7 +38,7 @@ def again(layer, clone, made):
     found = _from_config(layer, clone)
     fresh = all_layers(found)[1:]
     # Of layers that it makes when it is built nothing is known yet.
-    if may_be_copied and (len(fresh) != len(inside) or not _is_like(fresh, inside)):
+    if may_be_copied and not _is_like(fresh, inside):
         return _copied(layer, clone)
     if len(fresh) == len(inside):
         made.update(zip(map(id, inside), fresh, strict=True))
@@ -45,16 +46,15 @@ def again(layer, clone, made):
 
 
 def _is_like(fresh, inside):
-    """Whether the layers inside a layer that was made from a config may be those inside the other one: all are there in the same order, where some may not be
-    made before the layer is built, and those without weights have the same settings."""
-    left = iter(inside)
-    for one in fresh:
-        if not any(
-            type(other) is type(one) and (other.weights or not is_keras_own(type(one)) or _settings(other) == _settings(one))
-            for other in left
-        ):
-            return False
-    return True
+    """Whether the layers inside a layer that was made from a config may be those inside the other one: of the same classes in the same order, and those of Keras
+    without weights with the same settings. What a Sequential adds to its layers when it is built is left out."""
+    fresh, inside = (
+        [one for one in layers if not (isinstance(one, keras.layers.InputLayer) or is_functional(one))] for layers in (fresh, inside)
+    )
+    return len(fresh) == len(inside) and all(
+        type(other) is type(one) and (other.weights or not is_keras_own(type(one)) or _settings(other) == _settings(one))
+        for one, other in zip(fresh, inside, strict=True)
+    )
 
 
 def _settings(layer):

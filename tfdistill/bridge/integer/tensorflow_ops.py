@@ -46,7 +46,8 @@ def passes(op):
         return _is_endless(op.inputs[2])
     if is_neutral(op):
         # The converter leaves it out, and with it the place for a range of its own; but not where it repeats elements.
-        return any(x.shape.as_list() == op.outputs[0].shape.as_list() for x in op.inputs if _constant(x) is None)
+        others = [x.shape for x in op.inputs if _constant(x) is None and x.shape.rank is not None]
+        return any(shape.as_list() == op.outputs[0].shape.as_list() for shape in others)
     return op.type in PASSING
 
 
