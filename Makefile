@@ -22,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-all test-lowest test-next quick zoo zoo-foreign mlperf-tiny integers operations api lint format clean
+.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-foreign mlperf-tiny integers operations api lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -43,15 +43,12 @@ $(STAMP): requirements.txt setup.py
 demo: $(STAMP)
 	$(BIN)/tfdistill demo
 
+# The fast tests, or with SLOW=1 all of them in one run, which imports and collects once and keeps all processes busy to its end.
 test: $(STAMP)
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST)$(if $(SLOW), -m "slow or not slow")
 
 test-slow: $(STAMP)
 	$(BIN)/python $(PYTEST) -m slow
-
-# Both in one run, which imports and collects once, and keeps all processes busy to its end.
-test-all: $(STAMP)
-	$(BIN)/python $(PYTEST) -m "slow or not slow"
 
 # The fast tests with the lowest versions that setup.py allows. Old packages use what newer ones deprecate: such warnings are no failures here.
 test-lowest: $(LOWEST)/.set-up

@@ -228,10 +228,10 @@ official file has one scale for each of them, and so has ours, by `Quantize(per_
 Bytes and error are at most those of the official file in every row but the second. That one stays the default, as its error is smaller by far; on a microcontroller
 the scales take memory, too.
 
-tflite-micro computes what LiteRT's reference kernels do. Run operation by operation, both give the same to the bit in all convolutions, sums, means and
-poolings of kws and resnet, ours and the official ones; FULLY_CONNECTED differs by one step, and the ten of ad01 by four, in the official files too. LiteRT's own kernels round otherwise: first in
-MEAN of our kws, by one step, where the official file has AVERAGE_POOL_2D, and in the third CONV_2D of both files of resnet, by one step. A step of the logits, 0.1, is
-up to 8 steps of 1/256 behind a softmax.
+tflite-micro computes nearly what LiteRT's reference kernels do. Run operation by operation, both give the same to the bit in all convolutions, sums, means and poolings of
+kws and resnet, ours and the official ones. FULLY_CONNECTED of resnet differs by one step in both files; ad01 is ten such layers. LiteRT's own kernels round
+otherwise: first in MEAN of our kws, by one step, where the official file has AVERAGE_POOL_2D, and in the third CONV_2D of both files of resnet, by one step. A step
+of the logits, 0.1, is up to 8 steps of 1/256 behind a softmax.
 
 """
 

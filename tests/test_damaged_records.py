@@ -185,7 +185,9 @@ def test_no_class_reads_another_ones_file(cls, tmp_path):
     path = made(cls, random.Random(SEED)).save(tmp_path / "r.json")
     for name, other in CLASSES.items():
         if other is not cls:
-            with pytest.raises(DataError, match=rf"r\.json' holds no {name}, which cannot be made: unknown fields"):
+            # Some plans differ by their rows alone: then it is the first row that is of another class.
+            names = f"({name}|{name.replace('Plan', 'LayerPlan')})"
+            with pytest.raises(DataError, match=rf"r\.json' holds no {names}, which cannot be made: unknown fields"):
                 other.load(path)
 
 

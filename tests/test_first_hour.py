@@ -12,7 +12,7 @@ from keras import layers
 
 import tfdistill
 from tfdistill.benchmarking import Cpu, Timing
-from tfdistill.compress import Cluster, Prune, QuantizeAware
+from tfdistill.compress import Cluster, Prune, PruneChannels, Quantize, QuantizeAware
 from tfdistill.convert.variants import VARIANTS
 from tfdistill.errors import ConfigurationError, ModelError, VerificationError
 from tfdistill.losses import SoftTargets
@@ -68,6 +68,59 @@ def test_a_model_that_is_still_wrapped_is_told_the_line(kind, tmp_path):
     with pytest.raises(ModelError) as error:
         tfdistill.export_tflite(NEEDS_STRIP[kind](tmp_path), tmp_path / "m.tflite", verify_on=X)
     assert error.value.fix == "give step.strip(model), where step.apply returned the model"
+
+
+STEPS = {"Prune": PRUNE, "Cluster": CLUSTER, "QuantizeAware": QuantizeAware(), "Quantize": Quantize()}
+NOT_APPLIED = {
+    "a plain model": (net, "needs no strip: use it as it is"),
+    "a stripped model": (lambda: PRUNE.strip(PRUNE.apply(net())), "needs no strip: use it as it is"),
+    "a Distiller": (lambda: distiller(), "give its student: distiller.student"),
+    "nothing": (lambda: None, "the model that"),
+    "a path": (lambda: "m.keras", "the model that"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_APPLIED)
+@pytest.mark.parametrize("step", STEPS)
+def test_what_a_step_was_not_applied_to_is_told_what_to_do(step, kind):
+    make, words = NOT_APPLIED[kind]
+    with pytest.raises(ModelError) as error:
+        STEPS[step].strip(make())
+    assert words in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("act", ["apply", "plan"])
+@pytest.mark.parametrize("step", [*STEPS, "PruneChannels"])
+def test_a_distiller_is_no_model_to_compress(step, act):
+    made = {**STEPS, "PruneChannels": PruneChannels(keep_macs=0.5)}[step]
+    with pytest.raises(ModelError) as error:
+        getattr(made, act)(distiller(), *([X] if step == "Quantize" and act == "apply" else []))
+    assert error.value.fix == "give its student: distiller.student"
+
+
+def regression(width=2):
+    return keras.Sequential([keras.Input((6,)), layers.Dense(width, name="numbers")])
+
+
+TASKS = {
+    "a regression": (regression, X[:, :2], "mean absolute error"),
+    "several labels": (lambda: of_sigmoids(3), (X[:, :3] > 0).astype("float32"), "accuracy"),
+    "one yes or no": (lambda: of_sigmoids(1), (X[:, :1] > 0).astype("float32"), "accuracy"),
+    "classes": (net, (X[:, 0] > 0).astype("int32"), "accuracy"),
+}
+
+
+def of_sigmoids(width):
+    return keras.Sequential([keras.Input((6,)), layers.Dense(width, activation="sigmoid", name="scores")])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_metric_of_the_task_is_shown_of_file_and_model(task, tmp_path):
+    make, y, metric = TASKS[task]
+    printed = str(tfdistill.export_tflite(make(), tmp_path / "m.tflite", verify_on=(X, y)))
+    for name in (metric, f"keras {metric}"):
+        assert re.search(rf"^{name}\s+[\d.]+$", printed, re.MULTILINE), printed
 
 
 def classifier(mean, spread):

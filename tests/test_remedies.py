@@ -532,19 +532,6 @@ ROWS = {
         "do this step yourself: apply(model, data), before under_teacher",
         lambda: channels_then_the_road(),
     ),
-    "a road of a student in a file": Row(
-        lambda: on_the_road(student=saved(), steps_per_epoch=2),
-        "load a saved one first: tfdistill.load_model(path)",
-        lambda: on_the_road(student=tfdistill.load_model(saved()), steps_per_epoch=2),
-    ),
-    "a road with one step": Row(
-        lambda: under(QuantizeAware()), "put it into a list, also if it is one: [step]", lambda: under([QuantizeAware()])
-    ),
-    "a road with the class of a step": Row(
-        lambda: under([QuantizeAware]),
-        "make one of the class with its settings, as in QuantizeAware() or functools.partial(Prune.for_training, sparsity=0.5)",
-        lambda: under([functools.partial(Prune.for_training, sparsity=0.5), QuantizeAware()]),
-    ),
     # training data
     "fewer labels than inputs": Row(
         lambda: taught(X, LABELS[:30]),
@@ -555,6 +542,60 @@ ROWS = {
         lambda: taught(X[:, :5], LABELS),
         "resize the data in its pipeline, or make a model on a keras.Input of the data's shape",
         lambda: (taught(np.pad(X[:, :5], ((0, 0), (0, 1))), LABELS), taught(X[:, :5], LABELS, of_features(5))),
+    ),
+    "a road of one step": Row(
+        lambda: compressed_under(net(), QuantizeAware()),
+        "give a list, of one step too: [step]",
+        lambda: compressed_under(net(), [QuantizeAware()]),
+    ),
+    "a road of a class": Row(
+        lambda: compressed_under(net(), [QuantizeAware]),
+        "make a step of it, with its settings: QuantizeAware()",
+        lambda: compressed_under(net(), [QuantizeAware()]),
+    ),
+    "a road of a file": Row(
+        lambda: compressed_under(saved(), []),
+        "load it first: tfdistill.load_model(path)",
+        lambda: compressed_under(tfdistill.load_model(saved()), []),
+    ),
+    "a profile of a file": Row(
+        lambda: tfdistill.profile(saved()),
+        "load it first: tfdistill.load_model(path)",
+        lambda: tfdistill.profile(tfdistill.load_model(saved())),
+    ),
+    "a profile of a tf_keras model": Row(
+        lambda: tfdistill.profile(made("of tf_keras")),
+        "tfdistill.to_keras(model) makes a Keras 3 model of it",
+        lambda: tfdistill.profile(tfdistill.to_keras(made("of tf_keras"))),
+    ),
+    "channels of a file": Row(
+        lambda: PruneChannels(keep_macs=0.7, divisor=1).plan(saved()),
+        "load it first: tfdistill.load_model(path)",
+        lambda: PruneChannels(keep_macs=0.7, divisor=1).plan(tfdistill.load_model(saved())),
+    ),
+    "a model to load": Row(
+        lambda: tfdistill.load_model(net()), "what is in memory needs no loading: use it as it is", lambda: export(net())
+    ),
+    "no file to load": Row(
+        lambda: tfdistill.load_model("nowhere/model.keras"), "write one: model.save('model.keras')", lambda: tfdistill.load_model(saved())
+    ),
+    "data for layers": Row(
+        lambda: Quantize(X).apply(net()), "give data to apply: step.apply(model, data)", lambda: Quantize().apply(net(), X)
+    ),
+    "data for layers, of channels": Row(
+        lambda: PruneChannels(keep_macs=0.7, divisor=1, layers=X),
+        "give data to apply: step.apply(model, data)",
+        lambda: channels().apply(net(), X),
+    ),
+    "a layer for its name": Row(
+        lambda: QuantizeAware(layers=net().layers[0]),
+        "give the name of a layer: layer.name",
+        lambda: QuantizeAware(layers=net().layers[0].name).plan(net(), dry_run=False),
+    ),
+    "a class of layers": Row(
+        lambda: QuantizeAware(exclude=keras.layers.Dense),
+        "give a predicate of a layer: lambda layer: type(layer).__name__ == 'Dense'",
+        lambda: QuantizeAware(exclude=lambda layer: type(layer).__name__ == "Dense").plan(net(), dry_run=False),
     ),
     "half a file": Row(damaged, "write it again", lambda: census(int8_file())),
     "a model to benchmark": Row(
@@ -587,7 +628,7 @@ ROWS = {
     ),
     "a saved model to benchmark": Row(
         lambda: tfdistill.benchmark(saved()),
-        "export it first: export_tflite('m.keras', 'model.tflite'); on the command line, tfdistill export m.keras --out model.tflite",
+        "export it first: export_tflite('saved.keras', 'model.tflite'); on the command line, tfdistill export saved.keras --out model.tflite",
         lambda: tfdistill.benchmark(tfdistill.export_tflite(saved(), "model.tflite").path, timing=QUICK),
     ),
     # settings
@@ -755,6 +796,17 @@ def on_the_road(step=None, student=None, **fit):
     )
 
 
+def compressed_under(student, steps):
+    settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(), student_loss_weight=0.0, epochs=1)
+    student = keras.models.clone_model(student) if isinstance(student, keras.Model) else student
+    return tfdistill.under_teacher(keras.models.clone_model(net()), student, steps, settings, X)
+
+
+def saved():
+    net().save("saved.keras")
+    return "saved.keras"
+
+
 def channels():
     return PruneChannels(keep_macs=0.7, divisor=1, criterion="output_distance")
 
@@ -768,11 +820,6 @@ def _dataset():
     import tensorflow as tf
 
     return tf.data.Dataset.from_tensor_slices(X).batch(20)
-
-
-def saved():
-    net().save("m.keras")
-    return "m.keras"
 
 
 def image_folder():
@@ -799,12 +846,6 @@ def taught(x, y, student=None):
     distiller = teaching(student or of_features(6))
     distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
     return distiller.fit(x, y, verbose=0)
-
-
-def under(steps):
-    settings = tfdistill.distill.ChainSettings(tfdistill.losses.SoftTargets(), student_loss_weight=0.0, epochs=1)
-    teacher, student = (keras.models.clone_model(net()) for _ in range(2))
-    return tfdistill.under_teacher(teacher, student, steps, settings, X)
 
 
 def _called(model):

@@ -534,12 +534,13 @@ class Forgetful(layers.Layer):
         super().__init__(**kwargs)
         self.dense = layers.Dense(WIDTH, name="dense")
         self.drop = layers.Dropout(rate, name="drop") if rate else layers.Identity(name="drop")
+        self.same = layers.Identity(dtype=self.dtype_policy, name="same")  # has no config: Keras cannot serialize the argument
 
     def build(self, shape):
         self.dense.build(shape)
 
     def call(self, x, training=None):
-        return self.drop(self.dense(x), training=training)
+        return self.same(self.drop(self.dense(x), training=training))
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -107,6 +107,9 @@ HIDDEN = {
         "a tensor is added": written(lambda s, m: ops.softmax(s + later(m) * -1e9)),
         "by a layer": written(lambda s, m: layers.Softmax()(layers.Add()([s, later(m) * -1e9]))),
     },
+    "given": {
+        "an input": written(lambda s, m: ops.softmax(s + m)),
+    },
     "computed": {
         "subtracted": written(lambda s, m: ops.softmax(s - 1e9 * later(m))),
         "a product less one": written(lambda s, m: ops.softmax(s + 1e9 * (ops.cast(m, "float32") - 1.0))),
@@ -131,14 +134,19 @@ HIDDEN = {
 def test_nothing_of_what_is_hidden_is_seen_however_far_scores_are_apart(step, group, rng, tmp_path):
     """The scores of hidden tokens are up to 100 above those that are seen."""
     keras.utils.set_random_seed(0)
-    inputs = [keras.Input((TOKENS, WIDTH), name="x"), keras.Input((TOKENS, TOKENS), dtype="int32", name="mask")]
+    # "given": the numbers that hide are an input.
+    kind = "float32" if group == "given" else "int32"
+    inputs = [keras.Input((TOKENS, WIDTH), name="x"), keras.Input((TOKENS, TOKENS), dtype=kind, name="mask")]
     found = {name: attend(*inputs) for name, attend in HIDDEN[group].items()}
     outputs = {f"y{i}": y for i, (y, _) in enumerate(found.values())} | {
         f"w{i}": w for i, (_, w) in enumerate(found.values()) if w is not None
     }
     model = keras.Model(inputs, outputs)
     ramp = 5.0 * (np.arange(TOKENS, dtype="float32") - 2.5)[:, None]
-    x, mask = ramp + rng.normal(size=(64, TOKENS, WIDTH)).astype("float32"), np.tile(EARLIER.astype("int32"), (64, 1, 1))
+    x, mask = (
+        ramp + rng.normal(size=(64, TOKENS, WIDTH)).astype("float32"),
+        np.tile(np.where(LATER, -1e9, 0.0) if group == "given" else EARLIER, (64, 1, 1)).astype(kind),
+    )
     if step is Quantize:
         quantized = Quantize().apply(model, [x, mask])
     else:

@@ -12,7 +12,7 @@ import pytest
 
 JOB = pathlib.Path(__file__).with_name("restart_job.py")
 KILLS = pathlib.Path(__file__).parents[2] / "benchmarks" / "kills.py"
-KILLS_EACH = 3
+KILLS_EACH = 5
 
 
 def run(folder, *kill_at):
@@ -38,7 +38,7 @@ def test_kill_9_and_restart_ends_with_the_weights_of_an_uninterrupted_run(tmp_pa
 
 @pytest.mark.slow
 def test_trainings_that_are_killed_again_and_again_end_equal_to_the_bit(tmp_path):
-    """Plain, pruned, clustered, quantized, from a cache, from a PyDataset: a few kills each, some of them while a state is written."""
+    """Plain, pruned, clustered, quantized, from a cache, from a PyDataset: five kills each, some of them while a state is written."""
     done = subprocess.run(
         [sys.executable, str(KILLS), "--kills", str(KILLS_EACH), "--folder", str(tmp_path)], capture_output=True, text=True, check=False
     )

@@ -20,7 +20,7 @@ from tfdistill.errors import ConfigurationError, DataError
 
 HERE = pathlib.Path(__file__).parent
 # Writers that are killed once each.
-KILLED = 12
+KILLED = 20
 
 
 @pytest.fixture

@@ -50,3 +50,11 @@ def test_calibration_names_the_layer_too():
 def test_a_plan_that_calibrates_survives_them():
     row = QuantizeAware(activation_bits=16).plan(net(FUNCTIONS["an exponential that overflows"][0]))
     assert "NaN or infinite" in str(row)
+
+
+def test_infinity_that_a_trained_range_clips_is_none():
+    """The file's inverse root of a variance that rounds to 0 is the largest number of its range; the converter calibrates what has no range behind it."""
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    normalized = layers.LayerNormalization()(layers.Embedding(9, 8)(ids))
+    model = keras.Model(ids, layers.Dense(3)(layers.GlobalMaxPooling1D()(normalized)))
+    assert QuantizeAware().plan(model).names("impossible") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import typing
 import warnings
@@ -21,6 +22,7 @@ from tfdistill.errors import BridgeError, ConfigurationError, ModelError, Tfdist
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.types import PathLike
 
+_SAVE = "write one: model.save('model.keras')"
 _TRUST = "if you trust where it comes from, keras.saving.load_model(path, safe_mode=False)"
 
 
@@ -51,11 +53,17 @@ def load_model(path: PathLike, custom_objects: Mapping[str, typing.Any] | None =
         >>> np.array_equal(loaded(x), keras.saving.load_model("student.keras")(x))
         True
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ConfigurationError(
+            f"load_model got a {type(path).__name__}.", "the path of a saved model", "what is in memory needs no loading: use it as it is"
+        )
     path = pathlib.Path(path)
     if not path.exists():
-        others = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        others = [p.name for p in path.parent.iterdir() if p.suffix in (".keras", ".h5")] if path.parent.is_dir() else []
         raise ConfigurationError(
-            f"There is no file '{path}'.", "a .keras or .h5 file, or the folder of a SavedModel", nearest(path.name, others)
+            f"There is no file '{path}'.",
+            "a .keras or .h5 file, or the folder of a SavedModel",
+            nearest(path.name, others) if others else _SAVE,
         )
     owner = f"'{path}'"
     try:

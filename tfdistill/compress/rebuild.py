@@ -23,7 +23,7 @@ from tfdistill.bridge.convert.to_tf_keras import to_tf_keras
 from tfdistill.compress.selection import Layers
 from tfdistill.errors import BridgeError, ModelError
 from tfdistill.graph.keras_internals import is_keras_own
-from tfdistill.graph.layers import child_layers
+from tfdistill.graph.layers import child_layers, loading_of
 from tfdistill.graph.names import unique_name
 from tfdistill.graph.opening import is_foreign
 
@@ -78,7 +78,7 @@ def open_model(model):
         return Opened(legacy, model, adopt(legacy, original=model))
     if isinstance(model, imports.tf_keras().Model):
         return Opened(model, None, adopt(model))
-    raise ModelError(f"A {type(model).__name__} cannot be compressed.", "a Keras model")
+    raise ModelError(f"A {type(model).__name__} cannot be compressed.", "a Keras model", loading_of(model))
 
 
 def refuse_distiller(model):
@@ -108,7 +108,7 @@ def require_native(model, step):
             "a Keras 3 model",
             "change shapes first, before the steps that train in tf_keras; or give what the earlier step's strip(model) returned",
         )
-    raise ModelError(f"A {type(model).__name__} cannot be compressed by {step}.", "a built Keras 3 model")
+    raise ModelError(f"A {type(model).__name__} cannot be compressed by {step}.", "a built Keras 3 model", loading_of(model))
 
 
 def open_to_apply(model, step, trains=True):

@@ -71,12 +71,24 @@ def selectors(value, setting):
     if value is None:
         return None
     given = (value,) if isinstance(value, str) or callable(value) else value
-    if not isinstance(given, (list, tuple, set, frozenset)) or not given or not all(isinstance(g, str) or callable(g) for g in given):
+    several = isinstance(given, (list, tuple, set, frozenset))
+    fix = _mistaken(value, given if several else ())
+    if fix or not several or not given or not all(isinstance(g, str) or callable(g) for g in given):
         raise ConfigurationError(
-            f"{setting}={value!r} selects no layers.",
+            f"{setting}={f'<data of shape {value.shape}>' if hasattr(value, 'shape') else repr(value)} selects no layers.",
             "a layer's name, a pattern such as 'encoder/*', a predicate of a layer, or a list of these",
+            fix,
         )
     return tuple(given)
+
+
+def _mistaken(value, given):
+    """Returns the remedy for what is often taken for a selection of layers; empty for all else."""
+    if hasattr(value, "shape"):
+        return "give data to apply: step.apply(model, data)"
+    if any(isinstance(g, type) for g in given):
+        return "give a predicate of a layer: lambda layer: type(layer).__name__ == 'Dense'"
+    return "give the name of a layer: layer.name" if any(hasattr(g, "get_weights") for g in given) else ""
 
 
 def settings_by_layer(setting, value, what, include=None):

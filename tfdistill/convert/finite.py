@@ -7,6 +7,7 @@ from tfdistill.runtime.tensors import pad_batch
 
 # What computes nothing. Where an infinite constant is harmless, nothing that reads it shows it.
 _GIVEN = ("Const", "Placeholder", "ReadVariableOp")
+_HANDING_ON = ("Cast", "ExpandDims", "Identity", "Reshape", "Squeeze", "Transpose")
 
 
 def not_finite(name, where):
@@ -24,6 +25,25 @@ def not_finite(name, where):
     )
 
 
+def _needed(concrete):
+    """Returns the set of the operations that the outputs of a concrete function need."""
+    found, stack = set(), [tensor.op for tensor in concrete.outputs]
+    while stack:
+        op = stack.pop()
+        if op not in found:
+            found.add(op)
+            stack.extend(tensor.op for tensor in op.inputs)
+    return found
+
+
+def _is_clipped(tensor, needed):
+    """Whether a tensor goes into nothing but a trained range, which clips infinity: the inverse root of what rounds to 0, for example."""
+    readers = [op for op in tensor.consumers() if op in needed]
+    return bool(readers) and all(
+        op.type.startswith("FakeQuant") or (op.type in _HANDING_ON and _is_clipped(op.outputs[0], needed)) for op in readers
+    )
+
+
 def require_finite(concrete, samples, size, name):
     """Runs a traced model on calibration samples and refuses one that computes NaN or infinite numbers on the way, even where its outputs hide them.
 
@@ -38,7 +58,9 @@ def require_finite(concrete, samples, size, name):
     """
     import tensorflow as tf
 
-    watched = [x for op in concrete.graph.get_operations() for x in op.outputs if x.dtype.is_floating and op.type not in _GIVEN]
+    needed = _needed(concrete)
+    operations = [op for op in concrete.graph.get_operations() if op in needed and op.type not in _GIVEN]
+    watched = [x for op in operations for x in op.outputs if x.dtype.is_floating and not _is_clipped(x, needed)]
     if not watched:
         return
     captured = concrete.captured_inputs

@@ -1,5 +1,7 @@
 """The layers inside a layer or model, as Keras keeps them: Keras's private list of them is read here."""
 
+import os
+
 # Classes of layers that look up tables, which a .tflite file cannot.
 LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization", "Hashing", "HashedCrossing")
 # Classes of layers that hand each number on as it is at inference.
@@ -69,3 +71,10 @@ def lambda_arguments(layer):
     """Returns the arguments of the constructor that a Lambda layer was made with, its functions as they are."""
     own = {"function": layer.function, "output_shape": layer._output_shape, "mask": layer.mask, "arguments": layer.arguments}
     return {**layer.get_config(), **own}
+
+
+def loading_of(given):
+    """Returns the remedy where something else was given for a Keras 3 model: for a path, and for a model of tf_keras; empty for all else."""
+    if isinstance(given, (str, os.PathLike)):
+        return "load it first: tfdistill.load_model(path)"
+    return "tfdistill.to_keras(model) makes a Keras 3 model of it" if type(given).__module__.startswith("tf_keras") else ""

@@ -8,7 +8,7 @@ import keras
 from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.graph.carriers import HeldWeight
 from tfdistill.graph.flat import Value, flat_graph, free_sizes
-from tfdistill.graph.layers import IDLE
+from tfdistill.graph.layers import IDLE, loading_of
 from tfdistill.graph.macs import Shapes, macs_of
 from tfdistill.graph.opening import origin
 from tfdistill.graph.tracing import open_model
@@ -116,7 +116,7 @@ def profile(model: keras.Model, shapes: dict[str, tuple[int, ...]] | None = None
         80
     """
     if not isinstance(model, keras.Model):
-        raise ModelError(f"profile got a {type(model).__name__}.", "a built Keras 3 model")
+        raise ModelError(f"profile got a {type(model).__name__}.", "a built Keras 3 model", loading_of(model))
     graph = flat_graph(model, _sized_inputs(model, {} if shapes is None else shapes), open_layers=True)
     _require_sizes(model, graph)
     rows: dict[str, LayerProfile] = {}

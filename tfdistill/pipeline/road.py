@@ -13,7 +13,8 @@ from tfdistill.distill.cache.join import without_targets
 from tfdistill.distill.chains.record import ChainRecord
 from tfdistill.distill.chains.runner import ChainRunner
 from tfdistill.distill.chains.settings import ChainSettings
-from tfdistill.errors import ConfigurationError, DataError, ModelError
+from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.graph.layers import loading_of
 from tfdistill.tflite.export import ExportRecord, destination, export_tflite
 from tfdistill.utils.data import number_of_elements
 from tfdistill.utils.types import Data, PathLike, Tensors
@@ -103,7 +104,16 @@ def under_teacher(
         >>> [generation.role for generation in road.record.generations], road.export.variant
         (['student', 'Prune', 'QuantizeAware'], 'int8')
     """
-    _require_arguments(student, steps, path, variant)
+    if not isinstance(steps, (list, tuple)):
+        raise ConfigurationError(
+            f"steps is a {type(steps).__name__}.", "a list of compression steps", "give a list, of one step too: [step]"
+        )
+    if not isinstance(student, keras.Model):
+        raise ConfigurationError(f"student is a {type(student).__name__}.", "a built Keras 3 model", loading_of(student))
+    if path is not None:
+        # Before the training, not at its end.
+        destination(path)
+        variant_named(variant)
     later = _for_each_step(step_settings, settings, len(steps))
     planned = [_step(step, x, own) for step, own in zip(steps, later, strict=True)]
     models = [student]
@@ -123,21 +133,6 @@ def under_teacher(
     samples = without_targets(x) if y is None else (x, y)
     checked = without_targets(validation_data) if verify_on is None else verify_on
     return Road(tuple(models), record, export_tflite(models[-1], path, variant, calibration=samples, verify_on=checked))
-
-
-def _require_arguments(student, steps, path, variant):
-    """Refuses before the training what the end of the road could not use."""
-    if not isinstance(student, keras.Model):
-        raise ModelError(
-            f"The student is a {type(student).__name__}.", "a built keras.Model", "load a saved one first: tfdistill.load_model(path)"
-        )
-    if not isinstance(steps, (list, tuple)):
-        raise ConfigurationError(
-            f"steps is a {type(steps).__name__}.", "a list of compression steps", "put it into a list, also if it is one: [step]"
-        )
-    if path is not None:
-        destination(path)
-        variant_named(variant)
 
 
 def _for_each_step(given, settings, count):
@@ -166,12 +161,12 @@ def _step(step, x, settings):
 def _made(step, x, settings):
     if isinstance(step, Step):
         return step
-    if isinstance(step, type) or not callable(step):
+    if isinstance(step, type) and issubclass(step, Step):
         raise ConfigurationError(
-            f"{step!r} is no step.",
-            "a compression step, or a function of (steps per epoch, epochs) that makes one",
-            "make one of the class with its settings, as in QuantizeAware() or functools.partial(Prune.for_training, sparsity=0.5)",
+            f"{step.__name__} is a class.", "a compression step", f"make a step of it, with its settings: {step.__name__}()"
         )
+    if not callable(step):
+        raise ConfigurationError(f"{step!r} is no step.", "a compression step, or a function of (steps per epoch, epochs) that makes one")
     made = step(_steps_per_epoch(x, settings), settings.epochs)
     if not isinstance(made, Step):
         raise ConfigurationError(f"{step!r} returned {made!r}.", "a compression step")

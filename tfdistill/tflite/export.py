@@ -185,7 +185,8 @@ def export_tflite(
         DataError: if the calibration data is missing, too small, not finite or of the wrong shape; raised before the conversion.
         ExportError: if the conversion fails, if an integer file has a float tensor or scales that LiteRT would not open, or if a file has a Flex operation that is
             not allowed.
-        InvariantError: if the model is quantization-aware and some of its ranges were never trained.
+        InvariantError: if the model is quantization-aware and some of its ranges were never trained, or if it computes NaN or infinite numbers on the
+            calibration data.
         VerificationError: if the outputs of the file are beyond the tolerances.
 
     Warns:

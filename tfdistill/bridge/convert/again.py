@@ -36,7 +36,8 @@ def again(layer, clone, made):
         return _copied(layer, clone)
     found = _from_config(layer, clone)
     fresh = all_layers(found)[1:]
-    if may_be_copied and not _is_like(fresh, inside):
+    # Of layers that it makes when it is built nothing is known yet.
+    if may_be_copied and (len(fresh) != len(inside) or not _is_like(fresh, inside)):
         return _copied(layer, clone)
     if len(fresh) == len(inside):
         made.update(zip(map(id, inside), fresh, strict=True))
@@ -57,7 +58,11 @@ def _is_like(fresh, inside):
 
 
 def _settings(layer):
-    return {key: value for key, value in layer.get_config().items() if key not in ("name", "seed")}
+    try:
+        config = layer.get_config()
+    except NotImplementedError:  # of arguments that Keras cannot serialize
+        return None
+    return {key: value for key, value in config.items() if key not in ("name", "seed")}
 
 
 def _from_config(layer, clone):

@@ -93,6 +93,8 @@ class _Step:
         self._masks = [None, None]
         if not self.cell.dropout and not self.cell.recurrent_dropout:
             return
+        self.cell.reset_dropout_mask()
+        self.cell.reset_recurrent_dropout_mask()
         batch = tf.shape(of)[0]
         kernels = self.cell.kernel, self.cell.recurrent_kernel
         inputs, state = (tf.ones((batch, kernel.shape[0]), kernel.dtype) for kernel in kernels)
@@ -134,7 +136,6 @@ def _in_a_loop(layer, ranges, steps, inputs, mask=None, training=None, initial_s
     series = [tf.reverse(x, [0]) for x in series] if layer.go_backwards else series
     arrays = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in series]
     for step in steps:
-        layer._maybe_reset_cell_dropout_mask(step.cell)
         step.draw_masks(inputs, training)
 
     def compute(i, output, states, seen):

@@ -167,15 +167,11 @@ def _power(op, values):
 
 
 def _above_zero(tensor, values):
-    """Returns the rounded value of what is not negative. What rounded to 0 in another layer, whose steps are not known here, becomes the smallest other number:
-    TFLite's RSQRT gives the largest result of its range for it, too."""
-    import tensorflow as tf
-
-    x = values.rounded(tensor, positive=True)
-    if not values.is_ready(tensor) or values.quantize.in_the_file:
-        return x
-    smallest = tf.reduce_min(tf.where(x > 0.0, x, tf.fill(tf.shape(x), x.dtype.max)))
-    return tf.maximum(x, tf.stop_gradient(tf.where(smallest < x.dtype.max, smallest, tf.ones_like(smallest))))
+    """Returns the rounded value of what is not negative, at least one of its steps: an inverse of less would take all of its range. What another layer has rounded is
+    rounded once more, as its steps are not known here."""
+    if not values.is_ready(tensor):
+        return values.rounded(tensor, positive=True)
+    return values.quantize(activations.ONE * values.rounded(tensor), f"{values.name(tensor.op)}_operand", positive=True)
 
 
 def _root(op, values):

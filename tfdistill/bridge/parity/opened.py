@@ -214,7 +214,7 @@ def _identity(operation):
     try:
         config = keras.saving.serialize_keras_object(operation)["config"]
     except (NotImplementedError, TypeError, ValueError):
-        return type(operation)
+        return type(origin(operation))
     return type(origin(operation)), repr({key: value for key, value in config.items() if key != "name"})
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from tfdistill.bridge import layer_facts
+from tfdistill.bridge import imports, layer_facts
 from tfdistill.bridge.adopt import introspection, serialization
 from tfdistill.bridge.adopt.rewire import rewire
 from tfdistill.bridge.wrappers.quantization import input_quantizer, is_quantized_layer, quantize_layer
+from tfdistill.bridge.wrappers.quantization_settings import Quantization
 from tfdistill.compress import rebuild
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.layer_table import reads_indices
@@ -32,8 +33,14 @@ def build(opened, decided, quantize_inputs=True):
         return made
 
     def enter(tensor):
-        quantized = quantize_inputs and is_rounded_input(tensor, readers[id(tensor)])
-        return input_quantizer(f"quantize_{layer_facts.producer(tensor).name}") if quantized else None
+        name = layer_facts.producer(tensor).name
+        if not quantize_inputs or not is_rounded_input(tensor, readers[id(tensor)]):
+            return None
+        decisions = [decided.get(paths.get(id(layer))) for layer in readers[id(tensor)]]
+        if decisions and all(d is not None and d.quantization is not None and d.quantization.hides for d in decisions):
+            # What is added to scores may be -1e9, of which no range has to hold more than that it hides.
+            return quantize_layer(imports.tf_keras().layers.Activation("linear", name=name), Quantization(scores=True, hides=True))
+        return input_quantizer(f"quantize_{name}")
 
     with serialization.legacy_scope():
         made = rewire(opened.legacy, copy, enter, dense=True)

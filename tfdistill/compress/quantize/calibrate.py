@@ -164,6 +164,7 @@ class Quantize(Step):
             ModelError: if there is nothing to do or to smooth, the step does not work on a layer that was named, or `per_channel_dense=False` meets a clustered
                 kernel that a normalization is folded into.
             BridgeError: if the model cannot be converted exactly.
+            InvariantError: if a layer computes NaN or infinite numbers on the data; the first one is named.
 
         Warns:
             UserWarning: if the data is on another scale than the model's normalizations were trained on, or functions are approximated.
@@ -172,6 +173,7 @@ class Quantize(Step):
             raise DataError(
                 "Quantize.apply got no calibration data.", "a few hundred samples of real data", "apply(model, calibration=samples)"
             )
+        rebuild.refuse_distiller(model)
         signature = describe(model)
         samples = collect(calibration, signature, "calibration", MIN_CALIBRATION_SAMPLES, MAX_CALIBRATION_SAMPLES)
         made, notes = quantized_on(self, model, signature, samples)
