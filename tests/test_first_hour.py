@@ -226,6 +226,26 @@ def test_an_adopted_model_has_the_layers_of_the_user(kind):
     assert all(name in "\n".join(lines) for name in names)
 
 
+def recurrent():
+    return keras.Sequential([keras.Input((4, 3)), layers.GRU(4), layers.Dense(3)])
+
+
+WITHOUT_XLA = {
+    "pruning": lambda: PRUNE.apply(net()),
+    "clustering": lambda: CLUSTER.apply(net()),
+    "a recurrent layer, quantization-aware": lambda: QuantizeAware().apply(recurrent()),
+    "a Distiller of a student in pruning": lambda: distiller(PRUNE.apply(net())),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_XLA)
+def test_xla_is_left_out_with_a_warning_where_it_cannot_compile(kind):
+    model = WITHOUT_XLA[kind]()
+    with pytest.warns(UserWarning, match="Model doesn't support `jit_compile=True`"):
+        model.compile("sgd", "mse", jit_compile=True)
+    assert not model.jit_compile
+
+
 def checkpoint_of(first, second):
     """A net whose layers have the names that Keras gave them, the numbers of this process."""
     parts = [layers.Dense(8, activation="relu", name=first), layers.Dense(3, name=second)]
