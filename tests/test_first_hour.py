@@ -12,7 +12,7 @@ from keras import layers
 
 import tfdistill
 from tfdistill.benchmarking import Cpu, Timing
-from tfdistill.compress import Cluster, Prune, QuantizeAware
+from tfdistill.compress import Cluster, Prune, PruneChannels, Quantize, QuantizeAware
 from tfdistill.convert.variants import VARIANTS
 from tfdistill.errors import ConfigurationError, ModelError, VerificationError
 from tfdistill.losses import SoftTargets
@@ -68,6 +68,59 @@ def test_a_model_that_is_still_wrapped_is_told_the_line(kind, tmp_path):
     with pytest.raises(ModelError) as error:
         tfdistill.export_tflite(NEEDS_STRIP[kind](tmp_path), tmp_path / "m.tflite", verify_on=X)
     assert error.value.fix == "give step.strip(model), where step.apply returned the model"
+
+
+STEPS = {"Prune": PRUNE, "Cluster": CLUSTER, "QuantizeAware": QuantizeAware(), "Quantize": Quantize()}
+NOT_APPLIED = {
+    "a plain model": (net, "needs no strip: use it as it is"),
+    "a stripped model": (lambda: PRUNE.strip(PRUNE.apply(net())), "needs no strip: use it as it is"),
+    "a Distiller": (lambda: distiller(), "give its student: distiller.student"),
+    "nothing": (lambda: None, "the model that"),
+    "a path": (lambda: "m.keras", "the model that"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_APPLIED)
+@pytest.mark.parametrize("step", STEPS)
+def test_what_a_step_was_not_applied_to_is_told_what_to_do(step, kind):
+    make, words = NOT_APPLIED[kind]
+    with pytest.raises(ModelError) as error:
+        STEPS[step].strip(make())
+    assert words in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("act", ["apply", "plan"])
+@pytest.mark.parametrize("step", [*STEPS, "PruneChannels"])
+def test_a_distiller_is_no_model_to_compress(step, act):
+    made = {**STEPS, "PruneChannels": PruneChannels(keep_macs=0.5)}[step]
+    with pytest.raises(ModelError) as error:
+        getattr(made, act)(distiller(), *([X] if step == "Quantize" and act == "apply" else []))
+    assert error.value.fix == "give its student: distiller.student"
+
+
+def regression(width=2):
+    return keras.Sequential([keras.Input((6,)), layers.Dense(width, name="numbers")])
+
+
+TASKS = {
+    "a regression": (regression, X[:, :2], "mean absolute error"),
+    "several labels": (lambda: of_sigmoids(3), (X[:, :3] > 0).astype("float32"), "accuracy"),
+    "one yes or no": (lambda: of_sigmoids(1), (X[:, :1] > 0).astype("float32"), "accuracy"),
+    "classes": (net, (X[:, 0] > 0).astype("int32"), "accuracy"),
+}
+
+
+def of_sigmoids(width):
+    return keras.Sequential([keras.Input((6,)), layers.Dense(width, activation="sigmoid", name="scores")])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_metric_of_the_task_is_shown_of_file_and_model(task, tmp_path):
+    make, y, metric = TASKS[task]
+    printed = str(tfdistill.export_tflite(make(), tmp_path / "m.tflite", verify_on=(X, y)))
+    for name in (metric, f"keras {metric}"):
+        assert re.search(rf"^{name}\s+[\d.]+$", printed, re.MULTILINE), printed
 
 
 def classifier(mean, spread):
@@ -171,6 +224,26 @@ def test_an_adopted_model_has_the_layers_of_the_user(kind):
     assert names == ["hidden", "logits"]
     model.summary(print_fn=lambda line, *_, **__: lines.append(line))
     assert all(name in "\n".join(lines) for name in names)
+
+
+def recurrent():
+    return keras.Sequential([keras.Input((4, 3)), layers.GRU(4), layers.Dense(3)])
+
+
+WITHOUT_XLA = {
+    "pruning": lambda: PRUNE.apply(net()),
+    "clustering": lambda: CLUSTER.apply(net()),
+    "a recurrent layer, quantization-aware": lambda: QuantizeAware().apply(recurrent()),
+    "a Distiller of a student in pruning": lambda: distiller(PRUNE.apply(net())),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_XLA)
+def test_xla_is_left_out_with_a_warning_where_it_cannot_compile(kind):
+    model = WITHOUT_XLA[kind]()
+    with pytest.warns(UserWarning, match="Model doesn't support `jit_compile=True`"):
+        model.compile("sgd", "mse", jit_compile=True)
+    assert not model.jit_compile
 
 
 def checkpoint_of(first, second):

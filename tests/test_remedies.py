@@ -626,7 +626,7 @@ ROWS = {
     ),
     "a saved model to benchmark": Row(
         lambda: tfdistill.benchmark(saved()),
-        "export it first: export_tflite('m.keras', 'model.tflite'); on the command line, tfdistill export m.keras --out model.tflite",
+        "export it first: export_tflite('saved.keras', 'model.tflite'); on the command line, tfdistill export saved.keras --out model.tflite",
         lambda: tfdistill.benchmark(tfdistill.export_tflite(saved(), "model.tflite").path, timing=QUICK),
     ),
     # settings

@@ -87,7 +87,7 @@ FORMS = {
     "npz": ["data.npz"],
     "npz by name": ["named.npz"],
     "npy": ["x.npy"],
-    "images": ["images", "--rescale", 1 / 255],
+    "images": ["images", "--rescale", "1/255"],
     "function": ["cli_data:samples"],
 }
 
@@ -126,7 +126,7 @@ MISTAKES = {
     "no model": (["export", "none.keras", "--out", "m.tflite"], 1, "There is no file"),
     "a weights file": (["export", "x.npy", "--out", "m.tflite"], 1, "is no saved model"),
     "an unknown variant": (["export", "m.keras", "--variant", "int7", "--out", "m.tflite"], 1, "Nearest: 'int8'"),
-    "no calibration": (["export", "m.keras", "--variant", "int8", "--out", "m.tflite"], 1, "needs calibration data"),
+    "no calibration": (["export", "m.keras", "--variant", "int8", "--out", "m.tflite"], 1, "on the command line, --calibration DATA"),
     "another ending": (["export", "m.keras", "--out", "m.lite"], 1, "does not end in .tflite"),
     "no such data": (["export", "m.keras", "--variant", "int8", "--calibration", "none.npz", "--out", "m.tflite"], 1, "There is no data"),
     "no images": (["export", "m.keras", "--variant", "int8", "--calibration", "empty", "--out", "m.tflite"], 1, "holds no images"),
@@ -159,13 +159,39 @@ MISTAKES = {
     "no file to verify": (["verify", "none.tflite", "m.keras", "--data", "x.npy"], 1, "none.tflite"),
     "no file to benchmark": (["benchmark", "none.tflite"], 1, "There is no file 'none.tflite'"),
     "a damaged file": (["benchmark", "x.npy"], 1, "Error: "),
+    "a folder to write": (["export", "m.keras", "--out", "empty"], 1, "The path 'empty' is a folder"),
+    "a folder as the record": (["export", "m.keras", "--out", "m.tflite", "--record", "empty"], 1, "--record 'empty' is a folder"),
+    "a folder as the record of a comparison": (
+        ["verify", "none.tflite", "m.keras", "--data", "x.npy", "--record", "empty"],
+        1,
+        "write --record empty/record.json",
+    ),
+    "a file as the folder of records": (["benchmark", "none.tflite", "--record", "m.keras"], 1, "choose another folder"),
+    "a factor as text": (["export", "m.keras", "--out", "m.tflite", "--rescale", "small"], 2, "such as 0.00392157 or 1/255"),
+    "a factor of zero": (["export", "m.keras", "--out", "m.tflite", "--rescale", "0"], 2, "'0' is no factor"),
+    "a factor over nothing": (["export", "m.keras", "--out", "m.tflite", "--rescale", "1/0"], 2, "'1/0' is no factor"),
+    "a factor on arrays": (
+        ["export", "m.keras", "--variant", "int8", "--calibration", "x.npy", "--rescale", "1/255", "--out", "m.tflite"],
+        1,
+        "without a folder of images",
+    ),
+    "a variant in capitals": (["export", "m.keras", "--variant", "INT8", "--out", "m.tflite"], 1, "Nearest: 'int8'"),
+    "an option misspelt": (["export", "m.keras", "--varient", "int8", "--out", "m.tflite"], 2, "--variant"),
+    "a folder that is no model": (["export", "empty", "--out", "m.tflite"], 1, "holds no saved_model.pb"),
+    "a model to benchmark": (["benchmark", "m.keras"], 1, "tfdistill export m.keras --out model.tflite"),
+    "file and model the wrong way round": (["verify", "m.keras", "int8.tflite", "--data", "x.npy"], 1, "'int8.tflite' is a .tflite file"),
+    "no data to verify on": (["verify", "int8.tflite", "m.keras"], 2, "Missing option '--data'"),
+    "a command misspelt": (["exprot"], 2, "Did you mean 'export'"),
+    "an unknown data set": (["demo", "--dataset", "mnist"], 1, "one of digits, fashion-mnist"),
+    "a cache that is none": (["cache", "info", "empty"], 1, "the folder of a finished cache"),
+    "a teacher without data": (["label", "m.keras", "data.npz", "soft_targets"], 1, "a function's name as 'module:function'"),
     "no arguments": (["export"], 2, "Missing argument"),
     "no threads": (["benchmark", "m.tflite", "--threads", "0"], 2, "threads"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes(folder, mistake):
+def test_mistakes(folder, exported, mistake):
     words, expected, said = MISTAKES[mistake]
     code, printed = command(folder, *words)
     assert code == expected, printed

@@ -17,11 +17,11 @@ def make(losses=None, teacher=None, student=None, **kwargs):
     return Distiller(teacher or mlp(32, 24, name="teacher"), student or mlp(16, 12, name="student"), losses or SoftTargets(2.0), **kwargs)
 
 
-def fit(x=None, y=None, sample_weight=None, distiller=None):
+def fit(x=None, y=None, sample_weight=None, distiller=None, **arguments):
     good_x, good_y = data(32)
     distiller = distiller or make()
     distiller.compile("sgd", loss=CROSS_ENTROPY)
-    distiller.fit(good_x if x is None else x, good_y if y is None else y, sample_weight=sample_weight, verbose=0)
+    distiller.fit(good_x if x is None else x, good_y if y is None else y, sample_weight=sample_weight, verbose=0, **arguments)
 
 
 def with_nan(array, at):
@@ -35,10 +35,11 @@ def two_inputs(name):
     return keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.Concatenate()(list(inputs.values()))), name=name)
 
 
-def fit_two_inputs():
+def fit_two_inputs(shorter=False):
     x, y = data(32)
     distiller = make(teacher=two_inputs("teacher"), student=two_inputs("student"))
-    fit({"image": x[:, :4], "meta": with_nan(x[:, 4:], (3, 1))}, y, distiller=distiller)
+    meta = x[:20, 4:] if shorter else with_nan(x[:, 4:], (3, 1))
+    fit({"image": x[:, :4], "meta": meta}, y, distiller=distiller)
 
 
 def teacher_of_nan():
@@ -112,6 +113,20 @@ MISTAKES = {
         lambda: make_and_fit_dataset(tf.data.Dataset.from_tensor_slices((with_nan(data(32)[0], (0, 0)), data(32)[1])).batch(8)),
         DataError,
         ["input", "NaN"],
+    ),
+    "fewer labels": (lambda: fit(y=data(32)[1][:20]), DataError, ["x has 32, y has 20"]),
+    "fewer weights": (lambda: fit(sample_weight=np.ones(31)), DataError, ["x has 32, y has 32, sample_weight has 31"]),
+    "one of two inputs shorter": (
+        lambda: fit_two_inputs(shorter=True),
+        DataError,
+        ["unequal numbers of samples"],
+    ),
+    "fewer labels to validate on": (lambda: fit(validation_data=(data(32)[0], data(9)[1])), DataError, ["validation", "y has 9"]),
+    "inputs of another width": (lambda: fit(x=data(32, features=7)[0]), DataError, ["(32, 7)", "'student'", "(None, 8)"]),
+    "inputs of another width in tf.data": (
+        lambda: make_and_fit_dataset(tf.data.Dataset.from_tensor_slices(data(32, features=7)).batch(8)),
+        DataError,
+        ["(8, 7)", "(None, 8)"],
     ),
     "empty dataset": (lambda: make_and_fit_dataset(tf.data.Dataset.from_tensor_slices(data(32)).batch(8).take(0)), DataError, ["empty"]),
     "empty arrays": (lambda: fit(x=np.zeros((0, 8), "float32"), y=np.zeros(0, "int32")), DataError, ["empty"]),

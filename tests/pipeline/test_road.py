@@ -13,7 +13,7 @@ from small import data, pair
 import tfdistill
 from tfdistill.compress import Cluster, Prune, PruneChannels, Quantize, QuantizeAware
 from tfdistill.distill import ChainSettings
-from tfdistill.errors import ConfigurationError, DataError
+from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses import SoftTargets
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -181,6 +181,29 @@ REFUSED = {
         lambda t, s: tfdistill.under_teacher(t, s, [PruneChannels(keep_macs=0.7, criterion="taylor")], SETTINGS, X, Y),
         ConfigurationError,
         "criterion='taylor'.* takes data",
+    ),
+    "fewer labels": (lambda t, s: tfdistill.under_teacher(t, s, [], SETTINGS, X, Y[:50]), DataError, "x has 64, y has 50"),
+    "fewer labels to validate on": (
+        lambda t, s: tfdistill.under_teacher(t, s, [], SETTINGS, X, Y, (X, Y[:10])),
+        DataError,
+        "validation data has unequal numbers",
+    ),
+    "inputs of another shape": (
+        lambda t, s: tfdistill.under_teacher(t, s, [], SETTINGS, X[:, :5], Y),
+        DataError,
+        r"shape \(16, 5\), and the student 'student' takes \(None, 8\)",
+    ),
+    "a teacher of other inputs": (
+        lambda t, s: tfdistill.under_teacher(pair(features=7)[0], s, [], SETTINGS, X, Y),
+        ModelError,
+        r"input shapes do not match. Teacher 'teacher': \(None, 7\)",
+    ),
+    "a folder as the file": (lambda t, s: tfdistill.under_teacher(t, s, [], SETTINGS, X, Y, path="."), ConfigurationError, "is a folder"),
+    "another ending": (lambda t, s: tfdistill.under_teacher(t, s, [], SETTINGS, X, Y, path="m.lite"), ConfigurationError, "'m.tflite'"),
+    "an unknown variant": (
+        lambda t, s: tfdistill.under_teacher(t, s, [], SETTINGS, X, Y, path="m.tflite", variant="int7"),
+        ConfigurationError,
+        "Nearest: 'int8'",
     ),
     "an iterator": (lambda t, s: tfdistill.under_teacher(t, s, [], SETTINGS, itertools.repeat((X, Y))), DataError, "can be read once"),
     "an unknown length": (

@@ -74,7 +74,8 @@ def verify(
 
     refuse_folder(record)
     loaded = load_model(model)
-    _show(compare(file, loaded, *load_all((data,), loaded, rescale), variant=cast(Any, variant)), record)
+    (samples,) = load_all((data,), loaded, rescale)
+    _show(compare(file, loaded, samples, variant=cast(Any, variant)), record)
 
 
 def benchmark(
@@ -105,7 +106,7 @@ def benchmark(
 
 
 def refuse_folder(record):
-    """Refuses a folder as the file of a record, before the work that is recorded."""
+    """Raises a `ConfigurationError` if the file of a record is a folder: before the work that is recorded."""
     if record is not None and record.is_dir():
         raise ConfigurationError(f"--record '{record}' is a folder.", "the JSON file to write", f"write --record {record / 'record.json'}")
 

@@ -27,7 +27,7 @@ def float_layers(legacy):
 def wrong_ranges(layer):
     """Yields a text for every range of a quantization wrapper that was never trained: it starts at -6 to 6, and the first batch of training moves it."""
     for what, low, high in introspection.ranges_of(layer):
-        if np.all(np.asarray(low) == -6) and np.all(np.asarray(high) == 6):
+        if np.all(low.numpy() == -6) and np.all(high.numpy() == 6):
             yield f"'{layer.layer.name}' {what} is -6 to 6, as it began"
 
 
@@ -53,7 +53,7 @@ def not_finite(legacy):
 
 
 def _finite(variables):
-    return all(is_finite(np.asarray(variable)) for variable in variables if variable.dtype.is_floating)
+    return all(is_finite(variable.numpy()) for variable in variables if variable.dtype.is_floating)
 
 
 def require_finite(model, when=""):

@@ -301,7 +301,6 @@ def _move_range(variables, lowest, highest):
 
     low, high, batches = variables
     momentum = tf.minimum(batches / (batches + 1.0), 0.99)
-    move = tf.__internal__.train.assign_moving_average
-    moved = [move(variable, value, momentum, zero_debias=False) for variable, value in ((low, lowest), (high, highest))]
+    moved = [variable.assign_sub((variable - value) * (1.0 - momentum)) for variable, value in ((low, lowest), (high, highest))]
     with tf.control_dependencies([tf.convert_to_tensor(value) for value in moved]):
         batches.assign_add(1.0)

@@ -260,6 +260,9 @@ def quantized_layer_class():
                             (),
                             initializer=tfk.initializers.Constant(start),
                             trainable=False,
+                            # Each replica moves its own, as BatchNormalization does: to wait for the others amid a layer's call, while its weights are
+                            # replaced, would let them see these.
+                            synchronization=tf.VariableSynchronization.ON_READ,
                             aggregation=first if part == "batches" else tf.VariableAggregation.MEAN,
                         )
                         for part, start in (("min", -6.0), ("max", 6.0), ("batches", 0.0))

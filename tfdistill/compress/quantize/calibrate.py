@@ -173,6 +173,7 @@ class Quantize(Step):
             raise DataError(
                 "Quantize.apply got no calibration data.", "a few hundred samples of real data", "apply(model, calibration=samples)"
             )
+        rebuild.refuse_distiller(model)
         signature = describe(model)
         samples = collect(calibration, signature, "calibration", MIN_CALIBRATION_SAMPLES, MAX_CALIBRATION_SAMPLES)
         made, notes = quantized_on(self, model, signature, samples)
