@@ -33,7 +33,7 @@ h = L.Dense(4, activation="gelu")(inputs)
 attended = L.MultiHeadAttention(2, 4)(h, h)
 MODELS = {
     "GRU": L.GRU(4)(inputs),
-    "both ways": L.Bidirectional(L.LSTM(4))(inputs),
+    "LSTM": L.LSTM(4)(inputs),
     "attention": L.Flatten()(L.LayerNormalization()(L.Add()([h, attended]))),
 }
 step = tfdistill.compress.QuantizeAware()
