@@ -211,13 +211,14 @@ def test_layers_inside_nested_models_are_trained_by_pattern():
     step.check(applied)
 
 
-def test_a_shared_layer_is_rounded_once_for_all_its_calls():
+def test_a_shared_layer_is_one_with_the_ranges_of_each_call():
     inputs = {"left": keras.Input((6,), name="left"), "right": keras.Input((6,), name="right")}
     shared = layers.Dense(4, name="shared")
     made = keras.Model(inputs, layers.Subtract(name="apart")([shared(inputs["left"]), shared(inputs["right"])]))
     applied = QuantizeAware().apply(made)
     assert set(wrappers(applied)) == {"shared", "apart"}
     assert applied.count_params() == made.count_params()
+    assert list(applied.get_layer("shared").ranges) == ["output", "output@1"]
     x = {name: np.random.default_rng(i).uniform(-1, 1, (256, 6)).astype("float32") for i, name in enumerate(inputs)}
     applied.compile("sgd", "mse")
     applied.train_on_batch(x, np.zeros((256, 4)))

@@ -6,7 +6,8 @@ import pytest
 from keras import layers
 from opened_models import opened
 
-from tfdistill.compress import Cluster, Prune, QuantizeAware
+from tfdistill import export_tflite, load_model
+from tfdistill.compress import Cluster, Prune, Quantize, QuantizeAware
 from tfdistill.compress.selection import Layers
 from tfdistill.errors import ModelError
 
@@ -105,3 +106,51 @@ def test_layers_hold_each_once():
     found = Layers({"b/x": one, "a/x": one, "y": two, "a/y": two})
     assert found == {"a/x": one, "y": two}
     assert found.aliases == {"b/x": "a/x", "a/y": "y"}
+
+
+# Layers that see small numbers in one call and large ones in the next, as the second block of a transformer does that has the weights of the first.
+AGAIN = {
+    "dense": lambda: layers.Dense(4, activation="tanh", name="again"),
+    "normalization": lambda: layers.LayerNormalization(epsilon=1e-12, name="again"),
+    "attention": lambda: layers.MultiHeadAttention(1, 4, name="again"),
+    "activation": lambda: layers.Activation("gelu", name="again"),
+    "merging": lambda: layers.Add(name="again"),
+}
+SEQUENCES = np.random.default_rng(0).normal(size=(64, 5, 4)).astype("float32")
+
+
+def called_again(kind):
+    """A layer on small numbers, on large ones, and on the same small ones once more."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 4))
+    layer, small = AGAIN[kind](), layers.Rescaling(0.003)(inputs)
+    several = {"attention": lambda x: layer(x, x), "merging": lambda x: layer([x, x])}.get(kind, layer)
+    return keras.Model(inputs, {"small": several(small), "large": several(inputs), "same": several(small)})
+
+
+def far(outputs, model):
+    """Mean difference of each output from a model's, as a share of its own range."""
+    references = {name: np.asarray(x) for name, x in model(SEQUENCES, training=False).items()}
+    return {name: float(np.abs(np.asarray(outputs[name]) - x).mean() / np.ptp(x)) for name, x in references.items()}
+
+
+@pytest.mark.parametrize("kind", AGAIN)
+def test_each_call_has_ranges_of_its_own(kind):
+    model = called_again(kind)
+    made = Quantize().apply(model, SEQUENCES)
+    assert max(far(made(SEQUENCES, training=False), model).values()) < 0.02
+    known = set(made.get_layer("again").ranges)
+    first = {what for what in known if "@" not in what}
+    assert known == first | {f"{what}@1" for what in first}
+    assert any("@" in what for what in known)
+
+
+def test_the_ranges_of_each_call_are_saved_and_exported(tmp_path):
+    model = called_again("normalization")
+    made = Quantize().apply(model, SEQUENCES)
+    made.save(tmp_path / "made.keras")
+    loaded = load_model(tmp_path / "made.keras")
+    for name, outputs in made(SEQUENCES, training=False).items():
+        np.testing.assert_array_equal(loaded(SEQUENCES, training=False)[name], outputs)
+    record = export_tflite(loaded, tmp_path / "made.tflite", "int8", verify_on=SEQUENCES)
+    assert max(output.mean_abs_error / output.scale for output in record.verification.outputs.values()) < 0.02

@@ -3,12 +3,13 @@
 A stage is refused if the step's plan says before any training that it cannot be done, and why. Everything else that does not pass has failed.
 """
 
+import dataclasses
 import pathlib
 import tempfile
 
 import keras
 import numpy as np
-from stages import Refused, ZooRow, coarse, mean_difference, run_stages, settle, targets, train_for_a_moment, verified_difference
+from stages import FAILED, Refused, ZooRow, coarse, mean_difference, run_stages, settle, targets, train_for_a_moment, verified_difference
 from tutorial_images import IMAGES
 from tutorial_sequences import SEQUENCES
 
@@ -83,7 +84,19 @@ def run_row(name, row=None):
     """
     road = Road(TUTORIALS.get(name.removeprefix("keras.io ")) or rows()[name])
     stages = (road.bridge, road.prune, road.quantize, road.export_trained, road.export_calibrated, road.distil)
-    yield from run_stages(row or ZooRow(name, road.model.count_params(), {}, fingerprint()), dict(zip(COLUMNS, stages, strict=True)))
+    yield from run_stages(
+        resumable(row) if row else ZooRow(name, road.model.count_params(), {}, fingerprint()), dict(zip(COLUMNS, stages, strict=True))
+    )
+
+
+def resumable(row):
+    """Returns a row without its quantization-aware training if a file is missing, as both files are held against what rounding does to that model.
+
+    A training that failed stays, as it may have ended the process.
+    """
+    again = not NEAR.keys() <= row.cells.keys()
+    kept = {column: cell for column, cell in row.cells.items() if not again or column != "QAT" or cell.state == FAILED}
+    return dataclasses.replace(row, cells=kept)
 
 
 class Road:

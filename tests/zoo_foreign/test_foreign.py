@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from foreign_rows import COLUMNS, TUTORIALS, Road, data_for, run_row
+from foreign_rows import COLUMNS, TUTORIALS, Road, data_for, resumable, run_row
 from run_foreign import introduction
 from stages import FAILED, PASSED, REFUSED, Cell, Refused, ZooRow, run_stage
 
@@ -39,6 +39,16 @@ def test_what_a_plan_refuses_is_no_failure():
     assert isinstance(road.refused, Refused)
     road.refused = None
     assert run_stage(road.export_trained).state == FAILED
+
+
+@pytest.mark.parametrize(
+    ("missing", "state", "again"),
+    [("calibrated file", PASSED, True), ("QAT's file", REFUSED, True), ("QAT's file", FAILED, False), ("distillation", PASSED, False)],
+)
+def test_a_row_without_a_file_trains_again(missing, state, again):
+    """What rounding does, which a file is held against, is known of the model that is trained in the same process alone."""
+    cells = {column: Cell(state, "", 0.0) for column in COLUMNS if column != missing}
+    assert ("QAT" not in resumable(ZooRow("a", 1, cells, fingerprint())).cells) is again
 
 
 def test_the_introduction_counts_the_cells(monkeypatch):

@@ -15,6 +15,7 @@ from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.bridge.parity.check import made_up_length
+from tfdistill.bridge.wrappers.quantization import numbered
 from tfdistill.compress import rebuild
 from tfdistill.compress.plan import Plan
 from tfdistill.compress.quantize.consumers import known_function, operation_of
@@ -210,11 +211,12 @@ class Graph:
         outputs = replay(self._opened.legacy, self._call, entered)
         return {f"output_{i}": output for i, output in enumerate(tf.nest.flatten(outputs))}
 
-    def _call(self, layer, args, kwargs):
+    def _call(self, layer, args, kwargs, number):
         import tensorflow as tf
 
+        called = self._called[id(layer)]
         with tf.name_scope(scope_of(self._indices[id(layer)])):
-            return self._called[id(layer)](*args, **kwargs)
+            return called(*args, **numbered(called, kwargs, number))
 
 
 def _digest(opened, settings):

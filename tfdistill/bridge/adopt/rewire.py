@@ -1,12 +1,13 @@
 """Rebuilds a tf_keras model call by call, so that layers can be put between its layers. Cloning can only exchange layers."""
 
 from tfdistill.bridge import imports
+from tfdistill.bridge.wrappers.quantization import numbered
 
 
 def rewire(legacy, copy, enter=lambda tensor: None, dense=False):
     """Repeats every call of a model with other layers, nested models included, in time that grows with the number of calls.
 
-    A layer that is shared stays shared, between a nested model and the one around it too.
+    A layer that is shared stays shared, between a nested model and the one around it too. A quantized layer is told which of its calls each one is.
 
     Args:
         legacy: A functional or Sequential tf_keras model that is built.
@@ -20,7 +21,7 @@ def rewire(legacy, copy, enter=lambda tensor: None, dense=False):
     import tensorflow as tf
 
     tfk = imports.tf_keras()
-    made = {}
+    made, numbers = {}, Numbers()
 
     def copied(layer):
         if id(layer) not in made:
@@ -34,44 +35,64 @@ def rewire(legacy, copy, enter=lambda tensor: None, dense=False):
             first = [layer for layer in between.values() if layer is not None]
             return tfk.Sequential([*inputs.values(), *first, *(copied(layer) for layer in model.layers)], name=model.name)
         tensors = {key: tensor if between[key] is None else between[key](tensor) for key, tensor in inputs.items()}
-        outputs = _repeated(model, tensors, lambda layer, args, kwargs: copied(layer)(*args, **kwargs))
+        outputs = _repeated(model, tensors, call, numbers)
         structure = tf.nest.map_structure(lambda x: inputs[id(x)], model._nested_inputs)
         return tfk.Model(structure, outputs, name=model.name)
+
+    def call(layer, args, kwargs, number):
+        fresh = copied(layer)
+        return fresh(*args, **numbered(fresh, kwargs, number))
 
     return rebuilt(legacy)
 
 
-def replay(legacy, call, tensors):
+def replay(legacy, call, tensors, numbers=None):
     """Repeats every call of a model in inference mode on tensors of a graph that is being traced, nested models included.
 
     Args:
         legacy: A functional or Sequential tf_keras model that is built.
-        call: Function of (layer, args, kwargs): returns the outputs of one call of a layer that is no model.
+        call: Function of (layer, args, kwargs, number): returns the outputs of one call of a layer that is no model; the number is that of `Numbers`.
         tensors: List of the tensors to take for the model's inputs, in the order of `legacy.inputs`.
+        numbers: `Numbers` of the model around it, for a nested one.
 
     Returns:
         The outputs, in the model's structure.
     """
     import tensorflow as tf
 
-    def inference(layer, args, kwargs):
+    numbers = numbers or Numbers()
+
+    def inference(layer, args, kwargs, number):
         if isinstance(layer, imports.tf_keras().Model):
-            return replay(layer, call, tf.nest.flatten(args))
-        return call(layer, args, {**kwargs, "training": False} if layer._expects_training_arg else kwargs)
+            return replay(layer, call, tf.nest.flatten(args), numbers)
+        return call(layer, args, {**kwargs, "training": False} if layer._expects_training_arg else kwargs, number)
 
     known = {}
     for kept, tensor in zip(legacy.inputs, tensors, strict=True):
         known[id(kept)] = tensor if tensor.dtype == kept.dtype else tf.cast(tensor, kept.dtype)
-    return _repeated(legacy, known, inference)
+    return _repeated(legacy, known, inference, numbers)
 
 
-def _repeated(model, tensors, call):
+class Numbers:
+    """Numbers the calls of each layer in a graph. Calls that read the same tensors have one number, as they compute the same."""
+
+    def __init__(self):
+        self._known = {}
+
+    def of(self, node):
+        """Returns how many other calls of its layer go before a tf_keras node."""
+        known = self._known.setdefault(id(node.layer), {})
+        return known.setdefault(tuple(map(id, node.keras_inputs)), len(known))
+
+
+def _repeated(model, tensors, call, numbers):
     """Repeats the calls in the graph of a tf_keras model.
 
     Args:
         model: A functional or Sequential tf_keras model that is built.
         tensors: Dict of id of each input of the model to the tensor in its place; what the calls return is added.
-        call: Function of (layer, args, kwargs): returns the outputs of one call.
+        call: Function of (layer, args, kwargs, number): returns the outputs of one call.
+        numbers: `Numbers` of the calls.
 
     Returns:
         The outputs, in the model's structure.
@@ -85,7 +106,7 @@ def _repeated(model, tensors, call):
         for node in model._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            outputs = call(node.layer, current(node.call_args), current(node.call_kwargs))
+            outputs = call(node.layer, current(node.call_args), current(node.call_kwargs), numbers.of(node))
             for kept, new in zip(tf.nest.flatten(node.outputs), tf.nest.flatten(outputs), strict=True):
                 tensors[id(kept)] = new
     return current(model._nested_outputs)

@@ -4,6 +4,11 @@ import math
 
 from tfdistill.bridge import imports
 
+# What takes the place of a form of `ROWWISE` where some rows are far smaller than others: normalized rows are normalized once more.
+TWICE = "normalized twice"
+# The forms that divide each row by a root of its own.
+ROWWISE = ("group normalization", "layer normalization", "root mean square normalization", "unit normalization")
+
 
 def normalization_alone(layer, quantize, args, kwargs):
     """A BatchNormalization that is folded into no convolution."""
@@ -50,7 +55,7 @@ def layer_normalization(layer, quantize, args, kwargs):
 
     axes = list(layer.axis) if isinstance(layer.axis, (list, tuple)) else [layer.axis]
     quantize, x = _in_float_by_choice("layer normalization", quantize, tf.cast(args[0], "float32"))
-    y = standardized(x, axes, layer.epsilon, quantize)
+    y = _divided("layer normalization", _centred(x, axes, quantize), axes, layer.epsilon, quantize, tf.reduce_mean)
     return _scaled(layer, y, quantize, axes, layer.gamma if layer.scale else None, layer.beta if layer.center else None)
 
 
@@ -63,7 +68,8 @@ def group_normalization(layer, quantize, args, kwargs):
     before, channels, after = math.prod(x.shape[1:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
     # The channels of a group, and all that stands behind their axis, are next to each other.
     grouped = tf.reshape(x, (-1, before, layer.groups, channels // layer.groups * after))
-    y = tf.reshape(standardized(grouped, [1, 3], layer.epsilon, quantize), (-1, *x.shape[1:]))
+    y = _divided("group normalization", _centred(grouped, [1, 3], quantize), [1, 3], layer.epsilon, quantize, tf.reduce_mean)
+    y = tf.reshape(y, (-1, *x.shape[1:]))
     return _scaled(layer, y, quantize, [axis], layer.gamma if layer.scale else None, layer.beta if layer.center else None)
 
 
@@ -74,7 +80,7 @@ def root_mean_square_normalization(layer, quantize, args, kwargs):
     hosted = layer._hosted.layer
     axes = list(hosted.axis) if isinstance(hosted.axis, (list, tuple)) else [hosted.axis]
     quantize, x = _in_float_by_choice("root mean square normalization", quantize, tf.cast(args[0], "float32"))
-    y = x * _inverse_root(x, axes, hosted.epsilon, quantize, tf.reduce_mean)
+    y = _divided("root mean square normalization", x, axes, hosted.epsilon, quantize, tf.reduce_mean)
     scale = tf.convert_to_tensor((layer._hosted.trainable or layer._hosted.fixed)[0])
     if len(axes) == 1:
         return _scaled(layer, y, quantize, axes, scale, None)
@@ -87,7 +93,7 @@ def unit_normalization(layer, quantize, args, kwargs):
 
     axes = list(layer.axis) if isinstance(layer.axis, (list, tuple)) else [layer.axis]
     quantize, x = _in_float_by_choice("unit normalization", quantize, tf.cast(args[0], "float32"))
-    return tf.cast(x * _inverse_root(x, axes, 1e-12, quantize, tf.reduce_sum), layer.compute_dtype)
+    return tf.cast(_divided("unit normalization", x, axes, 1e-12, quantize, tf.reduce_sum), layer.compute_dtype)
 
 
 def _unrounded(x, what, **settings):
@@ -100,15 +106,27 @@ def _in_float_by_choice(form, quantize, x):
     return (_unrounded, quantize.unrounded(x)) if quantize.is_float(form) else (quantize, x)
 
 
-def standardized(x, axes, epsilon, quantize):
-    """Returns `x` minus its mean over `axes`, divided by its standard deviation."""
+def _centred(x, axes, quantize):
+    """Returns the rounded `x` minus its mean over `axes`."""
     import tensorflow as tf
 
-    centred = quantize(x - quantize(tf.reduce_mean(x, axes, keepdims=True), "mean"), "centred")
-    return centred * _inverse_root(centred, axes, epsilon, quantize, tf.reduce_mean)
+    return quantize(x - quantize(tf.reduce_mean(x, axes, keepdims=True), "mean"), "centred")
 
 
-def _inverse_root(x, axes, epsilon, quantize, reduce):
+def _divided(form, x, axes, epsilon, quantize, reduce):
+    """Returns `x` divided by the root of its mean or sum of squares over `axes` + epsilon.
+
+    In the form `TWICE`, the result is divided once more by its own root: rows whose squares are less than one step of the largest row's come out too small the
+    first time, but near enough to the others for steps of their own the second time.
+    """
+    y = x * _inverse_root(x, axes, epsilon, quantize, reduce)
+    if quantize is _unrounded or quantize.form_of(form) != TWICE:
+        return y
+    y = quantize(y, "normalized_once")
+    return y * _inverse_root(y, axes, 1e-12, quantize, reduce, "second_")
+
+
+def _inverse_root(x, axes, epsilon, quantize, reduce, which=""):
     """Returns the rounded 1 / sqrt(mean or sum of squares over `axes` + epsilon).
 
     One scale holds the variances of all rows, so that of a quiet row may round to 0: it counts as one step. A row that is constant after rounding is 0
@@ -116,9 +134,9 @@ def _inverse_root(x, axes, epsilon, quantize, reduce):
     """
     import tensorflow as tf
 
-    variance = quantize(reduce(quantize(x * x, "squares"), axes, keepdims=True), "variance")
-    inverse = tf.math.rsqrt(quantize(variance + epsilon, "variance_and_epsilon", positive=True))
-    return quantize(inverse, "inverse_deviation", counted=tf.reduce_any(tf.not_equal(x, 0.0), axes, keepdims=True))
+    variance = quantize(reduce(quantize(x * x, f"{which}squares"), axes, keepdims=True), f"{which}variance")
+    inverse = tf.math.rsqrt(quantize(variance + epsilon, f"{which}variance_and_epsilon", positive=True))
+    return quantize(inverse, f"{which}inverse_deviation", counted=tf.reduce_any(tf.not_equal(x, 0.0), axes, keepdims=True))
 
 
 def _scaled(layer, y, quantize, axes, gamma, beta):

@@ -25,6 +25,8 @@ from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
 
 # How many settings beside the weights every file has.
 _FIRST_SETTINGS = 4
+# Argument of a quantized layer's call: which of the calls of its model this is. It is part of the model's graph, and so of its config.
+_NUMBER = "number_of_call"
 
 _in_the_file = contextvars.ContextVar("_in_the_file", default=False)
 
@@ -78,6 +80,20 @@ def is_quantized_layer(layer):
     return isinstance(layer, TransparentWrapper) and layer.step == "quantization"
 
 
+def numbered(layer, kwargs, number):
+    """Returns the keyword arguments of one call of a layer, with what tells a quantized one that this call has ranges of its own.
+
+    A layer that is called again may see other values: normalized ones where the first call saw embeddings. One range for both would leave the smaller few steps.
+
+    Args:
+        layer: What is called.
+        kwargs: Keyword arguments, perhaps with the number that an earlier graph gave to the call.
+        number: How many other calls of the layer go before; the ranges of the first one have plain names.
+    """
+    own = {_NUMBER: number} if number and is_quantized_layer(layer) else {}
+    return {name: value for name, value in kwargs.items() if name != _NUMBER} | own
+
+
 def quantize_layer(layer, quantization):
     """Wraps a tf_keras layer so that it trains quantized.
 
@@ -129,7 +145,7 @@ def quantized_layer_class():
 
         @property
         def ranges(self):
-            """Dict of what is quantized (`"output"`, the path of an activation) to its variables `(minimum, maximum, batches)`."""
+            """Dict of what is quantized (`"output"`, the path of an activation) to its variables `(minimum, maximum, batches)`; `"output@1"` in the second call."""
             return self._quantizing.ranges
 
         @property
@@ -157,7 +173,7 @@ def quantized_layer_class():
             self.built = True
 
         def call(self, *args, **kwargs):
-            training = bool(tf.get_static_value(kwargs.get("training", False)))
+            number, training = kwargs.pop(_NUMBER, 0), bool(tf.get_static_value(kwargs.get("training", False)))
             if not self.layer._expects_training_arg:
                 kwargs.pop("training", None)
             if not self._quantizing.complete:
@@ -168,7 +184,8 @@ def quantized_layer_class():
             left_float = self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
             rounding = _in_the_file.get() or not left_float
             known = self.quantization.positive, self.quantization.scores, self.quantization.replaced, self.quantization.hides
-            quantize = ActivationRounder(self._range, training, rounding, _in_the_file.get(), measuring, *known)
+            ranges = functools.partial(self._range, number=number)
+            quantize = ActivationRounder(ranges, training, rounding, _in_the_file.get(), measuring, *known)
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}
             if source := source_of(args):
@@ -247,11 +264,12 @@ def quantized_layer_class():
                 flat = [x if kept[i] else quantize(x, f"output_{i}" if i else "output") for i, x in enumerate(flat)]
             return tf.nest.pack_sequence_as(outputs, flat)
 
-        def _range(self, what):
+        def _range(self, what, number):
+            what = f"{what}@{number}" if number else what
             if (range_of := _assumed.get()) is not None:
                 return (*map(tf.constant, range_of(self, what)), None)
             if what not in self.ranges:
-                name = what.replace(".", "_")
+                name = what.replace(".", "_").replace("@", "_at_")
                 first = tf.VariableAggregation.ONLY_FIRST_REPLICA
                 with tf.init_scope():
                     self.ranges[what] = tuple(

@@ -4,11 +4,12 @@ import typing
 
 from tfdistill.bridge.integer.activations import ACTIVATIONS, REPLACEMENTS
 from tfdistill.bridge.integer.layers import FORMS
+from tfdistill.bridge.integer.normalizations import TWICE
 from tfdistill.bridge.integer.rounding import FLOAT_FORM
 from tfdistill.errors import ModelError
 
 # What may be computed in another form, and the forms that may take its place.
-_REPLACED, _REPLACING = {*ACTIVATIONS, *FORMS, "softmax"}, {FLOAT_FORM, *REPLACEMENTS}
+_REPLACED, _REPLACING = {*ACTIVATIONS, *FORMS, "softmax"}, {FLOAT_FORM, TWICE, *REPLACEMENTS}
 
 
 class QuantizedWeight(typing.NamedTuple):

@@ -23,6 +23,7 @@ from tfdistill.compress.quantize.check import check_quantized
 from tfdistill.compress.quantize.dense import fold_normalizations, one_scale
 from tfdistill.compress.quantize.measure import MINMAX, MSE, measure_ranges
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware
+from tfdistill.compress.quantize.quiet_rows import normalized_twice
 from tfdistill.compress.quantize.scheme import CALIBRATED
 from tfdistill.compress.quantize.smoothing import require_smoothable, smooth_channels, smoothable
 from tfdistill.compress.quantize.target_forms import approximation_notes, require_forms
@@ -61,7 +62,8 @@ class Quantize(Step):
       https://arxiv.org/abs/2106.08295). Better for tensors of long tails, as swish and GELU make them; worse where rare large values decide.
     - `"auto"`: `"mse"` in a model that has one of the activations of long tails (silu, hard-silu, mish, GELU), else `"minmax"`.
 
-    Inputs always have the range of their values.
+    Inputs always have the range of their values. A layer that is called several times has ranges for each call. A normalization that has rows far smaller than the
+    others in every sample, such as a class token among patches, normalizes twice.
 
     Args:
         layers: Which layers: a name or path, a pattern such as `"encoder/*"`, a predicate of a layer, or a list of these. None is every layer.
@@ -239,8 +241,19 @@ def quantized_on(step, model, signature, samples):
     if not any(decision.done and decision.quantization for decision in decided.values()):
         raise ModelError(f"Quantize finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
     notes = check_calibration(opened, signature, samples)
-    made = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name)
-    places, multiplied = consumers.places(opened.legacy), {}
+    places = consumers.places(opened.legacy)
+    made, multiplied = _measured(step, opened, decided, methods, places, signature, samples, plan)
+    twice = normalized_twice(decided, made, signature, samples)
+    if twice is not decided:
+        made, multiplied = _measured(step, opened, twice, methods, places, signature, samples, plan)
+    if step.bias_correction:
+        correct_biases(made, opened.legacy, signature, samples, corrected_by(places, decided), multiplied)
+    return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
+
+
+def _measured(step, opened, decided, methods, places, signature, samples, plan):
+    """Returns the `AdoptedModel` of the decisions with measured ranges, and a dict of path to the numbers by which the channels of a layer were multiplied."""
+    made, multiplied = adopt(build(opened, decided), original=opened.original, name=opened.adopted.name), {}
     if step.smooth is not None:
         smoothed = smoothable(places, decided)
         require_smoothable(smoothed, step.smooth, plan)
@@ -250,9 +263,7 @@ def quantized_on(step, model, signature, samples):
         multiplied |= fold_normalizations(made, places, decided)
     make_biases_unequal(made)
     measure_ranges(made, signature, samples, methods)
-    if step.bias_correction:
-        correct_biases(made, opened.legacy, signature, samples, corrected_by(places, decided), multiplied)
-    return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
+    return made, multiplied
 
 
 def _per_channel(layer, decision):

@@ -41,6 +41,7 @@ import numpy as np
 
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.bridge.integer.activations import GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU
+from tfdistill.bridge.integer.normalizations import ROWWISE
 from tfdistill.bridge.integer.rounding import FLOAT_FORM
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.compress.quantize.calibration_data import packed_batches
@@ -56,7 +57,6 @@ WITHOUT_GELU = ("micro", "edgetpu", "gpu")
 _COMPARED = 128
 _FUNCTIONS_OF_ISLANDS = ("elu", "gelu", "gelu_tanh", "hard_shrink", "log_sigmoid", "mish", "softplus", "softsign", "squareplus")
 _GELUS = ("gelu", "gelu_tanh")
-_NORMALIZATIONS = ("group normalization", "layer normalization", "root mean square normalization", "unit normalization")
 _ATTENTIONS = ("attention", "grouped attention", "masked_softmax")
 
 
@@ -101,7 +101,7 @@ def with_target_forms(place, decision, target, approximate, integer_only):
 
 
 def _chosen(place, quantization, target, approximate, islands):
-    if quantization.form in _NORMALIZATIONS and islands:
+    if quantization.form in ROWWISE and islands:
         yield _Form(quantization.form, FLOAT_FORM, "normalized in float")
     if quantization.form in _ATTENTIONS and islands:
         yield _Form("softmax", FLOAT_FORM, "softmax in float")
