@@ -526,6 +526,25 @@ class ResizesFirst(layers.Layer):
         return self.norm(layers.Resizing(4, 4, name="resized")(x))
 
 
+def quick_gelu(x):
+    return x * ops.sigmoid(1.702 * x)
+
+
+class HoldsFunction(layers.Layer):
+    """Makes a layer when it is built, so that it is copied, and holds one of Keras's around a function that nobody registered, as CLIP's blocks do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.quick = layers.Activation(quick_gelu, name="quick")
+
+    def build(self, shape):
+        self.late = layers.Dense(WIDTH, activation=quick_gelu, name="late")
+        self.late.build(shape)
+
+    def call(self, x):
+        return self.quick(self.late(x))
+
+
 @keras.saving.register_keras_serializable("tests")
 class Forgetful(layers.Layer):
     """Its config lacks the rate, so that another layer comes back."""
@@ -686,6 +705,7 @@ MODELS = {
     ),
     "private layers without a config": (lambda: sequence(PrivateResidual(WIDTH, name="block")), ["block/dense", "block/dense_1"]),
     "made in build": (lambda: sequence(MadeInBuild(WIDTH, name="block")), ["block/late"]),
+    "a function inside a layer of Keras's": (lambda: sequence(HoldsFunction(name="block")), ["block/late", "block/quick"]),
     "own RMS normalization": (lambda: sequence(OwnRMSNorm(name="norm")), ["norm/scale", "norm/rsqrt"]),
     "layer scale": (lambda: sequence(LayerScale(name="scale")), ["scale/gamma", "scale/multiply"]),
     "a table of positions": (lambda: sequence(PositionTable(name="positions")), ["positions/table", "positions/tanh"]),

@@ -124,7 +124,11 @@ def _copied(layer, clone):
 
 
 def _inner(layer, clone):
-    made = clone(layer)
+    # A layer of Keras's own may hold a function that nobody registered: a config has its name alone.
+    with keras.saving.custom_object_scope(
+        {value.__name__: value for value in vars(layer).values() if isinstance(value, types.FunctionType)}
+    ):
+        made = clone(layer)
     if not made.built and layer.built:
         made.build_from_config(layer.get_build_config())
     return made
