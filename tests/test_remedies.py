@@ -590,6 +590,21 @@ ROWS = {
         "give the inputs and labels of one and the same data set, cut alike: x[:n], y[:n]",
         lambda: taught(X[:30], LABELS[:30]),
     ),
+    "labels with a number for each class": Row(
+        lambda: taught(X, np.eye(3)[LABELS]),
+        "write loss=keras.losses.CategoricalCrossentropy(from_logits=True), or give y.argmax(-1)",
+        lambda: (taught(X, np.eye(3)[LABELS], loss=CROSS_ENTROPIES[1]), taught(X, np.eye(3)[LABELS].argmax(-1))),
+    ),
+    "an index for each sample": Row(
+        lambda: taught(X, LABELS, loss=CROSS_ENTROPIES[1]),
+        "write loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), or give keras.utils.to_categorical(y, 3)",
+        lambda: (taught(X, LABELS), taught(X, keras.utils.to_categorical(LABELS, 3), loss=CROSS_ENTROPIES[1])),
+    ),
+    "classes that are not there": Row(
+        lambda: taught(X, LABELS * 10),
+        "number the classes from 0, as np.unique(y, return_inverse=True)[1] does, or give both models as many classes as there are",
+        lambda: (taught(X, np.unique(LABELS * 10, return_inverse=True)[1]), taught(X, LABELS * 10, of_features(6, 21))),
+    ),
     "inputs of another shape": Row(
         lambda: taught(X[:, :5], LABELS),
         "resize the data in its pipeline, or make a model on a keras.Input of the data's shape",
@@ -825,18 +840,21 @@ def with_holes():
     return np.where(np.arange(len(X))[:, None] % 20 == 3, np.nan, X)
 
 
-def of_features(number):
-    return keras.Sequential([keras.Input((number,)), layers.Dense(3)])
+def of_features(number, classes=3):
+    return keras.Sequential([keras.Input((number,)), layers.Dense(classes)])
 
 
 def teaching(student):
-    teacher = keras.Sequential([keras.Input(student.input_shape[1:]), layers.Dense(3)])
+    teacher = of_features(student.input_shape[-1], student.output_shape[-1])
     return tfdistill.Distiller(teacher, student, tfdistill.losses.SoftTargets())
 
 
-def taught(x, y, student=None):
+CROSS_ENTROPIES = [kind(from_logits=True) for kind in (keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy)]
+
+
+def taught(x, y, student=None, loss=CROSS_ENTROPIES[0]):
     distiller = teaching(student or of_features(6))
-    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    distiller.compile("sgd", loss, run_eagerly=True)
     return distiller.fit(x, y, verbose=0)
 
 

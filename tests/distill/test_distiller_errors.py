@@ -114,6 +114,13 @@ MISTAKES = {
         DataError,
         ["input", "NaN"],
     ),
+    "labels with a number for each class": (
+        lambda: fit(y=np.eye(CLASSES)[data(32)[1]]),
+        DataError,
+        ["(32, 5)", "SparseCategoricalCrossentropy takes the index", "CategoricalCrossentropy(from_logits=True)"],
+    ),
+    "labels from 1": (lambda: fit(y=data(32)[1] + 1), DataError, ["from 1 to 5", "'student' has 5 classes", "from 0 to 4"]),
+    "a label of -1": (lambda: fit(y=data(32)[1] - 1), DataError, ["from -1 to 3"]),
     "fewer labels": (lambda: fit(y=data(32)[1][:20]), DataError, ["x has 32, y has 20"]),
     "fewer weights": (lambda: fit(sample_weight=np.ones(31)), DataError, ["x has 32, y has 32, sample_weight has 31"]),
     "one of two inputs shorter": (

@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from tfdistill.distill.objective.label_loss import losses_by_output, warn_of_wrong_space
+from tfdistill.distill.objective.label_loss import losses_by_output, refuse_other_labels, warn_of_wrong_space
 from tfdistill.distill.objective.terms import by_name
 from tfdistill.graph.functional import final_activations
 from tfdistill.graph.layers import all_layers
@@ -26,6 +26,7 @@ def check_labels(distiller, batch, outputs):
 
     Raises:
         ConfigurationError: if a `TeacherReport` does not fit the outputs or the task.
+        DataError: if the labels are of another form than the loss takes, or of classes that are not there.
     """
     x, y, _ = batch
     student, loss = distiller.student, distiller.loss
@@ -37,6 +38,7 @@ def check_labels(distiller, batch, outputs):
             stacklevel=4,
         )
     if y is not None and distiller.student_loss_weight > 0:
+        refuse_other_labels(loss, by_name(y, student), outputs.y_pred, student)
         warn_of_wrong_space(loss, outputs.y_pred, student, activations)
     y, teacher_outputs, student_outputs = (by_name(part, student) for part in (y, outputs.teacher_outputs, outputs.y_pred))
     losses = {name: one for name, one, _ in losses_by_output(loss, outputs.y_pred, student)}

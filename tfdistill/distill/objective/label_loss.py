@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 
+from tfdistill.errors import DataError
 from tfdistill.losses import spaces
 
 # Functions of Keras's losses that take probabilities unless from_logits=True -> the class to write, and whether the classes exclude one
@@ -52,6 +53,46 @@ def warn_of_wrong_space(loss, outputs, student, activations=None):
             f"{other}.",
             stacklevel=4,
         )
+
+
+def refuse_other_labels(loss, labels, outputs, student):
+    """Refuses labels of classes of which a loss of Keras takes another form, where TensorFlow would name one of its operations.
+
+    Args:
+        loss: As in `warn_of_wrong_space`.
+        labels: Labels of a batch: of the only output, or a dict of output name to labels.
+        outputs: As in `warn_of_wrong_space`.
+        student: The student, for its output names.
+
+    Raises:
+        DataError: if they are one number for each class in place of an index, or the other way round, or indices of classes that are not there.
+    """
+    for name, one, values in losses_by_output(loss, outputs, student):
+        known, y = _known(one), labels.get(name) if isinstance(labels, collections.abc.Mapping) else labels
+        if known is None or y is None or not hasattr(y, "dtype") or values.ndim < 2 or values.shape[-1] < 2:
+            continue
+        (cls, _), from_logits = known
+        y, classes = np.asarray(keras.ops.convert_to_numpy(y)), values.shape[-1]
+        indices = y.shape == values.shape[:-1] or y.shape == (*values.shape[:-1], 1)
+        if cls == "SparseCategoricalCrossentropy" and y.shape == values.shape:
+            raise DataError(
+                f"The labels have the shape {y.shape}, a number for each class, and the loss {cls} takes the index of a class.",
+                f"labels of the shape {values.shape[:-1]}",
+                f"write loss=keras.losses.CategoricalCrossentropy(from_logits={from_logits}), or give y.argmax(-1)",
+            )
+        if cls == "CategoricalCrossentropy" and indices:
+            raise DataError(
+                f"The labels have the shape {y.shape}, the index of a class, and the loss {cls} takes a number for each class.",
+                f"labels of the shape {values.shape}",
+                f"write loss=keras.losses.SparseCategoricalCrossentropy(from_logits={from_logits}), or give keras.utils.to_categorical(y, {classes})",
+            )
+        numbered = cls == "SparseCategoricalCrossentropy" and indices and getattr(one, "ignore_class", None) is None
+        if numbered and y.size and (y.min() < 0 or y.max() >= classes):
+            raise DataError(
+                f"The labels are from {y.min():g} to {y.max():g} in the first batch, and the student '{student.name}' has {classes} classes.",
+                f"indices from 0 to {classes - 1}",
+                "number the classes from 0, as np.unique(y, return_inverse=True)[1] does, or give both models as many classes as there are",
+            )
 
 
 def losses_by_output(loss, outputs, student):
