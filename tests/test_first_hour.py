@@ -313,3 +313,31 @@ def test_a_function_that_makes_the_calibration_data_is_called(kind, tmp_path):
     record = tfdistill.export_tflite(net(), tmp_path / "m.tflite", "int8", calibration=FUNCTIONS[kind], verify_on=X)
     assert record.calibration_samples == len(X)
     assert tfdistill.benchmark(record.path, Cpu(), timing=Timing(min_seconds=0.01, max_seconds=0.05, warmup_seconds=0)).p50_ms > 0
+
+
+# What comes after a Rescaling -> the operations of the file that compute it.
+RESCALED = {
+    "a convolution": (lambda x: layers.Conv2D(4, 3)(x), {"CONV_2D"}),
+    "a strided convolution": (lambda x: layers.Conv2D(4, 3, strides=2, activation="relu")(x), {"CONV_2D"}),
+    "a depthwise convolution": (lambda x: layers.DepthwiseConv2D(3)(x), {"DEPTHWISE_CONV_2D"}),
+    # Past a Flatten it is an operation of its own, as in a calibrated file.
+    "a dense layer": (lambda x: layers.Dense(4)(layers.Flatten()(x)), {"DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}),
+}
+
+
+@pytest.mark.parametrize("name", RESCALED)
+def test_a_rescaling_costs_a_trained_file_no_operation_more_than_a_calibrated_one(name, tmp_path):
+    body, computes = RESCALED[name]
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Flatten()(body(layers.Rescaling(1 / 255)(inputs))))
+    x = RNG.uniform(0, 255, (32, 8, 8, 3)).astype("float32")
+    trained = QuantizeAware().apply(model, dry_run=False)
+    trained.compile("sgd", "mse", run_eagerly=True)
+    trained.fit(x, model.predict(x, verbose=0), batch_size=16, verbose=0)
+    files = (trained, {}), (model, {"road": "converter"})
+    counts = []
+    for i, (of, how) in enumerate(files):
+        record = tfdistill.export_tflite(of, tmp_path / f"{i}.tflite", "int8", calibration=x, **how)
+        counts.append({op.name: op.count for op in record.census.ops})
+    assert sum(counts[0].values()) <= sum(counts[1].values())
+    assert set(counts[0]) - {"QUANTIZE", "DEQUANTIZE"} <= computes | {"RESHAPE"}
