@@ -168,7 +168,7 @@ def with_operation(operation):
     return keras.Model(inputs, layers.Dense(2)(operation(inputs)))
 
 
-class WithoutConfig(layers.Layer):
+class WithoutConfig(keras.Model):
     """Has as many layers as its constructor is told, and does not say how many."""
 
     def __init__(self, count=1, **kwargs):
@@ -472,7 +472,7 @@ ROWS = {
         lambda f: to_tf_keras(with_operation(Operation(lambda x: x + 1.0))),
         lambda f: to_tf_keras(with_operation(OfMine())),
     ),
-    "a layer without its arguments": Row(
+    "a model without its arguments": Row(
         "give the class a get_config that holds all arguments of its constructor",
         lambda f: crosses(sequence(WithoutConfig(2, name="own"))),
         lambda f: crosses(sequence(WithConfig(2, name="own"))),
