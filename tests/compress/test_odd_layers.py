@@ -461,6 +461,7 @@ LEAST = {
     "hard_shrink": 22,
     "log_softmax": 27,
     "softmax": 25,
+    "in one operation": 29,
     "threshold": 26,
     "ReLU of all": 27,
     "Rescaling by channel": 27,
