@@ -43,9 +43,8 @@ $(STAMP): requirements.txt setup.py
 demo: $(STAMP)
 	$(BIN)/tfdistill demo
 
-# The fast tests, or with SLOW=1 all of them in one run, which imports and collects once and keeps all processes busy to its end.
 test: $(STAMP)
-	$(BIN)/python $(PYTEST)$(if $(SLOW), -m "slow or not slow")
+	$(BIN)/python $(PYTEST)
 
 test-slow: $(STAMP)
 	$(BIN)/python $(PYTEST) -m slow
