@@ -14,7 +14,7 @@ PYTHON ?= $(call first-python,10,13,python3 python3.13 python3.12 python3.11 pyt
 PYTHON_LOWEST ?= $(call first-python,10,10,python3.10 python3 python $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python))
 PYTHON_NEXT ?= $(call first-python,11,13,python3.13 python3.12 python3.11 python3 python)
 
-# Tests run in this many processes; each needs about 2 GiB.
+# Tests run in this many processes; each needs about 2 GiB, and up to 5 GiB for the slow ones.
 WORKERS ?= 2
 # Each process takes neighbouring tests, which share the models that a module builds, and in the end some of those that another has left.
 PYTEST = -m pytest -n $(WORKERS) --dist worksteal
