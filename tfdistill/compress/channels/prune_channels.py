@@ -17,10 +17,10 @@ from tfdistill.compress.channels.proof import require_equal
 from tfdistill.compress.channels.resize import Resized
 from tfdistill.compress.channels.scores import BY_WEIGHTS, scores_of
 from tfdistill.compress.channels.trace import ChannelTrace
+from tfdistill.compress.native_step import NativeStep, require_parameters
 from tfdistill.compress.selection import Selection, layers_of_graph, select
-from tfdistill.compress.step import Step, set_selectors, warn_of_frozen
-from tfdistill.errors import ConfigurationError, InvariantError, ModelError
-from tfdistill.graph.names import named_layers
+from tfdistill.compress.step import set_selectors, warn_of_frozen
+from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.utils import validate
 
 # Setting -> what is said of it, and what is counted for it; of a measured one, what it is estimated by.
@@ -35,7 +35,7 @@ _MEASURED = ("keep_bytes", "keep_latency")
 
 
 @dataclasses.dataclass(frozen=True)
-class PruneChannels(Step):
+class PruneChannels(NativeStep):
     """Structured pruning: filters, units, attention heads and widths that count least are removed, and the model gets smaller and faster.
 
     Channels that are coupled are removed together: through sums, products and concatenations of tensors, flattening and reshaping, depthwise and grouped
@@ -188,15 +188,6 @@ class PruneChannels(Step):
         require_equal(model, trace, decision.removal, resized)
         return resized.model
 
-    def strip(self, model: keras.Model) -> keras.Model:
-        """Returns the model as it is: channel pruning leaves no wrappers.
-
-        Args:
-            model: The model that `apply` returned, after training.
-        """
-        rebuild.require_native(model, "PruneChannels")
-        return model
-
     def check(self, model: keras.Model, plan: ChannelPlan | None = None) -> None:
         """Checks that a model has as many channels as the plan says. Without the plan there is nothing to check: no training changes shapes.
 
@@ -209,15 +200,7 @@ class PruneChannels(Step):
         """
         if plan is None:
             return
-        found = {path: sum(int(w.size) for w in _arrays(layer)) for path, layer in named_layers(model).items()}
-        wrong = [f"'{row.name}': {found.get(row.name)}" for row in plan.rows if found.get(row.name) != row.expected_parameters]
-        if wrong:
-            raise InvariantError(
-                f"'{model.name}' is not the model of the plan; parameters of {', '.join(wrong[:5])}.",
-                ", ".join(
-                    f"'{row.name}': {row.expected_parameters}" for row in plan.rows if found.get(row.name) != row.expected_parameters
-                ),
-            )
+        require_parameters(model, {row.name: row.expected_parameters for row in plan.rows})
 
     def rounds(self, count: int) -> tuple["PruneChannels", ...]:
         """Returns steps that remove the channels in several rounds, with training between them (Molchanov et al. 2017, https://arxiv.org/abs/1611.06440).
@@ -280,7 +263,3 @@ class PruneChannels(Step):
             f"a share of at least {stays:.3g}",
             fix,
         )
-
-
-def _arrays(layer):
-    return [keras.ops.convert_to_numpy(w) for w in getattr(layer, "weights", ())]

@@ -12,11 +12,11 @@ from tfdistill.compress.low_rank.decide import decide
 from tfdistill.compress.low_rank.forms import AUTO, METHODS
 from tfdistill.compress.low_rank.plan import LowRankPlan
 from tfdistill.compress.low_rank.ranks import MACS, PARAMETERS
+from tfdistill.compress.native_step import NativeStep, require_parameters
 from tfdistill.compress.plan import DONE
 from tfdistill.compress.selection import Selection, settings_by_layer
-from tfdistill.compress.step import Step, set_selectors, warn_of_frozen
-from tfdistill.errors import ConfigurationError, InvariantError, ModelError
-from tfdistill.graph.names import named_layers
+from tfdistill.compress.step import set_selectors, warn_of_frozen
+from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.utils import validate
 
 Method = typing.Literal["auto", "svd", "spatial_svd", "tucker", "cp"]
@@ -25,7 +25,7 @@ _SETTINGS = ("rank", "energy", "keep_parameters", "keep_macs")
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRank(Step):
+class LowRank(NativeStep):
     """Low-rank factorization: a layer becomes several thin ones, whose kernels multiply to nearly its own.
 
     | method | layers | becomes |
@@ -165,15 +165,6 @@ class LowRank(Step):
         require_equal(model, decision.graph, decision.factors, factored)
         return factored.model
 
-    def strip(self, model: keras.Model) -> keras.Model:
-        """Returns the model as it is: factorization leaves no wrappers.
-
-        Args:
-            model: The model that `apply` returned, after training.
-        """
-        rebuild.require_native(model, "LowRank")
-        return model
-
     def check(self, model: keras.Model, plan: LowRankPlan | None = None) -> None:
         """Checks that a model has the thin layers of the plan. Without the plan there is nothing to check: no training changes shapes.
 
@@ -186,16 +177,8 @@ class LowRank(Step):
         """
         if plan is None:
             return
-        found = {path: sum(math.prod(w.shape) for w in getattr(layer, "weights", ())) for path, layer in named_layers(model).items()}
-        wanted = {path: count for row in plan.rows for path, count in (row.part_parameters or {row.name: row.parameters}).items()}
-        wrong = [path for path, count in wanted.items() if found.get(path) != count]
-        if wrong:
-            raise InvariantError(
-                f"'{model.name}' is not the model of the plan; parameters of "
-                + ", ".join(f"'{path}': {found.get(path)}" for path in wrong[:5])
-                + ".",
-                ", ".join(f"'{path}': {wanted[path]}" for path in wrong[:5]),
-            )
+        parts = [row.part_parameters or {row.name: row.parameters} for row in plan.rows]
+        require_parameters(model, {path: count for row in parts for path, count in row.items()})
 
     def _is_met(self, decision):
         return self.budget is None or decision.stays <= self.budget[2]
