@@ -11,6 +11,7 @@ from tfdistill.errors import DataError, InvariantError
 from tfdistill.graph.flat import Value
 from tfdistill.graph.functional import index_bounds
 from tfdistill.graph.masks import mask_of, with_mask
+from tfdistill.utils.finite import is_finite
 
 # Largest difference of the outputs, as a share of the largest value of the original's; in half precision a larger one.
 TOLERANCE, HALF_TOLERANCE = 1e-4, 0.05
@@ -40,7 +41,7 @@ def require_usable(**given):
         raise DataError(
             f"{settings} {'have' if several else 'has'} {[len(array) for array in flat]} examples.", "arrays of one length, not empty"
         )
-    if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in flat):
+    if any(array.dtype.kind == "f" and not is_finite(array) for array in flat):
         raise DataError(f"{settings} {'hold' if several else 'holds'} NaN or infinity.", "finite numbers")
 
 

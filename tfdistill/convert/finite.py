@@ -3,6 +3,7 @@
 import numpy as np
 
 from tfdistill.errors import InvariantError
+from tfdistill.graph.operations import needed_operations
 from tfdistill.runtime.tensors import pad_batch
 
 # What computes nothing. Where an infinite constant is harmless, nothing that reads it shows it.
@@ -23,17 +24,6 @@ def not_finite(name, where):
         "replace infinite constants by finite ones, such as -1e4 in a mask; else look there for divisions by 0, and for logarithms and exponentials of numbers "
         "that they are not for",
     )
-
-
-def _needed(concrete):
-    """Returns the set of the operations that the outputs of a concrete function need."""
-    found, stack = set(), [tensor.op for tensor in concrete.outputs]
-    while stack:
-        op = stack.pop()
-        if op not in found:
-            found.add(op)
-            stack.extend(tensor.op for tensor in op.inputs)
-    return found
 
 
 def _is_clipped(tensor, needed):
@@ -58,9 +48,9 @@ def require_finite(concrete, samples, size, name):
     """
     import tensorflow as tf
 
-    needed = _needed(concrete)
-    operations = [op for op in concrete.graph.get_operations() if op in needed and op.type not in _GIVEN]
-    watched = [x for op in operations for x in op.outputs if x.dtype.is_floating and not _is_clipped(x, needed)]
+    operations = needed_operations(concrete.graph, concrete.outputs)
+    needed = set(operations)
+    watched = [x for op in operations if op.type not in _GIVEN for x in op.outputs if x.dtype.is_floating and not _is_clipped(x, needed)]
     if not watched:
         return
     captured = concrete.captured_inputs

@@ -1,6 +1,7 @@
 """A function as TensorFlow traces it: the operations that it is made of, and what is known of their results."""
 
 from tfdistill.bridge.integer import tensorflow_ops
+from tfdistill.graph.operations import needed_operations
 
 
 class Trace:
@@ -11,13 +12,7 @@ class Trace:
 
         self.concrete, self.structure = concrete, concrete.structured_outputs
         self.outputs = tf.nest.flatten(concrete.structured_outputs)
-        wanted, stack = set(), [tensor.op for tensor in self.outputs]
-        while stack:
-            op = stack.pop()
-            if op not in wanted:
-                wanted.add(op)
-                stack.extend(tensor.op for tensor in op.inputs)
-        self.needed = [op for op in concrete.graph.get_operations() if op in wanted]
+        self.needed = needed_operations(concrete.graph, self.outputs)
         self.readers = {}  # id of tensor -> the operations that read it, None for what the function returns
         for tensor, reader in [*((tensor, op) for op in self.needed for tensor in op.inputs), *((x, None) for x in self.outputs)]:
             self.readers.setdefault(id(tensor), []).append(reader)

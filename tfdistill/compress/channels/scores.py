@@ -5,6 +5,7 @@ import numpy as np
 from tfdistill.compress.channels import data_importance, importance
 from tfdistill.compress.channels.data_importance import NEEDS_DATA
 from tfdistill.errors import ModelError
+from tfdistill.utils.finite import is_finite
 
 BY_WEIGHTS = ("l1", "l2", "bn_scale", "random")
 
@@ -39,7 +40,7 @@ def scores_of(criterion, trace, model, groups, left, examples, seed):
         found = scores.get(group.number, ())
         if found is None:
             left[group.number] = f"criterion={criterion!r} has no score for it"
-        elif not np.isfinite(found).all():
+        elif not is_finite(np.asarray(found)):
             raise ModelError(
                 f"criterion={criterion!r} gives NaN or infinity for channels of '{group.paths[0]}' in '{model.name}'.",
                 "a model whose weights, and outputs on the data, are finite",

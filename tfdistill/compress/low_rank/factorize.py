@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 
 from tfdistill.errors import ModelError
+from tfdistill.utils.finite import is_finite
 from tfdistill.utils.optional import require
 
 # A CP fit is degenerate if its components, which cancel each other then, have so many times the energy of the kernel together.
@@ -175,5 +176,5 @@ def require_finite(name, kernel):
         name: Path of its layer.
         kernel: Array.
     """
-    if not np.isfinite(kernel).all():
+    if not is_finite(kernel):
         raise ModelError(f"The kernel of '{name}' holds NaN or infinity.", "finite weights")

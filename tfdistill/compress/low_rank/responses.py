@@ -6,6 +6,7 @@ import numpy as np
 from tfdistill.compress.low_rank.forms import EmbeddingForm, MatrixForm, Unfit
 from tfdistill.compress.replay import batches_of, in_order, require_usable, run_calls
 from tfdistill.errors import DataError
+from tfdistill.utils.finite import is_finite
 
 _BATCH_SIZE = 16
 
@@ -42,7 +43,7 @@ def responses(graph, forms, x):
         run_calls(graph, in_order(graph, batch), compute)
     for form in forms:
         gram = found.get((id(form.layer), form.method))
-        if gram is not None and not np.isfinite(gram).all():
+        if gram is not None and not is_finite(gram):
             raise DataError(
                 f"'{form.calls[0].path}' gives NaN or infinity on calibration=.", "examples on which the model computes finite numbers"
             )
