@@ -24,6 +24,7 @@ EXTRAS["dev"] = sorted(
         *EXTRAS["micro"],
         *EXTRAS["lowrank"],
         "pytest>=8",
+        "pytest-timeout>=2.3.1",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "ruff>=0.9",

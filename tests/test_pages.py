@@ -32,7 +32,23 @@ def image_names():
     names.update(y_labels=np.stack([y % 2, y % 3 == 0, y > 4], axis=-1).astype("float32"), y_numbers=y[:, None].astype("float32"))
     tokens = np.random.default_rng(0).integers(1, 1000, (32, 6))
     tokens[:, 4:] = 0
+    names.update({f"photo_{role}": photo_classifier(width, role) for role, width in (("teacher", 16), ("student", 8))})
     return {**names, "tokens": tokens, "tags": tokens % 9, "images": x}
+
+
+def photo_classifier(width, name):
+    """A classifier of the photos that `put_photos` writes, with the scaling of bytes in it."""
+    layers = [keras.Input((28, 28, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(width, 3, strides=4, activation="relu")]
+    return keras.Sequential([*layers, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)], name=name)
+
+
+def put_photos(folder):
+    """Writes 20 pictures of noise into each of two subfolders."""
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        path = folder / ("cats", "dogs")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(path, rng.integers(0, 256, (32, 40, 3)).astype("float32"), scale=False)
 
 
 def compression_names():
@@ -86,9 +102,11 @@ def test_every_page_with_code_is_run():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")  # Keras's own, for every `fit(dataset)`
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    put_photos(tmp_path / "photos")
     # The pages' nets are too small for their time to mean anything: what stays of their work stands for what stays of it.
     monkeypatch.setattr(tfdistill.pipeline.LatencyRatio, "__call__", lambda self, model, smaller: macs_of(smaller) / macs_of(model))
     names = NAMES[page]()
