@@ -168,8 +168,9 @@ def test_sizes_that_are_not_known(tmp_path):
     ).path
     found = tfdistill.inspect(path)
     assert any("conv" in name.lower() for name in found.dynamic), found.dynamic
-    assert (found.planned_arena_bytes, found.peak_bytes, found.peak_operation) == (None, None, None)
-    assert "peak" not in str(found).lower()
+    # Sizes of 1 leave nothing for a 3x3 filter: the interpreter, too, has memory for the input alone.
+    assert found.peak_bytes <= found.planned_arena_bytes
+    assert found.census.inputs[0].shape == (1, 1, 1, 3)
 
 
 def test_loops_and_operations_of_other_makers(tmp_path):

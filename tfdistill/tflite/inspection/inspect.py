@@ -126,9 +126,9 @@ class FileInspection(Record):
         bytes_by_kind: What the bytes of the file are -> their number: `weights int8`, `biases int32`, `other constants int32`, `metadata`, `structure`.
         metadata: Name of each metadata entry -> its size in bytes.
         planned_arena_bytes: Size of the memory of all activations of the main graph, planned as TensorFlow Lite's interpreter does without delegates, and
-            without the scratch memory of kernels; None where shapes are dynamic.
-        peak_bytes: The most bytes of activations that are needed at one time; None likewise.
-        peak_operation: Index of the operation at which they are; None likewise.
+            without the scratch memory of kernels. Sizes that are not fixed count as they stand in the file, mostly 1.
+        peak_bytes: The most bytes of activations that are needed at one time.
+        peak_operation: Index of the operation at which they are; None for a file without operations.
         targets: Name of each target -> its `TargetShare`.
 
     Example:
@@ -144,8 +144,8 @@ class FileInspection(Record):
     unaligned: tuple[UnalignedChannels, ...]
     bytes_by_kind: dict[str, int]
     metadata: dict[str, int]
-    planned_arena_bytes: int | None
-    peak_bytes: int | None
+    planned_arena_bytes: int
+    peak_bytes: int
     peak_operation: int | None
     targets: dict[str, TargetShare]
 

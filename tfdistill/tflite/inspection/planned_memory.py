@@ -20,12 +20,10 @@ def planned_memory(graph, buffers, types):
 
     Returns:
         Dict of `planned_arena_bytes`, the size of the planned arena; `peak_bytes`, the most bytes of tensors that are alive at one time, below which no plan can be; and
-        `peak_operation`, the index of the operation at which they are, None for a graph without operations. The first is None where a size is not known
-        before the file runs.
+        `peak_operation`, the index of the operation at which they are, None for a graph without operations. Sizes that are not fixed count as they stand in
+        the file, mostly 1, with which the interpreter begins.
     """
     lives = _lives(graph, buffers)
-    if any(_open(graph.tensors[i]) for i in lives):
-        return {"planned_arena_bytes": None, "peak_bytes": None, "peak_operation": None}
     sizes = {i: tensor_bytes(graph.tensors[i], types) for i in lives}
     count = len(graph.operators or [])
     alive = [sum(sizes[i] for i, (first, last) in lives.items() if first <= place <= last) for place in range(count)]
@@ -43,10 +41,6 @@ def tensor_bytes(tensor, types):
     if kind == "int4":
         return (count + 1) // 2
     return count * (1 if kind in _ONE_BYTE else _BYTES.get(kind, 4))
-
-
-def _open(tensor):
-    return tensor.shapeSignature is not None and any(int(n) < 0 for n in tensor.shapeSignature)
 
 
 def _lives(graph, buffers):
