@@ -12,8 +12,8 @@ from shrunk_rows import COLUMNS, run_row
 from zoo_rows import NAMES
 
 INTRODUCTION = """Made by `make zoo-shrunk` (`tests/zoo/`): the models of the first table, from which `PruneChannels(keep_macs=0.7)` removes at least 30 % of the
-multiply-accumulates (MACs). The normalizations of what is left have the statistics of the data again, as after any training. The later steps take it as it is, each by itself,
-under the whole model as the teacher. Families keep multiples of 8 channels (`divisor=8`, the default); of the small models, whose layers have 3 to 16 channels, single ones
+multiply-accumulates (MACs). Families are then taught again, a few dozen steps; the normalizations of the other models have the statistics of the data again. Each later step
+takes that, with the whole model as the teacher. Families keep multiples of 8 channels (`divisor=8`, the default); of the small models, whose layers have 3 to 16 channels, single ones
 go (`divisor=1`), so that they may lose more than was asked for.
 
 - **refused**: the plan says before any work that it cannot be done, and why; the later steps then have nothing to take.

@@ -8,8 +8,9 @@ import pathlib
 import tempfile
 
 from stages import ZooRow, applied, planned, run_stages, settle
+from taught import teach
 from zoo_models import FAMILIES
-from zoo_rows import Road, build, data_of_row, size
+from zoo_rows import Road, build, data_of_row, is_taught, size
 
 from tfdistill.compress import LowRank, PruneChannels
 from tfdistill.compress.channels.data_importance import Examples
@@ -65,7 +66,10 @@ class ShrunkRoad:
         """The road of the model with fewer channels, under the whole one."""
         smaller = applied(self.step, self.model, self.plan)
         self.step.check(smaller, self.plan)
-        settle(smaller, self.data[0])
+        if is_taught(self.model):
+            teach(smaller)  # a net that has lost its classes has outputs too near to each other to say anything of integers
+        else:
+            settle(smaller, self.data[0])
         return Road(self.name, smaller, self.folder, self.data, teacher=self.model)
 
     def macs(self):

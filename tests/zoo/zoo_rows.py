@@ -70,13 +70,13 @@ def build(name, builder=None):
 
 def data_for(model, samples=SAMPLES, seed=0):
     """Inputs of the model's own structure: images of classes for what classifies such, otherwise random."""
-    if _is_taught(model):
+    if is_taught(model):
         return images(model.input_shape[1:], samples, seed + 1)[0]
     x = random_inputs(as_functional(_opened(model)), seed=seed, batch_size=samples)
     return keras.tree.map_structure(functools.partial(coarse, np.random.default_rng(seed + 1)), x)
 
 
-def _is_taught(model):
+def is_taught(model):
     return getattr(model, "optimizer", None) is not None
 
 
@@ -106,7 +106,7 @@ def run_row(name, row=None, columns=COLUMNS, builder=None):
 def data_of_row(model):
     """Inputs for training and calibration, and others to compare by. The normalizations of a model that was not taught get the statistics of the former."""
     x, held_out = data_for(model), data_for(model, HELD_OUT, seed=10)
-    if not _is_taught(model):
+    if not is_taught(model):
         settle(model, x)
     return x, held_out
 
