@@ -14,7 +14,7 @@ CRITERIA = ("magnitude", "taylor", "fisher", "movement")
 STEPS = {
     "PruneChannels": PruneChannels(keep_macs=0.6, divisor=1),
     **{f"LowRank {method}": LowRank(rank=4, method=method, layers=["a", "b"]) for method in ("svd", "spatial_svd", "tucker", "cp")},
-    **{f"Prune {criterion}": Prune(0.5, end_step=2, frequency=1, criterion=criterion) for criterion in CRITERIA},
+    **{f"Prune {criterion}": Prune(0.5, end_step=4, frequency=1, criterion=criterion) for criterion in CRITERIA},
     "Cluster": Cluster(4),
     "QuantizeAware": QuantizeAware(),
 }
@@ -39,7 +39,7 @@ def applied(name, model):
     return tfdistill.shrink_like(model, width=0.5, divisor=1) if name == SHRUNK else STEPS[name].apply(model)
 
 
-def trained(name, model, batch_size=16):
+def trained(name, model, batch_size=8):
     """Trains what a step made for an epoch, with the callbacks of the step where it is still wrapped."""
     callbacks = [] if name is None or name == SHRUNK else STEPS[name].callbacks()
     model.compile("adam", LOSS)
