@@ -26,11 +26,13 @@ class Alternated:
 
     Attributes:
         p50_ms: Median times of one run, in milliseconds.
-        shares: Medians of the times as shares of those of the first file in the same round; steadier than those of medians where the load changes.
+        least_ms: Smallest times, which other programs have not made longer.
+        shares: Medians of the times as shares of those of the first file in the same round.
         delegated: Shares of the operations that XNNPACK takes, from 0 to 1.
     """
 
     p50_ms: tuple[float, ...]
+    least_ms: tuple[float, ...]
     shares: tuple[float, ...]
     delegated: tuple[float, ...]
 
@@ -80,6 +82,7 @@ def main(seconds, *paths):
     times = np.array(rounds)
     found = {
         "p50_ms": np.median(times, axis=0).tolist(),
+        "least_ms": times.min(axis=0).tolist(),
         "shares": np.median(times / times[:, :1], axis=0).tolist(),
         "delegated": [delegation(file.interpreter).share for file in files],
     }
