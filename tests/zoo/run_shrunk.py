@@ -17,7 +17,7 @@ takes that, with the whole model as the teacher. Families keep multiples of 8 ch
 go (`divisor=1`), so that they may lose more than was asked for.
 
 - **refused**: the plan says before any work that it cannot be done, and why; the later steps then have nothing to take.
-- **MACs**, **parameters**: share that stays.
+- **MACs left**, **parameters left**: share that stays.
 - **zeroed channels**: largest difference between the outputs of the pruned model and those of the whole one in which the removed channels are zero behind every layer, as a share
   of their largest value, as `apply` finds it on random input.
 - **calibrated file**: size of the int8 file by calibration alone; on other samples, its mean difference from the pruned model in float as a share of the output's scale, at most

@@ -19,7 +19,7 @@ from tfdistill.compress.channels.resize import Resized
 from tfdistill.compress.plan import DONE
 from tfdistill.host import fingerprint
 
-COLUMNS = ("MACs", "parameters", "zeroed channels", "calibrated file", "QAT", "QAT's file", "pruning", "low rank")
+COLUMNS = ("MACs left", "parameters left", "zeroed channels", "calibrated file", "QAT", "QAT's file", "pruning", "low rank")
 KEEP_MACS, KEEP_PARAMETERS = 0.7, 0.8
 
 
