@@ -10,6 +10,8 @@ from tfdistill.utils.files import write_whole
 from tfdistill.utils.optional import require
 
 METHODS = ("auto", "svd", "spatial_svd", "tucker", "cp")
+# The net itself, trained on as long as what was made of it.
+UNCHANGED = "unchanged"
 # Shares that stay, and the one that the goals are about: 2.1 times fewer multiply-accumulates.
 SHARES, GOAL = (0.75, 0.48, 0.3), 0.48
 LOST_AT_MOST, ABOVE_L1 = 0.3, 0.3
@@ -28,7 +30,7 @@ class Shrunk(Record):
     """A net made smaller in one way.
 
     Attributes:
-        step: Criterion of channel pruning, with the rounds if there are several, or method of low-rank factorization.
+        step: Criterion of channel pruning, with the rounds if there are several, or method of low-rank factorization; or `UNCHANGED`.
         keep: Largest share of multiply-accumulates, or of parameters, that was to stay.
         share: Share that stays.
         macs: Multiply-accumulates that stay.
@@ -107,7 +109,7 @@ def _cell(values):
 
 
 def _steps(rows, low_rank):
-    names = dict.fromkeys(one.step for row in rows for one in row.steps)
+    names = dict.fromkeys(one.step for row in rows for one in row.steps if one.step != UNCHANGED)
     return [name for name in names if (name in METHODS) == low_rank]
 
 
@@ -185,14 +187,15 @@ def _texts(rows, by_net, pictures):
         '(`scope="global"`), numbers of channels and ranks are free (`divisor=1`). Criteria in several rounds have the training between them, with as many epochs in all. Made by',
         "`benchmarks/shrinking.py`.",
         "",
-        "| net | parameters | MACs | accuracy, % |",
-        "|---|---:|---:|---:|",
+        "| net | parameters | MACs | accuracy by seed, % | trained on by the labels, points | under itself as the teacher |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for name, several in by_net.items():
         accuracies = " ".join(f"{100 * row.accuracy:.2f}" for row in several)
-        lines.append(f"| {SHOWN[name]} | {several[0].parameters:,} | {several[0].macs:,} | {accuracies} |")
+        further = " | ".join(_cell(_points(several, UNCHANGED, 1.0, way)) for way in ("labels", "teacher"))
+        lines.append(f"| {SHOWN[name]} | {several[0].parameters:,} | {several[0].macs:,} | {accuracies} | {further} |")
     goals = _goals(by_net)
-    if len(goals) > 2:
+    if len(goals) > 2:  # more than the head of the table
         lines += [
             "",
             "## Goals",

@@ -11,7 +11,7 @@ import pytest
 from tfdistill.host import fingerprint
 
 STUDY = pathlib.Path(__file__).parents[3] / "benchmarks" / "shrinking.py"
-TINY = {"dataset": "digits", "samples": 256, "calibration": 32, "epochs": 1, "tuning-epochs": 2, "seeds": 1, "only": "vgg", "shares": 0.48}
+TINY = {"dataset": "digits", "samples": 256, "calibration": 32, "epochs": 1, "tuning-epochs": 3, "seeds": 1, "only": "vgg", "shares": 0.48}
 
 
 def run(folder, *steps):
@@ -24,15 +24,19 @@ def test_the_study_makes_its_page_and_goes_on(tmp_path):
     first = run(tmp_path, "tucker")
     assert first.returncode == 0, first.stderr
     began = json.loads((tmp_path / "vgg_0.json").read_text())
-    second = run(tmp_path, "tucker", "taylor")
+    second = run(tmp_path, "tucker", "taylor", "unchanged")
     assert second.returncode == 0, second.stderr
     ended = json.loads((tmp_path / "vgg_0.json").read_text())
     assert ended["steps"][:1] == began["steps"], "what was measured is not measured again"
-    assert [one["step"] for one in ended["steps"]] == ["tucker", "taylor", "taylor, 2 rounds"]
-    assert [set(one["accuracies"]) for one in ended["steps"]] == [{"before", "statistics", "labels", "teacher"}] * 2 + [{"teacher"}]
-    assert all(0.4 < one["share"] <= 0.48 for one in ended["steps"])
+    assert [one["step"] for one in ended["steps"]] == ["tucker", "taylor", "taylor, 3 rounds", "unchanged"]
+    assert [set(one["accuracies"]) for one in ended["steps"]] == [{"before", "statistics", "labels", "teacher"}] * 2 + [
+        {"teacher"},
+        {"before", "statistics", "labels", "teacher"},
+    ]
+    assert all(0.4 < one["share"] <= one["keep"] for one in ended["steps"])
+    assert ended["steps"][-1]["accuracies"]["before"] == ended["accuracy"]
     page = (tmp_path / "page.md").read_text()
-    for said in ("| `taylor, 2 rounds` |", "| `tucker` |", "](page_channels.svg)", "](page_low_rank.svg)"):
+    for said in ("| `taylor, 3 rounds` |", "| `tucker` |", "](page_channels.svg)", "](page_low_rank.svg)"):
         assert said in page
     assert {path.name for path in tmp_path.glob("*.svg")} == {"page_channels.svg", "page_low_rank.svg"}
 
