@@ -22,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-foreign mlperf-tiny integers shrinking operations api lint format clean
+.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers shrinking operations api lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -70,6 +70,11 @@ test-next:
 # All models of tests/zoo, about two hours on two cores: records in runs/zoo, the table in docs/coverage.md. A run that was interrupted: make zoo ZOO=--resume
 zoo: $(STAMP)
 	$(BIN)/python tests/zoo/run_zoo.py $(ZOO)
+
+# The same models with fewer channels, and thin layers in place of whole ones: records in runs/zoo_shrunk, a table of its own in docs/coverage.md.
+# A run that was interrupted: make zoo-shrunk ZOO=--resume
+zoo-shrunk: $(STAMP)
+	$(BIN)/python tests/zoo/run_shrunk.py $(ZOO)
 
 # Models that others wrote, of keras-hub, kimm and keras.io, in an environment of their own: about an hour and a half on two cores; records in runs/zoo_foreign,
 # the second table in docs/coverage.md.

@@ -65,28 +65,33 @@ def between(*stack):
     return keras.Sequential([keras.Input((24, 24, 16)), L.Conv2D(16, 1), *stack, L.Conv2D(16, 1)])
 
 
-def vit(tokens=8, width=64, blocks=4, heads=4):
-    """A vision transformer of 64 tokens."""
-    image = keras.Input((4 * tokens, 4 * tokens, 3))
-    x = L.Reshape((tokens * tokens, width))(L.Conv2D(width, 4, strides=4)(image))
+def vit(tokens=8, width=64, blocks=4, heads=4, patch=4, hidden=2):
+    """A vision transformer of tokens x tokens patches; `hidden` is the width inside its dense blocks as a multiple of `width`."""
+    image = keras.Input((patch * tokens, patch * tokens, 3))
+    x = L.Reshape((tokens * tokens, width))(L.Conv2D(width, patch, strides=patch)(image))
     for _ in range(blocks):
         n = L.LayerNormalization(epsilon=1e-6)(x)
         x = L.Add()([x, L.MultiHeadAttention(heads, width // heads)(n, n)])
         n = L.LayerNormalization(epsilon=1e-6)(x)
-        x = L.Add()([x, L.Dense(width)(L.Dense(2 * width, "gelu")(n))])
+        x = L.Add()([x, L.Dense(width)(L.Dense(hidden * width, "gelu")(n))])
     x = L.GlobalAveragePooling1D()(L.LayerNormalization(epsilon=1e-6)(x))
     return keras.Model(image, L.Dense(10)(x), name="vit")
 
 
-def small_v3():
-    """MobileNetV3Small whose normalizations have the statistics of data: with those of a new model its values vanish, and scales are too small for XNNPACK."""
-    model = keras.applications.MobileNetV3Small(
-        (96, 96, 3), weights=None, classes=10, include_preprocessing=False, classifier_activation=None
+def small_v3(pixels=96):
+    return settled(
+        keras.applications.MobileNetV3Small(
+            (pixels, pixels, 3), weights=None, classes=10, include_preprocessing=False, classifier_activation=None
+        )
     )
+
+
+def settled(model, samples=32):
+    """The model whose normalizations have the statistics of data: with those of a new model its values vanish, and scales are too small for XNNPACK."""
     for layer in model.layers:
         if isinstance(layer, L.BatchNormalization):
             layer.momentum = 0.0
-    model(np.random.default_rng(0).uniform(0, 1, (32, 96, 96, 3)).astype("float32"), training=True)
+    model(np.random.default_rng(0).uniform(0, 1, (samples, *model.input_shape[1:])).astype("float32"), training=True)
     return model
 
 

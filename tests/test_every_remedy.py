@@ -1,6 +1,7 @@
 """Every remedy that an error of the package gives is followed by a row of a table, or stands here with the reason why none can follow it."""
 
 import ast
+import functools
 
 import pytest
 import test_bridge_remedies
@@ -42,6 +43,7 @@ EXEMPT = {
 }
 
 
+@functools.cache
 def executed():
     """Returns the remedies that rows follow -> the tables that have one."""
     texts, found = remedies(), {}

@@ -1,4 +1,4 @@
-"""Two files timed against each other."""
+"""Files timed against each other."""
 
 import keras
 import pytest
@@ -17,5 +17,9 @@ def test_the_larger_file_takes_longer(tmp_path):
     found = alternate(small, large, seconds=0.1)
     assert found.ratio == found.p50_ms[1] / found.p50_ms[0] > 5
     assert found.delegated == (1.0, 1.0)
+    assert found.shares[0] == 1.0
+    assert all(least <= p50 for least, p50 in zip(found.least_ms, found.p50_ms, strict=True))
+    three = alternate(large, small, large, seconds=0.1)
+    assert three.shares[1] < 0.2 < 0.5 < three.shares[2] < 2
     with pytest.raises(RuntimeUnavailableError, match=r"none\.tflite"):
         alternate(small, tmp_path / "none.tflite")

@@ -13,7 +13,7 @@ import pytest
 import tfdistill
 from tfdistill.benchmarking import BenchmarkRecord
 from tfdistill.cli import app
-from tfdistill.tflite import ExportRecord, VerificationRecord
+from tfdistill.tflite import ExportRecord, FileInspection, VerificationRecord
 
 MODULE = """
 import numpy as np
@@ -122,7 +122,23 @@ def test_verify_and_benchmark(folder, exported, tmp_path):
     assert "2 threads" in printed
 
 
+def test_inspect_prints_tables_or_json_and_writes_a_page(folder, exported, tmp_path):
+    code, printed = command(folder, "inspect", exported, "--html", tmp_path / "m.html", "--target", "edgetpu")
+    assert code == 0, printed
+    for words in ("FULLY_CONNECTED", "xnnpack", "planned arena", "weights int8", "zero point"):
+        assert words in printed
+    page = (tmp_path / "m.html").read_text(encoding="utf-8")
+    assert "Target edgetpu" in page
+    code, printed = command(folder, "inspect", exported, "--json")
+    assert code == 0, printed
+    assert FileInspection.from_dict(json.loads(printed)) == tfdistill.inspect(exported)
+
+
 MISTAKES = {
+    "nothing to inspect": (["inspect", "none.tflite"], 1, "There is no file"),
+    "no .tflite file": (["inspect", "data.npz"], 1, "not a .tflite file"),
+    "an unknown target": (["inspect", "int8.tflite", "--target", "xnpack"], 1, "xnnpack"),
+    "a page that is a folder": (["inspect", "int8.tflite", "--html", "images"], 1, "folder"),
     "no model": (["export", "none.keras", "--out", "m.tflite"], 1, "There is no file"),
     "a weights file": (["export", "x.npy", "--out", "m.tflite"], 1, "is no saved model"),
     "an unknown variant": (["export", "m.keras", "--variant", "int7", "--out", "m.tflite"], 1, "Nearest: 'int8'"),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from opened_models import opened
 
+from tfdistill import compress
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.compress import Cluster, Plan, Prune, QuantizeAware
@@ -114,6 +115,22 @@ def test_plan_apply_train_strip_and_check(model, step):
         for row in plan.rows:
             if row.action == "done" and "/" not in row.name and row.class_name in ("Conv2D", "Dense"):
                 assert np.count_nonzero(stripped.get_layer(row.name).kernel) <= row.expected_nonzero
+
+
+SHOWN = (
+    "Prune(sparsity=0.5, end_step=4, layers=('a*',))",
+    "Cluster()",
+    "Cluster(number_of_clusters=4, per_channel=True)",
+    "QuantizeAware(exclude=('b',), weight_bits=4)",
+    "Quantize(bias_correction=True)",
+    "PruneChannels(keep_macs=0.7, divisor=1)",
+    "LowRank(rank={'a': 4}, method='svd')",
+)
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_a_step_is_shown_as_it_was_written(shown):
+    assert repr(eval(shown, {name: getattr(compress, name) for name in compress.__all__})) == shown
 
 
 def test_every_plan_names_the_users_class():

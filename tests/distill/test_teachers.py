@@ -36,6 +36,8 @@ KINDS = {
 }
 # Functions made in place cannot be found again.
 UNSAVED = {"SavedModel, one of its signatures"}
+# A callable that runs a TensorFlow function waits for the one thread that these tests have, which runs the step (test_teaching_remedies.py).
+EAGERLY = {"SavedModel, one of its signatures"}
 # A graph can run any program, so Keras's safe mode refuses it.
 NOT_SAFE = {"SavedModel", "ensemble of logits"}
 
@@ -60,6 +62,7 @@ def taught_by_keras(folder):
 def test_every_kind_teaches_as_the_model_that_it_is_made_from(kind, folder, taught_by_keras, tmp_path):
     (given, space), (x, y) = KINDS[kind], data(40)
     distiller = make(given(folder), space)
+    distiller.run_eagerly = kind in EAGERLY
     found, (expected, weights) = fitted(distiller), taught_by_keras
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-5, atol=1e-6, err_msg=name)

@@ -3,6 +3,7 @@
 import pathlib
 import typing
 
+import fresh
 import keras
 import numpy as np
 import pytest
@@ -183,6 +184,17 @@ def file_teacher(folder, inputs):
     model = keras.Model({"a": a, "b": b}, L.Dense(3)(L.Add()([a, b])), name="teacher")
     model.export(folder / "saved", verbose=False)
     return SavedModelTeacher(folder / "saved")(inputs)
+
+
+def by_tensorflow():
+    wide = net(6, name="teacher")
+    return CallableTeacher(lambda x: wide.predict(x, verbose=0))
+
+
+def by_two_threads(environment, *arguments):
+    """Trains the same in a new process, whose threads can still be set: the tests' own has one for the operations of a step."""
+    done = fresh.run(pathlib.Path(__file__).with_name("two_threads_job.py"), *arguments, env={**fresh.several_devices(), **environment})
+    assert done.stdout == "trained\n", done.stderr
 
 
 REMEDIES = {
@@ -443,6 +455,16 @@ REMEDIES = {
         "give the shape: CallableTeacher(function, output_shape=(classes,))",
         lambda f: compiled(CallableTeacher(lambda x: x[:, :CLASSES])).evaluate(X, Y, verbose=0),
         lambda f: compiled(CallableTeacher(lambda x: x[:, :CLASSES], output_shape=(CLASSES,))).evaluate(X, Y, verbose=0),
+    ),
+    "a callable that runs a TensorFlow function, on one thread": Remedy(
+        ModelError,
+        "give TensorFlow another thread: TF_NUM_INTEROP_THREADS=2 in the environment",
+        lambda f: fit(by_tensorflow(), net(4), SoftTargets(), eagerly=False),
+        lambda f: (
+            fit(by_tensorflow(), net(4), SoftTargets(), eagerly=True),
+            by_two_threads({"TF_NUM_INTEROP_THREADS": "2"}),
+            by_two_threads({}, 2),
+        ),
     ),
     "a callable that cannot be saved": Remedy(
         ConfigurationError,

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 
 from tfdistill import Distiller
+from tfdistill.compress.plan import DONE, IMPOSSIBLE
+from tfdistill.errors import TfdistillError
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.losses import OutputMatching
 from tfdistill.records import Record
@@ -112,6 +114,38 @@ def train_for_a_moment(teacher, student, x, y, callbacks=()):
     distiller = Distiller(teacher, student, losses)
     distiller.compile(keras.optimizers.SGD(1e-4), loss="mse")
     distiller.fit(x, y, batch_size=BATCH, verbose=0, callbacks=list(callbacks))
+
+
+def planned(step, model):
+    """The step's plan. Raises `Refused` with the reason if there is none."""
+    try:
+        return step.plan(model)
+    except TfdistillError as error:
+        raise Refused(str(error)) from error
+
+
+def applied(step, model, plan):
+    """The step applied. Raises `Refused` if it refuses what its plan says cannot be done; that `apply` refuses anything else is a failure."""
+    try:
+        return step.apply(model)
+    except TfdistillError as error:
+        reasons = reasons_of(plan)
+        if reasons or not plan.names(DONE) or error.happened in plan.findings:
+            raise Refused("; ".join(reasons) or str(error)) from error
+        raise
+
+
+def reasons_of(plan):
+    """What a plan says of the layers that its step cannot take."""
+    return [f"'{name}' {plan.row(name).reason}" for name in plan.names(IMPOSSIBLE)]
+
+
+def finished(step, student, teacher, x, y):
+    """What a step makes of the student that it was applied to, after a moment under the teacher; the structure of the step holds in it."""
+    train_for_a_moment(teacher, student, x, y, step.callbacks())
+    stripped = step.strip(student)
+    step.check(stripped)
+    return stripped
 
 
 def mean_difference(outputs, references):

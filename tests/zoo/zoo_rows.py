@@ -10,7 +10,7 @@ import tempfile
 
 import keras
 import numpy as np
-from stages import ZooRow, coarse, run_stages, settle, train_for_a_moment, verified_difference
+from stages import ZooRow, coarse, finished, run_stages, settle, verified_difference
 from taught import images, teach
 from zoo_models import FAMILIES, SMALL, family
 
@@ -70,13 +70,13 @@ def build(name, builder=None):
 
 def data_for(model, samples=SAMPLES, seed=0):
     """Inputs of the model's own structure: images of classes for what classifies such, otherwise random."""
-    if _is_taught(model):
+    if is_taught(model):
         return images(model.input_shape[1:], samples, seed + 1)[0]
     x = random_inputs(as_functional(_opened(model)), seed=seed, batch_size=samples)
     return keras.tree.map_structure(functools.partial(coarse, np.random.default_rng(seed + 1)), x)
 
 
-def _is_taught(model):
+def is_taught(model):
     return getattr(model, "optimizer", None) is not None
 
 
@@ -98,29 +98,43 @@ def run_row(name, row=None, columns=COLUMNS, builder=None):
     """
     model = build(name, builder)
     with tempfile.TemporaryDirectory() as folder:
-        road = _Road(name, model, pathlib.Path(folder))
+        road = Road(name, model, pathlib.Path(folder), data_of_row(model))
         stages = dict(zip(COLUMNS, road.stages(), strict=True))
         yield from run_stages(row or ZooRow(name, model.count_params(), {}, fingerprint()), {column: stages[column] for column in columns})
 
 
-class _Road:
-    """The stages of one model; each returns the text of its cell, or raises. What several need is made once, when the first of them is run."""
+def data_of_row(model):
+    """Inputs for training and calibration, and others to compare by. The normalizations of a model that was not taught get the statistics of the former."""
+    x, held_out = data_for(model), data_for(model, HELD_OUT, seed=10)
+    if not is_taught(model):
+        settle(model, x)
+    return x, held_out
 
-    def __init__(self, name, model, folder):
-        self.name, self.model, self.folder = name, model, folder
-        self.x, self.held_out = data_for(model), data_for(model, HELD_OUT, seed=10)
-        if not _is_taught(model):
-            settle(model, self.x)
-        self.y = keras.tree.map_structure(np.asarray, model(self.x, training=False))
+
+class Road:
+    """The stages of one model; each returns the text of its cell, or raises. What several need is made once, when the first of them is run.
+
+    Args:
+        name: Name of the row.
+        model: The model.
+        folder: Where its files are written.
+        data: What `data_of_row` returned.
+        teacher: What teaches it; by default what it is itself.
+    """
+
+    def __init__(self, name, model, folder, data, teacher=None):
+        self.name, self.model, self.folder, self.teacher = name, model, folder, teacher or model
+        self.x, self.held_out = data
+        self.y = keras.tree.map_structure(np.asarray, self.teacher(self.x, training=False))
 
     def stages(self):
         """Returns the functions of the columns."""
         return (
             self.bridge,
-            lambda: self._shrink(Prune(0.5, schedule="constant", frequency=1)),
+            self.prune,
             lambda: self._shrink(Cluster(8)),
             self.quantize,
-            lambda: f"{self.trained.size_bytes / 1024:,.0f} KiB",
+            lambda: size(self.trained),
             self.parity,
             self.by_training,
             self.by_calibration,
@@ -134,6 +148,9 @@ class _Road:
         found = check_parity(_opened(self.model), to_tf_keras(self.model, check=False))
         return f"{found.max_abs_error:.0e}" + ("" if found.layer is None else f" (a layer {found.layer_error:.0e})")
 
+    def prune(self):
+        return self._shrink(Prune(0.5, schedule="constant", frequency=1))
+
     def quantize(self):
         self.quantized  # noqa: B018 (trains)
         plan = QuantizeAware().plan(self.model, dry_run=False)  # the next stage exports
@@ -143,10 +160,7 @@ class _Road:
     def quantized(self):
         """The model, trained quantized for a moment."""
         step = QuantizeAware()
-        applied = step.apply(self.model, dry_run=False)
-        self._train(applied, step)
-        step.check(applied)
-        return step.strip(applied)
+        return self._finished(step, step.apply(self.model, dry_run=False))
 
     @functools.cached_property
     def trained(self):
@@ -171,10 +185,15 @@ class _Road:
         same = [found[name].argmax(-1) == np.asarray(output).argmax(-1) for name, output in expected.items() if output.shape[-1] > 1]
         return _told(error, float(np.concatenate([each.reshape(-1) for each in same]).mean()) if same else None)
 
-    def by_calibration(self):
-        record = export_tflite(
+    @functools.cached_property
+    def calibrated(self):
+        """Record of the int8 file of the model by calibration alone, compared on other samples."""
+        return export_tflite(
             self.model, self.folder / "calibrated.tflite", "int8", calibration=self.x, verify_on=self.held_out, tolerances=Tolerances()
         )
+
+    def by_calibration(self):
+        record = self.calibrated
         error = max(output.mean_abs_error / output.scale for output in record.verification.outputs.values())
         told = _told(error, record.verification.argmax_agreement)
         if record.road != BRIDGE:
@@ -196,15 +215,16 @@ class _Road:
 
     def _shrink(self, step):
         plan = step.plan(self.model)
-        applied = step.apply(self.model)
-        self._train(applied, step)
-        stripped = step.strip(applied)
-        step.check(stripped)
+        self._finished(step, step.apply(self.model))
         return f"{len(plan.names(DONE))} layers"
 
-    def _train(self, applied, step):
-        x, y = keras.tree.map_structure(lambda array: array[:32], (self.x, self.y))
-        train_for_a_moment(self.model, applied, x, y, step.callbacks())
+    def _finished(self, step, student):
+        return finished(step, student, self.teacher, *keras.tree.map_structure(lambda array: array[:32], (self.x, self.y)))
+
+
+def size(record):
+    """Returns the text of a file's size."""
+    return f"{record.size_bytes / 1024:,.0f} KiB"
 
 
 def _told(error, same):

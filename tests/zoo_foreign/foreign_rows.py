@@ -9,13 +9,28 @@ import tempfile
 
 import keras
 import numpy as np
-from stages import FAILED, Refused, ZooRow, coarse, mean_difference, run_stages, settle, targets, train_for_a_moment, verified_difference
+from stages import (
+    FAILED,
+    Refused,
+    ZooRow,
+    applied,
+    coarse,
+    finished,
+    mean_difference,
+    planned,
+    reasons_of,
+    run_stages,
+    settle,
+    targets,
+    train_for_a_moment,
+    verified_difference,
+)
 from tutorial_images import IMAGES
 from tutorial_sequences import SEQUENCES
 
 from tfdistill.bridge import check_parity, to_keras, to_tf_keras
 from tfdistill.compress import Prune, Quantize, QuantizeAware, rebuild
-from tfdistill.compress.plan import DONE, IMPOSSIBLE
+from tfdistill.compress.plan import DONE
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import Tolerances
 from tfdistill.errors import TfdistillError
@@ -113,31 +128,26 @@ class Road:
         self.quantized = self.refused = None
 
     def bridge(self):
-        _plan(Prune(0.5, schedule="constant", frequency=1), self.model)
+        planned(Prune(0.5, schedule="constant", frequency=1), self.model)
         opened = self.model if is_sequential(self.model) else open_model(self.model)
         found = check_parity(opened, to_tf_keras(self.model, check=False))
         return f"{found.max_abs_error:.0e}" + ("" if found.layer is None else f" (a layer {found.layer_error:.0e})")
 
     def prune(self):
         step = Prune(0.5, schedule="constant", frequency=1)
-        plan = _plan(step, self.model)
-        applied = _apply(step, self.model, plan)
-        train_for_a_moment(self.model, applied, self.x, self.y, step.callbacks())
-        stripped = step.strip(applied)
-        step.check(stripped)
+        plan = planned(step, self.model)
+        finished(step, applied(step, self.model, plan), self.model, self.x, self.y)
         return f"{len(plan.names(DONE))} layers"
 
     def quantize(self):
         step = QuantizeAware()
         try:
-            plan = _plan(step, self.model)
-            applied = _apply(step, self.model, plan)
+            plan = planned(step, self.model)
+            student = applied(step, self.model, plan)
         except Refused as error:
             self.refused = error
             raise
-        train_for_a_moment(self.model, applied, self.x, self.y, step.callbacks())
-        step.check(applied)
-        self.quantized = step.strip(applied)
+        self.quantized = finished(step, student, self.model, self.x, self.y)
         return f"{len(plan.names(DONE))} of {len(plan.rows)} layers"
 
     def export_trained(self):
@@ -153,7 +163,7 @@ class Road:
         try:
             return self._exported(self.model, effect, "calibrated file")
         except TfdistillError as error:
-            reasons = _reasons(Quantize().plan(self.model))
+            reasons = reasons_of(Quantize().plan(self.model))
             if not reasons:
                 raise
             raise Refused("; ".join(reasons)) from error
@@ -184,26 +194,3 @@ class Road:
         """What rounding does to the quantization-aware model: its difference from its own weights in a model that rounds nothing."""
         smooth = to_keras(rebuild.rebuild(self.quantized.legacy, lambda path, layer: layer), like=self.model, check=False)
         return mean_difference(smooth(self.x, training=False), self.quantized(self.x, training=False))
-
-
-def _plan(step, model):
-    """The step's plan. Raises `Refused` with the reason if there is none."""
-    try:
-        return step.plan(model)
-    except TfdistillError as error:
-        raise Refused(str(error)) from error
-
-
-def _apply(step, model, plan):
-    """The step applied. Raises `Refused` with the plan's reasons if it refuses what its plan called impossible."""
-    try:
-        return step.apply(model)
-    except TfdistillError as error:
-        reasons = _reasons(plan)
-        if reasons or not plan.names(DONE):
-            raise Refused("; ".join(reasons) or str(error)) from error
-        raise
-
-
-def _reasons(plan):
-    return [f"'{name}' {plan.row(name).reason}" for name in plan.names(IMPOSSIBLE)]

@@ -20,8 +20,7 @@ INTRODUCTION = """Made by `make zoo-foreign` (`tests/zoo_foreign/`): models of k
 keras.io build them, none of which was changed or registered for this library. All have random weights. {missing}Of {cells} cells {passed} passed ({share:.0f} %),
 {refused} were refused and {failed} failed.
 
-A row is run again when it failed, or when a change was made for it, so the rows are not all of one state of the library. Inputs of any
-length stay so in the file (`batch_size=None`).
+`make zoo-foreign` runs all rows on one state of the library. Inputs of any length stay so in the file (`batch_size=None`).
 
 - **refused**: the step's plan says before any training that it cannot be done, and why.
 - **bridge**: as above. **pruning**: layers of which half the weights are zero, after two steps of training with the teacher on.

@@ -1,6 +1,6 @@
-"""Times two .tflite files against each other in a process of their own: one thread, runs that alternate, medians.
+"""Times .tflite files against each other in a process of their own: one thread, runs that alternate, medians.
 
-Both have the same load of the machine then, whatever it is; times that were taken one after the other may not.
+All have the same load of the machine then, whatever it is; times that were taken one after the other may not.
 """
 
 import dataclasses
@@ -22,28 +22,31 @@ WARM_UP_RUNS, LEAST_RUNS = 5, 30
 
 @dataclasses.dataclass(frozen=True)
 class Alternated:
-    """What was measured of two files, in the order in which they were given.
+    """What was measured of files, in the order in which they were given.
 
     Attributes:
         p50_ms: Median times of one run, in milliseconds.
+        least_ms: Smallest times, which other programs have not made longer.
+        shares: Medians of the times as shares of those of the first file in the same round.
         delegated: Shares of the operations that XNNPACK takes, from 0 to 1.
     """
 
-    p50_ms: tuple[float, float]
-    delegated: tuple[float, float]
+    p50_ms: tuple[float, ...]
+    least_ms: tuple[float, ...]
+    shares: tuple[float, ...]
+    delegated: tuple[float, ...]
 
     @property
     def ratio(self):
-        """The second file's time as a multiple of the first's."""
-        return self.p50_ms[1] / self.p50_ms[0]
+        """The last file's time as a multiple of the first's."""
+        return self.p50_ms[-1] / self.p50_ms[0]
 
 
-def alternate(path, other, seconds=3.0):
-    """Times two files that the caller has just written.
+def alternate(*paths, seconds=3.0):
+    """Times files that the caller has just written.
 
     Args:
-        path: A .tflite file.
-        other: Another one.
+        paths: Two or more .tflite files.
         seconds: How long they run, at least; each runs `LEAST_RUNS` times in any case.
 
     Returns:
@@ -52,32 +55,39 @@ def alternate(path, other, seconds=3.0):
     Raises:
         RuntimeUnavailableError: if the process ends; with what it said.
     """
-    command = [sys.executable, "-m", "tfdistill.benchmarking.alternating", str(path), str(other), str(seconds)]
+    command = [sys.executable, "-m", "tfdistill.benchmarking.alternating", str(seconds), *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeUnavailableError(
-            f"'{path}' and '{other}' could not be timed: the process ended with {done.returncode}.\n{done.stderr[-2000:]}"
-        )
+        named = ", ".join(f"'{path}'" for path in paths)
+        raise RuntimeUnavailableError(f"{named} could not be timed: the process ended with {done.returncode}.\n{done.stderr[-2000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
-    return Alternated(tuple(found["p50_ms"]), tuple(found["delegated"]))
+    return Alternated(**{name: tuple(values) for name, values in found.items()})
 
 
-def main(path, other, seconds):
+def main(seconds, *paths):
     """Prints what `alternate` reads."""
-    files = [open_file(pathlib.Path(each), threads=1, trusted=True) for each in (path, other)]
+    files = [open_file(pathlib.Path(path), threads=1, trusted=True) for path in paths]
     for file in files:
         file.set_inputs(sample_inputs(file.inputs, 0))
         for _ in range(WARM_UP_RUNS):
             file.invoke()
-    times, end = ([], []), time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < LEAST_RUNS:
-        for file, found in zip(files, times, strict=True):
+    rounds, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(rounds) < LEAST_RUNS:
+        times = []
+        for file in files:
             began = time.perf_counter()
             file.invoke()
-            found.append(1000 * (time.perf_counter() - began))
-    shares = [delegation(file.interpreter).share for file in files]
-    print(json.dumps({"p50_ms": [float(np.median(found)) for found in times], "delegated": shares}))
+            times.append(1000 * (time.perf_counter() - began))
+        rounds.append(times)
+    times = np.array(rounds)
+    found = {
+        "p50_ms": np.median(times, axis=0).tolist(),
+        "least_ms": times.min(axis=0).tolist(),
+        "shares": np.median(times / times[:, :1], axis=0).tolist(),
+        "delegated": [delegation(file.interpreter).share for file in files],
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(float(sys.argv[1]), *sys.argv[2:])

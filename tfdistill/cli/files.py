@@ -1,6 +1,7 @@
-"""The commands about one file: `tfdistill export`, `tfdistill verify`, `tfdistill benchmark`."""
+"""The commands about one file: `tfdistill export`, `tfdistill verify`, `tfdistill benchmark`, `tfdistill inspect`."""
 
 import fractions
+import json
 import pathlib
 from typing import Annotated, Any, cast
 
@@ -105,10 +106,40 @@ def benchmark(
         typer.echo(f"Record: {one.save(cast(Any, record) / f'{pathlib.Path(one.path).stem}.json')}")
 
 
-def refuse_folder(record):
-    """Raises a `ConfigurationError` if the file of a record is a folder: before the work that is recorded."""
-    if record is not None and record.is_dir():
-        raise ConfigurationError(f"--record '{record}' is a folder.", "the JSON file to write", f"write --record {record / 'record.json'}")
+def inspect(
+    file: Annotated[pathlib.Path, typer.Argument(help="A .tflite file, from any converter.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON, every operation included.")] = False,
+    page: Annotated[pathlib.Path | None, typer.Option("--html", help="Write a page that draws the operations to this file.")] = None,
+    target: Annotated[
+        str, typer.Option(help="Target that the colors of the page show: xnnpack, builtin, micro, edgetpu or gpu.")
+    ] = "xnnpack",
+):
+    """Show what is in a .tflite file, without running it."""
+    from tfdistill.report.graph_page import graph_page
+    from tfdistill.runtime.operations import require_target
+    from tfdistill.tflite.inspection.inspect import inspect as found_in
+    from tfdistill.utils.files import write_whole
+
+    require_target(target)
+    refuse_folder(page, "--html", "page.html")
+    found = found_in(file)
+    typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False) if as_json else str(found))
+    if page is not None:
+        with write_whole(page) as temporary:
+            temporary.write_text(graph_page(found, target), encoding="utf-8")
+        typer.echo(f"Page: {page}", err=as_json)
+
+
+def refuse_folder(path, option="--record", name="record.json"):
+    """Raises a `ConfigurationError` if the file that an option names is a folder: before the work whose result it gets.
+
+    Args:
+        path: The file, or None.
+        option: The option.
+        name: Name of a file that can be written there.
+    """
+    if path is not None and path.is_dir():
+        raise ConfigurationError(f"{option} '{path}' is a folder.", "the file to write", f"write {option} {path / name}")
 
 
 def _show(record, path):

@@ -136,12 +136,15 @@ def require_outputs(model, graph, inputs, expected, made, said, meant, fix):
         meant: What the output is compared with: `"the model's with these channels zero"`.
         fix: Remedy of the error.
 
+    Returns:
+        The largest difference, as a share of the largest value of its output.
+
     Raises:
         InvariantError: if they differ.
     """
     view = graph.views[id(model)]
     structure = keras.tree.pack_sequence_as(view.input, inputs) if not isinstance(view.input, keras.KerasTensor) else inputs[0]
-    tolerance = tolerance_of(graph)
+    tolerance, shares = tolerance_of(graph), []
     for place, (ours, theirs) in enumerate(zip(arrays(run_keras(made, structure, False)), arrays(expected), strict=True)):
         far, largest = difference(theirs, ours)
         if not far <= tolerance * max(largest, 1e-6):
@@ -150,3 +153,5 @@ def require_outputs(model, graph, inputs, expected, made, said, meant, fix):
                 f"a difference of at most {tolerance:g} of it",
                 fix,
             )
+        shares.append(far / max(largest, 1e-6))
+    return max(shares)

@@ -1,6 +1,7 @@
 """The protocol of every compression step, and what the steps share in their settings, plans and warnings."""
 
 import abc
+import dataclasses
 import typing
 import warnings
 
@@ -40,6 +41,12 @@ class Step(abc.ABC):
         >>> len(np.unique(smaller.get_layer("conv").kernel))
         4
     """
+
+    def __repr__(self) -> str:
+        # What was not set would hide what was.
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.repr}  # type: ignore[arg-type]
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items() if value != defaults[name])})"
 
     @property
     def needs_data(self) -> bool:

@@ -159,14 +159,14 @@ def census(path: PathLike | ModelFile, trusted: bool = False) -> CensusRecord:
         try:
             found = count_content(file.content, None)
         except Exception as error:  # flatbuffers does not validate: a truncated file fails anywhere in the parser
-            raise _read_error(file)(error) from error
+            raise read_error(file)(error) from error
     else:
-        found = probe(file, "tfdistill.convert.census:count_content", None, _read_error(file))
+        found = probe(file, "tfdistill.convert.census:count_content", None, read_error(file))
     return CensusRecord.from_dict({"path": str(file.path), "size_bytes": len(file.content), "sha256": file.sha256, **found})
 
 
-def _read_error(file):
-    """Returns a function that makes the error of an unreadable file from its cause."""
+def read_error(file):
+    """Returns a function that makes the error of an unreadable file, a `ModelFile`, from its cause, as `probe` takes it."""
 
     def make(cause, log="", fix=None):
         name = f"'{file.path}' ({len(file.content)} bytes)"

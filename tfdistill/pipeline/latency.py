@@ -60,4 +60,4 @@ class LatencyRatio:
                 # It is timed, not used: how near it is to the model does not matter.
                 batch_size = describe(each).batch_size
                 export_tflite(each, path, self.variant, calibration=self.calibration, batch_size=batch_size, tolerances=Tolerances())
-            return alternate(paths[0], paths[1], self.seconds).ratio
+            return alternate(*paths, seconds=self.seconds).ratio

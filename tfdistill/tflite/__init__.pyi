@@ -7,7 +7,15 @@ from tfdistill.convert.variants import VARIANTS as VARIANTS
 from tfdistill.convert.variants import Variant as Variant
 from tfdistill.tflite.export import ExportRecord as ExportRecord
 from tfdistill.tflite.export import export_tflite as export_tflite
+from tfdistill.tflite.inspection.inspect import FileInspection as FileInspection
+from tfdistill.tflite.inspection.inspect import FileOperation as FileOperation
+from tfdistill.tflite.inspection.inspect import FloatIsland as FloatIsland
+from tfdistill.tflite.inspection.inspect import TargetShare as TargetShare
+from tfdistill.tflite.inspection.inspect import UnalignedChannels as UnalignedChannels
+from tfdistill.tflite.inspection.inspect import inspect as inspect
 from tfdistill.tflite.inspection.preserved import check_preserved_structure as check_preserved_structure
+from tfdistill.tflite.verification.compare_models import ModelComparison as ModelComparison
+from tfdistill.tflite.verification.compare_models import compare as compare
 from tfdistill.tflite.verification.comparison import IndexComparison as IndexComparison
 from tfdistill.tflite.verification.comparison import OutputComparison as OutputComparison
 from tfdistill.tflite.verification.verify import VerificationRecord as VerificationRecord

@@ -78,13 +78,13 @@ def _masked(tensor, axes, removal):
 
 
 def require_equal(model, trace, removal, resized):
-    """Compares the outputs of a pruned model with those of `zeroed_outputs` on random input.
+    """Compares the outputs of a pruned model with those of `zeroed_outputs` on random input. Returns the largest difference, as a share of the largest value.
 
     Raises:
         InvariantError: if they differ.
     """
     inputs = random_inputs(trace.graph, trace.graph.views[id(model)])
-    require_outputs(
+    return require_outputs(
         model,
         trace.graph,
         inputs,

@@ -34,7 +34,7 @@ _BUDGETS = {
 _MEASURED = ("keep_bytes", "keep_latency")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class PruneChannels(NativeStep):
     """Structured pruning: filters, units, attention heads and widths that count least are removed, and the model gets smaller and faster.
 

@@ -35,7 +35,7 @@ from tfdistill.graph.layers import all_layers
 from tfdistill.utils import validate
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Cluster(DryRunStep):
     """Weight clustering: each kernel keeps at most `number_of_clusters` distinct values.
 

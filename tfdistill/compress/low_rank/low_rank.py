@@ -24,7 +24,7 @@ Rank = int | tuple[int, int]
 _SETTINGS = ("rank", "energy", "keep_parameters", "keep_macs")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LowRank(NativeStep):
     """Low-rank factorization: a layer becomes several thin ones, whose kernels multiply to nearly its own.
 

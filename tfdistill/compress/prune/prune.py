@@ -31,7 +31,7 @@ from tfdistill.errors import ConfigurationError, InvariantError
 from tfdistill.utils import validate
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Prune(DryRunStep):
     """Pruning: in each kernel the weights of smallest magnitude, or of the least score by gradients, become zero, more and more of them on a schedule.
 

@@ -47,7 +47,7 @@ _WORDS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Quantize(Step):
     """Post-training quantization: an int8 model by calibration alone, without training and without labels.
 

@@ -29,7 +29,7 @@ from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.runtime.operations import Target
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class QuantizeAware(Step):
     """Quantization-aware training (QAT): training with the rounding of an int8 file in the forward pass.
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfdistill.distill.teachers.waiting import only_one_thread, run_watched
 from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
 from tfdistill.graph.layers import all_layers
 from tfdistill.utils.arrays import rows_of
@@ -59,10 +60,19 @@ class BlackBox(keras.Model):
             )
         # A stateful function runs in order. Batches run one at a time (see the lock), as neither an interpreter nor a user's function need
         # be thread-safe.
-        flat = tf.numpy_function(lambda *arrays: self._run_checked(inputs, arrays), leaves, [tf.float32] * len(shapes), stateful=True)
+        flat = tf.numpy_function(lambda *arrays: self._run_in_step(inputs, arrays), leaves, [tf.float32] * len(shapes), stateful=True)
         for value, shape in zip(flat, shapes.values(), strict=True):
             value.set_shape((leaves[0].shape[0], *shape))
         return self._packed(flat)
+
+    def _run_in_step(self, structure, leaves):
+        if not only_one_thread():
+            return self._run_checked(structure, leaves)
+        try:
+            return run_watched(lambda arrays: self._run_checked(structure, arrays), leaves, f"The teacher '{self.name}' ({self.kind})")
+        except TfdistillError as error:
+            self._box.failure = error
+            raise
 
     def _run_checked(self, structure, leaves):
         """Runs one batch and checks the outputs; returns the flat list of float32 arrays."""

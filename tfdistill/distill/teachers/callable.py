@@ -23,6 +23,9 @@ class CallableTeacher(BlackBox):
     object of a registered class with `get_config` and `from_config`. Otherwise saving it is an error; the student alone can always be
     saved.
 
+    A function that itself runs TensorFlow functions, such as another model's `predict`, needs a second thread beside the one that runs the training step: on a
+    machine of one core, training says what to set.
+
     Args:
         function: Takes one batch as NumPy arrays `(batch, ...)` in the structure that the Distiller is trained on, returns an array
             `(batch, ...)` of finite numbers, or a dict of output name to array. Calls never overlap.

@@ -161,7 +161,17 @@ def metrics_of(outputs):
     return found
 
 
-def compare(expected, actual, labels=None, name="output", task=None, loss=None, last_activation=None, reconstructed=None):
+def compare(
+    expected,
+    actual,
+    labels=None,
+    name="output",
+    task=None,
+    loss=None,
+    last_activation=None,
+    reconstructed=None,
+    who=("Keras model", "file"),
+):
     """Compares two arrays of one output.
 
     Args:
@@ -174,6 +184,7 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
         last_activation: Name of the last activation before the output, or None.
         reconstructed: The input that has the output's shape, if any. If the task is unknown, the output is taken for a reconstruction of
             that input, that is, for regression; the unit of an index is then the range of the input at the index.
+        who: What the two are called in errors.
 
     Returns:
         An `OutputComparison`.
@@ -187,9 +198,9 @@ def compare(expected, actual, labels=None, name="output", task=None, loss=None, 
     integers = expected.dtype.kind in "biu" and task != "regression"
     expected, actual = expected.astype(np.float64), actual.astype(np.float64)
     if not is_finite(expected):
-        raise DataError(f"The Keras model's output '{name}' is NaN or infinite.", "finite outputs on the verification data")
+        raise DataError(f"The {who[0]}'s output '{name}' is NaN or infinite.", "finite outputs on these samples")
     if not is_finite(actual):
-        raise VerificationError(f"The file's output '{name}' is NaN or infinite where Keras's is finite.", "finite outputs")
+        raise VerificationError(f"The {who[1]}'s output '{name}' is NaN or infinite where the {who[0]}'s is finite.", "finite outputs")
     difference = np.abs(expected - actual)
     by_sample = difference.reshape(len(difference), -1)
     figures = {

@@ -196,7 +196,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
 
 def _compare(model, signature, samples, expected, actual, task):
     names = list(expected)
-    tasks = _tasks_by_output(task, names)
+    tasks = tasks_by_output(task, names)
     hints, labels = training_hints(model, names), by_output("labels", samples.labels, names)
     return {
         name: compare(
@@ -218,7 +218,12 @@ def _input_of_shape(samples, shape):
     return next((a for a in samples.inputs.values() if several and a.shape == shape and a.dtype.kind == "f"), None)
 
 
-def _tasks_by_output(task, names):
+def tasks_by_output(task, names):
+    """Returns a dict of output name -> task, from one for all, a dict or a list.
+
+    Raises:
+        ConfigurationError: if there is no such task.
+    """
     given = dict.fromkeys(names, task) if task is None or isinstance(task, str) else by_output("tasks", task, names)
     for one in given.values():
         if one is not None and one not in TASKS:

@@ -1,0 +1,225 @@
+"""Reads what each operation of a .tflite file computes with, and what its constants weigh."""
+
+import collections
+import math
+
+from tfdistill.convert.census import FLOAT_TYPES, TRANSLATORS, count_content
+from tfdistill.errors import ExportError
+from tfdistill.runtime.schema import schema
+from tfdistill.tflite.inspection.planned_memory import planned_memory
+
+# Operations with a kernel -> the position of it among their inputs; the bias stands behind it.
+KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1, "BATCH_MATMUL": 1, "GATHER": 0}
+# Operations whose result has a channel for each filter of their kernel.
+_CHANNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
+# Channel counts that are multiples of this fill the vector registers of phones.
+ALIGNMENT = 8
+_BROADCASTING = ("ADD", "SUB", "MUL")
+_KEEP_CHANNELS = ("SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "TANH", "RELU", "RESHAPE", "SQUEEZE", "QUANTIZE", "DEQUANTIZE")
+_SMALL_INTEGERS = ("int8", "int16")
+
+
+def read_contents(content, settings):
+    """Reads a file; the part of `inspect` that runs in another process.
+
+    Args:
+        content: The file as bytes.
+        settings: Not used.
+
+    Returns:
+        Dict of JSON values: those of `count_content`, and `operations`, `bytes_by_kind`, `float_islands`, `dynamic`, `unaligned`, `metadata`, and what
+        `planned_memory` returns.
+
+    Raises:
+        ExportError: if the file is damaged.
+    """
+    counted = count_content(content, None)
+    classes = schema()
+    try:
+        model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
+        return {**counted, **_Contents(model, classes).read(len(content))}
+    except Exception as error:  # the options of operations, and what indices mean, were not checked
+        raise ExportError(f"It is damaged: {type(error).__name__}: {error}.") from error
+
+
+def warm_up(settings):
+    """Imports what `read_contents` needs, before the helper forks."""
+    schema()
+
+
+class _Contents:
+    def __init__(self, model, classes):
+        self.model = model
+        self.types = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
+        names = {value: name for name, value in vars(classes.BuiltinOperator).items() if isinstance(value, int)}
+        self.codes = []
+        for code in model.operatorCodes or []:
+            number = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
+            custom = number == classes.BuiltinOperator.CUSTOM
+            name = (code.customCode or b"CUSTOM").decode("utf-8", errors="replace") if custom else names.get(number, f"BUILTIN_{number}")
+            self.codes.append((name, code.version))
+
+    def read(self, size):
+        operations, islands, dynamic, unaligned = [], [], [], []
+        for number, graph in enumerate(self.model.subgraphs):
+            rows = self._operations(number, graph)
+            operations += rows
+            islands += _islands(rows)
+            dynamic += [
+                self._name(t) for t in graph.tensors or [] if t.shapeSignature is not None and any(int(n) < 0 for n in t.shapeSignature)
+            ]
+            unaligned += self._unaligned(graph, rows)
+        by_kind = self._bytes_by_kind()
+        by_kind["structure"] = size - sum(by_kind.values())
+        integers = any(row["kind"] in _SMALL_INTEGERS for row in operations)
+        return {
+            "operations": operations,
+            "float_islands": islands if integers else [],
+            "dynamic": dynamic,
+            "unaligned": unaligned,
+            "bytes_by_kind": by_kind,
+            "metadata": {(m.name or b"").decode("utf-8", errors="replace"): self._bytes(m.buffer) for m in self.model.metadata or []},
+            **planned_memory(self.model.subgraphs[0], self.model.buffers, self.types),
+        }
+
+    def _operations(self, number, graph):
+        makers, rows, weighed = {}, [], set()
+        for place, operator in enumerate(graph.operators or []):
+            name, version = self.codes[operator.opcodeIndex]
+            inputs, outputs = _indices(operator.inputs), _indices(operator.outputs)
+            constants = [i for i in inputs if self._is_constant(graph.tensors[i])]
+            own = [i for i in constants if graph.tensors[i].buffer not in weighed]
+            weighed.update(graph.tensors[i].buffer for i in own)
+            first = graph.tensors[outputs[0]] if outputs else None
+            rows.append(
+                {
+                    "graph": number,
+                    "index": place,
+                    "name": name,
+                    "version": version,
+                    "kind": self._kind(graph, name, operator),
+                    "output": "" if first is None else self._name(first),
+                    "shape": [] if first is None else _sizes(first),
+                    "reads": sorted({makers[i] for i in inputs if i in makers}),
+                    "macs": self._macs(graph, name, operator),
+                    "weights_bytes": sum(len(self.model.buffers[b].data) for b in {graph.tensors[i].buffer for i in own}),
+                    "form": self._form(graph, name, inputs),
+                }
+            )
+            makers.update((i, place) for i in outputs)
+        return rows
+
+    def _kind(self, graph, name, operator):
+        """Type that an operation computes with, as the tables of targets have it; else that of its first tensor."""
+        inputs, outputs = _indices(operator.inputs), _indices(operator.outputs)
+        kinds = [self.types[graph.tensors[i].type] for i in (outputs if name == "QUANTIZE" else [*inputs[:1], *outputs])]
+        found = next((kind for kind in kinds if kind in FLOAT_TYPES or kind in _SMALL_INTEGERS), kinds[0] if kinds else "")
+        kernel = KERNELS.get(name)
+        if found in FLOAT_TYPES and kernel and len(inputs) > kernel and self.types[graph.tensors[inputs[kernel]].type] in ("int8", "int4"):
+            return "dynamic"
+        return found
+
+    def _form(self, graph, name, inputs):
+        """The operation's name in the tables of targets, where operands of different shapes are an operation of their own."""
+        shapes = {tuple(_sizes(graph.tensors[i])) for i in inputs}
+        return f"{name} broadcast" if name in _BROADCASTING and len(shapes) > 1 else name
+
+    def _macs(self, graph, name, operator):
+        """Multiply-accumulates of an operation with a kernel; None where they are not known, 0 for one that only moves values."""
+        inputs, outputs = _indices(operator.inputs), _indices(operator.outputs)
+        if name not in KERNELS or name == "GATHER":
+            return None
+        made, kernel = _sizes(graph.tensors[outputs[0]]), _sizes(graph.tensors[inputs[KERNELS[name]]])
+        if name == "TRANSPOSE_CONV":
+            return math.prod(_sizes(graph.tensors[inputs[2]])) * math.prod(kernel[:3])
+        if name == "BATCH_MATMUL":
+            read = _sizes(graph.tensors[inputs[0]])
+            return math.prod(made) * (read[-2] if getattr(operator.builtinOptions, "adjX", False) else read[-1])
+        if name == "DEPTHWISE_CONV_2D":
+            return math.prod(made) * math.prod(kernel[1:3])
+        if name == "CONV_3D":
+            return math.prod(made) * math.prod(kernel[:4])
+        return math.prod(made) * math.prod(kernel[1:])
+
+    def _unaligned(self, graph, rows):
+        given = self._of_outputs(graph)
+        return [
+            {"operation": row["output"], "name": row["name"], "channels": row["shape"][-1]}
+            for row, operator in zip(rows, graph.operators or [], strict=True)
+            if row["name"] in _CHANNELS and row["shape"] and row["shape"][-1] % ALIGNMENT and not given & set(_indices(operator.outputs))
+        ]
+
+    def _of_outputs(self, graph):
+        """Tensors whose channels are those of the graph's outputs, which the task decides: nothing but these operations lies between."""
+        found, waiting = set(), _indices(graph.outputs)
+        makers = {i: operator for operator in graph.operators or [] for i in _indices(operator.outputs)}
+        while waiting:
+            index = waiting.pop()
+            if index not in found:
+                found.add(index)
+                maker = makers.get(index)
+                if maker is not None and self.codes[maker.opcodeIndex][0] in _KEEP_CHANNELS:
+                    waiting += _indices(maker.inputs)[:1]
+        return found
+
+    def _bytes_by_kind(self):
+        """Dict of what constants are (weights, biases, others) and their type -> bytes; each buffer counts once."""
+        roles = {}
+        for graph in self.model.subgraphs:
+            for operator in graph.operators or []:
+                kernel = KERNELS.get(self.codes[operator.opcodeIndex][0])
+                for place, i in enumerate([] if operator.inputs is None else operator.inputs):
+                    if i >= 0 and self._is_constant(tensor := graph.tensors[i]):
+                        role = "weights" if place == kernel else "biases" if kernel == 1 and place == 2 else "other constants"
+                        roles.setdefault(tensor.buffer, f"{role} {self.types[tensor.type]}")
+        found = collections.Counter()
+        for buffer, role in roles.items():
+            found[role] += self._bytes(buffer)
+        for entry in self.model.metadata or []:
+            if entry.buffer not in roles:
+                found["metadata"] += self._bytes(entry.buffer)
+                roles[entry.buffer] = "metadata"
+        return dict(found.most_common())
+
+    def _is_constant(self, tensor):
+        return self._bytes(tensor.buffer) > 0
+
+    def _bytes(self, buffer):
+        data = self.model.buffers[buffer].data
+        return 0 if data is None else len(data)
+
+    def _name(self, tensor):
+        return (tensor.name or b"").decode("utf-8", errors="replace")
+
+
+def _islands(rows):
+    """Lists the groups of neighbouring operations that compute in floats, each as indices and names of its operations."""
+    floats = {
+        row["index"]: row for row in rows if (row["kind"] in FLOAT_TYPES or row["kind"] == "dynamic") and row["name"] not in TRANSLATORS
+    }
+    group = {index: index for index in floats}
+
+    def root(index):
+        while group[index] != index:
+            index = group[index]
+        return index
+
+    for index, row in floats.items():
+        for read in row["reads"]:
+            if read in floats:
+                group[root(index)] = root(read)
+    members = collections.defaultdict(list)
+    for index in floats:
+        members[root(index)].append(index)
+    return [
+        {"graph": rows[0]["graph"], "operations": found, "names": [floats[i]["name"] for i in found], "first": floats[found[0]]["output"]}
+        for found in members.values()
+    ]
+
+
+def _indices(values):
+    return [] if values is None else [int(i) for i in values if i >= 0]
+
+
+def _sizes(tensor):
+    return [] if tensor.shape is None else [int(size) for size in tensor.shape]
