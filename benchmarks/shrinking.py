@@ -88,7 +88,8 @@ def steps_of(name, chosen, shares):
     found += [Step(one, GOAL, ("teacher",), ROUNDS) for one in IN_ROUNDS]
     for keep in SHARES:
         if keep != GOAL:
-            found += [Step(one, keep, ("teacher",) if one in FOLLOWED else ()) for one in CRITERIA]
+            # A run for each channel is dear, so the distance is measured where the goals are alone.
+            found += [Step(one, keep, ("teacher",) if one in FOLLOWED else ()) for one in CRITERIA if one != "output_distance"]
             # Where little is removed, factorizations lose next to nothing before any training.
             found += [Step(one, keep, ("teacher",) if keep < GOAL else ()) for one in methods]
     found = [step for step in found if step.keep in shares] + [Step(UNCHANGED, 1.0, ("teacher", "labels"))]
