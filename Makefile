@@ -22,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers operations api lint format clean
+.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers shrinking operations api lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -99,6 +99,10 @@ mlperf-tiny: $(STAMP)
 integers: $(STAMP)
 	$(BIN)/python benchmarks/recurrent.py
 	$(BIN)/python benchmarks/integers.py
+
+# Accuracy of pruned channels and low-rank factorizations on Fashion-MNIST, on one core: docs/shrinking.md. What was interrupted goes on; records in runs/shrinking.
+shrinking: $(STAMP)
+	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python benchmarks/shrinking.py
 
 # The fast tests of one room, without those that tests/thorough.txt lists, in about a minute: make quick ROOM=losses
 quick: $(STAMP)

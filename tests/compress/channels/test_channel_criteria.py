@@ -75,25 +75,20 @@ def test_random_is_the_same_for_a_seed():
     assert not np.array_equal(importance.at_random(group, 1), importance.at_random(group, 2))
 
 
-def products(batch):
-    """Weight times gradient of the mean squared error, of both kernels."""
+def changes():
+    """First-order change of each example's squared error when a hidden unit is removed: (units, examples)."""
     model = dense()[0]
     first, second = kernels(model)
-    x, y = X[batch], Y[batch]
-    before = x @ first + model.get_layer("hidden").bias.numpy()
-    hidden = np.maximum(before, 0)
-    error = 2 * (hidden @ second + model.get_layer("out").bias.numpy() - y) / y.size
-    return first * (x.T @ ((error @ second.T) * (before > 0))), second * (hidden.T @ error)
+    hidden = np.maximum(X @ first + model.get_layer("hidden").bias.numpy(), 0)
+    error = 2 * (hidden @ second + model.get_layer("out").bias.numpy() - Y) / Y.shape[1]
+    return (hidden * (error @ second.T)).T
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "fisher"])
 @pytest.mark.parametrize("teacher", [False, True])
 def test_gradients(criterion, teacher):
     model, trace, group = dense()
-    expected = 0
-    for batch in (slice(0, 4), slice(4, 6)):
-        made, read = products(batch)
-        expected = expected + ((made.sum(0) + read.sum(1)) ** 2 if criterion == "taylor" else ((made**2).sum(0) + (read**2).sum(1)) / 2) / 2
+    expected = np.abs(changes()).mean(1) if criterion == "taylor" else (changes() ** 2).mean(1) / 2
 
     class Known(keras.Model):
         def call(self, x):
@@ -103,6 +98,82 @@ def test_gradients(criterion, teacher):
     data = Examples(X, teacher=Known(), batch_size=4) if teacher else Examples(X, Y, "mse", batch_size=4)
     found = data_importance.gradient_scores(trace, model, [group], data, criterion)
     np.testing.assert_allclose(found[group.number], expected, rtol=1e-4)
+
+
+def _residual(x):
+    x = layers.Conv2D(4, 3, padding="same", name="conv")(x)
+    return layers.Add()([x, layers.Conv2D(4, 3, padding="same", activation="sigmoid", name="inside")(x)])
+
+
+def _excited(x):
+    x = layers.Conv2D(4, 3, name="conv")(x)
+    gate = layers.Dense(4, activation="sigmoid", name="inside")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    return layers.Multiply()([x, gate])
+
+
+def _joined(x):
+    x = layers.Conv2D(4, 3, padding="same", name="conv")(x)
+    return layers.Concatenate()([layers.Conv2D(3, 3, padding="same", name="inside")(x), layers.ReLU()(x)])
+
+
+def _depthwise(x):
+    x = layers.BatchNormalization(moving_mean_initializer="random_normal")(layers.Conv2D(4, 3, name="conv")(x))
+    return layers.BatchNormalization(moving_mean_initializer="random_normal")(layers.DepthwiseConv2D(3, name="depthwise")(x))
+
+
+def _attended(x):
+    x = layers.Reshape((36, 4))(layers.Conv2D(4, 3, padding="same", name="conv")(x))
+    x = layers.MultiHeadAttention(2, 3, output_shape=5, name="inside")(query=x, value=x)
+    return layers.Reshape((6, 6, 5))(x)
+
+
+# What makes the channels of "conv" and reads them -> the kernels that read them, and the axis and its first place that they are at.
+READ = {
+    "a plain chain": (lambda x: layers.Conv2D(4, 3, name="conv")(x), {"out": (0, 0)}),
+    "in front of BatchNormalization, and a depthwise convolution": (_depthwise, {"out": (0, 0)}),
+    "a sum with what is made of it": (_residual, {"inside": (2, 0), "out": (0, 0)}),
+    "squeeze-excite": (_excited, {"inside": (0, 0), "out": (0, 0)}),
+    "attention, by keywords": (_attended, {f"inside/{part}": (0, 0) for part in ("query", "key", "value")}),
+    "a concatenation behind what is made of it": (_joined, {"inside": (2, 0), "out": (0, 3)}),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_the_first_order_change_is_that_of_what_reads_a_channel(case):
+    """Against differences: the kernels that read a channel are scaled a little up and down, which is as if the channel were."""
+    keras.utils.set_random_seed(1)
+    made, readers = READ[case]
+    inputs = keras.Input((6, 6, 2))
+    model = keras.Model(inputs, layers.Dense(3, name="out")(layers.GlobalAveragePooling2D()(made(inputs))))
+    x, y = RNG.normal(size=(5, 6, 6, 2)).astype("float32"), RNG.normal(size=(5, 3)).astype("float32")
+    kernels = {name: next(weight for weight in model.weights if weight.path.endswith(f"{name}/kernel")) for name in readers}
+    weights = {name: kernel.numpy() for name, kernel in kernels.items()}
+
+    def losses(unit, factor):
+        for name, (axis, first) in readers.items():
+            scaled = weights[name].copy()
+            np.moveaxis(scaled, axis, 0)[first + unit] *= factor
+            kernels[name].assign(scaled)
+        return ((model(x, training=False).numpy().astype("float64") - y) ** 2).mean(-1)
+
+    expected = [np.abs(losses(unit, 1.01) - losses(unit, 0.99)).mean() / 0.02 for unit in range(4)]
+    for name, value in weights.items():
+        kernels[name].assign(value)
+    trace = ChannelTrace(model)
+    group = next(group for group in groups_of(trace, 1) if "conv" in group.paths)
+    found = data_importance.gradient_scores(trace, model, [group], Examples(x, y, "mse", batch_size=3), "taylor")
+    np.testing.assert_allclose(found[group.number], expected, rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "fisher"])
+def test_heads_are_scored_by_the_kernels_inside(criterion):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4, 6))
+    model = keras.Model(inputs, layers.Dense(3)(layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)))
+    trace, data = ChannelTrace(model), Examples(RNG.normal(size=(5, 4, 6)).astype("float32"), RNG.normal(size=(5, 4, 3)), "mse")
+    groups = groups_of(trace, 1)
+    found = data_importance.gradient_scores(trace, model, groups, data, criterion)
+    assert all((scores > 0).all() for scores in found.values()), found
 
 
 def test_ranks_of_feature_maps():

@@ -1,6 +1,7 @@
 """How much a channel counts, by data: gradients of a loss, ranks of feature maps, and what the output loses."""
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -8,12 +9,15 @@ import numpy as np
 
 from tfdistill.compress.channels.importance import by_unit, normalized, per_element
 from tfdistill.compress.channels.proof import zeroed_outputs
+from tfdistill.compress.channels.reads import Reads
 from tfdistill.compress.replay import batches_of, in_order, require_usable
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 
 TAYLOR, FISHER, HRANK, OUTPUT_DISTANCE = "taylor", "fisher", "hrank", "output_distance"
 NEEDS_DATA = (TAYLOR, FISHER, HRANK, OUTPUT_DISTANCE)
 _GRADIENTS = (TAYLOR, FISHER)
+# Numbers that the activations of all examples of a run may take, and examples of a run at most, where each channel has a run of its own.
+_MOST_NUMBERS, _MOST_AT_ONCE = 16_000_000, 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +87,8 @@ class Examples:
         """Yields pairs of inputs and labels."""
         yield from batches_of((self.x, self.y), self.batch_size)
 
-    def losses(self, model):
-        """Yields functions that compute the loss of a batch."""
+    def losses(self):
+        """Yields pairs of the inputs of a batch, and a function of the outputs that computes their mean loss."""
         loss = None if self.loss is None else keras.losses.get(self.loss)
 
         def mean_square(theirs, ours):
@@ -93,9 +97,9 @@ class Examples:
         for x, y in self.batches():
             if self.teacher is not None:
                 theirs = self.teacher(x, training=False)
-                yield lambda x=x, theirs=theirs: mean_square(theirs, model(x, training=False))
+                yield x, lambda outputs, theirs=theirs: mean_square(theirs, outputs)
             else:
-                yield lambda x=x, y=y: keras.ops.mean(loss(y, model(x, training=False)))
+                yield x, lambda outputs, y=y: keras.ops.mean(loss(y, outputs))
 
 
 def _pairs(theirs, ours):
@@ -108,48 +112,62 @@ def _pairs(theirs, ours):
 
 
 def gradient_scores(trace, model, groups, examples, criterion):
-    """Scores by gradients of a loss with respect to the weights of a channel, batch by batch.
+    """Scores by gradients of a loss with respect to channels, example by example.
 
-    `"taylor"` is the square of the first-order change of the loss when the channel is removed, the sum of weight times gradient (Molchanov et al., "Importance
-    estimation for neural network pruning", 2019, https://arxiv.org/abs/1906.10771) over all kernels that make, filter and read it; `"fisher"` the second-order change with the
-    diagonal Fisher information in place of the Hessian, half the sum of squared weight times squared gradient.
+    `"taylor"` is the mean magnitude of the first-order change of an example's loss when the channel is removed: the sum of value times gradient wherever the channel is read
+    (Molchanov et al. 2017, https://arxiv.org/abs/1611.06440). `"fisher"` is half the mean of its square, the second-order change with the diagonal Fisher information of
+    a factor on the channel in place of the Hessian (Theis et al. 2018, https://arxiv.org/abs/1801.05787). Of channels that a layer has inside, as heads of attention, it is
+    the sum of weight times gradient over its kernels, batch by batch.
 
     Returns:
         Dict of the number of a group to an array with a score for each unit.
     """
     import tensorflow as tf
 
-    places = {group.number: [(known, axis) for known, axis in group.weights if known.kernel] for group in groups}
-    variables = list({id(known.variable): known.variable for several in places.values() for known, _ in several}.values())
+    reads, power = Reads(trace), 2 if criterion == FISHER else 1
+    inside = {group.number: [(known, axis) for known, axis in group.weights if known.kernel] for group in groups if not reads.holds(group)}
+    variables = list({id(known.variable): known.variable for several in inside.values() for known, _ in several}.values())
     found: dict[int, Any] = {group.number: np.zeros(len(group.units)) for group in groups}
-    count = 0
-    for loss in examples.losses(model):
+    count, structure = 0, trace.graph.views[id(model)].output
+    for x, loss in examples.losses():
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
-            value = loss()
+            outputs, ones = reads.run(x, tape.watch)
+            value = loss(keras.tree.pack_sequence_as(structure, outputs))
         if not np.isfinite(float(value)):
-            raise DataError(
-                f"criterion={criterion!r}: the loss is {float(value)} on examples from {count * examples.batch_size} on.", "a finite loss"
-            )
-        gradients = tape.gradient(value, [variable.value for variable in variables])
+            raise DataError(f"criterion={criterion!r}: the loss is {float(value)} on examples from {count} on.", "a finite loss")
+        read, weighted = tape.gradient(value, ([one for _, one in ones], [variable.value for variable in variables]))
+        size = len(keras.tree.flatten(x)[0])
+        count += size
+        changes = [(labels, _by_example(gradient, size)) for (labels, _), gradient in zip(ones, read, strict=True) if gradient is not None]
         products = {
             id(variable): np.zeros(variable.shape) if gradient is None else np.asarray(tf.convert_to_tensor(gradient)) * variable.numpy()
-            for variable, gradient in zip(variables, gradients, strict=True)
+            for variable, gradient in zip(variables, weighted, strict=True)
         }
         for group in groups:
-            change = np.zeros(len(group.units))
-            for known, axis in places[group.number]:
-                rows = per_element(products[id(known.variable)], axis)
-                summed = (rows**2).sum(1, dtype="float64") / 2 if criterion == FISHER else rows.sum(1, dtype="float64")
-                change += by_unit(trace, group, known.axes[axis], summed)
-            found[group.number] += change if criterion == FISHER else change**2
-        count += 1
+            if group.number in inside:
+                summed = [
+                    (known.axes[axis], size * per_element(products[id(known.variable)], axis).sum(1, dtype="float64")[:, None])
+                    for known, axis in inside[group.number]
+                ]
+            else:
+                summed = changes
+            change = sum((by_unit(trace, group, labels, values) for labels, values in summed), np.zeros((len(group.units), 1)))
+            found[group.number] += (np.abs(change) ** power).mean(1) * size / power
     if groups and not any(scores.any() for scores in found.values()):
         raise DataError(
             f"criterion={criterion!r} is zero for every channel: to first order the loss does not change with any of them.",
             "a loss that changes with the outputs; a teacher that is not the model itself",
         )
     return {number: scores / count for number, scores in found.items()}
+
+
+def _by_example(gradient, size):
+    """Returns the gradient of a mean loss, by factors of channels, as an array of (channels, examples) for the loss of each example."""
+    rows = np.asarray(gradient, "float64").reshape(gradient.shape[0], -1)
+    if len(rows) % size:  # a tensor that is the same for all examples
+        return np.repeat(rows.sum(0)[:, None], size, 1)
+    return size * rows.reshape(size, -1, rows.shape[-1]).sum(1).T
 
 
 def _maps(trace):
@@ -194,6 +212,12 @@ def rank_scores(trace, groups, examples):
     return sums
 
 
+def _at_once(graph, least):
+    """Returns how many examples fit into a run whose activations take little memory, at least so many."""
+    numbers = sum(math.prod(n or 1 for n in value.shape[1:]) for call in graph.calls for value in call.outputs)
+    return max(least, min(_MOST_AT_ONCE, _MOST_NUMBERS // max(numbers, 1)))
+
+
 def distance_scores(trace, groups, examples):
     """Mean square of what the outputs lose when a channel is zero: against the teacher, or against the model itself. A run of the model for every channel.
 
@@ -201,14 +225,17 @@ def distance_scores(trace, groups, examples):
         Dict of the number of a group to an array with a score for each unit.
     """
     found: dict[int, Any] = {group.number: np.zeros(len(group.units)) for group in groups}
-    for x, _ in examples.batches():
+    count = 0
+    for x, _ in dataclasses.replace(examples, batch_size=_at_once(trace.graph, examples.batch_size)).batches():
         flat = in_order(trace.graph, x)
         whole = zeroed_outputs(trace, trace.units.removal(), flat) if examples.teacher is None else examples.teacher(x, training=False)
         for group in groups:
             for place, unit in enumerate(group.units):
                 got = zeroed_outputs(trace, trace.units.removal([unit]), flat)
-                found[group.number][place] += sum(float(keras.ops.mean((theirs - ours) ** 2)) for theirs, ours in _pairs(whole, got))
-    return found
+                distance = sum(float(keras.ops.mean((theirs - ours) ** 2)) for theirs, ours in _pairs(whole, got))
+                found[group.number][place] += len(flat[0]) * distance
+        count += len(flat[0])
+    return {number: scores / count for number, scores in found.items()}
 
 
 def data_scores(trace, model, groups, examples, criterion):

@@ -23,9 +23,9 @@ def by_unit(trace, group, labels, values):
         trace: `ChannelTrace`.
         group: `Group`.
         labels: Labels of the axis.
-        values: Array with a number for each element.
+        values: Array with a number for each element, or with an array of equal shape for each.
     """
-    found, roots = np.zeros(len(group.units)), trace.units.find(labels)
+    found, roots = np.zeros((len(group.units), *values.shape[1:])), trace.units.find(labels)
     for column in roots.T:
         places = np.searchsorted(group.units, column)
         inside = (places < len(group.units)) & (column != NONE)

@@ -58,8 +58,9 @@ class PruneChannels(NativeStep):
             the five.
         criterion: Which channels count least. By the weights alone: `"l1"` and `"l2"`, norms of the kernels that make, filter and read a channel and of gamma of its
             BatchNormalization (Li et al. 2017, https://arxiv.org/abs/1608.08710, for all that is coupled); `"bn_scale"`, gamma of BatchNormalization (Liu et al. 2017,
-            https://arxiv.org/abs/1708.06519); `"random"`, the baseline. By data, which `plan` and `apply` are given: `"taylor"`, first-order change of the
-            loss (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771); `"fisher"`, second-order with the diagonal Fisher information; `"hrank"`, rank of
+            https://arxiv.org/abs/1708.06519); `"random"`, the baseline. By data, which `plan` and `apply` are given: `"taylor"`, size of the
+            first-order change of an example's loss (Molchanov et al. 2017, https://arxiv.org/abs/1611.06440); `"fisher"`, the second-order one with the diagonal Fisher
+            information (Theis et al. 2018, https://arxiv.org/abs/1801.05787); `"hrank"`, rank of
             feature maps (Lin et al. 2020, https://arxiv.org/abs/2002.10179); `"output_distance"`, what the outputs lose, a run of the model for each channel.
         scope: `"global"` removes what counts least in the whole model, after the scores of each group of channels are divided by their mean; `"layer"` the same
             share of each group.
