@@ -27,7 +27,7 @@ from tfdistill.utils import validate
 _BUDGETS = {
     "keep_channels": (CHANNELS, CHANNELS),
     "keep_parameters": (PARAMETERS, PARAMETERS),
-    "keep_macs": (MACS, MACS),
+    "keep_macs": ("MACs", MACS),
     "keep_bytes": ("bytes as an int8 file", PARAMETERS),
     "keep_latency": ("measured latency", MACS),
 }
