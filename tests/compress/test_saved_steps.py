@@ -17,29 +17,38 @@ WRAPPED = [name for name in NAMES if name != SHRUNK and not isinstance(STEPS[nam
 SAVED = [*(f"{name}.applied" for name in NAMES), *(f"{name}.stripped" for name in WRAPPED)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The saved models with their outputs, and beside them what a new process found."""
-    folder, model, expected = tmp_path_factory.mktemp("steps"), net(), {}
+def fault(found, expected):
+    """What is wrong with what the new process found of one model; empty if nothing is."""
+    if "error" in found:
+        return found["error"]
+    if not np.allclose(found["outputs"], expected, rtol=1e-5, atol=1e-6):
+        return "other outputs after loading"
+    return "" if found["moved"] and found["bytes"] > 0 else f"not trained or not exported: {found['moved']}, {found['bytes']} bytes"
+
+
+@pytest.mark.slow
+def test_a_new_process_goes_on_with_what_every_step_made(tmp_path):
+    """One test, as all of it takes one new process."""
+    model, expected = net(), {}
     for name in NAMES:
         made = {f"{name}.applied": applied(name, model)}
         if name in WRAPPED:
             made[f"{name}.stripped"] = stripped(name, trained(name, applied(name, model)))
         for saved, each in made.items():
-            each.save(folder / f"{saved}.keras")
+            each.save(tmp_path / f"{saved}.keras")
             expected[saved] = np.asarray(each(images()[0], training=False))
-    np.savez(folder / "expected.npz", **expected)
     paths = os.pathsep.join(map(str, (JOB.parent, JOB.parent / "low_rank")))
-    done = fresh.run(JOB, folder, env={**os.environ, "PYTHONPATH": paths}, timeout=800)
+    done = fresh.run(JOB, tmp_path, env={**os.environ, "PYTHONPATH": paths}, timeout=800)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert sorted(found) == sorted(SAVED)
+    assert {saved: wrong for saved in SAVED if (wrong := fault(found[saved], expected[saved]))} == {}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("saved", SAVED)
-def test_a_new_process_goes_on_with_it(saved, folder):
-    found = json.loads((folder / "found.json").read_text(encoding="utf-8"))[saved]
-    assert "error" not in found, found["error"]
-    np.testing.assert_allclose(found["outputs"], np.load(folder / "expected.npz")[saved], rtol=1e-5, atol=1e-6)
-    assert found["moved"]
-    assert found["bytes"] > 0
+GOOD = {"outputs": [[1.0]], "moved": True, "bytes": 1}
+
+
+@pytest.mark.parametrize("change", [{"outputs": [[1.1]]}, {"moved": False}, {"bytes": 0}, {"error": "raised"}], ids=str)
+def test_a_fault_is_seen(change):
+    assert not fault(GOOD, [[1.0]])
+    assert fault({**GOOD, **change}, [[1.0]])

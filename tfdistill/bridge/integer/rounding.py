@@ -20,6 +20,9 @@ FLOAT_FORM = "float"
 ONE = 1.0000001192092896
 # The largest magnitude of an all-zero channel, whose scale must not be zero; and the smallest step of what is divided by.
 _TINY = 1e-9
+# Name of the range of what a layer returns; and the one that the file has where all was zero, as behind a ReLU without a positive input. Any range holds zeros,
+# but no kernel multiplies products of integers by what leads to a range without width.
+_OUTPUT, _WHERE_ALL_IS_ZERO = "output", (0.0, 1.0)
 
 
 def round_weights(value, bits, axes=(), of=None):
@@ -174,6 +177,8 @@ class ActivationRounder:
         low, high, known = self._ends_of(what, seen, margins, clipped=not hides)
         if not self._rounding:
             return x
+        if what.partition("@")[0] == _OUTPUT and self._shared is None and self._ends(what) == [0.0, 0.0]:
+            low, high = _WHERE_ALL_IS_ZERO
         if symmetric:
             scale = tf.maximum(high / 127.0, -low / 128.0)
             low, high = -128.0 * scale, 127.0 * scale
