@@ -153,7 +153,8 @@ class FileInspection(Record):
         """Returns the fields of the first table: those of the file, then what was found in it."""
         file = {name: value for name, value in self.census.summary().items() if name != "dtypes"}
         own = {name: value for name, value in super().summary().items() if name not in ("census", "operations")}
-        peak = None if self.peak_operation is None else f"{self.operations[self.peak_operation].name} (operation {self.peak_operation})"
+        at_peak = [operation.name for operation in self.operations if (operation.graph, operation.index) == (0, self.peak_operation)]
+        peak = f"{at_peak[0]} (operation {self.peak_operation})" if at_peak else None
         return {**file, "operations": len(self.operations), "tensors": self.census.dtypes, **own, "peak_operation": peak}
 
     def parts(self) -> dict:
