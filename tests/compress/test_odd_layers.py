@@ -446,6 +446,8 @@ IMAGES["seams"] = {
         lambda: lambda x: layers.Concatenate()([layers.Conv2D(3, 1)(ops.split(x, 2, -1)[0]), ops.split(x, 2, -1)[1]])
     ),
     "a part of a split": in_convolution(lambda: lambda x: layers.Conv2D(4, 3)(ops.split(x, 2, -1)[1])),
+    "a part of a split by sizes": in_convolution(lambda: lambda x: layers.Conv2D(4, 3)(ops.split(x, [1, 4], -1)[1])),
+    "a part of what is unstacked": in_convolution(lambda: lambda x: layers.Conv1D(4, 3)(ops.unstack(x, 8, axis=1)[2])),
     "as it is before padding": in_convolution(lambda: lambda x: layers.Conv2D(4, 3)(layers.ZeroPadding2D()(ByTurns()(x)))),
     "as it is before enlarging": in_convolution(lambda: lambda x: layers.UpSampling2D(2, interpolation="bilinear")(ByTurns()(x))),
 }

@@ -3,6 +3,8 @@
 import dataclasses
 import typing
 
+from tfdistill.bridge.unread_parts import without_unread_parts
+
 # Beyond that, the graph would come near to the 2 GB that it may have.
 _MOST_BYTES = 500_000_000
 
@@ -40,6 +42,7 @@ def frozen(concrete):
     if {node.name for node in constants.node if node.op == "Placeholder"} != set(names):
         return None
     outputs = dict(zip(sorted(concrete.structured_outputs), concrete.outputs, strict=True))
+    without_unread_parts(constants, graph, [tensor.name for tensor in outputs.values()])
     return FrozenGraph(constants, dict(zip(names, inputs, strict=True)), outputs)
 
 
