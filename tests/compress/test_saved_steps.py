@@ -42,7 +42,8 @@ def test_a_new_process_goes_on_with_what_every_step_made(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert sorted(found) == sorted(SAVED)
-    assert {saved: wrong for saved in SAVED if (wrong := fault(found[saved], expected[saved]))} == {}
+    wrong = [f"{saved}: {said}" for saved in SAVED if (said := fault(found[saved], expected[saved]))]
+    assert not wrong, "\n".join(wrong)
 
 
 GOOD = {"outputs": [[1.0]], "moved": True, "bytes": 1}

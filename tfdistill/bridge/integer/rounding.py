@@ -177,8 +177,6 @@ class ActivationRounder:
         low, high, known = self._ends_of(what, seen, margins, clipped=not hides)
         if not self._rounding:
             return x
-        if what.partition("@")[0] == _OUTPUT and self._shared is None and self._ends(what) == [0.0, 0.0]:
-            low, high = _WHERE_ALL_IS_ZERO
         if symmetric:
             scale = tf.maximum(high / 127.0, -low / 128.0)
             low, high = -128.0 * scale, 127.0 * scale
@@ -216,8 +214,11 @@ class ActivationRounder:
                 Widest(self._rounding).move(apart, -below, above)
                 below, above = 0.0, 0.0
             self._move(variables, tf.minimum(tf.reduce_min(seen), 0.0) - below, tf.maximum(tf.reduce_max(seen), 0.0) + above)
-        low, high = hiding.ends_with_margins(*variables[:2], *apart[:2]) if apart else variables[:2]
-        return low, high, None
+        if apart:
+            return (*hiding.ends_with_margins(*variables[:2], *apart[:2]), None)
+        if what.partition("@")[0] == _OUTPUT and self._ends(what) == [0.0, 0.0]:
+            return (*_WHERE_ALL_IS_ZERO, None)
+        return (*variables[:2], None)
 
     def looked_up(self, x, table):
         """Rounds what was looked up in a rounded table to the steps of the table, which changes nothing: where a product shares the table, the converter would
