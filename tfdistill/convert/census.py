@@ -204,7 +204,7 @@ def warm_up(settings):
 
 def _count(model, classes):
     type_names = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
-    codes = [_op_code(code, classes) for code in model.operatorCodes or []]
+    codes = [op_code(code, classes) for code in model.operatorCodes or []]
     operations, dtypes, floats = collections.Counter(), collections.Counter(), []
     constant, constant_bytes = 0, {}
     for graph in model.subgraphs:
@@ -248,7 +248,8 @@ def _listed(values):
     return [] if values is None else list(values)
 
 
-def _op_code(code, classes):
+def op_code(code, classes):
+    """Returns name, version, and whether it is custom and of full TensorFlow, of an `OperatorCodeT`."""
     # Codes below 127 stand in the old field too; newer ones in the new field only.
     number = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
     if number == classes.BuiltinOperator.CUSTOM:

@@ -56,6 +56,11 @@ def layer_operations(content):
     return tuple(_operation(graph, operator, codes, types) for graph in model.subgraphs for operator in graph.operators or [])
 
 
+def form_of(name, shapes):
+    """Returns the name of an operation in the tables of targets, where operands of different shapes are an operation of their own."""
+    return f"{name} broadcast" if name in _BROADCASTING and len(set(shapes)) > 1 else name
+
+
 def _operation(graph, operator, codes, types):
     name = codes[operator.opcodeIndex]
     if operator.outputs is None or not len(operator.outputs):
@@ -63,8 +68,7 @@ def _operation(graph, operator, codes, types):
     inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
     outputs = [graph.tensors[index] for index in operator.outputs]
     maker = outputs[0]
-    if name in _BROADCASTING and len({tuple(() if tensor.shape is None else tensor.shape) for tensor in inputs}) > 1:
-        name += " broadcast"
+    name = form_of(name, [tuple(() if tensor.shape is None else tensor.shape) for tensor in inputs])
     if name == "DEQUANTIZE":
         # Its result has the name of what it reads; it is there for the layer that computes on with floats.
         reader = next((other for other in graph.operators if operator.outputs[0] in other.inputs), operator)

@@ -3,7 +3,9 @@
 import collections
 import math
 
-from tfdistill.convert.census import FLOAT_TYPES, TRANSLATORS, count_content
+from tfdistill.convert.census import FLOAT_TYPES, TRANSLATORS, count_content, op_code
+from tfdistill.convert.layer_operations import form_of
+from tfdistill.convert.parsed_file import listed
 from tfdistill.errors import ExportError
 from tfdistill.runtime.schema import schema
 from tfdistill.tflite.inspection.planned_memory import planned_memory
@@ -14,7 +16,6 @@ KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOS
 _CHANNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 # Channel counts that are multiples of this fill the vector registers of phones.
 ALIGNMENT = 8
-_BROADCASTING = ("ADD", "SUB", "MUL")
 _KEEP_CHANNELS = ("SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "TANH", "RELU", "RESHAPE", "SQUEEZE", "QUANTIZE", "DEQUANTIZE")
 _SMALL_INTEGERS = ("int8", "int16")
 
@@ -51,13 +52,7 @@ class _Contents:
     def __init__(self, model, classes):
         self.model = model
         self.types = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
-        names = {value: name for name, value in vars(classes.BuiltinOperator).items() if isinstance(value, int)}
-        self.codes = []
-        for code in model.operatorCodes or []:
-            number = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
-            custom = number == classes.BuiltinOperator.CUSTOM
-            name = (code.customCode or b"CUSTOM").decode("utf-8", errors="replace") if custom else names.get(number, f"BUILTIN_{number}")
-            self.codes.append((name, code.version))
+        self.codes = [op_code(code, classes)[:2] for code in model.operatorCodes or []]
 
     def read(self, size):
         operations, islands, dynamic, unaligned = [], [], [], []
@@ -103,7 +98,7 @@ class _Contents:
                     "reads": sorted({makers[i] for i in inputs if i in makers}),
                     "macs": self._macs(graph, name, operator),
                     "weights_bytes": sum(len(self.model.buffers[b].data) for b in {graph.tensors[i].buffer for i in own}),
-                    "form": self._form(graph, name, inputs),
+                    "form": form_of(name, [tuple(_sizes(graph.tensors[i])) for i in inputs]),
                 }
             )
             makers.update((i, place) for i in outputs)
@@ -119,13 +114,8 @@ class _Contents:
             return "dynamic"
         return found
 
-    def _form(self, graph, name, inputs):
-        """The operation's name in the tables of targets, where operands of different shapes are an operation of their own."""
-        shapes = {tuple(_sizes(graph.tensors[i])) for i in inputs}
-        return f"{name} broadcast" if name in _BROADCASTING and len(shapes) > 1 else name
-
     def _macs(self, graph, name, operator):
-        """Multiply-accumulates of an operation with a kernel; None where they are not known, 0 for one that only moves values."""
+        """Multiply-accumulates of an operation with a kernel; None for one without."""
         inputs, outputs = _indices(operator.inputs), _indices(operator.outputs)
         if name not in KERNELS or name == "GATHER":
             return None
@@ -168,7 +158,7 @@ class _Contents:
         for graph in self.model.subgraphs:
             for operator in graph.operators or []:
                 kernel = KERNELS.get(self.codes[operator.opcodeIndex][0])
-                for place, i in enumerate([] if operator.inputs is None else operator.inputs):
+                for place, i in enumerate(listed(operator.inputs)):
                     if i >= 0 and self._is_constant(tensor := graph.tensors[i]):
                         role = "weights" if place == kernel else "biases" if kernel == 1 and place == 2 else "other constants"
                         roles.setdefault(tensor.buffer, f"{role} {self.types[tensor.type]}")
@@ -218,8 +208,8 @@ def _islands(rows):
 
 
 def _indices(values):
-    return [] if values is None else [int(i) for i in values if i >= 0]
+    return [i for i in listed(values) if i >= 0]
 
 
 def _sizes(tensor):
-    return [] if tensor.shape is None else [int(size) for size in tensor.shape]
+    return listed(tensor.shape)

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from tfdistill.convert.parsed_file import listed
+
 # Tensors begin at multiples of this many bytes in the arena of the interpreter.
 _ALIGNMENT = 64
 _BYTES = {"float64": 8, "int64": 8, "uint64": 8, "complex64": 8, "complex128": 16, "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2}
@@ -37,7 +39,7 @@ def planned_memory(graph, buffers, types):
 
 def tensor_bytes(tensor, types):
     """Returns the bytes of a tensor's elements."""
-    kind, count = types[tensor.type], math.prod([] if tensor.shape is None else [int(n) for n in tensor.shape])
+    kind, count = types[tensor.type], math.prod(listed(tensor.shape))
     if kind == "int4":
         return (count + 1) // 2
     return count * (1 if kind in _ONE_BYTE else _BYTES.get(kind, 4))
@@ -53,14 +55,14 @@ def _lives(graph, buffers):
         return data is None or not len(data)
 
     for place, operator in enumerate(graph.operators or []):
-        for index in [*_listed(operator.inputs), *_listed(operator.outputs)]:
+        for index in [*listed(operator.inputs), *listed(operator.outputs)]:
             if index >= 0 and needs_memory(index):
                 first, _ = lives.get(index, (place, place))
                 lives[index] = (first, place)
-    for index in _listed(graph.inputs):
+    for index in listed(graph.inputs):
         if needs_memory(index):
             lives[index] = (0, last_place)
-    for index in _listed(graph.outputs):
+    for index in listed(graph.outputs):
         if needs_memory(index):
             lives[index] = (lives.get(index, (0, 0))[0], last_place)
     for index in [i for i in lives if graph.tensors[i].isVariable]:
@@ -84,7 +86,3 @@ def _planned(lives, sizes):
         placed.append((place, place + sizes[index], index))
         end = max(end, place + sizes[index])
     return end
-
-
-def _listed(values):
-    return [] if values is None else [int(value) for value in values]

@@ -19,7 +19,7 @@ from tfdistill.tflite.source import exportable
 from tfdistill.tflite.verification.comparison import OutputComparison
 from tfdistill.tflite.verification.comparison import compare as compare_output
 from tfdistill.tflite.verification.reference import Reference, by_output, training_hints
-from tfdistill.tflite.verification.verify import tasks_by_output
+from tfdistill.tflite.verification.verify import lowest, tasks_by_output
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.progress import progress
 from tfdistill.utils.types import Data, PathLike, Tensors
@@ -137,9 +137,9 @@ def compare(
         samples.count,
         max(o.max_abs_error for o in outputs.values()),
         max(o.mean_abs_error for o in outputs.values()),
-        _lowest(o.argmax_agreement for o in outputs.values()),
-        _lowest(o.keras_accuracy for o in outputs.values()),
-        _lowest(o.accuracy for o in outputs.values()),
+        lowest(o.argmax_agreement for o in outputs.values()),
+        lowest(o.keras_accuracy for o in outputs.values()),
+        lowest(o.accuracy for o in outputs.values()),
         outputs,
     )
 
@@ -208,7 +208,3 @@ def _paired(models, what, shapes):
 
 def _fit(shape, other):
     return len(shape) == len(other) and all(a is None or b is None or a == b for a, b in zip(shape, other, strict=True))
-
-
-def _lowest(values):
-    return min((value for value in values if value is not None), default=None)

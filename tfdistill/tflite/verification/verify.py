@@ -183,9 +183,9 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         engine=opened.engine,
         max_abs_error=max(o.max_abs_error for o in outputs.values()),
         mean_abs_error=max(o.mean_abs_error for o in outputs.values()),
-        argmax_agreement=_lowest(o.argmax_agreement for o in outputs.values()),
-        accuracy=_lowest(o.accuracy for o in outputs.values()),
-        keras_accuracy=_lowest(o.keras_accuracy for o in outputs.values()),
+        argmax_agreement=lowest(o.argmax_agreement for o in outputs.values()),
+        accuracy=lowest(o.accuracy for o in outputs.values()),
+        keras_accuracy=lowest(o.keras_accuracy for o in outputs.values()),
         outputs=outputs,
         variant=variant,
         notes=(*apart, *(extreme or {}).values(), *coarse, *(note for notes, _ in remarked for note in notes)),
@@ -239,7 +239,8 @@ def _shapes_of_data(signature, samples):
     return {i.name: (i.batch or 1, *samples.inputs[i.name].shape[1:]) for i in free} or None
 
 
-def _lowest(values):
+def lowest(values):
+    """Returns the smallest of the values that are not None; None if all are."""
     return min((v for v in values if v is not None), default=None)
 
 
