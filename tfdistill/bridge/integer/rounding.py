@@ -280,8 +280,8 @@ class ActivationRounder:
         if not self._in_the_file:
             return None
         with tf.init_scope():
-            # Ranges that are assumed are constants.
-            return [float(x if isinstance(x, tf.Variable) else tf.get_static_value(x)) for x in ends]
+            # Ranges that are assumed are constants; variables of several devices are numbers only once they are read.
+            return [float(x.read_value() if isinstance(x, tf.Variable) else tf.get_static_value(x)) for x in ends]
 
     @contextlib.contextmanager
     def together(self):
