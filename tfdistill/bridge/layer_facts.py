@@ -48,11 +48,6 @@ def is_called_with(layer, place, name):
     return any(argument is not None for (argument,) in given)
 
 
-def is_standard_lstm(layer):
-    """Returns whether a tf_keras LSTM has the activations and settings of the fused kernel, which are those of TFLite's own LSTM too."""
-    return bool(layer._could_use_gpu_kernel)
-
-
 def standardized_axes(layer):
     """Lists the axes along which a built tf_keras `Normalization` has a mean and a variance for each index, counted from 0."""
     return list(layer._keep_axis)

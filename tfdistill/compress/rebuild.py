@@ -20,6 +20,7 @@ from tfdistill.bridge.convert.custom import described
 from tfdistill.bridge.convert.layers import is_registered
 from tfdistill.bridge.convert.to_keras import to_keras
 from tfdistill.bridge.convert.to_tf_keras import to_tf_keras
+from tfdistill.bridge.recurrent_kernels import copy_layer
 from tfdistill.compress.selection import Layers
 from tfdistill.errors import BridgeError, ModelError
 from tfdistill.graph.keras_internals import is_keras_own
@@ -272,8 +273,7 @@ def rebuild(legacy, replace):
     paths = {id(layer): path for path, layer in _computing(legacy).items()}
 
     def copy(layer):
-        inner = introspection.unwrap(layer)
-        fresh = type(inner).from_config(inner.get_config())
+        fresh = copy_layer(introspection.unwrap(layer))
         pairs.append((layer, fresh))
         return replace(paths[id(layer)], fresh) if id(layer) in paths else fresh  # a quantizer of the input is no layer of the user's
 

@@ -10,6 +10,7 @@ from tfdistill.bridge import imports
 from tfdistill.bridge.adopt.check_config import check_config, in_safe_mode
 from tfdistill.bridge.adopt.serialization import legacy_scope
 from tfdistill.bridge.convert.activations import translate_activation
+from tfdistill.bridge.recurrent_kernels import leave_out_cudnn
 from tfdistill.errors import ModelError, TfdistillError
 from tfdistill.graph.layers import all_layers
 
@@ -42,7 +43,10 @@ def parts(config, custom_objects=None, safe_mode=None):
         # Keras's scope replaces the one around it, so it is opened only where there are custom objects.
         with keras.saving.custom_object_scope(custom_objects) if custom_objects else contextlib.nullcontext():
             original = _original(config["original"], owner, safe_mode)
-            return checked_tf_keras_model(config["legacy"], owner, safe_mode), original
+            legacy = checked_tf_keras_model(config["legacy"], owner, safe_mode)
+            for layer in all_layers(legacy):
+                leave_out_cudnn(layer)  # as in the model that was saved
+            return legacy, original
     except TfdistillError:
         raise
     except Exception as error:  # whatever Keras, tf_keras and a user's own classes raise at a damaged config

@@ -13,6 +13,7 @@ from tfdistill.bridge import imports
 from tfdistill.bridge.convert.activations import translate_activation
 from tfdistill.bridge.convert.constructors import config_of, constructor_arguments
 from tfdistill.bridge.convert.hosted import host, host_called
+from tfdistill.bridge.recurrent_kernels import leave_out_cudnn
 from tfdistill.errors import BridgeError
 from tfdistill.graph.keras_internals import is_keras_own
 from tfdistill.graph.opening import origin
@@ -215,7 +216,9 @@ def _same_class(layer, name, base, path, build_inner):
         arguments[renamed] = _value(layer, key, value, path, build_inner)
     if "seed" in accepted and config.get("seed") is not None:
         arguments["seed"] = config["seed"]
-    return target(**arguments, **base)
+    made = target(**arguments, **base)
+    leave_out_cudnn(made)
+    return made
 
 
 def _value(layer, key, value, path, build_inner):

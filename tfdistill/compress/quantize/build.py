@@ -5,6 +5,7 @@ import numpy as np
 from tfdistill.bridge import imports, layer_facts
 from tfdistill.bridge.adopt import introspection, serialization
 from tfdistill.bridge.adopt.rewire import rewire
+from tfdistill.bridge.recurrent_kernels import copy_layer
 from tfdistill.bridge.wrappers.quantization import input_quantizer, is_quantized_layer, quantize_layer
 from tfdistill.bridge.wrappers.quantization_settings import Quantization
 from tfdistill.compress import rebuild
@@ -25,8 +26,7 @@ def build(opened, decided, quantize_inputs=True):
     paths = {id(layer): path for path, layer in opened.layers.items()}
 
     def copy(layer):
-        inner = introspection.unwrap(layer)
-        fresh = type(inner).from_config(inner.get_config())
+        fresh = copy_layer(introspection.unwrap(layer))
         decision = decided.get(paths[id(layer)])
         made = quantize_layer(fresh, decision.quantization) if decision is not None and decision.quantization else fresh
         pairs.append((layer, made, decision))

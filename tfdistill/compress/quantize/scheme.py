@@ -8,11 +8,11 @@ it and the ReLU after that share one range, that of the ReLU. What is special to
 import math
 import typing
 
-from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.introspection import kind_of
 from tfdistill.bridge.integer.recurrent import is_known
 from tfdistill.bridge.integer.rounding import FLOAT
+from tfdistill.bridge.recurrent_kernels import is_standard_lstm
 from tfdistill.bridge.wrappers.quantization_settings import Quantization, QuantizedWeight
 from tfdistill.compress import kernels
 from tfdistill.compress.quantize.consumers import FIXED, activation_of
@@ -179,7 +179,7 @@ def _recurrent(place, most):
     inner = introspection.computing_layer(layer)
     directions = [inner.forward_layer, inner.backward_layer] if kind == "Bidirectional" else [inner]
     unrolled = all(getattr(direction, "unroll", False) for direction in directions)
-    whole = not place.masked and all(kind_of(direction) == "LSTM" and layer_facts.is_standard_lstm(direction) for direction in directions)
+    whole = not place.masked and all(kind_of(direction) == "LSTM" and is_standard_lstm(direction) for direction in directions)
     known = inner is layer and is_known(layer) and not any(direction.stateful for direction in directions)
     if most is not None and known and place.length is not None and (unrolled or place.length <= most):
         quantization = Quantization(
