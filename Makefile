@@ -22,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers shrinking operations api lint format clean
+.PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers shrinking operations api lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -48,6 +48,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python $(PYTEST) -m slow
+
+# What is too long for every change: the largest models, all kills, all damaged files. Run before a release.
+test-release: $(STAMP)
+	$(BIN)/python $(PYTEST) -m release
 
 # The fast tests with the lowest versions that setup.py allows. Old packages use what newer ones deprecate: such warnings are no failures here.
 test-lowest: $(LOWEST)/.set-up
@@ -107,7 +111,7 @@ shrinking: $(STAMP)
 # The fast tests of one room, without those that tests/thorough.txt lists, in about a minute: make quick ROOM=losses
 quick: $(STAMP)
 	@test -n "$(ROOM)" -a -d "tests/$(ROOM)" || { echo "Say which room: make quick ROOM=losses (bridge, compress, distill, runtime, tflite, ...)" >&2; exit 1; }
-	$(BIN)/python $(PYTEST) -m "not slow and not thorough" tests/$(ROOM)
+	$(BIN)/python $(PYTEST) -m "not slow and not thorough and not release" tests/$(ROOM)
 
 # What is made from the list of public names: docs/api.md, and the stubs that editors and type checkers read.
 api: $(STAMP)

@@ -63,8 +63,11 @@ def test_small_models(name):
     assert round_trip(randomize(SMALL[name]())) <= BOUND
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+# Hundreds of layers of kinds that the others have, too.
+DEEP = ("InceptionResNetV2", "DenseNet121", "NASNetMobile")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.release if name in DEEP else pytest.mark.slow) for name in FAMILIES])
 def test_families(name):
     keras.utils.set_random_seed(0)
     assert round_trip(family(name), check=False) <= BOUND

@@ -12,7 +12,6 @@ import pytest
 
 JOB = pathlib.Path(__file__).with_name("restart_job.py")
 KILLS = pathlib.Path(__file__).parents[2] / "benchmarks" / "kills.py"
-KILLS_EACH = 5
 
 
 def run(folder, *kill_at):
@@ -36,16 +35,16 @@ def test_kill_9_and_restart_ends_with_the_weights_of_an_uninterrupted_run(tmp_pa
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-@pytest.mark.slow
-def test_trainings_that_are_killed_again_and_again_end_equal_to_the_bit(tmp_path):
-    """Plain, pruned, clustered, quantized, from a cache, from a PyDataset: five kills each, some of them while a state is written."""
+@pytest.mark.parametrize("kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.release)])
+def test_trainings_that_are_killed_again_and_again_end_equal_to_the_bit(kills, tmp_path):
+    """Plain, pruned, clustered, quantized, from a cache, from a PyDataset: killed several times each, sometimes while a state is written."""
     done = subprocess.run(
-        [sys.executable, str(KILLS), "--kills", str(KILLS_EACH), "--folder", str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, str(KILLS), "--kills", str(kills), "--folder", str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     found = {row["kind"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert list(found) == ["plain", "pruned", "clustered", "quantized", "cache", "PyDataset"]
     for kind, row in found.items():
-        assert row["kills"] == KILLS_EACH, kind
+        assert row["kills"] == kills, kind
         assert row["different"] == 0 < row["arrays"], kind
     assert sum(row["within_a_write"] for row in found.values()) > 0

@@ -21,8 +21,11 @@ MODELS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+# Of what is like them, a GRU and a transformer are among the others.
+LONG = ("lstm", "bidirectional_gru", "transformer_encoder")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.release if name in LONG else pytest.mark.slow) for name in MODELS])
 def test_a_model_goes_the_whole_road(name):
     *_, row = run_row(name, columns=COLUMNS[: COLUMNS.index("float32, ms")], builder=MODELS[name])
     assert {column: cell.text for column, cell in row.cells.items() if cell.state == FAILED} == {}
