@@ -133,7 +133,7 @@ def measure(name, seed, data):
         exported("calibration", model)
         exported("with bias correction", Quantize(bias_correction=True).apply(model, calibration))
         step = QuantizeAware()
-        student = step.apply(model)
+        student = step.apply(model, calibration)
         distiller = Distiller(model, student, SoftTargets(2.0), student_loss_weight=0.3)
         distiller.compile(_schedule(3e-4, QAT_EPOCHS), labels)
         distiller.fit(data.x_train, data.y_train, batch_size=BATCH, epochs=QAT_EPOCHS, verbose=0, callbacks=step.callbacks())

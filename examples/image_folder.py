@@ -67,7 +67,7 @@ def distil(model, epochs, rate, callbacks=()):
 
 distil(student, 10, 3e-3)
 quantize = QuantizeAware()
-quantized = quantize.apply(student)
+quantized = quantize.apply(student, calibration=train.take(8))
 distil(quantized, 3, 5e-4, quantize.callbacks())
 
 record = tfdistill.export_tflite(quantize.strip(quantized), "runs/image_folder.tflite", "int8", verify_on=test, io="uint8")

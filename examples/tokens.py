@@ -47,7 +47,7 @@ def distil(model, epochs, rate, callbacks=()):
 
 distil(student, 8, 3e-3)
 quantize = QuantizeAware()
-quantized = quantize.apply(student)
+quantized = quantize.apply(student, calibration=x_train[:256])
 distil(quantized, 2, 5e-4, quantize.callbacks())
 
 record = tfdistill.export_tflite(quantize.strip(quantized), "runs/tokens.tflite", "int8", verify_on=(x_test, y_test))

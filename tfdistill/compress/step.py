@@ -53,6 +53,11 @@ class Step(abc.ABC):
         """Whether `apply` takes data beside the model: to calibrate with, or to score channels on."""
         return False
 
+    @property
+    def takes_calibration(self) -> bool:
+        """Whether `apply` takes calibration data that it can do without."""
+        return False
+
     @abc.abstractmethod
     def plan(self, model: keras.Model) -> Plan:
         """Lists layer by layer what the step would do to `model`. The model is not changed.

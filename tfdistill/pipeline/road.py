@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from tfdistill.compress.step import Step
+from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
+from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import VariantName, variant_named
 from tfdistill.distill.cache.join import without_targets
 from tfdistill.distill.chains.record import ChainRecord
@@ -68,7 +70,8 @@ def under_teacher(
 ) -> Road:
     """Teaches a student, compresses it under the same teacher, and exports and verifies the result: all on one data set.
 
-    The student is trained first. Then each step is applied, trained, stripped, and its invariant checked, now and after every later step.
+    The student is trained first. Then each step is applied, trained, stripped, and its invariant checked, now and after every later step. The ranges of
+    quantization-aware training begin with those of 512 samples of the data.
 
     Args:
         teacher: The teacher, as `Distiller` takes it; a cache of its outputs with data that `cache.join` returned.
@@ -91,7 +94,7 @@ def under_teacher(
     Raises:
         ConfigurationError: if settings are no `ChainSettings`, or a step is none, or needs data, or there are not as many `step_settings` as steps, or the path or
             variant of the file is none.
-        DataError: if the data is an iterator, or its length is unknown where a step is made for it.
+        DataError: if the data is an iterator, or its length is unknown where a step is made for it, or it has less than 16 samples to calibrate with.
         ModelError, BridgeError, InvariantError, ExportError, VerificationError: as the steps and `export_tflite` raise them.
 
     Example:
@@ -107,13 +110,17 @@ def under_teacher(
     _require_arguments(student, steps, path, variant)
     later = _for_each_step(step_settings, settings, len(steps))
     planned = [_step(step, x, own) for step, own in zip(steps, later, strict=True)]
+    samples = without_targets(x) if y is None else (x, y)
+    calibration = None
+    if any(step.takes_calibration for step in planned):
+        calibration = collect(samples, describe(student), "calibration", MIN_CALIBRATION_SAMPLES, MAX_CALIBRATION_SAMPLES).inputs
     models = [student]
     epochs = settings.epochs + sum(own.epochs for own in later)
     with ChainRunner("under_teacher", settings, (x, y, validation_data), 1 + len(planned), epochs) as runner:
         names = (getattr(teacher, "name", str(teacher)),)
         runner.distil(teacher, student, "student", names)
         for number, (step, own) in enumerate(zip(planned, later, strict=True)):
-            wrapped = step.apply(models[-1])
+            wrapped = step.apply(models[-1], calibration) if step.takes_calibration else step.apply(models[-1])
             runner.distil(teacher, wrapped, type(step).__name__, names, **_under(step, own))
             models.append(step.strip(wrapped))
             for before in planned[: number + 1]:
@@ -121,7 +128,6 @@ def under_teacher(
         record = runner.record()
     if path is None:
         return Road(tuple(models), record, None)
-    samples = without_targets(x) if y is None else (x, y)
     checked = without_targets(validation_data) if verify_on is None else verify_on
     return Road(tuple(models), record, export_tflite(models[-1], path, variant, calibration=samples, verify_on=checked))
 

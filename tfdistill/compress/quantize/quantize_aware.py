@@ -5,6 +5,7 @@ Jacob et al., "Quantization and Training of Neural Networks for Efficient Intege
 
 import dataclasses
 import typing
+import warnings
 
 import keras
 
@@ -16,17 +17,22 @@ from tfdistill.compress.dry_run import NOT_TRIED, WHOLE
 from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import build
+from tfdistill.compress.quantize.calibration_data import check_calibration
 from tfdistill.compress.quantize.callbacks import ShowFirstStep, StopAtNaN
 from tfdistill.compress.quantize.check import check_quantized
 from tfdistill.compress.quantize.dry_run import require_exportable, try_conversion
 from tfdistill.compress.quantize.file_operations import with_operations
 from tfdistill.compress.quantize.preserved import structure
 from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
+from tfdistill.compress.quantize.start import measured_start
 from tfdistill.compress.quantize.target_forms import faster_in_float, require_forms, with_target_forms
 from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, frozen_note, require_applied, require_auto_or_bool, set_selectors
+from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
+from tfdistill.convert.signature import describe
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.runtime.operations import Target
+from tfdistill.utils.types import Data
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -116,6 +122,11 @@ class QuantizeAware(Step):
         object.__setattr__(self, "weight_bits", weight_bits)
         set_selectors(self)
 
+    @property
+    def takes_calibration(self) -> bool:
+        """Whether activations have ranges that `apply` can measure: not with 16 bits."""
+        return self.activation_bits == 8
+
     def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
         """Lists layer by layer what the step would do to `model`. The model is not changed.
 
@@ -135,13 +146,16 @@ class QuantizeAware(Step):
         decided = self._decide(opened)[0]
         return self._plan(opened, decided, self._tried(opened, decided, dry_run))
 
-    def apply(self, model: keras.Model, dry_run: bool = True) -> AdoptedModel:
+    def apply(self, model: keras.Model, calibration: Data | None = None, dry_run: bool = True) -> AdoptedModel:
         """Returns a new model, ready to be trained quantized. `model` is not changed.
 
         A model class's own `train_step`, `compute_loss` and the like are not carried over; a `UserWarning` names them.
 
         Args:
             model: A built Keras 3 model, or an `AdoptedModel`.
+            calibration: Samples of the training data, on which the ranges are measured that training begins with, as in `Quantize.apply`. Without them the ranges
+                begin with the first batch, and a normalization that has rows far smaller than the others in every sample, such as patches of a plain
+                background among the patches of an image, is not known and rounds these coarsely. With `activation_bits=16` nothing is measured.
             dry_run: Whether the conversion to the integer file is tried first, as in `plan`, so that a model that export would refuse is refused before it is
                 trained. Not needed for a model that will not become an integer file.
 
@@ -149,13 +163,29 @@ class QuantizeAware(Step):
             An `AdoptedModel` with the same weights.
 
         Raises:
+            ConfigurationError: if there is calibration data and no range to measure on it.
+            DataError: if the calibration data is too small, constant, not finite or of the wrong shape.
             ModelError: if there is nothing to do, or the step does not work on a layer that was named, or the model could not be exported.
             BridgeError: if the model cannot be converted exactly.
+            InvariantError: if a layer computes NaN or infinite numbers on the calibration data.
+
+        Warns:
+            UserWarning: if the calibration data is on another scale than the model's normalizations were trained on.
 
         Example:
-            >>> tfdistill.compress.QuantizeAware().apply(student, dry_run=False).name
+            >>> tfdistill.compress.QuantizeAware().apply(student, calibration=x, dry_run=False).name
             'student'
         """
+        samples = None
+        if calibration is not None:
+            if self.activation_bits == 16:
+                raise ConfigurationError(
+                    "QuantizeAware.apply got calibration data, and activation_bits=16.",
+                    "data for export_tflite alone, which calibrates these",
+                )
+            rebuild.refuse_distiller(model)
+            signature = describe(model)
+            samples = collect(calibration, signature, "calibration", MIN_CALIBRATION_SAMPLES, MAX_CALIBRATION_SAMPLES)
         opened = rebuild.open_to_apply(model, "QuantizeAware")
         decided, named = self._decide(opened)
         tried = self._tried(opened, decided, dry_run)
@@ -168,6 +198,10 @@ class QuantizeAware(Step):
             raise ModelError(f"QuantizeAware finds nothing to quantize in '{opened.adopted.name}'.\n{plan}", fix="choose other layers")
         self._require_structure(opened, decided)
         require_exportable(tried.reasons, plan, self._variant())
+        if samples is not None:
+            for note in check_calibration(opened, signature, samples):
+                warnings.warn(note, UserWarning, stacklevel=2)
+            return measured_start(opened, decided, signature, samples)
         made = build(opened, decided, quantize_inputs=self.activation_bits == 8)
         return adopt(made, original=opened.original, name=opened.adopted.name)
 
