@@ -32,6 +32,7 @@ FLOORS = {
     "tfdistill.tflite": 5,
     "tfdistill.recipe": 6,
     "tfdistill.pipeline": 6,
+    "tfdistill.preflight": 6,
     "tfdistill.demo": 7,
     "tfdistill.search": 7,
     "tfdistill.cli": 8,
@@ -55,6 +56,9 @@ ALLOWED = {
     "tfdistill.tflite": {"tfdistill.graph", "tfdistill.bridge", "tfdistill.runtime", "tfdistill.convert", "tfdistill.compress"},
     "tfdistill.benchmarking": {"tfdistill.runtime"},
     "tfdistill.report": set(),
+    "tfdistill.preflight": {
+        *("tfdistill.graph", "tfdistill.bridge", "tfdistill.runtime", "tfdistill.convert", "tfdistill.compress", "tfdistill.tflite")
+    },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

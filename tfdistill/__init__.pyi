@@ -7,6 +7,7 @@ from tfdistill import errors as errors
 from tfdistill import graph as graph
 from tfdistill import losses as losses
 from tfdistill import pipeline as pipeline
+from tfdistill import preflight as preflight
 from tfdistill import tflite as tflite
 from tfdistill.benchmarking.run import benchmark as benchmark
 from tfdistill.bridge.adopt.adopt import adopt as adopt
@@ -35,6 +36,7 @@ from tfdistill.distill.teachers.remote import RetryPolicy as RetryPolicy
 from tfdistill.graph.names import named_layers as named_layers
 from tfdistill.graph.profiling import profile as profile
 from tfdistill.pipeline.road import under_teacher as under_teacher
+from tfdistill.preflight.run import check as check
 from tfdistill.tflite.export import export_tflite as export_tflite
 from tfdistill.tflite.inspection.inspect import inspect as inspect
 from tfdistill.tflite.verification.compare_models import compare as compare

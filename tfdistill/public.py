@@ -124,6 +124,11 @@ ROOMS = {
         "Road": "road",
         "under_teacher": "road",
     },
+    "preflight": {
+        "Finding": "findings",
+        "Preflight": "findings",
+        "check": "run",
+    },
     "errors": {
         "BenchmarkError": "",
         "BridgeError": "",
@@ -156,6 +161,7 @@ TOP = {
     "blockwise": "distill",
     "born_again": "distill",
     "census": "tflite",
+    "check": "preflight",
     "compare": "tflite",
     "export_tflite": "tflite",
     "inspect": "tflite",

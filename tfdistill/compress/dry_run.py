@@ -22,7 +22,7 @@ from tfdistill.compress.quantize.consumers import known_function, operation_of
 from tfdistill.compress.quantize.layer_table import PLAIN_OPERATIONS, is_in_every_file
 from tfdistill.compress.step import Step
 from tfdistill.convert.dry_run import refusals
-from tfdistill.convert.layer_operations import scope_of
+from tfdistill.convert.layer_operations import layer_operations, scope_of
 from tfdistill.convert.variants import variant_named
 from tfdistill.graph.layers import LOOKUPS
 
@@ -36,12 +36,17 @@ class Conversion(typing.NamedTuple):
     """What a conversion that was only tried has shown.
 
     Attributes:
-        reasons: Dict of path to the reason why the layer cannot be exported. `WHOLE` stands for the model where the layer is not known.
+        refusals: Dict of path to the list of the `Refusal`s of the layer. `WHOLE` stands for the model where the layer is not known.
         operations: Dict of path to the tuple of `LayerOperation`s that the layer became; `WHOLE` for those of no layer. None where there is no file.
     """
 
-    reasons: dict
+    refusals: dict
     operations: dict | None
+
+    @property
+    def reasons(self):
+        """Dict of path to the reason why the layer cannot be exported."""
+        return {path: "; ".join(dict.fromkeys(refusal.reason for refusal in found)) for path, found in self.refusals.items()}
 
 
 NOT_TRIED = Conversion({}, None)
@@ -102,22 +107,39 @@ def unexportable(opened):
     lookups = {path: "looks up a table" for path, layer in layers.items() if introspection.kind_of(layer) in LOOKUPS}
     if not lookups and all(map(_is_known, layers.values())):
         return ()
+    reasons = lookups or try_floats(opened).reasons
+    texts = [f"'{path}' ({reason})" if path != WHOLE else reason for path, reason in reasons.items()]
+    return (f"export_tflite would refuse the model: {'; '.join(texts)}",) if texts else ()
+
+
+def try_floats(opened, variant_name="float32"):
+    """Converts a model to a file that computes in float, whatever its weights.
+
+    Args:
+        opened: `rebuild.Opened` of the model.
+        variant_name: Name of the variant of the file.
+
+    Returns:
+        A `Conversion`.
+    """
 
     def convert():
         by_id = {id(layer): introspection.unwrap(layer) for layer in opened.layers.values()}
         graph = Graph(opened, by_id, sized=True)
-        trace = graph.trace
+        trace, made = graph.trace, []
         if graph.free:
             try:
                 concrete = graph.trace()
             except Exception:
                 return (), ()  # a tf_keras model that cannot be of these sizes; which ones it can be of is not known
             trace = lambda: concrete  # noqa: E731
-        return refusals(trace, graph.specs, opened.adopted.name, variant_named("float32"), graph.batch_size), ()
 
-    reasons = lookups or remembered(opened, "float32", convert).reasons
-    texts = [f"'{path}' ({reason})" if path != WHOLE else reason for path, reason in reasons.items()]
-    return (f"export_tflite would refuse the model: {'; '.join(texts)}",) if texts else ()
+        def look(content):
+            made.extend(layer_operations(content))
+
+        return refusals(trace, graph.specs, opened.adopted.name, variant_named(variant_name), graph.batch_size, look=look), tuple(made)
+
+    return remembered(opened, variant_name, convert)
 
 
 def warn_of_findings(plan):
@@ -159,14 +181,14 @@ def remembered(opened, settings, convert):
         while len(_FOUND) > _MOST_FOUND:
             _FOUND.popitem(last=False)
     found, made = _FOUND[key]
-    reasons, operations = collections.defaultdict(list), collections.defaultdict(list)
+    refused, operations = collections.defaultdict(list), collections.defaultdict(list)
     for refusal in found:
         for path in [paths[index] for index in refusal.layers] or [WHOLE]:
-            reasons[path].append(refusal.reason)
+            refused[path].append(refusal)
     for operation in made:
         operations[WHOLE if operation.layer is None else paths[operation.layer]].append(operation)
     return Conversion(
-        {path: "; ".join(several) for path, several in reasons.items()},
+        dict(refused),
         {path: tuple(several) for path, several in operations.items()} if made else None,
     )
 
@@ -176,7 +198,7 @@ class Graph:
 
     Args:
         opened: `rebuild.Opened` of the model.
-        called: Dict of id of each of its layers to what is called in its place.
+        called: Dict of id of each of its layers to what is called in its place. Quantizers of inputs that are not in it are left out.
         enter: Dict of the position of an input to a function that its tensor goes through first.
         sized: Whether axes of any length get one, as they do when the model is made again for a file. Otherwise they and the batch stay free.
     """
@@ -214,6 +236,8 @@ class Graph:
     def _call(self, layer, args, kwargs, number):
         import tensorflow as tf
 
+        if introspection.is_input_quantizer(layer):
+            return self._called[id(layer)](*args) if id(layer) in self._called else args[0]
         called = self._called[id(layer)]
         with tf.name_scope(scope_of(self._indices[id(layer)])):
             return called(*args, **numbered(called, kwargs, number))

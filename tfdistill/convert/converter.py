@@ -160,11 +160,7 @@ def _trace(model, signature, batch_size):
                 f"batch_size={batch_size}, but the model '{model.name}' was built for a batch of {i.batch}.", f"batch_size={i.batch}"
             )
         if batch_size is not None and None in i.shape:
-            raise ModelError(
-                f"Input '{i.key}' of the model '{model.name}' has axes of any length: {i.shape}.",
-                "fixed lengths, as a .tflite file plans its memory ahead",
-                "build the model on a keras.Input of fixed shape, or export with batch_size=None",
-            )
+            raise free_axes(i, model.name)
         batch = i.batch if batch_size is None else batch_size
         specs.append(tf.TensorSpec((batch, *i.shape), i.dtype, name=i.name))
 
@@ -174,6 +170,20 @@ def _trace(model, signature, batch_size):
 
     with in_float32(model):
         return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def free_axes(given, name):
+    """Returns the error for an input with axes of any length in a file of fixed batch.
+
+    Args:
+        given: `ModelInput`.
+        name: Name of the model.
+    """
+    return ModelError(
+        f"Input '{given.key}' of the model '{name}' has axes of any length: {given.shape}.",
+        "fixed lengths, as a .tflite file plans its memory ahead",
+        "build the model on a keras.Input of fixed shape, or export with batch_size=None",
+    )
 
 
 def _holds(definition, *operations):

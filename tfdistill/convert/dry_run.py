@@ -17,7 +17,7 @@ from tfdistill.utils.progress import progress
 # A loop, and calls of functions that may hold one.
 _LOOPS = ("While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall")
 # Operations that move elements about: in float only because what they move is.
-_MOVING = frozenset(
+MOVING = frozenset(
     [
         "BROADCAST_TO",
         "CONCATENATION",
@@ -36,8 +36,10 @@ _MOVING = frozenset(
         "UNPACK",
     ]
 )
+# Kinds of refusals: an operation that only TensorFlow has, one that nobody has, one that TFLite has for floats only, a loop, numbers that are not finite, and all else.
+FLEX, CUSTOM, FLOAT_ONLY, LOOP, NOT_FINITE, OTHER = "flex", "custom", "float only", "loop", "not finite", "other"
 # The converter's codes of errors about operations that TFLite lacks: those that need TensorFlow, and those that would be custom ones.
-_LACKING = (1, 2)
+_LACKING = {1: FLEX, 2: CUSTOM}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +49,14 @@ class Refusal:
     Attributes:
         layers: Index of the layer that it comes from, in a tuple, which is empty where that is not known.
         reason: What TFLite cannot do.
+        kind: `FLEX`, `CUSTOM`, `FLOAT_ONLY`, `LOOP`, `NOT_FINITE` or `OTHER`.
+        operation: Name of the operation that it is about; empty where it is about none.
     """
 
     layers: tuple[int, ...]
     reason: str
+    kind: str = OTHER
+    operation: str = ""
 
 
 def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset(), look=None, floats=frozenset()):
@@ -86,9 +92,9 @@ def refusals(trace, specs, name, variant, batch_size=1, calibrated=frozenset(), 
             content = attempt(_sample(specs) if variant.integer_only and not floats else None)
         except ModelError as error:  # a loop
             nodes = traced[-1].graph.as_graph_def().node
-            return (Refusal(_layers([node.name for node in nodes if node.op in _LOOPS]), error.happened),)
+            return (Refusal(_layers([node.name for node in nodes if node.op in _LOOPS]), error.happened, LOOP),)
         except InvariantError as error:
-            return (Refusal(_layers([error.happened]), "it computes NaN or infinite numbers, which have no range"),)
+            return (Refusal(_layers([error.happened]), "it computes NaN or infinite numbers, which have no range", NOT_FINITE),)
         except ExportError as error:
             return _from_error(error, lambda: attempt(None), variant, calibrated, floats)
         if look is not None:
@@ -107,12 +113,13 @@ def _from_error(error, without_samples, variant, calibrated, by_choice):
     """Finds the layers behind a failed conversion: the converter names operations that TFLite lacks, but not those that it has in float only."""
     cause = error.__cause__
     lacking = [
-        Refusal(_layers([frame.name for frame in found.location.call]), f"TFLite has no {_plain(found.operator.name)}")
+        Refusal(_layers([frame.name for frame in found.location.call]), f"TFLite has no {name}", _LACKING[found.error_code], name)
         for found in getattr(cause, "errors", None) or []
         if found.location.call and found.error_code in _LACKING
+        for name in [_plain(found.operator.name)]
     ]
     if lacking:
-        return _merged(lacking)
+        return tuple(dict.fromkeys(lacking))
     text = f"{error.happened}\n{cause or ''}"
     if variant.integer_only:
         # A float tensor among integers can stop the converter with an error about the layer behind it.
@@ -135,20 +142,20 @@ def _from_file(content, variant, calibrated=frozenset(), by_choice=frozenset()):
         path.write_bytes(content)
         contents = census(path, trusted=True)
     if contents.flex_ops:
-        return (Refusal((), f"TFLite has no {', '.join(_plain(name) for name in contents.flex_ops)}"),)
+        return tuple(Refusal((), f"TFLite has no {name}", FLEX, name) for name in map(_plain, contents.flex_ops))
     by_intention = (lambda name: not by_choice.isdisjoint(layers_in(name))) if by_choice else None
     stray = contents.stray_floats(by_intention=by_intention) if variant.integer_only else ()
     computed = [t for t in stray if t.made_by not in {*TRANSLATORS, "input", "constant", "nothing"}]
-    causes = [t for t in computed if t.made_by not in _MOVING] or computed
+    causes = [t for t in computed if t.made_by not in MOVING] or computed
     # What only feeds an operation that has no integers is left in float with it.
     causes = [t for t in causes if not operation_table("builtin").takes(t.made_by, "int8")] or causes
-    found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only") for t in causes]
+    found = [Refusal(_layers([t.name]), f"TFLite computes its {t.made_by} in float only", FLOAT_ONLY, t.made_by) for t in causes]
     if not found and not calibrated:
         found = [
             Refusal(_layers([t.name]), f"the converter leaves a float tensor between {t.made_by} and {(*t.used_by, 'nothing')[0]}")
             for t in stray
         ]
-    return _merged(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _layers(texts):
@@ -158,11 +165,3 @@ def _layers(texts):
 
 def _plain(operation):
     return operation.removeprefix("tf.").removeprefix("Flex")
-
-
-def _merged(found):
-    """Puts the reasons of each layer together."""
-    reasons = {}
-    for refusal in found:
-        reasons.setdefault(refusal.layers, {})[refusal.reason] = None
-    return tuple(Refusal(layers, "; ".join(several)) for layers, several in reasons.items())

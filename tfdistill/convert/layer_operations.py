@@ -3,14 +3,17 @@
 import re
 import typing
 
+from tfdistill.convert.census import FLOAT_TYPES
+from tfdistill.convert.unaligned import unaligned_channels
+from tfdistill.runtime.operations import TYPES
 from tfdistill.runtime.schema import schema
 
 _SCOPE = "tfdistill_layer_"
 _IN_SCOPE = re.compile(rf"(?<![\w.]){_SCOPE}(\d+)(?:_\d+)?/")
 # Operations that are tables of their own where their two inputs have different shapes.
 _BROADCASTING = ("ADD", "SUB", "MUL")
-# Of the types in the schema those that the tables of targets know.
-_KINDS = ("float32", "int8", "int16")
+# Operations with a kernel -> the position of it among their inputs; the bias stands behind it.
+KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1, "BATCH_MATMUL": 1, "GATHER": 0}
 
 
 class LayerOperation(typing.NamedTuple):
@@ -20,11 +23,13 @@ class LayerOperation(typing.NamedTuple):
         layer: Index of the layer that it comes from; None for one of no layer, such as the QUANTIZE of an input.
         name: Its name in the .tflite schema, or in the tables of targets: `"MUL broadcast"`.
         kind: Type of what it computes with, one of `tfdistill.runtime.operations.TYPES`; None where that is no float and no small integer.
+        unaligned: Number of its channels, where that leaves a part of a vector register empty; None elsewhere.
     """
 
     layer: int | None
     name: str
     kind: str | None
+    unaligned: int | None = None
 
 
 def scope_of(index):
@@ -53,7 +58,15 @@ def layer_operations(content):
     names = {value: name for name, value in vars(classes.BuiltinOperator).items() if isinstance(value, int)}
     types = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
     codes = [names[max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)] for code in model.operatorCodes]
-    return tuple(_operation(graph, operator, codes, types) for graph in model.subgraphs for operator in graph.operators or [])
+    found = []
+    for graph in model.subgraphs:
+        plain = [codes[operator.opcodeIndex] for operator in graph.operators or []]
+        channels = unaligned_channels(graph, plain)
+        found += [
+            _operation(graph, operator, name, types)._replace(unaligned=channels.get(index))
+            for index, (operator, name) in enumerate(zip(graph.operators or [], plain, strict=True))
+        ]
+    return tuple(found)
 
 
 def form_of(name, shapes):
@@ -61,21 +74,35 @@ def form_of(name, shapes):
     return f"{name} broadcast" if name in _BROADCASTING and len(set(shapes)) > 1 else name
 
 
-def _operation(graph, operator, codes, types):
-    name = codes[operator.opcodeIndex]
+def computing_type(name, inputs, outputs):
+    """Returns the type that an operation computes with, as the tables of targets have it: `dynamic` for floats with an 8-bit kernel. Else that of its first tensor.
+
+    Args:
+        name: Its name in the .tflite schema.
+        inputs: List of the types of the tensors that it reads.
+        outputs: List of the types of the tensors that it writes.
+    """
+    kinds = outputs if name == "QUANTIZE" else [*inputs[:1], *outputs]
+    found = next((kind for kind in kinds if kind in FLOAT_TYPES or kind in ("int8", "int16")), kinds[0] if kinds else "")
+    kernel = KERNELS.get(name)
+    if found in FLOAT_TYPES and kernel and len(inputs) > kernel and inputs[kernel] in ("int8", "int4"):
+        return "dynamic"
+    return found
+
+
+def _operation(graph, operator, name, types):
     if operator.outputs is None or not len(operator.outputs):
         return LayerOperation(None, name, None)  # what assigns to a state
     inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
     outputs = [graph.tensors[index] for index in operator.outputs]
     maker = outputs[0]
-    name = form_of(name, [tuple(() if tensor.shape is None else tensor.shape) for tensor in inputs])
+    plain, name = name, form_of(name, [tuple(() if tensor.shape is None else tensor.shape) for tensor in inputs])
     if name == "DEQUANTIZE":
         # Its result has the name of what it reads; it is there for the layer that computes on with floats.
         reader = next((other for other in graph.operators if operator.outputs[0] in other.inputs), operator)
         maker = graph.tensors[reader.outputs[0]]
-    computing = outputs if name == "QUANTIZE" else [*inputs[:1], *outputs]
-    kind = next((types[tensor.type] for tensor in computing if types[tensor.type] in _KINDS), None)
-    return LayerOperation(_layer_of(maker.name.decode()), name, kind)
+    kind = computing_type(plain, *([types[tensor.type] for tensor in tensors] for tensors in (inputs, outputs)))
+    return LayerOperation(_layer_of(maker.name.decode()), name, kind if kind in TYPES else None)
 
 
 def _layer_of(name):

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import typing
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -11,7 +12,7 @@ import keras
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.load import load_model
-from tfdistill.errors import ExportError, ModelError
+from tfdistill.errors import ExportError, ModelError, TfdistillError
 from tfdistill.graph.layers import LOOKUPS, all_layers
 from tfdistill.graph.names import named_layers
 from tfdistill.graph.tracing import required_arguments, several_arguments
@@ -34,6 +35,21 @@ def exportable(model):
     Raises:
         ModelError: if the model still has the wrappers of a compression step, or layers that look up tables.
     """
+    model = meant(model)
+    if found := obstacle(model):
+        raise found.error
+    return model
+
+
+def meant(model):
+    """Returns the model that a user means, whether it can be exported or not.
+
+    Args:
+        model: As in `exportable`.
+
+    Raises:
+        ModelError: if the model still has the wrappers of a compression step.
+    """
     if isinstance(model, (str, os.PathLike)):
         model = load_model(model)
     if isinstance(model, keras.Model) and isinstance(_student(model), keras.Model):
@@ -46,17 +62,39 @@ def exportable(model):
                     "the model without them",
                     "give step.strip(model), where step.apply returned the model",
                 )
-    elif isinstance(model, keras.Model):
-        _refuse_lookups(model)
-        _refuse_several_arguments(model)
     return model
+
+
+class Obstacle(typing.NamedTuple):
+    """What stands against any file of a model, whatever its layers compute.
+
+    Attributes:
+        kind: `"lookup"`, `"arguments"` or `"cast_input"`.
+        layers: Tuple of the paths of the layers, or the names of the inputs, that it is about.
+        error: The error that says so.
+    """
+
+    kind: str
+    layers: tuple[str, ...]
+    error: TfdistillError
+
+
+def obstacle(model):
+    """Returns the `Obstacle` of a Keras 3 model: tables that are looked up, text, a call of several arguments; None where there is none.
+
+    Args:
+        model: A model.
+    """
+    if not isinstance(model, keras.Model) or isinstance(model, AdoptedModel):
+        return None
+    return _lookups(model) or _several_arguments(model)
 
 
 def _student(model):
     return getattr(model, "student", None) if hasattr(model, "teacher") else None
 
 
-def _refuse_lookups(model):
+def _lookups(model):
     paths = [path for path, layer in named_layers(model).items() if type(layer).__name__ in LOOKUPS]
     found = [path for path in paths if not any(path.startswith(f"{other}/") for other in paths)]
     text = [tensor.name for tensor in getattr(model, "inputs", None) or [] if tensor.dtype == "string"]
@@ -65,19 +103,20 @@ def _refuse_lookups(model):
         what = ", ".join(f"'{path}' ({type(layers[path]).__name__})" for path in found)
         what = f"looks up tables in {what}" if found else f"takes text at {', '.join(map(repr, text))}"
         after = f"model.get_layer('{found[-1]}').output" if found else "its_first_numbers"
-        raise ModelError(
+        error = ModelError(
             f"The model '{model.name}' {what}, which a .tflite file cannot do.",
             "a model of numbers",
             f"look up before the model, in the data pipeline, and export what comes after: keras.Model({after}, model.output)",
         )
+        return Obstacle("lookup", tuple(found or text), error)
+    return None
 
 
-def _refuse_several_arguments(model):
+def _several_arguments(model):
     if isinstance(model, (keras.Function, keras.Sequential)):
-        return
+        return None
     names = required_arguments(model)
-    if len(names) > 1:
-        raise several_arguments(model, names, ModelError)
+    return Obstacle("arguments", (), several_arguments(model, names, ModelError)) if len(names) > 1 else None
 
 
 def names_layers(export: Callable[P, R]) -> Callable[P, R]:
@@ -88,25 +127,25 @@ def names_layers(export: Callable[P, R]) -> Callable[P, R]:
         try:
             return export(*args, **kwargs)
         except ExportError as error:
-            raise _explained(error, args[0] if args else kwargs["model"]) from error
+            raise explained(error, args[0] if args else kwargs["model"]) from error
 
     return call
 
 
-def _explained(error, model):
+def explained(error, model):
+    """Returns the error of a conversion with the user's layers in it, and what to do about them.
+
+    Args:
+        error: An `ExportError`.
+        model: What was given to `export_tflite`.
+    """
     try:
         model = exportable(model)
         layers = {path: introspection.computing_layer(layer) for path, layer in named_layers(model).items()}
     except Exception:  # a model that cannot be read adds nothing to the error
         return error
-    cast = [t for t in getattr(model, "inputs", None) or [] if t.dtype != "float32"]
-    if cast and "CAST -> " in error.happened:
-        shown = ", ".join(f"'{tensor.name}' ({tensor.dtype})" for tensor in cast)
-        return ExportError(
-            f"{error.happened}\nThe model takes the input {shown} and converts it to float32.",
-            "inputs of float32 in the Keras model",
-            _FLOAT_INPUT,
-        )
+    if "CAST -> " in error.happened and (found := cast_inputs(model)):
+        return ExportError(f"{error.happened}\n{found.error.happened}", found.error.expected, found.error.fix)
     if "Exception encountered when calling" in error.happened and not getattr(model, "inputs", None):
         return ExportError(
             error.happened, "a call that takes float32 tensors, as a subclassed model does not say what it takes", _TYPED_INPUT
@@ -116,6 +155,22 @@ def _explained(error, model):
         return error
     shown = ", ".join(f"'{path}' ({type(layers[path]).__name__})" for path in named)
     return ExportError(f"{error.happened}\nThey come from the layers {shown}.", error.expected, error.fix)
+
+
+def cast_inputs(model):
+    """Returns the `Obstacle` of the inputs of another type than float32, to which an integer file would have to convert them; None where there are none.
+
+    Args:
+        model: A Keras model.
+    """
+    cast = [t for t in getattr(model, "inputs", None) or [] if t.dtype != "float32"]
+    if not cast:
+        return None
+    shown = ", ".join(f"'{tensor.name}' ({tensor.dtype})" for tensor in cast)
+    error = ExportError(
+        f"The model takes the input {shown} and converts it to float32.", "inputs of float32 in the Keras model", _FLOAT_INPUT
+    )
+    return Obstacle("cast_input", tuple(tensor.name for tensor in cast), error)
 
 
 def _named_in(text, layers):

@@ -6,14 +6,16 @@ import numpy as np
 
 from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
+from tfdistill.bridge.adopt.layers import input_quantizers
 from tfdistill.bridge.convert.to_tf_keras import tf_keras_flat
-from tfdistill.bridge.wrappers.quantization import assumed_ranges, input_quantizer, quantize_layer
+from tfdistill.bridge.wrappers.quantization import assumed_ranges, input_quantizer, is_quantized_layer, quantize_layer
 from tfdistill.bridge.wrappers.quantization_settings import are_floats, without_floats
 from tfdistill.compress.dry_run import Graph, remembered
 from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import is_rounded_input
+from tfdistill.compress.quantize.layer_table import rule_of
 from tfdistill.compress.quantize.scheme import CALIBRATED
-from tfdistill.convert.dry_run import Refusal, refusals
+from tfdistill.convert.dry_run import LOOP, Refusal, refusals
 from tfdistill.convert.layer_operations import layer_operations
 from tfdistill.convert.variants import variant_named
 from tfdistill.errors import ModelError
@@ -39,6 +41,35 @@ def try_conversion(opened, decided, variant_name):
     """
     settings = [[(decided[path].quantization, decided[path].done) for path in opened.layers], variant_name]
     return remembered(opened, settings, lambda: _tried(opened, decided, variant_name))
+
+
+def try_quantized(opened, variant_name):
+    """Converts a model that has quantizers, with the ranges that they have now: as `export_tflite` does, but for what is still to be calibrated.
+
+    Args:
+        opened: `rebuild.Opened` of the model.
+        variant_name: Name of the variant of the file: `"int8"` or `"int16x8"`.
+
+    Returns:
+        A `tfdistill.compress.dry_run.Conversion`.
+    """
+    layers = list(opened.layers.values())
+    floats = frozenset(i for i, layer in enumerate(layers) if is_quantized_layer(layer) and are_floats(layer.quantization))
+    calibrated = frozenset(
+        i for i, layer in enumerate(layers) if rule_of(introspection.kind_of(layer)).recurrent and not introspection.is_quantized(layer)
+    )
+
+    def convert():
+        graph, made = Graph(opened, {id(layer): layer for layer in [*layers, *input_quantizers(opened.legacy)]}), []
+
+        def look(content):
+            made.extend(layer_operations(content))
+
+        variant = variant_named(variant_name)
+        found = refusals(graph.trace, graph.specs, opened.adopted.name, variant, graph.batch_size, calibrated, look=look, floats=floats)
+        return found, tuple(made)
+
+    return remembered(opened, ["quantized", variant_name], convert)
 
 
 def require_exportable(reasons, plan, variant_name):
@@ -68,7 +99,7 @@ def _tried(opened, decided, variant_name):
     calibrated = frozenset(i for i, path in enumerate(layers) if CALIBRATED in decided[path].reason)
     floats = frozenset(i for i, path in enumerate(layers) if are_floats(decided[path].quantization))
     if calibrated and floats:
-        return tuple(Refusal((index,), _NEEDS_CALIBRATION) for index in sorted(calibrated)), ()
+        return tuple(Refusal((index,), _NEEDS_CALIBRATION, LOOP) for index in sorted(calibrated)), ()
     readers = consumers.input_readers(opened.legacy)
     called = {id(layer): _wrapped(layer, decided[path].quantization) for path, layer in opened.layers.items()}
     enter, ranges = {}, {}

@@ -25,7 +25,7 @@ from tfdistill.compress.quantize.file_operations import with_operations
 from tfdistill.compress.quantize.preserved import structure
 from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
 from tfdistill.compress.quantize.start import measured_start
-from tfdistill.compress.quantize.target_forms import faster_in_float, require_forms, with_target_forms
+from tfdistill.compress.quantize.target_forms import faster_in_float, require_forms, told_faster, with_target_forms
 from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, frozen_note, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
@@ -266,10 +266,12 @@ class QuantizeAware(Step):
             rows += (LayerPlan.of_model(opened.adopted.name, IMPOSSIBLE, f"no {self._variant()} file can be made of it: {reasons[WHOLE]}"),)
         plan = Plan(step=repr(self), model=opened.adopted.name, rows=rows, custom=opened.custom)
         plan = with_operations(plan, tried.operations, self.target)
+        return dataclasses.replace(plan, findings=(*plan.findings, *told_faster(self._faster(opened, decided, plan), self.target)))
+
+    def _faster(self, opened, decided, plan):
         if not plan.operations or self.activation_bits != 8:
-            return plan
-        faster = faster_in_float(plan.rows, consumers.places(opened.legacy), decided, self.target, self.integer_only)
-        return dataclasses.replace(plan, findings=(*plan.findings, *faster))
+            return []
+        return faster_in_float(plan.rows, consumers.places(opened.legacy), decided, self.target, self.integer_only)
 
     def _row(self, path, layer, decision, refusal):
         zeros = sum(kernels.zeros(rebuild.effective_weight(layer, attribute)) for attribute in kernels.prunable_attributes(layer))

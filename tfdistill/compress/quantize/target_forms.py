@@ -118,7 +118,7 @@ def _chosen(place, quantization, target, approximate, islands):
 
 
 def faster_in_float(rows, places, decided, target, integer_only):
-    """Says, in a list of at most one sentence, which operations that the target leaves have a faster form in float.
+    """Lists the `LayerPlan`s of the layers with operations that the target leaves, which have a faster form in float.
 
     Args:
         rows: The `LayerPlan`s of the model.
@@ -130,16 +130,25 @@ def faster_in_float(rows, places, decided, target, integer_only):
     if not integer_only or target not in ISLANDS:
         return []
     left = [row for row in rows if row.slow and row.name in decided and decided[row.name].quantization]
-    left = [
+    return [
         row
         for row in left
         if any(f.form == FLOAT_FORM for f in _chosen(places[row.name], decided[row.name].quantization, target, False, True))
     ]
-    if not left:
+
+
+def told_faster(rows, target):
+    """Says, in a list of at most one sentence, which operations that the target leaves have a faster form in float.
+
+    Args:
+        rows: What `faster_in_float` returns.
+        target: Name of the target.
+    """
+    if not rows:
         return []
-    operations = sorted({operation for row in left for operation in row.slow})
+    operations = sorted({operation for row in rows for operation in row.slow})
     return [
-        f"{target} leaves {', '.join(operations)} of {len(left)} layers to the interpreter's own kernels: integer_only=False computes them in float within its "
+        f"{target} leaves {', '.join(operations)} of {len(rows)} layers to the interpreter's own kernels: integer_only=False computes them in float within its "
         "partitions, which is faster"
     ]
 

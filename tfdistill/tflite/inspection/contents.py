@@ -4,19 +4,13 @@ import collections
 import math
 
 from tfdistill.convert.census import FLOAT_TYPES, TRANSLATORS, count_content, op_code
-from tfdistill.convert.layer_operations import form_of
+from tfdistill.convert.layer_operations import KERNELS, computing_type, form_of
 from tfdistill.convert.parsed_file import listed
+from tfdistill.convert.unaligned import unaligned_channels
 from tfdistill.errors import ExportError
 from tfdistill.runtime.schema import schema
 from tfdistill.tflite.inspection.planned_memory import planned_memory
 
-# Operations with a kernel -> the position of it among their inputs; the bias stands behind it.
-KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1, "BATCH_MATMUL": 1, "GATHER": 0}
-# Operations whose result has a channel for each filter of their kernel.
-_CHANNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
-# Channel counts that are multiples of this fill the vector registers of phones.
-ALIGNMENT = 8
-_KEEP_CHANNELS = ("SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "TANH", "RELU", "RESHAPE", "SQUEEZE", "QUANTIZE", "DEQUANTIZE")
 _SMALL_INTEGERS = ("int8", "int16")
 
 
@@ -63,7 +57,10 @@ class _Contents:
             dynamic += [
                 self._name(t) for t in graph.tensors or [] if t.shapeSignature is not None and any(int(n) < 0 for n in t.shapeSignature)
             ]
-            unaligned += self._unaligned(graph, rows)
+            unaligned += [
+                {"operation": rows[index]["output"], "name": rows[index]["name"], "channels": channels}
+                for index, channels in unaligned_channels(graph, [row["name"] for row in rows]).items()
+            ]
         by_kind = self._bytes_by_kind()
         by_kind["structure"] = size - sum(by_kind.values())
         integers = any(row["kind"] in _SMALL_INTEGERS for row in operations)
@@ -105,14 +102,8 @@ class _Contents:
         return rows
 
     def _kind(self, graph, name, operator):
-        """Type that an operation computes with, as the tables of targets have it; else that of its first tensor."""
-        inputs, outputs = _indices(operator.inputs), _indices(operator.outputs)
-        kinds = [self.types[graph.tensors[i].type] for i in (outputs if name == "QUANTIZE" else [*inputs[:1], *outputs])]
-        found = next((kind for kind in kinds if kind in FLOAT_TYPES or kind in _SMALL_INTEGERS), kinds[0] if kinds else "")
-        kernel = KERNELS.get(name)
-        if found in FLOAT_TYPES and kernel and len(inputs) > kernel and self.types[graph.tensors[inputs[kernel]].type] in ("int8", "int4"):
-            return "dynamic"
-        return found
+        inputs, outputs = ([self.types[graph.tensors[i].type] for i in _indices(places)] for places in (operator.inputs, operator.outputs))
+        return computing_type(name, inputs, outputs)
 
     def _macs(self, graph, name, operator):
         """Multiply-accumulates of an operation with a kernel; None for one without."""
@@ -130,27 +121,6 @@ class _Contents:
         if name == "CONV_3D":
             return math.prod(made) * math.prod(kernel[:4])
         return math.prod(made) * math.prod(kernel[1:])
-
-    def _unaligned(self, graph, rows):
-        given = self._of_outputs(graph)
-        return [
-            {"operation": row["output"], "name": row["name"], "channels": row["shape"][-1]}
-            for row, operator in zip(rows, graph.operators or [], strict=True)
-            if row["name"] in _CHANNELS and row["shape"] and row["shape"][-1] % ALIGNMENT and not given & set(_indices(operator.outputs))
-        ]
-
-    def _of_outputs(self, graph):
-        """Tensors whose channels are those of the graph's outputs, which the task decides: nothing but these operations lies between."""
-        found, waiting = set(), _indices(graph.outputs)
-        makers = {i: operator for operator in graph.operators or [] for i in _indices(operator.outputs)}
-        while waiting:
-            index = waiting.pop()
-            if index not in found:
-                found.add(index)
-                maker = makers.get(index)
-                if maker is not None and self.codes[maker.opcodeIndex][0] in _KEEP_CHANNELS:
-                    waiting += _indices(maker.inputs)[:1]
-        return found
 
     def _bytes_by_kind(self):
         """Dict of what constants are (weights, biases, others) and their type -> bytes; each buffer counts once."""

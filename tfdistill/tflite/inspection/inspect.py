@@ -3,11 +3,11 @@
 import dataclasses
 
 from tfdistill.convert.census import CensusRecord, read_error
+from tfdistill.convert.unaligned import next_multiple
 from tfdistill.records import Record
 from tfdistill.runtime.interpreter import ModelFile, read_file
 from tfdistill.runtime.operations import TARGETS, TYPES, operation_table
 from tfdistill.runtime.probe import probe
-from tfdistill.tflite.inspection.contents import ALIGNMENT
 from tfdistill.utils.types import PathLike
 
 
@@ -205,7 +205,7 @@ def inspect(path: PathLike | ModelFile) -> FileInspection:
         {
             "census": {"path": str(file.path), "size_bytes": len(file.content), "sha256": file.sha256, **counted},
             "operations": operations,
-            "unaligned": [{**row, "next_multiple": -(-row["channels"] // ALIGNMENT) * ALIGNMENT} for row in found["unaligned"]],
+            "unaligned": [{**row, "next_multiple": next_multiple(row["channels"])} for row in found["unaligned"]],
             **{
                 name: found[name]
                 for name in ("float_islands", "dynamic", "bytes_by_kind", "metadata", "planned_arena_bytes", "peak_bytes", "peak_operation")

@@ -133,6 +133,22 @@ def coarse_inputs(steps, reference, expected, samples, signature, outputs, known
     return notes
 
 
+def coarse_features(array, steps=FEW_STEPS):
+    """Finds the features of an input that get few of the 255 steps of int8, as one scale is for all of them.
+
+    Args:
+        array: Samples (samples, ..., features) of floats.
+        steps: A feature whose range is fewer steps than this is coarse. One that does not vary is not.
+
+    Returns:
+        Tuple of the size of a step, an array of the indices of the coarse features, and the number of steps of each of these.
+    """
+    step = _width(array, array) / 255
+    spread = _ordinary_spread(array)
+    coarse = np.flatnonzero((spread > 0) & (spread < steps * step))
+    return step, coarse, spread[coarse] / step
+
+
 def other_ranges(steps, samples, signature):
     """Describes the inputs whose samples lie on another scale than the integers of the file, such as 0 to 255 where it reads 0 to 1.
 
