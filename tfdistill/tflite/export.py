@@ -19,9 +19,11 @@ from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
+from tfdistill.runtime.versions import RuntimeName, require_runtime
 from tfdistill.tflite.export_record import ExportRecord
 from tfdistill.tflite.inspection.preserved import require_trained_bits
 from tfdistill.tflite.roads import Road, require_road, take_road
+from tfdistill.tflite.runtimes import ONE_SCALE_FOR_DENSE, require_runs_in
 from tfdistill.tflite.source import exportable, names_layers
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
 from tfdistill.tflite.verification.verify import tolerances_or_default, verify_samples
@@ -51,6 +53,7 @@ def export_tflite(
     max_calibration_samples: int = MAX_CALIBRATION_SAMPLES,
     task: str | Mapping[str, str] | None = None,
     road: Road = "auto",
+    runtime: RuntimeName | None = None,
 ) -> ExportRecord:
     """Exports a Keras model as a .tflite file, checks its contents, and compares its outputs with those of the model.
 
@@ -80,6 +83,8 @@ def export_tflite(
             operations that TFLite has in integers and measures the range of each tensor. `"converter"`: TensorFlow's converter with its own
             calibrator. `"auto"`: the bridge for `"int8"`, or the converter if the bridge refuses the model; record and a warning then say
             why. A model with trained or measured ranges needs neither.
+        runtime: What is to run the file, if it is not today's LiteRT: `"tflite-runtime-2.14"`, the last one for boards of 32 bits and Python 3.8 to 3.11, or
+            `"tflite-micro"`. The file then gets operations that it has, where there is a choice, and one that it would not run is refused, with what it lacks.
 
     Returns:
         An `ExportRecord`.
@@ -89,7 +94,7 @@ def export_tflite(
         ModelError: if the model is not built, or its shapes cannot be fixed.
         DataError: if the calibration data is missing, too small, not finite or of the wrong shape; raised before the conversion.
         ExportError: if the conversion fails, if an integer file has a float tensor or scales that LiteRT would not open, or if a file has a Flex operation that is
-            not allowed.
+            not allowed, or if `runtime` does not have its operations.
         InvariantError: if the model is quantization-aware and some of its ranges were never trained, or if it computes NaN or infinite numbers on the
             calibration data.
         VerificationError: if the outputs of the file are beyond the tolerances.
@@ -114,6 +119,8 @@ def export_tflite(
     io = resolve_io(kind, io)
     limits = tolerances_or_default(kind, tolerances)
     require_road(road, kind)
+    if runtime is not None:
+        require_runtime(runtime)
     model = exportable(model)
     signature = describe(model)
     require_trained_ranges(model)
@@ -127,7 +134,9 @@ def export_tflite(
 
         def write(source):
             with initial_states(source):
-                temporary.write_bytes(convert(source, signature, kind, io, representative, batch_size, allow_flex))
+                temporary.write_bytes(
+                    convert(source, signature, kind, io, representative, batch_size, allow_flex, runtime not in ONE_SCALE_FOR_DENSE)
+                )
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             if not allow_flex:
                 require_no_flex(contents)
@@ -137,9 +146,11 @@ def export_tflite(
                 require_bounded_scales(temporary.read_bytes(), str(path))
             # Last, as what is refused is told by the whole names, which begin with the scopes of the layers.
             temporary.write_bytes(finish(temporary.read_bytes()))
+            if runtime is not None:
+                require_runs_in(runtime, temporary.read_bytes(), path)
             return dataclasses.replace(census(temporary, True), path=str(path))
 
-        taken = take_road(road, model, signature, kind, representative, write)
+        taken = take_road(road, model, signature, kind, representative, write, runtime)
         warn(taken.warnings)
         contents = taken.result
         verification, warned = None, ()
@@ -174,6 +185,7 @@ def export_tflite(
         road=taken.road,
         road_reason=taken.reason,
         float_layers=floats,
+        runtime=runtime,
     )
 
 

@@ -27,6 +27,7 @@ class ExportRecord(Record):
         calibration_samples: Number of calibration samples; 0 if none, or if a model with parts in float by choice, whose ranges are all known, needs none.
         road: How the integers were found from the calibration data: `bridge`, `converter`, or None without calibration.
         road_reason: Why the converter took the place of the bridge; empty if it did not.
+        runtime: What is to open the file; None for today's LiteRT.
         float_layers: Names of the layers of an integer file that have a part in float, by `QuantizeAware(integer_only=False)`.
         verified_on: Data of the verification: `verify_on`, `calibration`, or None if the file was not verified.
         verification: Result of the verification; None if the file was not verified.
@@ -57,6 +58,7 @@ class ExportRecord(Record):
     road: str | None = None
     road_reason: str = ""
     float_layers: tuple[str, ...] = ()
+    runtime: str | None = None
 
     @property
     def accuracy(self) -> float | None:
