@@ -93,7 +93,7 @@ ROOMS = {
     "tflite": {
         "VARIANTS": ".convert.variants",
         "CensusRecord": ".convert.census",
-        "ExportRecord": "export",
+        "ExportRecord": "export_record",
         "FileInspection": "inspection.inspect",
         "FileOperation": "inspection.inspect",
         "FileTensor": ".convert.file_tensors",

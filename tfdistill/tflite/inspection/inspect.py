@@ -8,6 +8,8 @@ from tfdistill.records import Record
 from tfdistill.runtime.interpreter import ModelFile, read_file
 from tfdistill.runtime.operations import TARGETS, TYPES, operation_table
 from tfdistill.runtime.probe import probe
+from tfdistill.runtime.versions import RUNTIMES
+from tfdistill.tflite.runtimes import refused_by
 from tfdistill.utils.types import PathLike
 
 
@@ -130,6 +132,7 @@ class FileInspection(Record):
         peak_bytes: The most bytes of activations that are needed at one time.
         peak_operation: Index of the operation at which they are; None for a file without operations.
         targets: Name of each target -> its `TargetShare`.
+        runtimes: Name of each runtime of `tfdistill.runtime.versions.RUNTIMES` -> the operations of the file that it does not have; empty where it opens the file.
 
     Example:
         >>> found = tfdistill.inspect("student.tflite")
@@ -148,6 +151,7 @@ class FileInspection(Record):
     peak_bytes: int
     peak_operation: int | None
     targets: dict[str, TargetShare]
+    runtimes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def summary(self) -> dict:
         """Returns the fields of the first table: those of the file, then what was found in it."""
@@ -211,6 +215,7 @@ def inspect(path: PathLike | ModelFile) -> FileInspection:
                 for name in ("float_islands", "dynamic", "bytes_by_kind", "metadata", "planned_arena_bytes", "peak_bytes", "peak_operation")
             },
             "targets": shares,
+            "runtimes": {name: refused_by(name, found["operations"]) for name in RUNTIMES},
         }
     )
 
