@@ -15,12 +15,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Distil and compress Keras models for small devices. Exit codes: 0 done, 1 an error, 2 wrong arguments, 3 a file that does not compute what "
+    help="Distil and compress Keras models for small devices. Exit codes: 0 done, 1 an error, or something that check finds to fail, 2 wrong arguments, 3 a file that does not compute what "
     "its model does.",
 )
 
 app.add_typer(cache.cache, name="cache")
 app.command(epilog="Example: tfdistill label teacher.keras my_data:training soft_targets --shards 8")(cache.label)
+app.command(epilog="Example: tfdistill check m.keras --target micro --data test.npz")(files.check)
 app.command(epilog="Example: tfdistill export m.keras --variant int8 --calibration images/ --out m.tflite")(files.export)
 app.command(epilog="Example: tfdistill verify m.tflite m.keras --data test.npz")(files.verify)
 app.command(epilog="Example: tfdistill benchmark float.tflite int8.tflite --threads 2")(files.benchmark)

@@ -1,4 +1,4 @@
-"""The commands about one file: `tfdistill export`, `tfdistill verify`, `tfdistill benchmark`, `tfdistill inspect`."""
+"""The commands about one file: `tfdistill check`, `tfdistill export`, `tfdistill verify`, `tfdistill benchmark`, `tfdistill inspect`."""
 
 import fractions
 import json
@@ -128,6 +128,33 @@ def inspect(
         with write_whole(page) as temporary:
             temporary.write_text(graph_page(found, target), encoding="utf-8")
         typer.echo(f"Page: {page}", err=as_json)
+
+
+def check(
+    model: Model,
+    variant: Annotated[str, typer.Option(help="float32, float16, dynamic_range, int8 or int16x8.")] = "int8",
+    target: Annotated[str, typer.Option(help="What is to run the file: xnnpack, builtin, micro, edgetpu or gpu.")] = "xnnpack",
+    data: Annotated[
+        str | None, typer.Option(help=f"Samples, with which inputs and outputs of several scales are measured. {_DATA}")
+    ] = None,
+    rescale: Rescale = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+):
+    """Find what will fail, be slow or be inexact on a device before a model is trained; exit code 1 if something fails."""
+    quiet_start()
+    from tfdistill.bridge.load import load_model
+    from tfdistill.convert.variants import variant_named
+    from tfdistill.preflight.run import check as find
+    from tfdistill.runtime.operations import require_target
+
+    variant_named(variant)
+    require_target(target)
+    loaded = load_model(model)
+    (samples,) = load_all((data,), loaded, rescale)
+    found = find(loaded, cast(Any, variant), cast(Any, target), samples)
+    typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False) if as_json else str(found))
+    if found.fails:
+        raise typer.Exit(1)
 
 
 def refuse_folder(path, option="--record", name="record.json"):

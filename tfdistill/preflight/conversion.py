@@ -15,6 +15,7 @@ from tfdistill.compress.quantize.scheme import CALIBRATED, MOST_STEPS
 from tfdistill.compress.quantize.tried_plan import tried_plan
 from tfdistill.convert.dry_run import CUSTOM, FLEX, FLOAT_ONLY, LOOP, NOT_FINITE, OTHER
 from tfdistill.preflight.findings import Finding, quoted
+from tfdistill.utils.finite import is_finite
 
 _KINDS = {
     FLEX: "tensorflow_only",
@@ -60,16 +61,31 @@ def found_by_conversion(opened, variant, target, cast):
     Returns:
         `Tried`.
     """
+    broken = _not_finite(opened)
     if not variant.integer_only:
         conversion = try_floats(opened, variant.name)
-        return Tried([*_refused(opened, conversion, {}, cast), *_float_loops(opened, conversion.operations)], conversion.operations)
+        loops = _float_loops(opened, conversion.operations)
+        return Tried([*broken, *_refused(opened, conversion, {}, cast), *loops], conversion.operations)
     if quantized_layers(opened.legacy):
         conversion = try_quantized(opened, variant.name)
-        return Tried(_refused(opened, conversion, {}, cast), conversion.operations)
+        return Tried([*broken, *_refused(opened, conversion, {}, cast)], conversion.operations)
     tried = tried_plan(QuantizeAware(target=target, activation_bits=8 if variant.name == "int8" else 16), opened)
     impossible = {row.name: row.reason for row in tried.plan.rows if row.action == IMPOSSIBLE and row.name in opened.layers}
-    findings = [*_refused(opened, tried.conversion, impossible, cast), *_calibrated_loops(opened, tried.plan)]
+    findings = [*broken, *_refused(opened, tried.conversion, impossible, cast), *_calibrated_loops(opened, tried.plan)]
     return Tried(findings, tried.conversion.operations, tried.faster_in_float)
+
+
+def _not_finite(opened):
+    """Lists the layers with weights that are NaN or infinite."""
+    layers = tuple(path for path, layer in opened.layers.items() if not all(map(_is_finite, introspection.weights_of(layer))))
+    if not layers:
+        return []
+    happened = f"Weights of {quoted(layers)} are NaN or infinite: whatever the file computes with them is, too"
+    return [Finding("fails", "not_finite", layers, happened, "begin with finite weights, those of the last epoch that had a finite loss")]
+
+
+def _is_finite(weight):
+    return not weight.dtype.is_floating or is_finite(weight.numpy())
 
 
 def _refused(opened, conversion, impossible, cast):
@@ -123,7 +139,7 @@ def _fix_of(kind):
             "replace the loop by layers that take all steps at once, or take a variant of floats: 'dynamic_range', 'float16' or 'float32'"
         )
     if kind == NOT_FINITE:
-        return "mend what is not finite: weights that are NaN, a division by 0, a logarithm of 0"
+        return "keep it finite: add a small number to what is divided by, or of which a logarithm or root is taken"
     return "replace it by others that compute the same, of layers and keras.ops that take a batch of 1"
 
 

@@ -1,5 +1,6 @@
 """Operations of a file that its target leaves to slower kernels, and channels that leave vector registers empty."""
 
+from tfdistill.bridge.adopt import introspection
 from tfdistill.compress.dry_run import WHOLE
 from tfdistill.convert.dry_run import MOVING
 from tfdistill.convert.unaligned import ALIGNMENT, next_multiple
@@ -13,7 +14,7 @@ _ELSEWHERE = {"xnnpack": "the interpreter's own kernels", "gpu": "the processor"
 _OTHER_VARIANTS = {"int8": "int8", "float32": "float32"}
 
 
-def found_in_operations(operations, variant, target, faster_in_float=frozenset(), last=frozenset()):
+def found_in_operations(operations, variant, target, faster_in_float=frozenset(), last=frozenset(), layers=None):
     """Lists the findings about the operations of a file.
 
     Args:
@@ -22,6 +23,7 @@ def found_in_operations(operations, variant, target, faster_in_float=frozenset()
         target: Name of the target.
         faster_in_float: Set of the paths of the layers that the target runs faster with `QuantizeAware(integer_only=False)`.
         last: Set of the paths of the layers that compute an output.
+        layers: Dict of path to layer; None where they are not known.
     """
     if operations is None:
         return []
@@ -33,7 +35,7 @@ def found_in_operations(operations, variant, target, faster_in_float=frozenset()
     if set(left.get("moving", ())) == {WHOLE}:
         del left["moving"]  # between layers, of which nobody can do anything
     findings = [_left(group, found, variant, table) for group, found in left.items()]
-    return [*findings, *_unaligned(operations)]
+    return [*findings, *_unaligned(operations, layers or {})]
 
 
 def _group(path, found, faster_in_float, last):
@@ -71,10 +73,10 @@ def _fix(group, found, variant, table):
     return "replace it by layers of operations that the target takes; tfdistill.benchmark(path) measures what it costs"
 
 
-def _unaligned(operations):
+def _unaligned(operations, layers):
     """Lists the layers whose channels are no multiple of `ALIGNMENT`: those that choose them, which a depthwise convolution does not."""
     channels = {
-        path: found[0]
+        path: _chosen(layers.get(path)) or found[0]
         for path, made in operations.items()
         if path != WHOLE and (found := [o.unaligned for o in made if o.unaligned and o.name != "DEPTHWISE_CONV_2D"])
     }
@@ -92,3 +94,11 @@ def _unaligned(operations):
             f"take the next multiple, for '{first}' {next_multiple(channels[first])} in place of {channels[first]}, which costs about the same time",
         )
     ]
+
+
+def _chosen(layer):
+    """Returns the number of units or filters that a layer was made with, where it is no multiple of `ALIGNMENT`: a recurrent layer has several times as many channels."""
+    inner = None if layer is None else introspection.computing_layer(layer)
+    inner = getattr(inner, "forward_layer", inner)
+    number = getattr(inner, "units", None) or getattr(inner, "filters", None)
+    return number if isinstance(number, int) and number % ALIGNMENT else None

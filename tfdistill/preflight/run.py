@@ -63,7 +63,8 @@ def check(model: keras.Model | PathLike, variant: VariantName = "int8", target: 
         heads = traced_heads(opened) if kind.name == "int8" else []
         tried = found_by_conversion(opened, kind, target, cast_inputs(model))
         findings += tried.findings
-        findings += found_in_operations(tried.operations, variant, target, tried.faster_in_float, {head.last for head in heads})
+        last = {head.last for head in heads}
+        findings += found_in_operations(tried.operations, variant, target, tried.faster_in_float, last, opened.layers)
         findings += found_in_outputs(heads, signature, samples)
         if kind.name == "int8":
             findings += coarse_inputs(opened, signature, samples)
