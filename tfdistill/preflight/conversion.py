@@ -173,6 +173,6 @@ def _float_loops(opened, operations):
             "loop",
             layers,
             f"The file runs {quoted(layers) or 'a part of the model'} as a loop over single operations, outside of what accelerators take",
-            "make the layer with unroll=True and a fixed number of steps, which writes them out in the file",
+            "write its steps out in the file: by unroll=True of a recurrent layer of fixed length, or by a Python loop in a call of your own",
         )
     ]

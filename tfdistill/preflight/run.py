@@ -20,7 +20,7 @@ from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.types import Data, PathLike
 
 
-@explains_arguments(calibration="give it as data=", quantize="give variant='int8', the default")
+@explains_arguments(calibration="give it as data=")
 def check(model: keras.Model | PathLike, variant: VariantName = "int8", target: Target = "xnnpack", data: Data | None = None) -> Preflight:
     """Finds what will fail, be slow or be inexact on a device, before a model is trained: the conversion is tried as it is, untrained.
 
