@@ -300,6 +300,9 @@ ROWS = {
     "TensorFlow's argument": Row(
         lambda: tfdistill.export_tflite(net(), "m.tflite", "int8", representative_dataset=X), "give it as calibration=", tf_idiom
     ),
+    "calibration data of a check": Row(
+        lambda: tfdistill.check(net(), calibration=X), "give it as data=", lambda: tfdistill.check(net(), data=X)
+    ),
     "a model in pruning": Row(lambda: export(pruning(), "int8"), "step.strip(model)", lambda: export(stripped_of(pruning()), "int8")),
     "a tf_keras model": Row(
         lambda: export(made("of tf_keras")), "tfdistill.bridge.adopt", lambda: export(tfdistill.bridge.adopt(made("of tf_keras")))

@@ -1,4 +1,4 @@
-"""`tfdistill export`, `verify` and `benchmark` as a user types them: from a saved model and data to a verified file, and every mistake."""
+"""`tfdistill check`, `export`, `verify` and `benchmark` as a user types them: from a saved model and data to a verified file, and every mistake."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 import tfdistill
 from tfdistill.benchmarking import BenchmarkRecord
 from tfdistill.cli import app
+from tfdistill.preflight import Preflight
 from tfdistill.tflite import ExportRecord, FileInspection, VerificationRecord
 
 MODULE = """
@@ -134,7 +135,27 @@ def test_inspect_prints_tables_or_json_and_writes_a_page(folder, exported, tmp_p
     assert FileInspection.from_dict(json.loads(printed)) == tfdistill.inspect(exported)
 
 
+def test_check_prints_tables_or_json_and_fails_by_its_exit_code(folder):
+    code, printed = command(folder, "check", "m.keras", "--data", "data.npz", "--target", "micro")
+    assert code == 0, printed
+    assert [line.split() for line in printed.splitlines()[1:]] == [
+        ["model", "sequential"],
+        ["variant", "int8"],
+        ["target", "micro"],
+        ["findings", "none"],
+    ]
+    keras.Sequential([keras.Input((None, 3), name="any"), keras.layers.Conv1D(8, 3)], name="free").save(folder / "free.keras")
+    code, printed = command(folder, "check", "free.keras", "--variant", "float32", "--json")
+    assert code == 1, printed
+    (found,) = Preflight.from_dict(json.loads(printed))
+    assert (found.severity, found.kind, found.layers) == ("fails", "free_axes", ("any",))
+
+
 MISTAKES = {
+    "no model to check": (["check", "none.keras"], 1, "There is no file"),
+    "a variant to check": (["check", "m.keras", "--variant", "int7"], 1, "Nearest: 'int8'"),
+    "a target to check": (["check", "m.keras", "--target", "xnpack"], 1, "Nearest: 'xnnpack'"),
+    "no data to check": (["check", "m.keras", "--data", "none.npz"], 1, "There is no data"),
     "nothing to inspect": (["inspect", "none.tflite"], 1, "There is no file"),
     "no .tflite file": (["inspect", "data.npz"], 1, "not a .tflite file"),
     "an unknown target": (["inspect", "int8.tflite", "--target", "xnpack"], 1, "xnnpack"),
@@ -225,7 +246,9 @@ def test_a_file_of_another_model_has_an_exit_code_of_its_own(folder, exported, t
     assert "Error: Output 'logits'" in printed
 
 
-@pytest.mark.parametrize("words", [("export",), ("verify",), ("benchmark",), ("demo",), ("label",), ("cache", "info"), ("cache", "verify")])
+@pytest.mark.parametrize(
+    "words", [("check",), ("export",), ("verify",), ("benchmark",), ("demo",), ("label",), ("cache", "info"), ("cache", "verify")]
+)
 def test_help_has_an_example(folder, words):
     code, printed = command(folder, *words, "--help")
     assert code == 0
@@ -241,6 +264,7 @@ def in_a_process(folder, *words):
 
 
 QUIET = {
+    "check": ["check", "m.keras", "--data", "data.npz"],
     "export": ["export", "m.keras", "--out", "quiet.tflite", "--record", "quiet.json"],
     "verify": ["verify", "int8.tflite", "m.keras", "--data", "data.npz"],
     "benchmark": ["benchmark", "int8.tflite", "--seconds", "0.05"],

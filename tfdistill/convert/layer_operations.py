@@ -63,7 +63,7 @@ def layer_operations(content):
         plain = [codes[operator.opcodeIndex] for operator in graph.operators or []]
         channels = unaligned_channels(graph, plain)
         found += [
-            _operation(graph, operator, name, types)._replace(unaligned=channels.get(index))
+            _operation(model, graph, operator, name, types)._replace(unaligned=channels.get(index))
             for index, (operator, name) in enumerate(zip(graph.operators or [], plain, strict=True))
         ]
     return tuple(found)
@@ -90,7 +90,7 @@ def computing_type(name, inputs, outputs):
     return found
 
 
-def _operation(graph, operator, name, types):
+def _operation(model, graph, operator, name, types):
     if operator.outputs is None or not len(operator.outputs):
         return LayerOperation(None, name, None)  # what assigns to a state
     inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
@@ -102,7 +102,15 @@ def _operation(graph, operator, name, types):
         reader = next((other for other in graph.operators if operator.outputs[0] in other.inputs), operator)
         maker = graph.tensors[reader.outputs[0]]
     kind = computing_type(plain, *([types[tensor.type] for tensor in tensors] for tensors in (inputs, outputs)))
-    return LayerOperation(_layer_of(maker.name.decode()), name, kind if kind in TYPES else None)
+    layer = _layer_of(maker.name.decode())
+    if layer is None:  # what writes an output has the name of that; its weights have the layer's
+        weights = [tensor for tensor in inputs if not _is_empty(model.buffers[tensor.buffer].data)]
+        layer = next(filter(lambda found: found is not None, (_layer_of(tensor.name.decode()) for tensor in weights)), None)
+    return LayerOperation(layer, name, kind if kind in TYPES else None)
+
+
+def _is_empty(content):
+    return content is None or not len(content)
 
 
 def _layer_of(name):
