@@ -27,7 +27,7 @@ def image_names():
     names = dict(teacher=teacher, student=student, x_train=x, y_train=y, x_test=x, y_test=y, steps_per_epoch=2, loss=CROSS_ENTROPY)
     for kind, classes, activation in (("softmax", 10, "softmax"), ("label", 3, "sigmoid"), ("regression", 1, None)):
         for role in ("teacher", "student"):
-            layers = [keras.Input(x.shape[1:]), keras.layers.Flatten(), keras.layers.Dense(classes, activation)]
+            layers = [keras.Input(x.shape[1:]), keras.layers.Flatten(), keras.layers.Dense(classes, activation, name="classes")]
             names[f"{kind}_{role}"] = keras.Sequential(layers, name=role)
     names.update(y_labels=np.stack([y % 2, y % 3 == 0, y > 4], axis=-1).astype("float32"), y_numbers=y[:, None].astype("float32"))
     tokens = np.random.default_rng(0).integers(1, 1000, (32, 6))
@@ -114,6 +114,12 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
         if "BackupAndRestore" in block:  # the page leaves making and compiling the model to the reader
             names["distiller"].compile("adam", CROSS_ENTROPY)
         exec(compile(block, f"{page}, block {number}", "exec"), names)
+
+
+def test_the_readme_prints_what_check_finds():
+    printed = str(tfdistill.check(image_names()["softmax_student"]))
+    shown = re.search(r"^```text\n(.*?)^```$", PAGES["README.md"], re.MULTILINE | re.DOTALL)
+    assert shown.group(1) in printed + "\n"
 
 
 def test_blocks_are_found():

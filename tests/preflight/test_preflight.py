@@ -1,6 +1,8 @@
 """`check` before the training: what it finds in whole models, what it leaves alone, and what it prints."""
 
 import json
+import pathlib
+import re
 
 import keras
 import numpy as np
@@ -9,14 +11,18 @@ import pytest
 from example_names import classifier, images
 from keras import layers
 from preflight_models import WEATHER, X, chain
+from test_preflight_remedies import ROWS
 from zoo_models import SMALL
 
 import tfdistill
+from tfdistill.bridge import to_tf_keras
+from tfdistill.bridge.adopt.states import stateful_layers
 from tfdistill.compress import Prune, QuantizeAware
 from tfdistill.demo.models import student
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.losses import SoftTargets
 from tfdistill.preflight import Finding, Preflight
+from tfdistill.preflight.findings import KINDS
 
 FAULTLESS = {
     "the student of the demo": (lambda: student((8, 8, 1), 10), {}),
@@ -57,14 +63,14 @@ def test_a_model_of_keras_has_nothing_but_a_softmax_at_its_end():
         return keras.applications.MobileNetV2((64, 64, 3), 0.35, weights=None, classifier_activation=activation)
 
     assert list(tfdistill.check(made(None))) == []
-    assert [finding.kind for finding in tfdistill.check(made("softmax"))] == ["left_by_target", "fixed_scale"]
+    assert [finding.kind for finding in tfdistill.check(made("softmax"))] == ["fixed_scale", "left_by_target"]
 
 
 # Model of the zoo -> kinds of what is found, the worst first.
 LEFT, UNALIGNED, FIXED = "left_by_target", "unaligned_channels", "fixed_scale"
 ZOO = {
     "conv1d_net": [],
-    "lstm": [LEFT, FIXED, LEFT],
+    "lstm": [FIXED, LEFT, LEFT],
     "gru": [LEFT, UNALIGNED],
     "bidirectional_gru": [LEFT, LEFT, UNALIGNED],
     "transformer_encoder": [LEFT],
@@ -93,6 +99,54 @@ def test_the_zoo_has_these_findings(name):
     assert {layer for finding in found for layer in finding.layers} <= set(tfdistill.named_layers(model))
     for weight, value in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+def of_bytes_at_once():
+    inputs = keras.Input((8, 8, 3), dtype="uint8", name="image")
+    return keras.Model(inputs, layers.Flatten()(layers.Conv2D(8, 3)(inputs)))
+
+
+def words():
+    inputs = keras.Input((2,), dtype="string", name="words")
+    return keras.Model(inputs, layers.StringLookup(vocabulary=["a", "b"], name="lookup")(inputs))
+
+
+def function():
+    return models.between(layers.Lambda(lambda x: keras.ops.tanh(x)))
+
+
+# What is found of models of which no tf_keras form can be made: severity, kind and layers.
+WITHOUT_BRIDGE = {
+    "a function, int8": (function, {}, [("fails", "bridge", ())]),
+    "a function": (function, {"variant": "float32"}, [("note", "bridge", ())]),
+    "a function, on another target": (
+        function,
+        {"variant": "float32", "target": "edgetpu"},
+        [("slow", "left_by_target", ()), ("note", "bridge", ())],
+    ),
+    "bytes, int8": (of_bytes_at_once, {}, [("fails", "cast_input", ("image",))]),
+    "bytes": (of_bytes_at_once, {"variant": "float32"}, [("fails", "cast_input", ("image",)), ("note", "bridge", ())]),
+    "words": (words, {}, [("fails", "lookup", ("lookup",))]),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_BRIDGE)
+def test_a_model_of_which_no_tf_keras_form_can_be_made(name):
+    make, settings, expected = WITHOUT_BRIDGE[name]
+    assert [(f.severity, f.kind, f.layers) for f in tfdistill.check(make(), **settings)] == expected
+
+
+def test_states_of_a_model_stay_as_they_are():
+    inputs = keras.Input(batch_shape=(1, 4, 8))
+    x = layers.SimpleRNN(8, stateful=True)(inputs)
+    joined = layers.Concatenate()([layers.Dense(4)(x), layers.Dense(3, "sigmoid")(x)])
+    adopted = tfdistill.adopt(to_tf_keras(keras.Model(inputs, joined)))
+    adopted(np.ones((1, 4, 8), "float32"))
+    (recurrent,) = stateful_layers(adopted)
+    before = np.array(recurrent.states[0])
+    assert before.any()
+    tfdistill.check(adopted, data=np.full((3, 4, 8), 2.0, "float32"))
+    np.testing.assert_array_equal(recurrent.states[0], before)
 
 
 def test_layers_are_named_by_the_user():
@@ -180,9 +234,17 @@ def test_it_is_a_list_of_records_that_saves_itself(tmp_path):
     assert isinstance(found[0], Finding)
     assert found.of_kind("fixed_scale")[0].layers == ("classes",)
     assert Preflight.load(found.save(tmp_path / "found.json")) == found
-    assert json.loads((tmp_path / "found.json").read_text())["findings"][0]["kind"] == "left_by_target"
+    assert json.loads((tmp_path / "found.json").read_text())["findings"][0]["kind"] == "fixed_scale"
     text = str(found)
-    assert "1 slow, 2 inexact, 1 note" in text
+    assert "2 inexact, 2 note" in text
     for finding in found:
         assert finding.kind in text
     assert "Fix: end in logits" in text
+
+
+def test_the_page_lists_every_kind_with_its_severities():
+    page = (pathlib.Path(__file__).parents[2] / "docs/verification.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| ([a-z, ]+) \| `([a-z_]+)` \|", page, re.MULTILINE)
+    assert sorted(kind for _, kind in listed) == sorted(KINDS)
+    severities = {kind: several.split(", ") for several, kind in listed}
+    assert all(row.severity in severities[row.kind] for row in ROWS.values())

@@ -230,7 +230,7 @@ ROWS = {
         softmax,
         (logits,),
         {},
-        "slow",
+        "note",
     ),
     "what the target takes in floats": Row(
         "left_by_target",

@@ -48,7 +48,7 @@ class Finding(Record):
     Example:
         >>> inputs = keras.Input((8,), name="x")
         >>> probabilities = keras.layers.Dense(10, "softmax", name="classes")(inputs)
-        >>> finding = tfdistill.check(keras.Model(inputs, probabilities))[-1]
+        >>> finding = tfdistill.check(keras.Model(inputs, probabilities))[0]
         >>> finding.severity, finding.kind, finding.layers
         ('inexact', 'fixed_scale', ('classes',))
     """
@@ -72,13 +72,8 @@ class Finding(Record):
         return cls(severity, kind, layers, " ".join(error.happened.split()), error.fix or f"what is expected: {error.expected}")
 
     def summary(self) -> dict[str, typing.Any]:
-        """Returns the fields of a table."""
-        return {
-            "severity": self.severity,
-            "kind": self.kind,
-            "layers": first_of(self.layers),
-            "finding": (self.happened, f"Fix: {self.fix}"),
-        }
+        """Returns the fields of a table. The layers stand in what happened."""
+        return {"severity": self.severity, "kind": self.kind, "finding": (self.happened, f"Fix: {self.fix}")}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,7 +55,7 @@ def _left(group, found, variant, table):
     if target in _ALONE:
         severity, happened = "fails", f"The target {target} has no kernel for {names}{where}"
     else:
-        severity = "note" if group == "moving" else "slow"
+        severity = "note" if group in ("moving", "last") else "slow"
         happened = f"The target {target} leaves {names}{where} to {_ELSEWHERE[target]}"
     return Finding(severity, "left_by_target", tuple(layers), happened, _fix(group, every, variant, table))
 

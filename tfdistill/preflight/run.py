@@ -2,6 +2,7 @@
 
 import keras
 
+from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.compress import rebuild
 from tfdistill.convert.converter import convert
 from tfdistill.convert.layer_operations import layer_operations
@@ -58,17 +59,22 @@ def check(model: keras.Model | PathLike, variant: VariantName = "int8", target: 
         opened = rebuild.open_model(model)
     except BridgeError as error:
         findings += _without_bridge(model, signature, kind, target, error)
-        opened = None
-    if opened is not None:
-        heads = traced_heads(opened) if kind.name == "int8" else []
-        tried = found_by_conversion(opened, kind, target, cast_inputs(model))
-        findings += tried.findings
-        last = {head.last for head in heads}
-        findings += found_in_operations(tried.operations, variant, target, tried.faster_in_float, last, opened.layers)
-        findings += found_in_outputs(heads, signature, samples)
-        if kind.name == "int8":
-            findings += coarse_inputs(opened, signature, samples)
+    else:
+        findings += _with_bridge(opened, signature, kind, target, cast_inputs(model), samples)
     return Preflight(model.name, variant, target, tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))))
+
+
+def _with_bridge(opened, signature, variant, target, cast, samples):
+    """Lists what is found of a model by its tf_keras form."""
+    tried = found_by_conversion(opened, variant, target, cast)
+    traced = all(finding.kind != "not_converted" for finding in tried.findings)
+    eight_bits = variant.name == "int8"
+    heads = traced_heads(opened) if eight_bits and traced else []
+    last = {head.last for head in heads}
+    findings = [*tried.findings, *found_in_operations(tried.operations, variant.name, target, tried.faster_in_float, last, opened.layers)]
+    with initial_states(opened.adopted):
+        findings += found_in_outputs(heads, signature, samples)
+    return [*findings, *coarse_inputs(opened, signature, samples)] if eight_bits else findings
 
 
 def _without_bridge(model, signature, variant, target, refused):
