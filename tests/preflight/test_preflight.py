@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import types
 
 import keras
 import numpy as np
@@ -173,6 +174,14 @@ def test_data_decides_about_units(name):
     assert all("of 255 steps" in finding.happened and "'scores' from" in finding.happened for finding in found)
 
 
+def test_every_input_gets_its_own_samples():
+    inputs = {"z": keras.Input((8,), name="z"), "a": keras.Input((8,), name="a")}
+    branches = [layers.Dense(3, name=f"from_{name}")(x) for name, x in inputs.items()]
+    found = tfdistill.check(keras.Model(inputs, layers.Concatenate(name="heads")(branches)), data={"z": 100 * X, "a": WEATHER / 1000})
+    assert [(finding.kind, finding.layers) for finding in found] == [("mixed_units", ("heads",)), ("input_scales", ("a",))]
+    assert "'from_z' from -" in found[0].happened
+
+
 def anchors():
     """A detector of two scales: boxes and scores are joined at each, then the scales are."""
     inputs = keras.Input((8, 8, 8))
@@ -205,7 +214,16 @@ def test_what_is_given_may_be_a_file_or_a_distiller(tmp_path):
     assert [finding.kind for finding in tfdistill.check(distiller)] == kinds
 
 
+def quantized():
+    return QuantizeAware().apply(chain(layers.Dense(8)), dry_run=False)
+
+
 MISTAKES = {
+    "quantized for another variant": (
+        {"model": quantized, "variant": "float16"},
+        ConfigurationError,
+        "was trained quantization-aware for int8",
+    ),
     "a variant": ({"variant": "int7"}, ConfigurationError, "Nearest: 'int8'"),
     "a target": ({"target": "xnpack"}, ConfigurationError, "Nearest: 'xnnpack'"),
     "a name of another library": ({"calibration": X}, ConfigurationError, "give it as data="),
@@ -213,7 +231,11 @@ MISTAKES = {
     "data that is not finite": ({"data": X * np.nan}, DataError, "NaN or infinite"),
     "no model": ({"model": models.X}, ModelError, "cannot be exported"),
     "a model without weights": ({"model": keras.Sequential([layers.Dense(3)])}, ModelError, "not built"),
-    "a model that is pruned": ({"model": "pruned"}, ModelError, "give step.strip(model)"),
+    "a model that is pruned": (
+        {"model": lambda: Prune(0.5, end_step=1).apply(chain(layers.Dense(8)), dry_run=False)},
+        ModelError,
+        "give step.strip(model)",
+    ),
 }
 
 
@@ -221,8 +243,7 @@ MISTAKES = {
 def test_mistakes(name):
     settings, error, said = MISTAKES[name]
     model = settings.get("model", chain(layers.Dense(8)))
-    if isinstance(model, str):
-        model = Prune(0.5, end_step=1).apply(chain(layers.Dense(8)), dry_run=False)
+    model = model() if isinstance(model, types.FunctionType) else model
     with pytest.raises(error, match="(?i)" + said.replace("(", r"\(").replace(")", r"\)")):
         tfdistill.check(model, **{key: value for key, value in settings.items() if key != "model"})
 

@@ -167,8 +167,9 @@ def _measured(head, signature, samples):
     import tensorflow as tf
 
     low, high = np.full(len(head.branches), np.inf), np.full(len(head.branches), -np.inf)
-    kept = dataclasses.replace(samples, count=min(samples.count, _SAMPLES))
-    for batch in packed_batches(signature, kept):
+    kept = np.linspace(0, samples.count - 1, min(samples.count, _SAMPLES)).round().astype(int)
+    some = dataclasses.replace(samples, inputs={name: array[kept] for name, array in samples.inputs.items()}, count=len(kept))
+    for batch in packed_batches(signature, some):
         found = np.asarray([[float(value) for value in pair] for pair in head.widths(tf.nest.flatten(batch))])
         low, high = np.minimum(low, found[:, 0]), np.maximum(high, found[:, 1])
     widths = np.maximum(high, 0) - np.minimum(low, 0)

@@ -39,7 +39,7 @@ def check(model: keras.Model | PathLike, variant: VariantName = "int8", target: 
         A `Preflight`: a list of `Finding`s, the worst first.
 
     Raises:
-        ConfigurationError: if there is no such variant or target.
+        ConfigurationError: if there is no such variant or target, or the model was trained quantized for another variant.
         ModelError: if it is no model, not built, or still has the wrappers of pruning or clustering.
         DataError: if the data is not finite or does not fit the model.
 

@@ -48,10 +48,13 @@ def try_quantized(opened, variant_name):
 
     Args:
         opened: `rebuild.Opened` of the model.
-        variant_name: Name of the variant of the file: `"int8"` or `"int16x8"`.
+        variant_name: Name of the variant of the file.
 
     Returns:
         A `tfdistill.compress.dry_run.Conversion`.
+
+    Raises:
+        ConfigurationError: if it was trained for another variant.
     """
     layers = list(opened.layers.values())
     floats = frozenset(i for i, layer in enumerate(layers) if is_quantized_layer(layer) and are_floats(layer.quantization))
