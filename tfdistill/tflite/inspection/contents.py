@@ -9,6 +9,8 @@ from tfdistill.convert.parsed_file import listed
 from tfdistill.errors import ExportError
 from tfdistill.runtime.schema import schema
 from tfdistill.tflite.inspection.planned_memory import planned_memory
+from tfdistill.tflite.metadata.archive import Appended
+from tfdistill.tflite.metadata.read import described_in
 
 # Operations with a kernel -> the position of it among their inputs; the bias stands behind it.
 KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1, "BATCH_MATMUL": 1, "GATHER": 0}
@@ -29,7 +31,7 @@ def read_contents(content, settings):
 
     Returns:
         Dict of JSON values: those of `count_content`, and `operations`, `bytes_by_kind`, `float_islands`, `dynamic`, `unaligned`, `metadata`, and what
-        `planned_memory` returns.
+        `planned_memory` returns; `described` as `described_in` returns it, or else in `not_described` why it cannot be read.
 
     Raises:
         ExportError: if the file is damaged.
@@ -38,7 +40,7 @@ def read_contents(content, settings):
     classes = schema()
     try:
         model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
-        return {**counted, **_Contents(model, classes).read(len(content))}
+        return {**counted, **_Contents(model, classes).read(content), **_description(content, model, counted)}
     except Exception as error:  # the options of operations, and what indices mean, were not checked
         raise ExportError(f"It is damaged: {type(error).__name__}: {error}.") from error
 
@@ -48,13 +50,20 @@ def warm_up(settings):
     schema()
 
 
+def _description(content, model, counted):
+    try:
+        return {"described": described_in(content, model, counted), "not_described": ""}
+    except ExportError as error:  # the operations can be shown all the same
+        return {"described": None, "not_described": error.happened}
+
+
 class _Contents:
     def __init__(self, model, classes):
         self.model = model
         self.types = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
         self.codes = [op_code(code, classes)[:2] for code in model.operatorCodes or []]
 
-    def read(self, size):
+    def read(self, content):
         operations, islands, dynamic, unaligned = [], [], [], []
         for number, graph in enumerate(self.model.subgraphs):
             rows = self._operations(number, graph)
@@ -64,8 +73,10 @@ class _Contents:
                 self._name(t) for t in graph.tensors or [] if t.shapeSignature is not None and any(int(n) < 0 for n in t.shapeSignature)
             ]
             unaligned += self._unaligned(graph, rows)
-        by_kind = self._bytes_by_kind()
-        by_kind["structure"] = size - sum(by_kind.values())
+        by_kind, tables = self._bytes_by_kind(), Appended(content).start
+        if tables < len(content):
+            by_kind["associated files"] = len(content) - tables
+        by_kind["structure"] = len(content) - sum(by_kind.values())
         integers = any(row["kind"] in _SMALL_INTEGERS for row in operations)
         return {
             "operations": operations,
