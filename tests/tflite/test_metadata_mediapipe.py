@@ -16,6 +16,8 @@ MEDIAPIPE = "mediapipe==1.2.2"
 # Each name has a color; in another order of the channels it would be that of another name.
 COLORS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "jaune doré": (1, 0.8, 0), "cyan": (0, 1, 1), "violet": (0.6, 0, 1)}
 FILES = [("float32", "float32"), ("float16", "float32"), ("int8", "float32"), ("int8", "uint8")]
+# Texts, numbers of the kinds (an image in red, green, blue; a normalization; labels of the last axis), mean and standard deviation.
+WRITTEN = ["colors", "Ada", "MIT", "1.0.0", "image", "color", "labels.txt", 2, 1, 1, 2, 127.5, 127.5]
 
 
 def photos(number, seed):
@@ -54,5 +56,6 @@ def test_the_names_are_those_of_our_own_classes(classifier, tmp_path):
     python = environments.python_with(MEDIAPIPE)
     theirs = json.loads(environments.run([python, pathlib.Path(__file__).with_name("mediapipe_job.py"), tmp_path / "images.npy", *ours]))
     for path, found in ours.items():
-        assert (found == theirs[path]).sum() >= 99, path
+        assert (found == theirs[path]["names"]).sum() >= 99, path
+        assert theirs[path]["written"] == WRITTEN
         assert (found == names[labels]).mean() > 0.9

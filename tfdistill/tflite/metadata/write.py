@@ -105,6 +105,7 @@ def described(content, metadata, name):
     inputs, outputs = (_by_key(file_tensors.listed(model, types, side)) for side in ("inputs", "outputs"))
     shapes = {key: (tensor.shape, tensor.dtype) for key, tensor in inputs.items()}, {key: tensor.shape for key, tensor in outputs.items()}
     normalization, labels = fitted(metadata, *shapes, f"'{name}'")
+    labels = {key: labels[key] for key in outputs if key in labels}  # in an order of the file's: equal metadata gets equal bytes
     files = {key: "labels.txt" if len(labels) == 1 else f"labels_{list(outputs).index(key)}.txt" for key in labels}
     tables = {
         **{text: getattr(metadata, text) for text in TEXTS if getattr(metadata, text)},
