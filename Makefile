@@ -90,9 +90,11 @@ $(FOREIGN)/.set-up: requirements.txt requirements-foreign.txt setup.py
 	@$(FOREIGN)/bin/python -m pip install --quiet --no-deps --requirement requirements-foreign.txt
 	@touch $@
 
-# What XNNPACK, the interpreter's own kernels and tflite-micro take: tfdistill/runtime/operation_tables.
+# What XNNPACK, the interpreter's own kernels and tflite-micro take, and which versions of operations tflite-runtime 2.14 and tflite-micro open:
+# tfdistill/runtime/operation_tables and operation_versions.
 operations: $(STAMP)
 	PYTHONPATH=tests/runtime $(BIN)/python tests/runtime/measure_operations.py
+	PYTHONPATH=tests:tests/runtime $(BIN)/python tests/runtime/measure_versions.py
 
 # The trained nets of MLPerf Tiny against their own int8 files: docs/mlperf_tiny.md. The folder with the nets: make mlperf-tiny TFDISTILL_MLPERF_TINY=folder
 mlperf-tiny: $(STAMP)

@@ -1,8 +1,8 @@
-"""Environments of packages that cannot live beside TensorFlow and TFMOT: programs of others that read our files."""
+"""Python environments of their own for the tests that need other packages than this one, made once for each machine and kept."""
 
-import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -10,37 +10,28 @@ import subprocess
 import sys
 
 
-def python_with(*requirements):
-    """Returns the Python interpreter of an environment that has some packages. It is made at the first use on a machine, and kept in the user's cache.
+def python_with(*requirements, python=sys.executable):
+    """Returns the path of a Python interpreter that has these packages.
 
     Args:
-        *requirements: What pip installs, with versions.
+        requirements: What pip is to install, such as `"numpy<2"`.
+        python: The interpreter that it is made of.
+
+    Raises:
+        subprocess.CalledProcessError: if they cannot be installed; pip says why on the screen.
     """
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    name = hashlib.sha256("\n".join([version, *sorted(requirements)]).encode()).hexdigest()[:16]
-    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "tfdistill-tests" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    python, done = folder / "bin/python", folder / "done"
-    with _locked(folder.with_suffix(".lock")):
-        if not done.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run has left
-            run([sys.executable, "-m", "venv", folder])
-            run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], timeout=600)
-            done.write_text("\n".join(requirements) + "\n")
-    return python
-
-
-def run(command, timeout=300):
-    """Runs a command without the present environment's packages; returns what it printed. What fails says what was printed."""
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TF_"))}
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, env=settings, timeout=timeout)
-    assert done.returncode == 0, f"{command} failed: {done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-@contextlib.contextmanager
-def _locked(path):
-    """Lets one process at a time make an environment."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    named = json.dumps([python, sorted(requirements)])
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"), "tfdistill-tests")
+    folder = cache / hashlib.sha256(named.encode()).hexdigest()[:16]
+    cache.mkdir(parents=True, exist_ok=True)
+    made = folder / "bin" / "python"
+    # Of several test processes one makes it, and the others wait.
+    with open(cache / f"{folder.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+            subprocess.run([python, "-m", "venv", folder], check=True, env=own)
+            subprocess.run([made, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], check=True, env=own)
+            (folder / "whole").write_text(named, encoding="utf-8")
+    return str(made)

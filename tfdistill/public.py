@@ -93,7 +93,7 @@ ROOMS = {
     "tflite": {
         "VARIANTS": ".convert.variants",
         "CensusRecord": ".convert.census",
-        "ExportRecord": "export",
+        "ExportRecord": "export_record",
         "FileDescription": "metadata.read",
         "FileInspection": "inspection.inspect",
         "FileMetadata": "metadata.settings",

@@ -8,10 +8,11 @@ The TFLite converter however knows an LSTM by the mark of the pair, and makes on
 """
 
 import contextlib
+import typing
 import weakref
 
 # Layers that compute their steps only, and could be computed by cuDNN.
-_STEPS_ONLY = weakref.WeakSet()
+_STEPS_ONLY: weakref.WeakSet[typing.Any] = weakref.WeakSet()
 
 
 def copy_layer(layer):

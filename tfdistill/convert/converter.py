@@ -23,7 +23,7 @@ from tfdistill.utils.progress import progress
 _INTEGER_OPERATIONS = {"int8": "TFLITE_BUILTINS_INT8", "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"}
 
 
-def convert(model, signature, variant, io, samples=None, batch_size=1, allow_flex=False):
+def convert(model, signature, variant, io, samples=None, batch_size=1, allow_flex=False, per_channel_dense=True):
     """Converts a model.
 
     The model is traced with a fixed batch and saved as a SavedModel with the weights of the trace, which is converted. With a free batch
@@ -38,6 +38,7 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
         samples: Calibration `Samples`, or None.
         batch_size: Batch size of the file; None leaves it free.
         allow_flex: Whether operations that need the TensorFlow runtime are allowed.
+        per_channel_dense: Whether the converter may give the weights of a dense layer a scale for each output.
 
     Returns:
         The bytes of the file.
@@ -48,10 +49,12 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
         ModelError: if the model's shapes cannot be fixed, or if it has a layer that cannot be calibrated.
         ExportError: if the converter fails, with its output.
     """
-    return convert_traced(lambda: _trace(model, signature, batch_size), model.name, variant, io, samples, batch_size, allow_flex)
+    return convert_traced(
+        lambda: _trace(model, signature, batch_size), model.name, variant, io, samples, batch_size, allow_flex, per_channel_dense
+    )
 
 
-def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_flex=False):
+def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_flex=False, per_channel_dense=True):
     """Converts what a function traces.
 
     Args:
@@ -62,6 +65,7 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
         samples: Likewise.
         batch_size: Likewise.
         allow_flex: Likewise.
+        per_channel_dense: Likewise.
 
     Returns:
         The bytes of the file.
@@ -83,7 +87,9 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
             _check_fits(name, variant, samples, definition, trained)
             with temporary_folder() as folder, _calibration_bar(samples, batch_size) as feed:
                 save(concrete, folder)
-                convert_with = functools.partial(_convert, str(folder), variant, io, allow_flex=allow_flex)
+                convert_with = functools.partial(
+                    _convert, str(folder), variant, io, allow_flex=allow_flex, per_channel_dense=per_channel_dense
+                )
                 if trained and feed is not None and (content := _without_calibration(convert_with, folder, io)):
                     return content
                 if variant.integer_only and feed is not None:
@@ -95,7 +101,7 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
         raise _failure(name, variant, error, captured.last() if captured else "") from error
 
 
-def _convert(folder, variant, io, feed, allow_flex):
+def _convert(folder, variant, io, feed, allow_flex, per_channel_dense):
     import tensorflow as tf
 
     converter = tensorflow_lite.saved_model_converter(folder, SIGNATURE)
@@ -112,6 +118,8 @@ def _convert(folder, variant, io, feed, allow_flex):
             # that the file is integer.
             converter.representative_dataset = feed
             converter.target_spec.supported_ops = [tensorflow_lite.operation_set(_INTEGER_OPERATIONS[variant.name])]
+    if not per_channel_dense:
+        tensorflow_lite.one_scale_for_dense(converter)
     if allow_flex:
         converter.target_spec.supported_ops = [*converter.target_spec.supported_ops, tensorflow_lite.operation_set("SELECT_TF_OPS")]
     return converter.convert()

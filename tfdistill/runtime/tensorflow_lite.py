@@ -58,6 +58,11 @@ def default_optimization():
     return _lite("has the settings of the converter", _OLDER).Optimize.DEFAULT
 
 
+def one_scale_for_dense(converter):
+    """Lets a converter give the weights of a dense layer one scale, as older runtimes have no other. TensorFlow has no public name for the setting."""
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
+
+
 def interpreter_class():
     """Returns TensorFlow's own `Interpreter`."""
     return _lite("has TensorFlow's interpreter of .tflite files", _LITERT).Interpreter

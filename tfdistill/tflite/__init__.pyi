@@ -5,8 +5,8 @@ from tfdistill.convert.file_tensors import FileTensor as FileTensor
 from tfdistill.convert.variants import Tolerances as Tolerances
 from tfdistill.convert.variants import VARIANTS as VARIANTS
 from tfdistill.convert.variants import Variant as Variant
-from tfdistill.tflite.export import ExportRecord as ExportRecord
 from tfdistill.tflite.export import export_tflite as export_tflite
+from tfdistill.tflite.export_record import ExportRecord as ExportRecord
 from tfdistill.tflite.inspection.inspect import FileInspection as FileInspection
 from tfdistill.tflite.inspection.inspect import FileOperation as FileOperation
 from tfdistill.tflite.inspection.inspect import FloatIsland as FloatIsland

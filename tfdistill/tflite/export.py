@@ -2,128 +2,35 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.bridge.adopt.trained_ranges import float_layers, require_trained_ranges
-from tfdistill.convert.census import CensusRecord, census, require_integer, require_no_flex
+from tfdistill.convert.census import census, require_integer, require_no_flex
 from tfdistill.convert.converter import convert
-from tfdistill.convert.file_tensors import FileTensor
 from tfdistill.convert.finish import finish
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.scales import require_bounded_scales
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.errors import ConfigurationError
-from tfdistill.host import HostFingerprint, fingerprint
-from tfdistill.records import Record
+from tfdistill.host import fingerprint
+from tfdistill.runtime.versions import RuntimeName, require_runtime
 from tfdistill.tflite.destination import destination
+from tfdistill.tflite.export_record import ExportRecord
 from tfdistill.tflite.inspection.preserved import require_trained_bits
 from tfdistill.tflite.metadata.exported import described_export, require_fit_to_model
 from tfdistill.tflite.metadata.settings import FileMetadata
 from tfdistill.tflite.roads import Road, require_road, take_road
+from tfdistill.tflite.runtimes import ONE_SCALE_FOR_DENSE, require_runs_in
 from tfdistill.tflite.source import exportable, names_layers
-from tfdistill.tflite.verification.comparison import metrics_of
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
-from tfdistill.tflite.verification.verify import VerificationRecord, tolerances_or_default, verify_samples
+from tfdistill.tflite.verification.verify import tolerances_or_default, verify_samples
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.files import write_whole
 from tfdistill.utils.types import Data, PathLike
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportRecord(Record):
-    """The result of `export_tflite`: the file, its contents and its verification.
-
-    Attributes:
-        variant: Variant of the export, for example `int8`.
-        path: The file.
-        size_bytes: Size of the file.
-        sha256: SHA-256 of the file, in hexadecimal digits. `verification.sha256` is that of the file before metadata was written into it.
-        io: Type of its float inputs and outputs.
-        batch_size: Batch size of the file; None if it is free.
-        dtypes: Type -> number of tensors.
-        min_runtime_version: Oldest TFLite runtime that has all operations; empty if the converter did not write it.
-        calibration_samples: Number of calibration samples; 0 if none, or if a model with parts in float by choice, whose ranges are all known, needs none.
-        road: How the integers were found from the calibration data: `bridge`, `converter`, or None without calibration.
-        road_reason: Why the converter took the place of the bridge; empty if it did not.
-        float_layers: Names of the layers of an integer file that have a part in float, by `QuantizeAware(integer_only=False)`.
-        verified_on: Data of the verification: `verify_on`, `calibration`, or None if the file was not verified.
-        verification: Result of the verification; None if the file was not verified.
-        census: Contents of the file.
-        host: Machine and package versions.
-
-    Example:
-        >>> record = tfdistill.export_tflite(student, "float.tflite", verify_on=x)
-        >>> record.variant, record.verified_on, record.argmax_agreement
-        ('float32', 'verify_on', 1.0)
-        >>> record.save("float.json").name
-        'float.json'
-    """
-
-    variant: str
-    path: str
-    size_bytes: int
-    sha256: str
-    io: str
-    batch_size: int | None
-    dtypes: dict[str, int]
-    min_runtime_version: str
-    calibration_samples: int
-    verified_on: str | None
-    verification: VerificationRecord | None
-    census: CensusRecord
-    host: HostFingerprint
-    road: str | None = None
-    road_reason: str = ""
-    float_layers: tuple[str, ...] = ()
-
-    @property
-    def accuracy(self) -> float | None:
-        """Accuracy of the file (0 to 1) on the verification data; None without labels."""
-        return self.verification.accuracy if self.verification else None
-
-    @property
-    def max_abs_error(self) -> float | None:
-        """Largest absolute difference between the dequantized outputs and Keras's; None if not verified."""
-        return self.verification.max_abs_error if self.verification else None
-
-    @property
-    def argmax_agreement(self) -> float | None:
-        """Share (0 to 1) of samples for which file and Keras model predict the same class; None without classes."""
-        return self.verification.argmax_agreement if self.verification else None
-
-    @property
-    def keras_accuracy(self) -> float | None:
-        """Accuracy of the Keras model (0 to 1) on the verification data; None without labels."""
-        return self.verification.keras_accuracy if self.verification else None
-
-    @property
-    def inputs(self) -> tuple[FileTensor, ...]:
-        """The inputs in the order of the file: name, shape, type, scale and zero point."""
-        return self.census.inputs
-
-    @property
-    def outputs(self) -> tuple[FileTensor, ...]:
-        """The outputs likewise."""
-        return self.census.outputs
-
-    def summary(self) -> dict[str, Any]:
-        """Returns the fields of a summary table."""
-        names = ("variant", "path", "size_bytes", "accuracy", "keras_accuracy", "max_abs_error", "argmax_agreement", "dtypes", "io")
-        shown = {name: getattr(self, name) for name in names}
-        return (
-            shown
-            | metrics_of(self.verification.outputs if self.verification else {})
-            | {"notes": self.verification.notes if self.verification else ()}
-        )
-
-    def parts(self) -> dict[str, Any]:
-        """Returns the tables of the inputs and outputs."""
-        return {"inputs": self.inputs, "outputs": self.outputs}
 
 
 @explains_arguments(
@@ -147,6 +54,7 @@ def export_tflite(
     max_calibration_samples: int = MAX_CALIBRATION_SAMPLES,
     task: str | Mapping[str, str] | None = None,
     road: Road = "auto",
+    runtime: RuntimeName | None = None,
     metadata: FileMetadata | None = None,
 ) -> ExportRecord:
     """Exports a Keras model as a .tflite file, checks its contents, and compares its outputs with those of the model.
@@ -177,6 +85,8 @@ def export_tflite(
             operations that TFLite has in integers and measures the range of each tensor. `"converter"`: TensorFlow's converter with its own
             calibrator. `"auto"`: the bridge for `"int8"`, or the converter if the bridge refuses the model; record and a warning then say
             why. A model with trained or measured ranges needs neither.
+        runtime: What is to run the file, if it is not today's LiteRT: `"tflite-runtime-2.14"`, the last one for boards of 32 bits and Python 3.8 to 3.11, or
+            `"tflite-micro"`. The file then gets operations that it has, where there is a choice, and one that it would not run is refused, with what it lacks.
         metadata: `tfdistill.tflite.FileMetadata` to write into the file: labels, normalization, author, license. With it goes how the file was made: settings, versions,
             checksums and the results of the verification. None writes nothing.
 
@@ -188,7 +98,7 @@ def export_tflite(
         ModelError: if the model is not built, or its shapes cannot be fixed.
         DataError: if the calibration data is missing, too small, not finite or of the wrong shape; raised before the conversion.
         ExportError: if the conversion fails, if an integer file has a float tensor or scales that LiteRT would not open, or if a file has a Flex operation that is
-            not allowed.
+            not allowed, or if `runtime` does not have its operations.
         InvariantError: if the model is quantization-aware and some of its ranges were never trained, or if it computes NaN or infinite numbers on the
             calibration data.
         VerificationError: if the outputs of the file are beyond the tolerances.
@@ -214,6 +124,8 @@ def export_tflite(
     io = resolve_io(kind, io)
     limits = tolerances_or_default(kind, tolerances)
     require_road(road, kind)
+    if runtime is not None:
+        require_runtime(runtime)
     model = exportable(model)
     signature = describe(model)
     if metadata is not None:
@@ -229,7 +141,9 @@ def export_tflite(
 
         def write(source):
             with initial_states(source):
-                temporary.write_bytes(convert(source, signature, kind, io, representative, batch_size, allow_flex))
+                temporary.write_bytes(
+                    convert(source, signature, kind, io, representative, batch_size, allow_flex, runtime not in ONE_SCALE_FOR_DENSE)
+                )
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             if not allow_flex:
                 require_no_flex(contents)
@@ -239,9 +153,11 @@ def export_tflite(
                 require_bounded_scales(temporary.read_bytes(), str(path))
             # Last, as what is refused is told by the whole names, which begin with the scopes of the layers.
             temporary.write_bytes(finish(temporary.read_bytes()))
+            if runtime is not None:
+                require_runs_in(runtime, temporary.read_bytes(), path)
             return dataclasses.replace(census(temporary, True), path=str(path))
 
-        taken = take_road(road, model, signature, kind, representative, write)
+        taken = take_road(road, model, signature, kind, representative, write, runtime)
         warn(taken.warnings)
         contents = taken.result
         verification, warned = None, ()
@@ -275,6 +191,7 @@ def export_tflite(
             road=taken.road,
             road_reason=taken.reason,
             float_layers=floats,
+            runtime=runtime,
         )
         if metadata is not None:
             content, notes = described_export(temporary.read_bytes(), metadata, record, model)

@@ -8,6 +8,7 @@ from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.compress.quantize.calibrate import Quantize, quantized_on
 from tfdistill.errors import ConfigurationError, DataError, TfdistillError
+from tfdistill.tflite.runtimes import TARGETS_OF_RUNTIMES
 from tfdistill.utils import validate
 
 BRIDGE: typing.Final = "bridge"
@@ -47,7 +48,7 @@ def require_road(road, variant):
         )
 
 
-def take_road(road, model, signature, variant, samples, write):
+def take_road(road, model, signature, variant, samples, write, runtime=None):
     """Writes the file of a model on the road that is asked for; with `"auto"` on the bridge, or else on the converter's.
 
     Args:
@@ -57,6 +58,7 @@ def take_road(road, model, signature, variant, samples, write):
         variant: A `Variant`.
         samples: Calibration `Samples`; None without.
         write: Function of a model (the given one, or its quantized form): converts it and checks the file.
+        runtime: What is to open the file, one of `tfdistill.runtime.versions.RUNTIMES`; None for today's LiteRT.
 
     Returns:
         `Taken`.
@@ -73,7 +75,7 @@ def take_road(road, model, signature, variant, samples, write):
         with warnings.catch_warnings():
             # Those of the bridge are about a model that the user would train or save; this one is neither.
             warnings.simplefilter("ignore")
-            quantized, notes = quantized_on(Quantize(), model, signature, samples)
+            quantized, notes = quantized_on(Quantize(target=TARGETS_OF_RUNTIMES.get(runtime, "xnnpack")), model, signature, samples)
         return Taken(BRIDGE, "", write(quantized), tuple(notes))
     except DataError:
         raise

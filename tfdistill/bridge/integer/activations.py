@@ -12,7 +12,9 @@ import functools
 # TFLite clamps what is below or above the range of a product's result, which costs nothing, where RELU would be computed by a second copy of the convolution before it.
 from tfdistill.bridge.integer.rounding import ONE
 
-GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU = "gelu_of_products", "hard_swish", "quick_gelu"
+GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU, RELU_OF_PRODUCT = "gelu_of_products", "hard_swish", "quick_gelu", "relu_of_product"
+# Form of a ReLU or ReLU6 that is an operation of its own.
+RELU = "relu alone"
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 

@@ -6,7 +6,7 @@ Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer,
 
 from tfdistill.bridge import layer_facts
 from tfdistill.bridge.integer import normalizations, traced
-from tfdistill.bridge.integer.activations import elu
+from tfdistill.bridge.integer.activations import RELU, RELU_OF_PRODUCT, elu
 from tfdistill.bridge.integer.attention import attention, grouped_attention, masked_softmax
 from tfdistill.bridge.integer.recognize import activated, name_of
 from tfdistill.bridge.integer.recurrent import recurrent
@@ -112,6 +112,20 @@ def relu_layer(layer, quantize, args, kwargs):
     return above - quantize(below, "below", low=0.0)
 
 
+def relu_alone(layer, quantize, args, kwargs):
+    """A ReLU or ReLU6 that no operation before it computes: an operation of its own, or a product by one, of which the converter makes one with the ReLU in it."""
+    import tensorflow as tf
+
+    product = quantize.in_the_file and quantize.form_of(RELU) == RELU_OF_PRODUCT
+    x = ONE * args[0] if product else args[0]
+    return tf.nn.relu6(x) if _is_relu6(layer) else tf.nn.relu(x)
+
+
+def _is_relu6(layer):
+    most = getattr(layer, "max_value", None)
+    return most == 6 or name_of(getattr(layer, "activation", None) or layer_facts.function_of_one(layer)) == "relu6"
+
+
 def category_encoding(layer, quantize, args, kwargs):
     """A CategoryEncoding: comparisons with every number, of which the largest or the sum is taken. TFLite cannot count."""
     import tensorflow as tf
@@ -190,6 +204,7 @@ FORMS = {
     "operation": operation,
     "recurrent": recurrent,
     "relu": relu_layer,
+    RELU: relu_alone,
     "rescaling": normalizations.rescaling,
     "rescaling folded": rescaling_folded,
     "root mean square normalization": normalizations.root_mean_square_normalization,

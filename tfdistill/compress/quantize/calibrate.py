@@ -80,8 +80,8 @@ class Quantize(Step):
         smooth: Share of the differences between the channels of an activation that is moved into the weights behind it, from 0 to 1 (SmoothQuant: Xiao et al., 2023,
             https://arxiv.org/abs/2211.10438); 0.5 suits most transformers. Normalizations, and dense layers without activation or with relu, are scaled where only dense layers
             and attention read them; in float, nothing changes. None leaves it out. For models in which a few channels are far larger than the others.
-        per_channel_dense: Whether the weights of dense layers have a scale for each output. False gives them one, in smaller files that old runtimes run too
-            (tflite-runtime 2.14 has no others), at the price of coarser rounding.
+        per_channel_dense: Whether the weights of dense layers have a scale for each output. False gives them one, in smaller files that
+            older kernels of microcontrollers run too, at the price of coarser rounding.
         target: What is to run the file: `"xnnpack"`, `"builtin"`, `"micro"`, `"edgetpu"` or `"gpu"`; as in `QuantizeAware`.
         approximate: Whether functions may change a little where that is faster, as in `QuantizeAware`. What that and the rounding change is measured on the calibration
             data, and a warning tells it where a function was changed.
@@ -267,7 +267,7 @@ def _measured(step, opened, decided, methods, places, signature, samples, plan):
 
 
 def _per_channel(layer, decision):
-    """Gives the 8-bit kernels of a layer a scale for each output channel. Training leaves dense layers at one, as old runtimes have no other."""
+    """Gives the 8-bit kernels of a layer a scale for each output channel. Training leaves dense layers at one, in smaller files."""
     if decision.quantization is None or decision.quantization.form == "operation":  # in which each product rounds its weights
         return decision
     outputs = {kernel.attribute: kernel.outputs for kernel in kernels.kernels_of(layer) if kernel.kind != kernels.LOOKUP}

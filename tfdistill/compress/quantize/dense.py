@@ -1,4 +1,4 @@
-"""Dense layers whose weights have one scale: smaller files, which old runtimes and every microcontroller run.
+"""Dense layers whose weights have one scale: smaller files, which older kernels of microcontrollers run too.
 
 TFLite's integer dense layers had one scale for all their weights until 2024; a scale for each output rounds finer and takes 8 to 24 bytes of each output, which in
 a net of small dense layers is a tenth of the file.

@@ -24,6 +24,12 @@ def fused(place, known, bits):
     return _is_relu(reader.layer) and (kind in ("Add", "BatchNormalization") or _is_linear(place.layer, kind))
 
 
+def relu_alone(place, known, bits):
+    """Whether a layer is a ReLU or ReLU6 that the converter fuses into no operation before it."""
+    source = among(place.source, known)
+    return _is_relu(place.layer) and place.rank is not None and (source is None or not fused(source, known, bits))
+
+
 def folds(place, known, bits):
     """Whether the converter folds a BatchNormalization that follows a layer into the layer's kernel and bias."""
     reader = among(place.reader, known) if place is not None else None

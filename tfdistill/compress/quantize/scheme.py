@@ -10,13 +10,14 @@ import typing
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.introspection import kind_of
+from tfdistill.bridge.integer.activations import RELU
 from tfdistill.bridge.integer.recurrent import is_known
 from tfdistill.bridge.integer.rounding import FLOAT
 from tfdistill.bridge.recurrent_kernels import is_standard_lstm
 from tfdistill.bridge.wrappers.quantization_settings import Quantization, QuantizedWeight
 from tfdistill.compress import kernels
 from tfdistill.compress.quantize.consumers import FIXED, activation_of
-from tfdistill.compress.quantize.fusion import among, folds, fused, rescales_kernel
+from tfdistill.compress.quantize.fusion import among, folds, fused, relu_alone, rescales_kernel
 from tfdistill.compress.quantize.layer_table import (
     COMPUTING_MERGE_MODES,
     FUSIBLE_ACTIVATIONS,
@@ -163,8 +164,9 @@ def _rounded(place, known, bits):
     weights = _weights(layer, kind, bits[place.path], folding=folds(place, known, bits))
     # The output of a lookup has the range of its table. An output whose range the converter fixes would be rounded a second time in any other.
     output = kind not in LOOKING_UP and not moves and activation_of(layer) not in FIXED and not fused(place, known, bits)
+    form = RELU if relu_alone(place, known, bits) else form_of(place, kind)
     quantization = Quantization(
-        weights, _activations(layer, kind), output, form_of(place, kind), positive=place.positive, scores=place.scores, hides=place.hides
+        weights, _activations(layer, kind), output, form, positive=place.positive, scores=place.scores, hides=place.hides
     )
     reason = (WEIGHTS if quantization.output else INSIDE) if weights else OUTPUT if quantization.output else FUSED
     if weights and bits[place.path] < 8:

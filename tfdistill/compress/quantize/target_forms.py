@@ -40,7 +40,7 @@ import typing
 import numpy as np
 
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
-from tfdistill.bridge.integer.activations import GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU
+from tfdistill.bridge.integer.activations import GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU, RELU, RELU_OF_PRODUCT
 from tfdistill.bridge.integer.normalizations import ROWWISE
 from tfdistill.bridge.integer.rounding import FLOAT_FORM
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
@@ -105,6 +105,8 @@ def _chosen(place, quantization, target, approximate, islands):
         yield _Form(quantization.form, FLOAT_FORM, "normalized in float")
     if quantization.form in _ATTENTIONS and islands:
         yield _Form("softmax", FLOAT_FORM, "softmax in float")
+    if quantization.form == RELU and operation_table(target).takes("RELU", "int8") is False:
+        yield _Form(RELU, RELU_OF_PRODUCT, "ReLU as a product by one")
     function = activation_of(place.layer) if quantization.activations or quantization.form in ("activation", "operation") else None
     if function in _FUNCTIONS_OF_ISLANDS and islands:
         yield _Form(function, FLOAT_FORM, f"{function} in float")

@@ -7,8 +7,10 @@ from tfdistill.records import Record
 from tfdistill.runtime.interpreter import ModelFile, read_file
 from tfdistill.runtime.operations import TARGETS, TYPES, operation_table
 from tfdistill.runtime.probe import probe
+from tfdistill.runtime.versions import RUNTIMES
 from tfdistill.tflite.inspection.contents import ALIGNMENT
 from tfdistill.tflite.metadata.read import FileDescription
+from tfdistill.tflite.runtimes import refused_by
 from tfdistill.utils.types import PathLike
 
 
@@ -132,6 +134,7 @@ class FileInspection(Record):
         peak_bytes: The most bytes of activations that are needed at one time.
         peak_operation: Index of the operation at which they are; None for a file without operations.
         targets: Name of each target -> its `TargetShare`.
+        runtimes: Name of each runtime of `tfdistill.runtime.versions.RUNTIMES` -> the operations of the file that it does not have; empty where it opens the file.
         described: What the file says of itself: labels, normalization, author, license; None if nothing.
         not_described: Why that cannot be read; empty if it can.
 
@@ -152,6 +155,7 @@ class FileInspection(Record):
     peak_bytes: int
     peak_operation: int | None
     targets: dict[str, TargetShare]
+    runtimes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     described: FileDescription | None = None
     not_described: str = ""
 
@@ -220,6 +224,7 @@ def inspect(path: PathLike | ModelFile) -> FileInspection:
                 )
             },
             "targets": shares,
+            "runtimes": {name: refused_by(name, found["operations"]) for name in RUNTIMES},
         }
     )
 

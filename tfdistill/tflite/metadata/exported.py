@@ -10,7 +10,7 @@ from tfdistill.tflite.verification.comparison import metrics_of
 
 # The key of the provenance under which it stands.
 KEY = "export"
-_SETTINGS = ("variant", "io", "batch_size", "calibration_samples", "road", "verified_on")
+_SETTINGS = ("variant", "io", "batch_size", "calibration_samples", "road", "runtime", "verified_on")
 _METRICS = ("samples", "max_abs_error", "argmax_agreement", "accuracy", "keras_accuracy")
 
 
