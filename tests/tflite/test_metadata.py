@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfdistill
+from tfdistill.bridge.imports import tf_keras
 from tfdistill.convert.packing import pack
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.schema import schema
@@ -60,6 +61,15 @@ def subclassed():
     return model, x
 
 
+@functools.cache
+def adopted():
+    """A model of tf_keras with two outputs in a list."""
+    tfk = tf_keras()
+    x = tfk.Input((6,), name="x")
+    outputs = [tfk.layers.Dense(3, name="kind")(x), tfk.layers.Dense(2, name="other")(x)]
+    return tfdistill.adopt(tfk.Model(x, outputs)), RNG.random((32, 6), dtype="float32")
+
+
 TEXTS = dict(name="Größe", description="two\nlines", version="1.2", author="Ada 愛", license="Apache-2.0")
 ONE = FileMetadata(**TEXTS, labels=["a", "b ", "日本", "d", "é"], normalization=Normalization(0, 255), provenance={"recipe": {"epochs": 3}})
 BY_NAME = FileMetadata(
@@ -78,6 +88,7 @@ EXPORTS = {
     "several in integers": (several, "int8", "uint8", dataclasses.replace(BY_NAME, normalization=None)),
     "one of several": (several, "float32", "auto", FileMetadata(labels={"kind": ["x", "y", "z"]})),
     "subclassed": (subclassed, "float32", "auto", FileMetadata(labels=list("abcde"), normalization=Normalization(0, 1, "features"))),
+    "adopted": (adopted, "float32", "auto", FileMetadata(labels={"kind": ["x", "y", "z"]}, normalization=Normalization(0, 1, "features"))),
     "nothing but provenance": (photo, "float32", "auto", FileMetadata()),
 }
 
