@@ -29,7 +29,13 @@ from tfdistill.tflite import Tolerances
 L = keras.layers
 FUNCTIONS = ("elu", "gelu", "hard_shrink", "hard_silu", "log_sigmoid", "mish", "silu", "softplus", "softsign", "squareplus")
 # Form -> settings of `Quantize`; None is the float32 file.
-FORMS = {"float32": None, "integers": {}, "approximate": {"approximate": True}, "islands": {"integer_only": False}}
+FORMS = {
+    "float32": None,
+    "integers": {},
+    "own operations": {"target": "builtin"},
+    "approximate": {"approximate": True},
+    "islands": {"integer_only": False},
+}
 CALLS = 10
 
 
@@ -98,6 +104,11 @@ def settled(model, samples=32):
 def models():
     """Name -> function that builds it; `"none"` is what the layers stand in."""
     rows = {"none": between, **{name: (lambda name=name: between(L.Activation(name))) for name in FUNCTIONS}}
+    # Not a part of the convolution before it: that is reshaped.
+    rows["ReLU"] = lambda: between(L.Reshape((576, 16)), L.ReLU(), L.Reshape((24, 24, 16)))
+    rows["PReLU"] = lambda: between(L.PReLU(keras.initializers.Constant(0.25), shared_axes=[1, 2]))
+    rows["UpSampling2D"] = lambda: between(L.UpSampling2D(2))
+    rows["AveragePooling2D, padded"] = lambda: between(L.AveragePooling2D(3, 1, "same"))
     rows["layer normalization"] = lambda: between(L.LayerNormalization())
     rows["attention"] = lambda: between(L.Reshape((576, 16)), attending(), L.Reshape((24, 24, 16)))
     return {**rows, "ViT": vit, "MobileNetV3Small": small_v3}

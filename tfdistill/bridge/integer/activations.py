@@ -13,8 +13,8 @@ import functools
 from tfdistill.bridge.integer.rounding import ONE
 
 GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU, RELU_OF_PRODUCT = "gelu_of_products", "hard_swish", "quick_gelu", "relu_of_product"
-# Form of a ReLU or ReLU6 that is an operation of its own.
-RELU = "relu alone"
+# Forms of a ReLU or ReLU6 that is an operation of its own, and of a PReLU.
+RELU, PRELU, PRELU_OF_PRODUCTS = "relu alone", "prelu", "prelu_of_products"
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 

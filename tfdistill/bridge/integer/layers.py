@@ -6,8 +6,9 @@ Every form is a function of (layer, quantize, args, kwargs): the tf_keras layer,
 
 from tfdistill.bridge import layer_facts
 from tfdistill.bridge.integer import normalizations, traced
-from tfdistill.bridge.integer.activations import RELU, RELU_OF_PRODUCT, elu
+from tfdistill.bridge.integer.activations import PRELU, PRELU_OF_PRODUCTS, RELU, RELU_OF_PRODUCT, above_zero, elu
 from tfdistill.bridge.integer.attention import attention, grouped_attention, masked_softmax
+from tfdistill.bridge.integer.pixels import ENLARGING, average_pooling, enlarging
 from tfdistill.bridge.integer.recognize import activated, name_of
 from tfdistill.bridge.integer.recurrent import recurrent
 from tfdistill.bridge.integer.rescaled import rescaling_folded
@@ -33,21 +34,6 @@ def separable(layer, quantize, args, kwargs):
         x = tf.nn.bias_add(x, layer.bias)
     x = tf.squeeze(x, [1]) if flat else x
     return x if layer.activation is None else layer.activation(x)
-
-
-def average_pooling(layer, quantize, args, kwargs):
-    """An AveragePooling2D without padding, as a depthwise convolution by a constant: TFLite's own would round its output to the steps of its input.
-
-    Where there is one place to average over, a mean does the same, without a kernel of that size in the file.
-    """
-    import tensorflow as tf
-
-    (height, width), size = layer.pool_size, args[0].shape[1:3]
-    if size.is_fully_defined() and all((s - p) // step == 0 for s, p, step in zip(size, layer.pool_size, layer.strides, strict=True)):
-        x = args[0] if list(size) == [height, width] else args[0][:, :height, :width]
-        return tf.reduce_mean(x, [1, 2], keepdims=True)
-    kernel = tf.fill((height, width, args[0].shape[-1], 1), tf.cast(1.0 / (height * width), args[0].dtype))
-    return tf.nn.depthwise_conv2d(args[0], kernel, (1, *layer.strides, 1), "VALID")
 
 
 def masking(layer, quantize, args, kwargs):
@@ -119,6 +105,15 @@ def relu_alone(layer, quantize, args, kwargs):
     product = quantize.in_the_file and quantize.form_of(RELU) == RELU_OF_PRODUCT
     x = ONE * args[0] if product else args[0]
     return tf.nn.relu6(x) if _is_relu6(layer) else tf.nn.relu(x)
+
+
+def prelu(layer, quantize, args, kwargs):
+    """A PReLU: an operation of its own, or what is above zero, less the product of what is below it and the slopes."""
+    if quantize.form_of(PRELU) != PRELU_OF_PRODUCTS:
+        return layer(*args, **kwargs)
+    x = args[0]
+    below = above_zero(x, quantize, "below", -1.0)
+    return above_zero(x, quantize, "above") - quantize(below * variable_at(layer, "alpha"), "sloped")
 
 
 def _is_relu6(layer):
@@ -195,11 +190,13 @@ FORMS = {
     "category encoding": category_encoding,
     "discretization": discretization,
     "elu": elu_layer,
+    ENLARGING: enlarging,
     "group normalization": normalizations.group_normalization,
     "grouped attention": grouped_attention,
     "layer normalization": normalizations.layer_normalization,
     "masked_softmax": masked_softmax,
     "masking": masking,
+    PRELU: prelu,
     "normalization alone": normalizations.normalization_alone,
     "operation": operation,
     "recurrent": recurrent,

@@ -2,14 +2,16 @@
 
 import typing
 
-from tfdistill.bridge.integer.activations import ACTIVATIONS, RELU_OF_PRODUCT, REPLACEMENTS
+from tfdistill.bridge.integer.activations import ACTIVATIONS, PRELU_OF_PRODUCTS, RELU_OF_PRODUCT, REPLACEMENTS
 from tfdistill.bridge.integer.layers import FORMS
 from tfdistill.bridge.integer.normalizations import TWICE
+from tfdistill.bridge.integer.pixels import ENLARGING_OF_PARTS
 from tfdistill.bridge.integer.rounding import FLOAT_FORM
 from tfdistill.errors import ModelError
 
 # What may be computed in another form, and the forms that may take its place.
-_REPLACED, _REPLACING = {*ACTIVATIONS, *FORMS, "softmax"}, {FLOAT_FORM, RELU_OF_PRODUCT, TWICE, *REPLACEMENTS}
+_OF_LAYERS = {ENLARGING_OF_PARTS, FLOAT_FORM, PRELU_OF_PRODUCTS, RELU_OF_PRODUCT, TWICE}
+_REPLACED, _REPLACING = {*ACTIVATIONS, *FORMS, "softmax"}, _OF_LAYERS | set(REPLACEMENTS)
 
 
 class QuantizedWeight(typing.NamedTuple):

@@ -11,7 +11,8 @@ from tfdistill.bridge import layer_facts
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.convert.layers import AUGMENTING
 from tfdistill.bridge.integer import traced
-from tfdistill.bridge.integer.activations import ACTIVATIONS
+from tfdistill.bridge.integer.activations import ACTIVATIONS, PRELU
+from tfdistill.bridge.integer.pixels import ENLARGING
 from tfdistill.bridge.integer.recognize import name_of
 from tfdistill.compress.quantize.consumers import activation_of, known_function, operation_of
 from tfdistill.graph.layers import IDLE, LOOKUPS
@@ -126,8 +127,13 @@ def _has_length(place):
     return place.length is not None
 
 
-def _is_unpadded(place):
-    return place.layer.padding == "valid"
+def _averages(place):
+    """Whether an AveragePooling has windows that do not depend on the size of its input, or an input of known size."""
+    return place.layer.padding == "valid" or place.sized
+
+
+def _repeats_pixels(place):
+    return place.layer.interpolation == "nearest" and place.sized
 
 
 def _is_ungated(place):
@@ -162,11 +168,12 @@ RULES = (
     LayerRule(("UnitNormalization",), form="unit normalization", form_fits=_is_ranked),
     LayerRule(("Rescaling",), form="rescaling", form_fits=_rescales),
     LayerRule(("Normalization",), form="standardization", form_fits=_standardizes),
-    LayerRule(("AveragePooling2D",), form="average pooling", form_fits=_is_unpadded),
+    LayerRule(("AveragePooling1D", "AveragePooling2D"), form="average pooling", form_fits=_averages),
     LayerRule(("GlobalAveragePooling1D",), form="average of steps", form_fits=_has_length),
     # In training it changes the kernel of the layer inside, which is no operation on tensors.
     LayerRule(("SpectralNormalization",)),
     LayerRule(("ELU",), form="elu"),
+    LayerRule(("PReLU",), form=PRELU),
     LayerRule(("ReLU",), form="relu", form_fits=_is_bent_elsewhere),
     LayerRule(("KerasOperation", "TFOpLambda", "Lambda"), form="operation", form_fits=_is_rewritten),
     LayerRule(("Masking",), form="masking", passes=_always),
@@ -175,7 +182,7 @@ RULES = (
     LayerRule(("CategoryEncoding",), form="category encoding", form_fits=_counts_numbers, reads_indices=True, needs_form=True),
     LayerRule(("Discretization",), passes=_always, form="discretization", form_fits=_is_number_of_bin, needs_form=True),
     LayerRule(LOOKUPS, reads_indices=True, needs_form=True),
-    LayerRule(("UpSampling2D",), passes=_keeps_scale_of_pixels),
+    LayerRule(("UpSampling2D",), passes=_keeps_scale_of_pixels, form=ENLARGING, form_fits=_repeats_pixels),
     LayerRule(("Activation",), passes=_is_identity, form="activation", form_fits=_has_inner_results),
     LayerRule(("MaxPooling1D", "MaxPooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"), passes=_always),
     LayerRule(("Cropping1D", "Cropping2D", "Cropping3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), passes=_always),
@@ -219,8 +226,8 @@ def rule_of(kind):
 
 # Classes without a rule of their own, of which every file can hold an operation, or several.
 _PLAIN_CLASSES = {
-    *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "LeakyReLU", "PReLU"),
-    *("AveragePooling1D", "GlobalAveragePooling2D"),
+    *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "LeakyReLU"),
+    *("GlobalAveragePooling2D"),
 }
 
 

@@ -40,8 +40,9 @@ import typing
 import numpy as np
 
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
-from tfdistill.bridge.integer.activations import GELU_OF_PRODUCTS, HARD_SWISH, QUICK_GELU, RELU, RELU_OF_PRODUCT
+from tfdistill.bridge.integer.activations import GELU_OF_PRODUCTS, HARD_SWISH, PRELU, PRELU_OF_PRODUCTS, QUICK_GELU, RELU, RELU_OF_PRODUCT
 from tfdistill.bridge.integer.normalizations import ROWWISE
+from tfdistill.bridge.integer.pixels import ENLARGING, ENLARGING_OF_PARTS
 from tfdistill.bridge.integer.rounding import FLOAT_FORM
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.compress.quantize.calibration_data import packed_batches
@@ -66,6 +67,20 @@ class _Form(typing.NamedTuple):
     replaced: str
     form: str
     said: str
+
+
+class _Parts(typing.NamedTuple):
+    """An operation of TFLite's, and the form in its place for targets that do not take it."""
+
+    operation: str
+    form: _Form
+
+
+_PARTS = {
+    ENLARGING: _Parts("RESIZE_NEAREST_NEIGHBOR", _Form(ENLARGING, ENLARGING_OF_PARTS, "as concatenations")),
+    PRELU: _Parts("PRELU", _Form(PRELU, PRELU_OF_PRODUCTS, "PReLU as products")),
+    RELU: _Parts("RELU", _Form(RELU, RELU_OF_PRODUCT, "ReLU as a product by one")),
+}
 
 
 def require_forms(step):
@@ -105,8 +120,8 @@ def _chosen(place, quantization, target, approximate, islands):
         yield _Form(quantization.form, FLOAT_FORM, "normalized in float")
     if quantization.form in _ATTENTIONS and islands:
         yield _Form("softmax", FLOAT_FORM, "softmax in float")
-    if quantization.form == RELU and operation_table(target).takes("RELU", "int8") is False:
-        yield _Form(RELU, RELU_OF_PRODUCT, "ReLU as a product by one")
+    if quantization.form in _PARTS and operation_table(target).takes(_PARTS[quantization.form].operation, "int8") is False:
+        yield _PARTS[quantization.form].form
     function = activation_of(place.layer) if quantization.activations or quantization.form in ("activation", "operation") else None
     if function in _FUNCTIONS_OF_ISLANDS and islands:
         yield _Form(function, FLOAT_FORM, f"{function} in float")
