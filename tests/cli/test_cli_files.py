@@ -54,6 +54,7 @@ def folder(tmp_path_factory):
         place.mkdir(parents=True, exist_ok=True)
         keras.utils.save_img(place / f"{i}.png", 255 * image, scale=False)
     (folder / "empty").mkdir()
+    (folder / "empty.txt").touch()
     (folder / "cli_data.py").write_text(MODULE.format(path=str(folder / "data.npz")))
     return folder
 
@@ -109,7 +110,7 @@ def test_export_takes_data_in_every_form(folder, tmp_path, form):
 
 
 def test_export_writes_what_the_file_says_of_itself(folder, tmp_path):
-    (tmp_path / "labels.txt").write_text("bright\ndark\n", encoding="utf-8")
+    (tmp_path / "labels.txt").write_text("bright\r\ndark\r\n", encoding="utf-8-sig")
     said = ["--labels", tmp_path / "labels.txt", "--author", "Ada", "--license", "MIT"]
     code, printed = command(folder, "export", "m.keras", "--out", tmp_path / "m.tflite", *said, "--normalization", "0,255 254 253")
     assert code == 0, printed
@@ -199,6 +200,7 @@ MISTAKES = {
     ),
     "a file as the folder of records": (["benchmark", "none.tflite", "--record", "m.keras"], 1, "choose another folder"),
     "no file of labels": (["export", "m.keras", "--out", "m.tflite", "--labels", "none.txt"], 1, "--labels 'none.txt' cannot be read"),
+    "an empty file of labels": (["export", "m.keras", "--out", "m.tflite", "--labels", "empty.txt"], 1, "--labels 'empty.txt' is empty"),
     "labels that are no text": (
         ["export", "m.keras", "--out", "m.tflite", "--labels", "data.npz"],
         1,

@@ -177,9 +177,11 @@ def _metadata(labels, normalization, author, license):
     if labels is None and normalization is None and not author and not license:
         return None
     try:
-        lines = () if labels is None else labels.read_text(encoding="utf-8").splitlines()
+        lines = () if labels is None else labels.read_text(encoding="utf-8-sig").splitlines()  # Notepad marks its files
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--labels '{labels}' cannot be read: {error}.", "a UTF-8 text file with a label on each line") from error
+    if labels is not None and not lines:
+        raise ConfigurationError(f"--labels '{labels}' is empty.", "a UTF-8 text file with a label on each line")
     return FileMetadata(author=author, license=license, labels=lines, normalization=normalization and Normalization(*normalization))
 
 
