@@ -47,6 +47,12 @@ def net():
     )
 
 
+def activated_net(activation):
+    return keras.Sequential(
+        [keras.Input((6,), name="x"), layers.Dense(8, activation=activation, name="hidden"), layers.Dense(3, name="logits")]
+    )
+
+
 @functools.cache
 def pruning():
     return Prune(0.5, end_step=1, frequency=1).apply(net())
@@ -249,6 +255,14 @@ ROWS = {
         lambda: tfdistill.export_tflite(net(), "m.lite"),
         "give it that ending: 'm.tflite'",
         lambda: tfdistill.export_tflite(net(), "m.tflite"),
+    ),
+    "an operation that the runtime lacks": Row(
+        lambda: tfdistill.export_tflite(activated_net("gelu"), "m.tflite", runtime="tflite-micro"),
+        "replace the layers that they come from, or leave runtime= out for a device that has LiteRT",
+        lambda: (
+            tfdistill.export_tflite(activated_net("relu"), "m.tflite", runtime="tflite-micro"),
+            tfdistill.export_tflite(activated_net("gelu"), "m.tflite"),
+        ),
     ),
     "path and model the wrong way round": Row(
         lambda: tfdistill.export_tflite("model.tflite", net()),

@@ -69,3 +69,12 @@ def mistakes(teacher: keras.Model, student: keras.Model, x: Any) -> None:
     tfdistill.benchmark("m.tflite", threads=2)  # type: ignore[call-arg]
     tfdistill.soft_targets(teacher, x, 7)  # type: ignore[arg-type]
     tfdistill.StopAtTarget("all")  # type: ignore[arg-type]
+
+
+def describe(path: pathlib.Path) -> None:
+    about = tflite.FileMetadata(author="Ada", labels=["cat", "dog"], normalization=tflite.Normalization(127.5, [127.5, 127.5, 127.5]))
+    assert_type(tfdistill.add_metadata(path, about, replace=True), tflite.CensusRecord)
+    found = assert_type(tfdistill.read_metadata(path), tflite.FileDescription | None)
+    if found is not None:
+        assert_type(found.labels, dict[str, tuple[str, ...]])
+        tflite.FileMetadata(labels={"kind": [1, 2]})  # type: ignore[list-item]

@@ -39,6 +39,8 @@ from tfdistill.pipeline.road import under_teacher as under_teacher
 from tfdistill.preflight.run import check as check
 from tfdistill.tflite.export import export_tflite as export_tflite
 from tfdistill.tflite.inspection.inspect import inspect as inspect
+from tfdistill.tflite.metadata.read import read_metadata as read_metadata
+from tfdistill.tflite.metadata.write import add_metadata as add_metadata
 from tfdistill.tflite.verification.compare_models import compare as compare
 from tfdistill.tflite.verification.verify import verify as verify
 from tfdistill.version import __version__ as __version__

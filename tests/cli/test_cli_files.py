@@ -55,6 +55,7 @@ def folder(tmp_path_factory):
         place.mkdir(parents=True, exist_ok=True)
         keras.utils.save_img(place / f"{i}.png", 255 * image, scale=False)
     (folder / "empty").mkdir()
+    (folder / "empty.txt").touch()
     (folder / "cli_data.py").write_text(MODULE.format(path=str(folder / "data.npz")))
     return folder
 
@@ -107,6 +108,21 @@ def test_export_takes_data_in_every_form(folder, tmp_path, form):
     assert (found.accuracy == 1.0) == (form in ("npz", "images"))
     for words in ("size", "keras accuracy" if found.accuracy else "argmax agreement", "zero point", "image"):
         assert words in printed
+
+
+def test_export_writes_what_the_file_says_of_itself(folder, tmp_path):
+    (tmp_path / "labels.txt").write_text("bright\r\ndark\r\n", encoding="utf-8-sig")
+    said = ["--labels", tmp_path / "labels.txt", "--author", "Ada", "--license", "MIT"]
+    code, printed = command(folder, "export", "m.keras", "--out", tmp_path / "m.tflite", *said, "--normalization", "0,255 254 253")
+    assert code == 0, printed
+    found = tfdistill.read_metadata(tmp_path / "m.tflite")
+    assert (found.author, found.license, found.labels) == ("Ada", "MIT", {"logits": ("bright", "dark")})
+    assert (found.inputs["image"].mean, found.inputs["image"].std) == ((0, 0, 0), (255, 254, 253))
+    code, printed = command(folder, "inspect", tmp_path / "m.tflite")
+    assert code == 0, printed
+    assert "by Ada, MIT, 2 labels of 'logits'" in " ".join(printed.split())
+    code, printed = command(folder, "inspect", tmp_path / "m.tflite", "--json")
+    assert json.loads(printed)["described"]["provenance"]["export"]["variant"] == "float32"
 
 
 def test_verify_and_benchmark(folder, exported, tmp_path):
@@ -204,6 +220,16 @@ MISTAKES = {
         "write --record empty/record.json",
     ),
     "a file as the folder of records": (["benchmark", "none.tflite", "--record", "m.keras"], 1, "choose another folder"),
+    "no file of labels": (["export", "m.keras", "--out", "m.tflite", "--labels", "none.txt"], 1, "--labels 'none.txt' cannot be read"),
+    "an empty file of labels": (["export", "m.keras", "--out", "m.tflite", "--labels", "empty.txt"], 1, "--labels 'empty.txt' is empty"),
+    "labels that are no text": (
+        ["export", "m.keras", "--out", "m.tflite", "--labels", "data.npz"],
+        1,
+        "a UTF-8 text file with a label on each line",
+    ),
+    "one number of two": (["export", "m.keras", "--out", "m.tflite", "--normalization", "127.5"], 2, "such as 127.5,127.5"),
+    "words for numbers": (["export", "m.keras", "--out", "m.tflite", "--normalization", "mean,std"], 2, "'mean,std' is no normalization"),
+    "a deviation of 0": (["export", "m.keras", "--out", "m.tflite", "--normalization", "0,0"], 1, "std=0.0 is out of range"),
     "a factor as text": (["export", "m.keras", "--out", "m.tflite", "--rescale", "small"], 2, "such as 0.00392157 or 1/255"),
     "a factor of zero": (["export", "m.keras", "--out", "m.tflite", "--rescale", "0"], 2, "'0' is no factor"),
     "a factor over nothing": (["export", "m.keras", "--out", "m.tflite", "--rescale", "1/0"], 2, "'1/0' is no factor"),

@@ -34,6 +34,19 @@ Rescale = Annotated[
 Record = Annotated[pathlib.Path | None, typer.Option(help="Write the record to this JSON file.")]
 
 
+def _normalization(text):
+    """Reads `MEAN,STD`, each one number or one for each channel with spaces between."""
+    try:
+        mean, std = ([float(number) for number in part.split()] for part in str(text).split(","))
+    except ValueError:
+        mean = std = []
+    if not mean or not std:
+        raise typer.BadParameter(
+            f"'{text}' is no normalization. Give mean and standard deviation, such as 127.5,127.5 or '124 116 104,58 57 57'."
+        )
+    return mean, std
+
+
 def export(
     model: Model,
     out: Annotated[pathlib.Path, typer.Option(help="The .tflite file to write.")],
@@ -43,20 +56,35 @@ def export(
     io: Annotated[str, typer.Option(help="Type of float inputs and outputs: auto, float32, int8, uint8 or int16.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the file.")] = 1,
     rescale: Rescale = 1.0,
+    labels: Annotated[
+        pathlib.Path | None, typer.Option(help="Text file with the name of a class on each line, to write into the file.")
+    ] = None,
+    normalization: Annotated[
+        Any,
+        typer.Option(
+            parser=_normalization,
+            metavar="MEAN,STD",
+            help="What apps do to the pixels of an image: 127.5,127.5 for a model of -1 to 1; numbers for each channel with spaces between.",
+        ),
+    ] = None,
+    author: Annotated[str, typer.Option(help="Who made the model.")] = "",
+    license: Annotated[str, typer.Option(help="Under which terms it may be used, such as Apache-2.0.")] = "",
     record: Record = None,
 ):
     """Write a Keras model as a .tflite file, verified against the model."""
     quiet_start()
     from tfdistill.bridge.load import load_model
     from tfdistill.convert.variants import variant_named
-    from tfdistill.tflite.export import destination, export_tflite
+    from tfdistill.tflite.destination import destination
+    from tfdistill.tflite.export import export_tflite
 
     destination(out)
     refuse_folder(record)
     variant_named(variant)
+    about = _metadata(labels, normalization, author, license)
     loaded = load_model(model)
     samples, others = load_all((calibration, verify_on), loaded, rescale)
-    done = export_tflite(loaded, out, cast(Any, variant), samples, others, batch_size, cast(Any, io))
+    done = export_tflite(loaded, out, cast(Any, variant), samples, others, batch_size, cast(Any, io), metadata=about)
     _show(done, record)
 
 
@@ -167,6 +195,21 @@ def refuse_folder(path, option="--record", name="record.json"):
     """
     if path is not None and path.is_dir():
         raise ConfigurationError(f"{option} '{path}' is a folder.", "the file to write", f"write {option} {path / name}")
+
+
+def _metadata(labels, normalization, author, license):
+    """Returns the `FileMetadata` that options ask for; None if none does."""
+    from tfdistill.tflite.metadata.settings import FileMetadata, Normalization
+
+    if labels is None and normalization is None and not author and not license:
+        return None
+    try:
+        lines = () if labels is None else labels.read_text(encoding="utf-8-sig").splitlines()  # Notepad marks its files
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--labels '{labels}' cannot be read: {error}.", "a UTF-8 text file with a label on each line") from error
+    if labels is not None and not lines:
+        raise ConfigurationError(f"--labels '{labels}' is empty.", "a UTF-8 text file with a label on each line")
+    return FileMetadata(author=author, license=license, labels=lines, normalization=normalization and Normalization(*normalization))
 
 
 def _show(record, path):

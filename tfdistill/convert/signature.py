@@ -105,6 +105,22 @@ def describe(model):
     return ModelSignature(inputs, structure, tuple(output_keys) if output_keys else None)
 
 
+def output_shapes(model, signature):
+    """Returns a dict of output name -> shape with None for a size that is not fixed, or None for a model that does not know its outputs before a call.
+
+    Args:
+        model: A model, as `describe` takes it.
+        signature: Its `ModelSignature`.
+    """
+    from tfdistill.bridge.adopt.adopt import AdoptedModel  # needed here only
+
+    source = model.legacy if isinstance(model, AdoptedModel) else model
+    if not getattr(source, "outputs", None):
+        return None
+    structure = source.outputs[0] if isinstance(source, keras.Sequential) else _plain(source.output)
+    return {name: tuple(tensor.shape) for name, tensor in signature.name_outputs(structure).items()}
+
+
 def _from_build_config(model):
     # A subclassed model only knows the shapes that it was built with, and no types.
     config = model.get_build_config() or {}

@@ -17,7 +17,8 @@ from tfdistill.distill.chains.runner import ChainRunner
 from tfdistill.distill.chains.settings import ChainSettings
 from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.graph.layers import loading_of
-from tfdistill.tflite.export import destination, export_tflite
+from tfdistill.tflite.destination import destination
+from tfdistill.tflite.export import export_tflite
 from tfdistill.tflite.export_record import ExportRecord
 from tfdistill.utils.data import number_of_elements
 from tfdistill.utils.types import Data, PathLike, Tensors

@@ -12,7 +12,7 @@ from tfdistill.errors import ExportError
 
 IDENTIFIER = b"TFL3"
 # Table -> field number -> type of the field: bytes of a scalar, "str", "table:T", "tables:T" (a vector of them), "vector:BYTES",
-# "union:TYPES".
+# "union" (a table whose fields are not followed), or a dict of the number in the field before -> table.
 _TABLES: dict[str, dict[int, Any]] = {
     "Model": {
         0: 4,
@@ -88,20 +88,40 @@ def check_structure(content):
     if content[4:8] != IDENTIFIER:
         raise ExportError("It is not a .tflite file.", "a file with the identifier TFL3 at byte 4")
     try:
-        _check_indices(_Walk(content).root())
+        _check_indices(_Walk(content, _TABLES).root("Model"))
     except _Broken as error:
         raise ExportError(f"It is damaged: {error}.", "a whole .tflite file", "write it again") from error
+
+
+def read_tables(content, tables, root):
+    """Reads a FlatBuffer of another format; every offset and length is checked to stay inside it.
+
+    Args:
+        content: The FlatBuffer as bytes.
+        tables: Table -> field number -> type of the field, as in this module's own.
+        root: Name of its outermost table.
+
+    Returns:
+        Dict of field number -> number, (start, count) of a text or vector, dict of a table, or list of them. Fields that are not set are left out.
+
+    Raises:
+        ExportError: if an offset or length leads outside; the message names the table.
+    """
+    try:
+        return _Walk(content, tables).root(root)
+    except _Broken as error:
+        raise ExportError(f"It is damaged: {error}.", f"a whole {root}", "write it again") from error
 
 
 class _Walk:
     """Follows every offset of a file."""
 
-    def __init__(self, content):
+    def __init__(self, content, tables):
         self.content, self.size, self.left = content, len(content), len(content) // _BYTES_PER_TABLE
-        self.bytes_left = self.size * _USES_PER_BYTE
+        self.tables, self.bytes_left = tables, self.size * _USES_PER_BYTE
 
-    def root(self):
-        return self.table("Model", self.follow(0, "the root"))
+    def root(self, kind):
+        return self.table(kind, self.follow(0, "the root"))
 
     def number(self, position, form, what):
         size = struct.calcsize(form)
@@ -135,7 +155,8 @@ class _Walk:
             raise _Broken(f"the layout of a {kind} at byte {position} has {length} bytes for a table of {size}")
         fields = {}
         for field, offset in enumerate(struct.unpack_from(f"<{length // 2 - 2}H", self.content, layout + 4)):
-            form = _TABLES[kind].get(field, 0)
+            form = self.tables.get(kind, {}).get(field, 0)
+            form = f"table:{form.get(fields.get(field - 1), '')}" if isinstance(form, dict) else form
             width = form if isinstance(form, int) else 4
             if offset == 0:
                 continue
@@ -159,7 +180,7 @@ class _Walk:
         if form == "tables":
             start, count = self.vector(target, 4, what)
             return [self.table(inner, self.follow(start + 4 * i, what)) for i in range(count)]
-        return self.table(inner or "Options", target)
+        return self.table(inner or "Options", target)  # of a table that is not known, the layout is checked
 
 
 def _check_indices(model):

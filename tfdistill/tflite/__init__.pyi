@@ -14,6 +14,12 @@ from tfdistill.tflite.inspection.inspect import TargetShare as TargetShare
 from tfdistill.tflite.inspection.inspect import UnalignedChannels as UnalignedChannels
 from tfdistill.tflite.inspection.inspect import inspect as inspect
 from tfdistill.tflite.inspection.preserved import check_preserved_structure as check_preserved_structure
+from tfdistill.tflite.metadata.read import FileDescription as FileDescription
+from tfdistill.tflite.metadata.read import InputDescription as InputDescription
+from tfdistill.tflite.metadata.read import read_metadata as read_metadata
+from tfdistill.tflite.metadata.settings import FileMetadata as FileMetadata
+from tfdistill.tflite.metadata.settings import Normalization as Normalization
+from tfdistill.tflite.metadata.write import add_metadata as add_metadata
 from tfdistill.tflite.verification.compare_models import ModelComparison as ModelComparison
 from tfdistill.tflite.verification.compare_models import compare as compare
 from tfdistill.tflite.verification.comparison import IndexComparison as IndexComparison

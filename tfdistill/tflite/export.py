@@ -1,8 +1,6 @@
 """Exports a Keras model as a verified .tflite file."""
 
 import dataclasses
-import os
-import pathlib
 from collections.abc import Mapping
 
 import keras
@@ -20,8 +18,11 @@ from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
 from tfdistill.runtime.versions import RuntimeName, require_runtime
+from tfdistill.tflite.destination import destination
 from tfdistill.tflite.export_record import ExportRecord
 from tfdistill.tflite.inspection.preserved import require_trained_bits
+from tfdistill.tflite.metadata.exported import described_export, require_fit_to_model
+from tfdistill.tflite.metadata.settings import FileMetadata
 from tfdistill.tflite.roads import Road, require_road, take_road
 from tfdistill.tflite.runtimes import ONE_SCALE_FOR_DENSE, require_runs_in
 from tfdistill.tflite.source import exportable, names_layers
@@ -54,6 +55,7 @@ def export_tflite(
     task: str | Mapping[str, str] | None = None,
     road: Road = "auto",
     runtime: RuntimeName | None = None,
+    metadata: FileMetadata | None = None,
 ) -> ExportRecord:
     """Exports a Keras model as a .tflite file, checks its contents, and compares its outputs with those of the model.
 
@@ -85,12 +87,14 @@ def export_tflite(
             why. A model with trained or measured ranges needs neither.
         runtime: What is to run the file, if it is not today's LiteRT: `"tflite-runtime-2.14"`, the last one for boards of 32 bits and Python 3.8 to 3.11, or
             `"tflite-micro"`. The file then gets operations that it has, where there is a choice, and one that it would not run is refused, with what it lacks.
+        metadata: `tfdistill.tflite.FileMetadata` to write into the file: labels, normalization, author, license. With it goes how the file was made: settings, versions,
+            checksums and the results of the verification. None writes nothing.
 
     Returns:
         An `ExportRecord`.
 
     Raises:
-        ConfigurationError: if arguments contradict each other, or the folder cannot be written.
+        ConfigurationError: if arguments contradict each other, the metadata does not fit the model, or the folder cannot be written.
         ModelError: if the model is not built, or its shapes cannot be fixed.
         DataError: if the calibration data is missing, too small, not finite or of the wrong shape; raised before the conversion.
         ExportError: if the conversion fails, if an integer file has a float tensor or scales that LiteRT would not open, or if a file has a Flex operation that is
@@ -101,7 +105,8 @@ def export_tflite(
 
     Warns:
         UserWarning: if a few calibration samples stretch the integer range of an input (the message gives their indices), if the
-            quantization steps of an input are too coarse for some of its features, or if a mean absolute error grows by half.
+            quantization steps of an input are too coarse for some of its features, if a mean absolute error grows by half, or if an input of uint8 reads
+            pixels otherwise than the metadata says.
 
     Example:
         >>> record = tfdistill.export_tflite(student, "small.tflite", variant="int8", calibration=x, verify_on=(x, y))
@@ -123,6 +128,8 @@ def export_tflite(
         require_runtime(runtime)
     model = exportable(model)
     signature = describe(model)
+    if metadata is not None:
+        require_fit_to_model(metadata, model, signature)
     require_trained_ranges(model)
     for_calibration, for_verification = _samples(calibration, verify_on, signature, max_calibration_samples)
     floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.name == "int8" else ()
@@ -167,48 +174,33 @@ def export_tflite(
                 trusted=True,
                 variant=variant,
             )
+        record = ExportRecord(
+            variant=variant,
+            path=str(path),
+            size_bytes=contents.size_bytes,
+            sha256=contents.sha256,
+            io=io,
+            batch_size=batch_size,
+            dtypes=contents.dtypes,
+            min_runtime_version=contents.min_runtime_version,
+            calibration_samples=representative.count if representative else 0,
+            verified_on=None if verification is None else "calibration" if verify_on is None else "verify_on",
+            verification=verification,
+            census=contents,
+            host=fingerprint(),
+            road=taken.road,
+            road_reason=taken.reason,
+            float_layers=floats,
+            runtime=runtime,
+        )
+        if metadata is not None:
+            content, notes = described_export(temporary.read_bytes(), metadata, record, model)
+            temporary.write_bytes(content)
+            contents = dataclasses.replace(census(temporary, True), path=str(path))
+            record = dataclasses.replace(record, size_bytes=contents.size_bytes, sha256=contents.sha256, census=contents)
+            warned = (*warned, *notes)
     warn(warned)
-    return ExportRecord(
-        variant=variant,
-        path=str(path),
-        size_bytes=contents.size_bytes,
-        sha256=contents.sha256,
-        io=io,
-        batch_size=batch_size,
-        dtypes=contents.dtypes,
-        min_runtime_version=contents.min_runtime_version,
-        calibration_samples=representative.count if representative else 0,
-        verified_on=None if verification is None else "calibration" if verify_on is None else "verify_on",
-        verification=verification,
-        census=contents,
-        host=fingerprint(),
-        road=taken.road,
-        road_reason=taken.reason,
-        float_layers=floats,
-        runtime=runtime,
-    )
-
-
-def destination(path):
-    """Returns the path of the file to write.
-
-    Raises:
-        ConfigurationError: if it is no path, is a folder, or does not end in .tflite.
-    """
-    if not isinstance(path, (str, os.PathLike)):
-        raise ConfigurationError(
-            f"The path is a {type(path).__name__}.", "the path of the file to write", "write export_tflite(model, 'model.tflite')"
-        )
-    path, folder = pathlib.Path(path), os.path.isdir(path)
-    if path.suffix != ".tflite" or folder:
-        raise ConfigurationError(
-            f"The path '{path}' is a folder." if folder else f"The path '{path}' does not end in .tflite.",
-            "a name ending in .tflite",
-            f"give the name of a file in it: '{path / 'model.tflite'}'"
-            if folder
-            else f"give it that ending: '{path.with_suffix('.tflite')}'",
-        )
-    return path
+    return record
 
 
 def _samples(calibration, verify_on, signature, limit):

@@ -19,7 +19,7 @@ class ExportRecord(Record):
         variant: Variant of the export, for example `int8`.
         path: The file.
         size_bytes: Size of the file.
-        sha256: SHA-256 of the file, in hexadecimal digits.
+        sha256: SHA-256 of the file, in hexadecimal digits. `verification.sha256` is that of the file before metadata was written into it.
         io: Type of its float inputs and outputs.
         batch_size: Batch size of the file; None if it is free.
         dtypes: Type -> number of tensors.

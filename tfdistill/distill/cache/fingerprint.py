@@ -12,6 +12,7 @@ from tfdistill.distill.teachers.callable import CallableTeacher
 from tfdistill.distill.teachers.remote import RemoteTeacher
 from tfdistill.errors import ConfigurationError
 from tfdistill.graph.layers import all_layers
+from tfdistill.graph.weights import sha256_of_weights
 
 # Left out of a layer's configuration: names are numbered anew in every process, and freezing a teacher does not change its outputs.
 _IGNORED = ("name", "trainable")
@@ -40,7 +41,7 @@ def fingerprint_teacher(teacher):
         )
     if isinstance(teacher, BlackBox):
         return TeacherFingerprint(kind, hashlib.sha256(kind.encode()).hexdigest(), teacher.sha256)
-    return TeacherFingerprint(kind, hashlib.sha256(_architecture(teacher).encode()).hexdigest(), _weights(teacher))
+    return TeacherFingerprint(kind, hashlib.sha256(_architecture(teacher).encode()).hexdigest(), sha256_of_weights(teacher))
 
 
 def _architecture(teacher):
@@ -74,15 +75,6 @@ def _without_names(config, numbers):
     if isinstance(config, (list, tuple)):
         return [_without_names(value, numbers) for value in config]
     return numbers.get(config, config) if isinstance(config, str) else config
-
-
-def _weights(teacher):
-    digest = hashlib.sha256()
-    for weight in teacher.weights:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
-        digest.update(f"{value.shape}{value.dtype}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
 
 
 def named_parts(inputs):

@@ -10,6 +10,8 @@ from tfdistill.convert.unaligned import unaligned_channels
 from tfdistill.errors import ExportError
 from tfdistill.runtime.schema import schema
 from tfdistill.tflite.inspection.planned_memory import planned_memory
+from tfdistill.tflite.metadata.archive import Appended
+from tfdistill.tflite.metadata.read import described_in
 
 _SMALL_INTEGERS = ("int8", "int16")
 
@@ -23,7 +25,7 @@ def read_contents(content, settings):
 
     Returns:
         Dict of JSON values: those of `count_content`, and `operations`, `bytes_by_kind`, `float_islands`, `dynamic`, `unaligned`, `metadata`, and what
-        `planned_memory` returns.
+        `planned_memory` returns; `described` as `described_in` returns it, or else in `not_described` why it cannot be read.
 
     Raises:
         ExportError: if the file is damaged.
@@ -32,7 +34,7 @@ def read_contents(content, settings):
     classes = schema()
     try:
         model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
-        return {**counted, **_Contents(model, classes).read(len(content))}
+        return {**counted, **_Contents(model, classes).read(content), **_description(content, model, counted)}
     except Exception as error:  # the options of operations, and what indices mean, were not checked
         raise ExportError(f"It is damaged: {type(error).__name__}: {error}.") from error
 
@@ -42,13 +44,20 @@ def warm_up(settings):
     schema()
 
 
+def _description(content, model, counted):
+    try:
+        return {"described": described_in(content, model, counted), "not_described": ""}
+    except ExportError as error:  # the operations can be shown all the same
+        return {"described": None, "not_described": error.happened}
+
+
 class _Contents:
     def __init__(self, model, classes):
         self.model = model
         self.types = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
         self.codes = [op_code(code, classes)[:2] for code in model.operatorCodes or []]
 
-    def read(self, size):
+    def read(self, content):
         operations, islands, dynamic, unaligned = [], [], [], []
         for number, graph in enumerate(self.model.subgraphs):
             rows = self._operations(number, graph)
@@ -61,8 +70,10 @@ class _Contents:
                 {"operation": rows[index]["output"], "name": rows[index]["name"], "channels": channels}
                 for index, channels in unaligned_channels(graph, [row["name"] for row in rows]).items()
             ]
-        by_kind = self._bytes_by_kind()
-        by_kind["structure"] = size - sum(by_kind.values())
+        by_kind, tables = self._bytes_by_kind(), Appended(content).start
+        if tables < len(content):
+            by_kind["associated files"] = len(content) - tables
+        by_kind["structure"] = len(content) - sum(by_kind.values())
         integers = any(row["kind"] in _SMALL_INTEGERS for row in operations)
         return {
             "operations": operations,

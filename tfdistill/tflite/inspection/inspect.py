@@ -9,6 +9,7 @@ from tfdistill.runtime.interpreter import ModelFile, read_file
 from tfdistill.runtime.operations import TARGETS, TYPES, operation_table
 from tfdistill.runtime.probe import probe
 from tfdistill.runtime.versions import RUNTIMES
+from tfdistill.tflite.metadata.read import FileDescription
 from tfdistill.tflite.runtimes import refused_by
 from tfdistill.utils.types import PathLike
 
@@ -125,7 +126,8 @@ class FileInspection(Record):
         float_islands: Groups of operations that compute in floats where others compute in integers; empty in a file of floats.
         dynamic: Names of the tensors of which a size is not known before the file runs.
         unaligned: Operations whose channels are no multiple of 8; those whose channels are the file's outputs are left out.
-        bytes_by_kind: What the bytes of the file are -> their number: `weights int8`, `biases int32`, `other constants int32`, `metadata`, `structure`.
+        bytes_by_kind: What the bytes of the file are -> their number: `weights int8`, `biases int32`, `other constants int32`, `metadata`, `associated files`,
+            `structure`.
         metadata: Name of each metadata entry -> its size in bytes.
         planned_arena_bytes: Size of the memory of all activations of the main graph, planned as TensorFlow Lite's interpreter does without delegates, and
             without the scratch memory of kernels. Sizes that are not fixed count as they stand in the file, mostly 1.
@@ -133,6 +135,8 @@ class FileInspection(Record):
         peak_operation: Index of the operation at which they are; None for a file without operations.
         targets: Name of each target -> its `TargetShare`.
         runtimes: Name of each runtime of `tfdistill.runtime.versions.RUNTIMES` -> the operations of the file that it does not have; empty where it opens the file.
+        described: What the file says of itself: labels, normalization, author, license; None if nothing.
+        not_described: Why that cannot be read; empty if it can.
 
     Example:
         >>> found = tfdistill.inspect("student.tflite")
@@ -152,6 +156,8 @@ class FileInspection(Record):
     peak_operation: int | None
     targets: dict[str, TargetShare]
     runtimes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    described: FileDescription | None = None
+    not_described: str = ""
 
     def summary(self) -> dict:
         """Returns the fields of the first table: those of the file, then what was found in it."""
@@ -212,7 +218,10 @@ def inspect(path: PathLike | ModelFile) -> FileInspection:
             "unaligned": [{**row, "next_multiple": next_multiple(row["channels"])} for row in found["unaligned"]],
             **{
                 name: found[name]
-                for name in ("float_islands", "dynamic", "bytes_by_kind", "metadata", "planned_arena_bytes", "peak_bytes", "peak_operation")
+                for name in (
+                    *("float_islands", "dynamic", "bytes_by_kind", "metadata", "planned_arena_bytes", "peak_bytes", "peak_operation"),
+                    *("described", "not_described"),
+                )
             },
             "targets": shares,
             "runtimes": {name: refused_by(name, found["operations"]) for name in RUNTIMES},
