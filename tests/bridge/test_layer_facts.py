@@ -105,11 +105,6 @@ def test_who_makes_a_model_again(make, remade):
         assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
 
 
-@pytest.mark.parametrize(("settings", "standard"), [({}, True), ({"activation": "relu"}, False), ({"recurrent_dropout": 0.5}, False)])
-def test_standard_lstm(tfk, settings, standard):
-    assert layer_facts.is_standard_lstm(tfk.layers.LSTM(2, **settings)) is standard
-
-
 @pytest.mark.parametrize(("axis", "kept"), [(-1, [2]), (None, []), (1, [1])])
 def test_standardized_axes(tfk, axis, kept):
     layer = tfk.layers.Normalization(axis=axis, mean=0.0, variance=1.0)

@@ -26,7 +26,7 @@ def test_each_form_is_known(form):
 
 
 def test_a_class_without_a_row_has_a_range_of_its_own():
-    rule = rule_of("PReLU")
-    assert rule == LayerRule(("PReLU",))
+    rule = rule_of("LeakyReLU")
+    assert rule == LayerRule(("LeakyReLU",))
     assert rule.integers
     assert not rule.passes(None)

@@ -44,7 +44,8 @@ def parts(config, custom_objects=None, safe_mode=None):
         with keras.saving.custom_object_scope(custom_objects) if custom_objects else contextlib.nullcontext():
             original = _original(config["original"], owner, safe_mode)
             legacy = checked_tf_keras_model(config["legacy"], owner, safe_mode)
-            for layer in all_layers(legacy):
+            # What is no model is refused by the adopted model.
+            for layer in all_layers(legacy) if isinstance(legacy, imports.tf_keras().Model) else ():
                 leave_out_cudnn(layer)  # as in the model that was saved
             return legacy, original
     except TfdistillError:

@@ -225,10 +225,7 @@ def rule_of(kind):
 
 
 # Classes without a rule of their own, of which every file can hold an operation, or several.
-_PLAIN_CLASSES = {
-    *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "LeakyReLU"),
-    *("GlobalAveragePooling2D"),
-}
+_PLAIN_CLASSES = {"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "LeakyReLU", "GlobalAveragePooling2D"}
 
 
 def is_in_every_file(kind):
