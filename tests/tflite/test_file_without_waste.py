@@ -96,7 +96,7 @@ def _assert_without_waste(model, content):
     used = {t.buffer for t in graph.tensors} | {m.buffer for m in model.metadata or []} | {0}
     assert used == set(range(len(buffers)))
     constants = [
-        # Whole numbers of the scales: one is 1 / 255, and one a float above it.
+        # Scales to the last bit: 1 / 255 and the next float are two.
         (t.buffer, tuple(t.shape), t.type, None if t.quantization is None else np.asarray(t.quantization.scale, "float32").tobytes())
         for t in graph.tensors
         if buffers[t.buffer]
