@@ -146,7 +146,8 @@ def explained(error, model):
         return error
     if "CAST -> " in error.happened and (found := cast_inputs(model)):
         return ExportError(f"{error.happened}\n{found.error.happened}", found.error.expected, found.error.fix)
-    if "Exception encountered when calling" in error.happened and not getattr(model, "inputs", None):
+    unknown = not isinstance(model, AdoptedModel) and not getattr(model, "inputs", None)
+    if unknown and "Exception encountered when calling" in error.happened:
         return ExportError(
             error.happened, "a call that takes float32 tensors, as a subclassed model does not say what it takes", _TYPED_INPUT
         )
