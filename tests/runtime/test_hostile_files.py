@@ -260,7 +260,12 @@ def _hostile_job(folder, *numbers):
 @pytest.mark.parametrize("count", [pytest.param(250, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.release)])
 def test_many_mutants(count, tmp_path):
     outcomes = _hostile_job(tmp_path, count, 0, 4)
-    assert [sum(outcomes[reader].values()) for reader in ("census", "verify", "teacher", "benchmark")] == [count, count, count, -(-count // 4)]
+    assert [sum(outcomes[reader].values()) for reader in ("census", "verify", "teacher", "benchmark")] == [
+        count,
+        count,
+        count,
+        -(-count // 4),
+    ]
     # Some are so like the original that they can be read, some end the process that tries them: the test would notice if nothing were tried.
     assert outcomes["teacher"]["ended"] >= 1
     assert 0.1 <= outcomes["teacher"]["read"] / count <= 0.4

@@ -53,8 +53,8 @@ class Finding(Record):
         ('inexact', 'fixed_scale', ('classes',))
     """
 
-    severity: Severity
-    kind: Kind
+    severity: str
+    kind: str
     layers: tuple[str, ...]
     happened: str
     fix: str
