@@ -267,5 +267,5 @@ def test_many_mutants(count, tmp_path):
         -(-count // 4),
     ]
     # Some are so like the original that they can be read, some end the process that tries them: the test would notice if nothing were tried.
-    assert outcomes["teacher"]["ended"] >= 1
+    assert sum(found.get("ended", 0) for found in outcomes.values()) >= 1
     assert 0.1 <= outcomes["teacher"]["read"] / count <= 0.4
