@@ -266,6 +266,6 @@ def test_many_mutants(count, tmp_path):
         count,
         -(-count // 4),
     ]
-    # Some are so like the original that they can be read, some end the process that tries them: the test would notice if nothing were tried.
-    assert sum(found.get("ended", 0) for found in outcomes.values()) >= 1
+    # Some are so like the original that they can be read: the test would notice if nothing were tried. One in some hundred ends the process that tries it.
+    assert count < 1000 or sum(found.get("ended", 0) for found in outcomes.values()) >= 1
     assert 0.1 <= outcomes["teacher"]["read"] / count <= 0.4
