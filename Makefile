@@ -29,8 +29,7 @@ define fill
 	@test -n "$($(2))" || { echo "No Python $(4) with venv was found. Install one, or say which: make $(2)=/path/to/python" >&2; exit 1; }
 	@test -x $(1)/bin/python || "$($(2))" -m venv $(1)
 	@echo "Installing the packages of $(3) into $(1) (a few minutes the first time) ..."
-	@# Most of their modules are never imported: Python compiles those that are.
-	@$(1)/bin/python -m pip install --quiet --no-compile --requirement $(3)
+	@$(1)/bin/python -m pip install --quiet --requirement $(3)
 	@$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 endef
 
