@@ -357,7 +357,7 @@ def test_nothing_is_converted_for_layers_that_are_in_every_file(monkeypatch):
 
 def test_what_cannot_be_put_down_to_a_layer_is_a_row_of_the_model(monkeypatch):
     refusal = dry_run_of_files.Refusal((), "the converter fails")
-    monkeypatch.setattr("tfdistill.compress.quantize.dry_run.refusals", lambda *_, **__: (refusal,))
+    monkeypatch.setattr("tfdistill.compress.dry_run.refusals", lambda *_, **__: (refusal,))
     model = chain(lambda: layers.Dense(7), shape=(13,))()
     plan = QuantizeAware().plan(model)
     assert plan.names("impossible") == ["chain"]

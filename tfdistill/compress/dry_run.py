@@ -126,7 +126,7 @@ def try_floats(opened, variant_name="float32"):
     def convert():
         by_id = {id(layer): introspection.unwrap(layer) for layer in opened.layers.values()}
         graph = Graph(opened, by_id, sized=True)
-        trace, made = graph.trace, []
+        trace = graph.trace
         if graph.free:
             try:
                 concrete = graph.trace()
@@ -134,10 +134,7 @@ def try_floats(opened, variant_name="float32"):
                 return (), ()  # a tf_keras model that cannot be of these sizes; which ones it can be of is not known
             trace = lambda: concrete  # noqa: E731
 
-        def look(content):
-            made.extend(layer_operations(content))
-
-        return refusals(trace, graph.specs, opened.adopted.name, variant_named(variant_name), graph.batch_size, look=look), tuple(made)
+        return graph.tried(variant_name, trace)
 
     return remembered(opened, variant_name, convert)
 
@@ -225,6 +222,26 @@ class Graph:
 
         with in_float32(self._opened.adopted):
             return tf.function(self._serve, input_signature=self.specs, autograph=False).get_concrete_function()
+
+    def tried(self, variant_name, trace, calibrated=frozenset(), floats=frozenset()):
+        """Tries the conversion.
+
+        Args:
+            variant_name: Name of the variant of the file.
+            trace: Function that returns the concrete function: `trace`, or one that calls it.
+            calibrated: As in `refusals`.
+            floats: As in `refusals`.
+
+        Returns:
+            Tuple of `Refusal`s, and the tuple of the `LayerOperation`s of the file, which is empty where there is none.
+        """
+        made, variant = [], variant_named(variant_name)
+
+        def look(content):
+            made.extend(layer_operations(content))
+
+        found = refusals(trace, self.specs, self._opened.adopted.name, variant, self.batch_size, calibrated, look=look, floats=floats)
+        return found, tuple(made)
 
     def _serve(self, *tensors):
         import tensorflow as tf

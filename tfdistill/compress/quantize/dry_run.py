@@ -15,9 +15,7 @@ from tfdistill.compress.quantize import consumers
 from tfdistill.compress.quantize.build import is_rounded_input
 from tfdistill.compress.quantize.layer_table import rule_of
 from tfdistill.compress.quantize.scheme import CALIBRATED
-from tfdistill.convert.dry_run import LOOP, Refusal, refusals
-from tfdistill.convert.layer_operations import layer_operations
-from tfdistill.convert.variants import variant_named
+from tfdistill.convert.dry_run import LOOP, Refusal
 from tfdistill.errors import ModelError
 
 _NEEDS_CALIBRATION = (
@@ -63,14 +61,8 @@ def try_quantized(opened, variant_name):
     )
 
     def convert():
-        graph, made = Graph(opened, {id(layer): layer for layer in [*layers, *input_quantizers(opened.legacy)]}), []
-
-        def look(content):
-            made.extend(layer_operations(content))
-
-        variant = variant_named(variant_name)
-        found = refusals(graph.trace, graph.specs, opened.adopted.name, variant, graph.batch_size, calibrated, look=look, floats=floats)
-        return found, tuple(made)
+        graph = Graph(opened, {id(layer): layer for layer in [*layers, *input_quantizers(opened.legacy)]})
+        return graph.tried(variant_name, graph.trace, calibrated, floats)
 
     return remembered(opened, ["quantized", variant_name], convert)
 
@@ -122,22 +114,12 @@ def _tried(opened, decided, variant_name):
         with assumed_ranges(range_of):
             return graph.trace()
 
-    made = []
-    found = refusals(
-        trace,
-        graph.specs,
-        opened.adopted.name,
-        variant_named(variant_name),
-        graph.batch_size,
-        calibrated,
-        look=lambda content: made.extend(layer_operations(content)),
-        floats=floats,
-    )
+    found, made = graph.tried(variant_name, trace, calibrated, floats)
     if found and floats:
         # With islands, nothing is calibrated, and what is behind a float operation that nobody chose is in float, too. Without them it is told apart.
         integers = {path: decision._replace(quantization=without_floats(decision.quantization)) for path, decision in decided.items()}
         found = _tried(opened, integers, variant_name)[0] or found
-    return found, tuple(made)
+    return found, made
 
 
 class _Owners:
