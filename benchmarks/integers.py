@@ -130,8 +130,8 @@ def measure(name, seed, data):
             accuracies[way], sizes[way] = float((outputs.argmax(-1) == data.y_test).mean()), record.size_bytes
 
         exported("float32", model, "float32")
-        exported("calibration", model)
-        exported("with bias correction", Quantize(bias_correction=True).apply(model, calibration))
+        exported("calibration", Quantize(bias_correction=False).apply(model, calibration))
+        exported("with bias correction", model)  # the default of export_tflite
         step = QuantizeAware()
         student = step.apply(model, calibration)
         distiller = Distiller(model, student, SoftTargets(2.0), student_loss_weight=0.3)

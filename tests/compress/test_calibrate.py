@@ -8,6 +8,7 @@ from tfdistill.bridge import to_tf_keras
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
+from tfdistill.bridge.integer.recognize import Watched
 from tfdistill.compress import Quantize, QuantizeAware
 from tfdistill.compress.quantize.clipping import best_range
 from tfdistill.errors import ConfigurationError, DataError, InvariantError, ModelError
@@ -105,7 +106,7 @@ def test_plan_says_the_decisions_of_quantize_aware_and_the_ranges(net):
     plan, aware = Quantize(exclude="logits").plan(net), QuantizeAware(exclude="logits").plan(net)
     assert [(row.name, row.action) for row in plan.rows] == [(row.name, row.action) for row in aware.rows]
     assert {row.name: row.reason for row in plan.rows} == {
-        "conv": "weights quantized",
+        "conv": "weights quantized, bias corrected by the mean of 'norm'",
         "norm": "folded into the layer before it, which is quantized",
         "act": "output quantized, range by minmax",
         "pool": "output quantized, range by minmax",
@@ -127,7 +128,7 @@ def test_plan_says_the_decisions_of_quantize_aware_and_the_ranges(net):
 def test_auto_is_mse_with_activations_of_long_tails(activation, ranges, act, logits):
     plan = Quantize(ranges=ranges).plan(conv_net(activation))
     assert plan.row("act").reason.endswith(f"range by {act}")
-    assert plan.row("logits").reason.endswith(f"range by {logits}")
+    assert plan.row("logits").reason.endswith(f"range by {logits}, bias corrected")
 
 
 def test_the_given_model_is_not_changed_and_weights_are_the_same(net):
@@ -230,12 +231,12 @@ def biased(activation="relu"):
     return model
 
 
-def sums_of(legacy, name):
+def sums_of(legacy, name, x=X):
     """What goes into the activation of a layer, as rows of channels."""
     seen, layer = [], introspection.unwrap(named_layers(legacy)[name])
     function = layer.activation
-    vars(layer)["activation"] = lambda x: (seen.append(np.asarray(x)), function(x))[1]
-    legacy(X, training=False)
+    vars(layer)["activation"] = Watched(function, lambda x: (seen.append(np.asarray(x)), x)[1])
+    legacy(x, training=False)
     vars(layer)["activation"] = function
     return seen[0].reshape(-1, seen[0].shape[-1])
 
@@ -261,6 +262,20 @@ def test_bias_correction_makes_the_mean_of_the_error_zero(weight_bits):
         assert after[name] < 1e-5, (name, before, after)
 
 
+CORRECTED = ("relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "hard_silu", "hard_sigmoid", "mish", "softmax")
+
+
+@pytest.mark.parametrize(("activation", "channels"), [(name, n) for name in CORRECTED for n in (1, 5, 48) if (name, n) != ("softmax", 1)])
+def test_bias_correction_reaches_layers_of_every_activation(activation, channels):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((7,)), L.Dense(channels, activation=activation, name="first"), L.Dense(3, name="second")])
+    x = np.random.default_rng(1).normal(size=(64, 7)).astype("float32")
+    quantized = Quantize(weight_bits=4).apply(model, x)
+    exact, rounded = (sums_of(legacy, "first", x) for legacy in (to_tf_keras(model), quantized.legacy))
+    assert np.abs(rounded.mean(0) - exact.mean(0)).max() < 1e-5
+    assert np.abs(np.asarray(quantized.get_layer("first").layer.bias)).max() < 0.2
+
+
 def test_bias_correction_lowers_the_error_of_coarse_weights():
     model = biased("silu")
     expected = np.asarray(model(X))
@@ -269,11 +284,11 @@ def test_bias_correction_lowers_the_error_of_coarse_weights():
 
 
 def test_the_plan_says_which_biases_are_corrected():
-    plan = Quantize(bias_correction=True).plan(biased())
+    plan = Quantize().plan(biased())
     assert plan.row("first").reason.endswith(", bias corrected")
     assert plan.row("depthwise").reason.endswith(", bias corrected by the mean of 'norm'")
     assert "bias" not in plan.row("bare").reason + plan.row("relu").reason
-    assert "bias" not in str(Quantize().plan(biased()).table())
+    assert "bias" not in str(Quantize(bias_correction=False).plan(biased()).table())
 
 
 NAN = np.where(np.arange(64)[:, None, None, None] == 3, np.nan, X)

@@ -122,7 +122,7 @@ SHOWN = (
     "Cluster()",
     "Cluster(number_of_clusters=4, per_channel=True)",
     "QuantizeAware(exclude=('b',), weight_bits=4)",
-    "Quantize(bias_correction=True)",
+    "Quantize(bias_correction=False)",
     "PruneChannels(keep_macs=0.7, divisor=1)",
     "LowRank(rank={'a': 4}, method='svd')",
 )

@@ -53,8 +53,13 @@ def test_a_dense_layer_has_one_scale_in_the_file(name, tmp_path):
     }
     assert set(scales.values()) == {1}
     (found,) = opened.run(X).values()
+    # A value of the first layer that lies between two steps may be rounded either way: one step of it times a weight, and a step of the output.
     step = next(iter(opened.outputs.values())).scale
-    assert np.abs(found - np.asarray(quantized(X, training=False))).max() < 1.01 * step
+    hidden = max(
+        d["quantization"][0] for d in opened.interpreter.get_tensor_details() if tuple(d["shape"]) == (1, 16) and d["dtype"] == np.int8
+    )
+    most = step + hidden * np.abs(np.asarray(model.layers[-1].kernel)).max()
+    assert np.abs(found - np.asarray(quantized(X, training=False))).max() < 1.01 * most
     assert np.abs(found - expected).mean() < 0.02 * np.ptp(expected)
     assert "weights with one scale" in quantize.plan(model).row("hidden").reason
     finer = export_tflite(Quantize().apply(model, X), tmp_path / "finer.tflite", "int8", verify_on=X, tolerances=Tolerances())

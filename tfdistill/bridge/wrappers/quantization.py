@@ -16,7 +16,7 @@ import types
 
 from tfdistill.bridge import imports
 from tfdistill.bridge.integer.layers import FORMS
-from tfdistill.bridge.integer.recognize import activated, rounded_input
+from tfdistill.bridge.integer.recognize import Watched, activated, rounded_input
 from tfdistill.bridge.integer.rescaled import added_bias, source_of
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
@@ -252,6 +252,8 @@ def quantized_layer_class():
                     attributes[name] = function
 
         def _activated(self, x, function, path, quantize):
+            if isinstance(function, Watched):
+                x, function = function.look(x), function.function
             return activated(function, rounded_input(function, x, quantize, path), quantize, path)
 
         def _quantize_outputs(self, outputs, quantize):

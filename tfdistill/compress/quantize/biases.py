@@ -5,13 +5,13 @@ https://arxiv.org/abs/1906.04721.
 """
 
 import contextlib
-import functools
 
 import numpy as np
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
+from tfdistill.bridge.integer.recognize import Watched
 
 # Layers with one sum for each output channel and an activation function behind it.
 CORRECTABLE = {
@@ -123,12 +123,11 @@ def _activations_seen_by(legacy, paths, look):
             inner, changes = introspection.unwrap(wrapper), introspection.is_wrapper(wrapper)
             function = inner.activation
 
-            @functools.wraps(function)
-            def seen(x, path=path, function=function, changes=changes):
+            def seen(x, path=path, changes=changes):
                 found = look(path, x)
-                return function(found if changes else x)
+                return found if changes else x
 
             # Past tf_keras's attribute setter, as the layer's own function comes back at once.
-            vars(inner)["activation"] = seen
+            vars(inner)["activation"] = Watched(function, seen)
             restored.callback(vars(inner).__setitem__, "activation", function)
         yield

@@ -76,7 +76,7 @@ class Quantize(Step):
 
         bias_correction: Whether the biases of convolutions and dense layers are shifted so that the mean of each channel, over the calibration data, is that of
             the float model (Nagel et al., 2019, https://arxiv.org/abs/1906.04721). Without a bias of its own, a layer is corrected by the mean of the
-            BatchNormalization that is folded into it. For weights of 4 bits above all.
+            BatchNormalization that is folded into it. It matters most for weights of 4 bits and for MobileNets; False leaves it out.
         smooth: Share of the differences between the channels of an activation that is moved into the weights behind it, from 0 to 1 (SmoothQuant: Xiao et al., 2023,
             https://arxiv.org/abs/2211.10438); 0.5 suits most transformers. Normalizations, and dense layers without activation or with relu, are scaled where only dense layers
             and attention read them; in float, nothing changes. None leaves it out. For models in which a few channels are far larger than the others.
@@ -105,7 +105,7 @@ class Quantize(Step):
     weight_bits: typing.Literal[8, 4] | dict[str, typing.Literal[8, 4]] = 8
     unroll: AutoOrBool = AUTO
     ranges: Method | dict[str, Method] = AUTO
-    bias_correction: bool = False
+    bias_correction: bool = True
     smooth: float | None = None
     per_channel_dense: bool = True
     target: Target = "xnnpack"
@@ -159,7 +159,7 @@ class Quantize(Step):
                 several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches. Labels are not used.
 
         Returns:
-            An `AdoptedModel` with the same weights and measured ranges.
+            An `AdoptedModel` with the same weights, but for corrected biases, and measured ranges.
 
         Raises:
             DataError: if there is no calibration data, or it is too small, constant, not finite or of the wrong shape.

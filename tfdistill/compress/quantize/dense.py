@@ -5,6 +5,7 @@ a net of small dense layers is a tenth of the file.
 """
 
 import numpy as np
+import tensorflow as tf
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import named_layers
@@ -12,6 +13,8 @@ from tfdistill.compress.quantize.fusion import folds
 from tfdistill.errors import ModelError
 
 DENSE = "Dense"
+# Neighbouring float32 numbers on either side that are tried as a variance.
+_NEIGHBOURS = 16
 
 
 def one_scale(layer, decision):
@@ -81,14 +84,30 @@ def _fold(dense, normalization):
     if dense.use_bias:
         dense.bias.assign(np.asarray(dense.bias) * factor)
     normalization.moving_mean.assign(np.asarray(normalization.moving_mean) * factor)
-    normalization.moving_variance.assign(np.full_like(variance, _less_epsilon(epsilon)))
+    normalization.moving_variance.assign(_variances_of_one(variance.shape, epsilon))
     normalization.trainable = False
     return factor
 
 
-def _less_epsilon(epsilon):
-    """Returns the float32 that is exactly 1 with epsilon added, so that the factor is exactly 1, which the converter leaves out."""
-    variance = np.float32(1.0) - epsilon
-    while np.float32(variance + epsilon) != 1.0:
-        variance = np.nextafter(variance, np.float32(2.0 if variance + epsilon < 1.0 else 0.0))
-    return variance
+def _variances_of_one(shape, epsilon):
+    """Returns the variances by which a normalization without gamma multiplies by exactly 1, which the converter leaves out.
+
+    Kernels of some processors compute the reciprocal square root by an approximation that is one bit off at 1, and in whole vectors only, so that the right variance
+    depends on the place in the array: it is sought with the operation itself.
+
+    Args:
+        shape: Shape of the moving variance.
+        epsilon: The normalization's epsilon, float32.
+    """
+    nearest = np.float32(1.0) - epsilon
+    tried = [nearest]
+    for end in (np.float32(0.0), np.float32(2.0)):
+        value = nearest
+        for _ in range(_NEIGHBOURS):
+            value = np.nextafter(value, end)
+            tried.append(value)
+    found, exact = np.full(shape, nearest), np.zeros(shape, bool)
+    for value in tried:
+        ones = np.asarray(tf.math.rsqrt(tf.fill(shape, value) + epsilon)) == 1.0
+        found, exact = np.where(ones & ~exact, value, found), exact | ones
+    return found
