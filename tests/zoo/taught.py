@@ -30,18 +30,21 @@ def images(shape, samples, seed, noise=0.5):
     return np.asarray(keras.ops.image.resize(small, shape[:2], interpolation="bilinear")).astype("float32"), y
 
 
-def teach(model, rate=2e-3):
+def teach(model):
     """Trains a classifier of images with a softmax until it knows the classes, and settles its normalizations. Returns the share that it got right at last.
 
     Args:
-        model: A Keras model of one input of images and ten classes; it is changed.
-        rate: Learning rate of Adam.
+        model: A Keras model of one input of images and ten classes; it is changed. Without normalizations it is taught at a tenth of the rate: at the whole one
+            VGG16 learns to give the same for every image.
     """
     shape = model.input_shape[1:]
+    normalized = any("Normalization" in type(layer).__name__ for layer in model.layers)
     x, y = images(shape, 512, seed=0)
     settle(model, x[:128])
     enough = _Enough()
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    model.compile(
+        keras.optimizers.Adam(2e-3 if normalized else 2e-4), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+    )
     rng = np.random.default_rng(0)
     for _ in range(-(-MOST_STEPS * BATCH // len(x))):
         order = rng.permutation(len(x))
