@@ -40,9 +40,15 @@ def shipped_files(name):
         ConfigurationError: if there is no such folder.
     """
     folder = device_folder(name)
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_left_over(path.relative_to(folder)))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: path.read_bytes() for name, path in paths.items() if not is_left_over(name)}
 
 
-def _is_left_over(path):
-    return any(part in ("__pycache__", ".gradle", "build", "node_modules") for part in path.parts) or path.suffix in (".pyc", ".swp")
+def is_left_over(name):
+    """Whether a path in a folder of a device is something that a program left there when it ran or was built.
+
+    Args:
+        name: The path in the folder, with `/` between its parts.
+    """
+    parts = name.split("/")
+    return any(part in ("__pycache__", ".gradle", "build", "node_modules") for part in parts[:-1]) or parts[-1].endswith((".pyc", ".swp"))

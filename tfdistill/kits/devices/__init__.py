@@ -8,6 +8,9 @@ A module has
 - `made_files(description)`: dict of path in the kit -> bytes: the files that are made for this model, beside those of `export/<NAME>/`, the model, its labels,
   `model.json` and the vectors. A path of `export/<NAME>/` is replaced by a made file of the same path.
 
+It may also have `Runner`, a class like `tfdistill.kits.vectors.LiteRT` that makes the outputs of the vectors with other kernels, and `notes(description, report)`: list
+of texts that are said in the record.
+
 `description` is a `tfdistill.kits.description.Description`: the dict that is written as `model.json`, with the bytes of the model in `description.content`.
 """
 

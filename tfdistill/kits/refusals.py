@@ -1,0 +1,66 @@
+"""Why a file runs on no device that has a kit, or not on one of them, and what would do."""
+
+import typing
+
+
+class Refusal(typing.NamedTuple):
+    """Why a device does not run a file.
+
+    Attributes:
+        happened: What the device cannot do, with the operation or the tensor.
+        fix: What would do; empty if nothing is known.
+    """
+
+    happened: str
+    fix: str = ""
+
+
+def general_refusals(report, layout):
+    """Lists what no kit's runtime has.
+
+    Args:
+        report: The `FileInspection` of the file.
+        layout: What `read_layout` returned for it.
+
+    Returns:
+        List of `Refusal`.
+    """
+    found = []
+    if report.census.flex_ops:
+        found.append(
+            Refusal(
+                f"it has operations of full TensorFlow: {', '.join(report.census.flex_ops)}",
+                fix="export it without allow_flex=True; a fixed batch_size takes out most of them",
+            )
+        )
+    custom = [op.name for op in report.census.ops if op.custom and not op.flex]
+    if custom:
+        found.append(Refusal(f"it has custom operations: {', '.join(custom)}", fix="write the layers that they come from with Keras's own operations"))
+    # A batch that is not fixed runs as the file stands, which is with one sample.
+    free = {tensor["tensor"]: [axis for axis in tensor["free_axes"] if axis > 0] for tensor in layout["inputs"]}
+    found += [free_size(name, axes) for name, axes in free.items() if axes]
+    return found
+
+
+def free_size(name, axes):
+    """Returns the `Refusal` of an input with axes whose size is not fixed."""
+    return Refusal(
+        f"the size of '{name}' is not fixed (axis {', '.join(map(str, axes))})",
+        fix="export the model with keras.Input(batch_shape=...) and every size in it, and batch_size=1",
+    )
+
+
+def variant_hint(report, runtime):
+    """Returns what would run in a runtime, for a file with operations that it does not have.
+
+    Args:
+        report: The `FileInspection` of the file.
+        runtime: One of `tfdistill.runtime.versions.RUNTIMES`.
+    """
+    kinds = {operation.kind for operation in report.operations}
+    lacking = " ".join(report.runtimes[runtime])
+    if "dynamic" in kinds:
+        return "export it as int8, which has no operations of mixed types"
+    if "int8" not in kinds and "of float32" in lacking:
+        return "export it as int8, in which this runtime has more operations"
+    return "replace the layers that they come from; tfdistill.check(model, target='micro') names them"
