@@ -102,7 +102,7 @@ async function toggleCamera() {
   stopCamera = await startCamera(part.video);
   visible(part.video);
   part.camera.setAttribute("aria-pressed", "true");
-  part.camera.textContent = "Stop the camera";
+  part.camera.textContent = "Stop";
   last = null;
   const still = stopCamera;
   const step = async () => {
@@ -118,7 +118,7 @@ function endCamera() {
   stopCamera();
   stopCamera = null;
   part.camera.setAttribute("aria-pressed", "false");
-  part.camera.textContent = "Use the camera";
+  part.camera.textContent = "Camera";
   visible(part.hint);
 }
 
