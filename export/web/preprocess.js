@@ -79,10 +79,11 @@ export function resize(pixels, width, height, channels, toWidth, toHeight) {
   return made;
 }
 
-/** For each new place: the two old ones beside it, and how far it lies from the first. */
+/** For each new place: the two old ones beside it, and how far it lies from the first; in floats of 32 bits, as Keras has them. */
 function steps(size, toSize) {
+  const scale = Math.fround(size / toSize);
   return Array.from({ length: toSize }, (_, i) => {
-    const at = (i + 0.5) * (size / toSize) - 0.5;
+    const at = Math.fround(Math.fround((i + 0.5) * scale) - 0.5);
     const before = Math.floor(at);
     return [Math.max(before, 0), Math.min(Math.max(Math.ceil(at), 0), size - 1), at - before];
   });

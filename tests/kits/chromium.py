@@ -149,9 +149,13 @@ def chromium():
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         environment = {**os.environ, "HOME": profile}
         process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL, env=environment)
+        page = None
         try:
-            yield Page(_page_of(pathlib.Path(profile, "DevToolsActivePort"), process))
+            page = Page(_page_of(pathlib.Path(profile, "DevToolsActivePort"), process))
+            yield page
         finally:
+            if page is not None:
+                page.socket.close()
             process.terminate()
             try:
                 process.wait(20)

@@ -13,6 +13,7 @@ from chromium import chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit_models import ABOUT, LABELS, ROOT, file_of, kit_of, pixels
+from PIL import Image
 
 import tfdistill
 from tfdistill.kits.serve import served
@@ -45,12 +46,10 @@ def test_images_are_resized_as_keras_does_it(sizes, channels):
     )
     layer = keras.layers.Resizing(to_height, to_width, interpolation="bilinear")
     expected = np.asarray(layer(image[None].astype("float32")))[0]
-    np.testing.assert_allclose(np.reshape(found, expected.shape), expected, atol=2e-4)
+    np.testing.assert_allclose(np.reshape(found, expected.shape), expected, atol=1e-4)
 
 
 def test_gray_is_that_of_pillow():
-    from PIL import Image
-
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype("uint8")
     rgba = np.concatenate([image, np.full((40, 50, 1), 255, "uint8")], axis=-1)
     found = in_node("Array.from(page.channelsOf(given, 1))", rgba.ravel().tolist())
@@ -101,7 +100,7 @@ def photos():
     rng, found = np.random.default_rng(5), []
     for number in range(100):
         height, width = (16, 16) if number % 2 else (24, 37)
-        coarse = rng.uniform(0, 255, (4, 4, 3))
+        coarse = rng.uniform(0, 255, 3) + rng.normal(0, 30, (4, 4, 3))
         rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
         found.append(np.clip(coarse[rows][:, columns] + rng.normal(0, 20, (height, width, 3)), 0, 255).astype("uint8"))
     return found
@@ -116,7 +115,8 @@ def put_photos(folder):
 def scores_on_the_desk(name):
     """Scores of the photos in LiteRT here, resized by Keras: (100, 10)."""
     layer = keras.layers.Resizing(16, 16, interpolation="bilinear")
-    x = np.concatenate([np.asarray(layer(image[None].astype("float32"))) for image in photos()])
+    images = [np.asarray(Image.fromarray(image).convert("L"))[..., None] if name == "gray" else image for image in photos()]
+    x = np.concatenate([np.asarray(layer(image[None].astype("float32"))) for image in images])
     (scores,) = open_file(file_of(name)).run(x).values()
     return scores
 
@@ -150,12 +150,9 @@ def test_a_browser_gives_the_classes_of_the_desk(name, page, tmp_path):
         found = page.evaluate(code)
         assert page.complaints() == []
         assert {url.split("/")[2] for url in page.requested() if url.startswith("http")} == {address.split("/")[2]}
-    if name == "gray":  # its images are of one channel; what becomes of colors is compared above
-        assert len({row["index"] for row in found}) > 1
-        return
     indices = [row["index"] for row in found]
     assert indices == scores_on_the_desk(name).argmax(1).tolist()
-    assert len(set(indices)) > 2
+    assert len(set(indices)) > 1
     assert [row["label"] for row in found] == [LABELS[index] for index in indices]
 
 
@@ -261,7 +258,7 @@ def test_what_is_served_is_the_kit_alone():
             with opener.open(address + path) as answer:
                 assert answer.headers.get_content_type() == kind
                 assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
-        for path in ("litert/", "../", "%2e%2e/%2e%2e/etc/passwd"):
+        for path in ("litert/", "%2e%2e/%2e%2e/etc/passwd", "/etc/passwd"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 opener.open(address + path)
 
