@@ -42,7 +42,13 @@ class WebSocket:
     def send(self, text):
         data, mask = text.encode(), secrets.token_bytes(4)
         size = len(data)
-        length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack(">H", size) if size < 1 << 16 else b"\xff" + struct.pack(">Q", size)
+        length = (
+            bytes([0x80 | size])
+            if size < 126
+            else b"\xfe" + struct.pack(">H", size)
+            if size < 1 << 16
+            else b"\xff" + struct.pack(">Q", size)
+        )
         masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(data))
         self.socket.sendall(b"\x81" + length + mask + masked)
 
@@ -136,7 +142,11 @@ class Page:
 
     def complaints(self):
         """What the page printed as an error or a warning."""
-        logged = [e["params"]["entry"]["text"] for e in self.events if e.get("method") == "Log.entryAdded" and e["params"]["entry"]["level"] == "error"]
+        logged = [
+            e["params"]["entry"]["text"]
+            for e in self.events
+            if e.get("method") == "Log.entryAdded" and e["params"]["entry"]["level"] == "error"
+        ]
         thrown = [json.dumps(e["params"]) for e in self.events if e.get("method") == "Runtime.exceptionThrown"]
         return logged + thrown
 
@@ -148,7 +158,9 @@ def chromium():
     assert program, "apt-get install chromium"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         environment = {**os.environ, "HOME": profile}
-        process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL, env=environment)
+        process = subprocess.Popen(
+            [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL, env=environment
+        )
         page = None
         try:
             page = Page(_page_of(pathlib.Path(profile, "DevToolsActivePort"), process))

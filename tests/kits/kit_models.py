@@ -15,7 +15,9 @@ LABELS = ("boot", "bag", "coat", "dress", "pullover", "sandal", "shirt", "sneake
 ABOUT = FileMetadata(name="Ten things", author="Ada", license="Apache-2.0", labels=LABELS, normalization=Normalization(0, 1))
 ROOT = pathlib.Path(tfdistill.__path__[0]).parent
 # Devices whose files are here; each is one of `DEVICES`.
-HERE = tuple(name for name in DEVICES if (ROOT / "tfdistill" / "kits" / "devices" / f"{name}.py").is_file() and (ROOT / "export" / name).is_dir())
+HERE = tuple(
+    name for name in DEVICES if (ROOT / "tfdistill" / "kits" / "devices" / f"{name}.py").is_file() and (ROOT / "export" / name).is_dir()
+)
 
 
 @functools.cache

@@ -53,7 +53,12 @@ def library():
     source = ROOT / "export" / "microcontroller" / "src"
     compiled(folder, "-std=c99", "-pedantic", "-shared", "-fPIC", f"-I{source}", source / "tensor_math.c", "-o", "math.so", "-lm")
     loaded = ctypes.CDLL(str(folder / "math.so"))
-    for name, result in (("quantize", ctypes.c_int32), ("dequantize", ctypes.c_double), ("get", ctypes.c_double), ("pixel", ctypes.c_double)):
+    for name, result in (
+        ("quantize", ctypes.c_int32),
+        ("dequantize", ctypes.c_double),
+        ("get", ctypes.c_double),
+        ("pixel", ctypes.c_double),
+    ):
         getattr(loaded, f"tensor_{name}").restype = result
     loaded.tensor_difference.restype, loaded.tensor_argmax.restype = ctypes.c_double, ctypes.c_size_t
     loaded.tensor_checksum.restype = ctypes.c_uint32
@@ -129,11 +134,27 @@ def test_texts_are_c_strings(text):
 def test_every_operation_of_tflite_micro_has_a_method_of_the_resolver():
     """Names that differ from the rule, as tflite-micro's micro_mutable_op_resolver.h has them."""
     named = {
-        **{"CONV_2D": "AddConv2D", "DEPTHWISE_CONV_2D": "AddDepthwiseConv2D", "AVERAGE_POOL_2D": "AddAveragePool2D", "SVDF": "AddSvdf"},
-        **{"PADV2": "AddPadV2", "REVERSE_V2": "AddReverseV2", "SELECT_V2": "AddSelectV2", "SPLIT_V": "AddSplitV", "CUMSUM": "AddCumSum"},
-        **{"BATCH_MATMUL": "AddBatchMatMul", "L2_NORMALIZATION": "AddL2Normalization", "L2_POOL_2D": "AddL2Pool2D", "GATHER_ND": "AddGatherNd"},
-        **{"SPACE_TO_BATCH_ND": "AddSpaceToBatchNd", "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM", "ADD_N": "AddAddN"},
-        **{"RELU6": "AddRelu6", "LOG_SOFTMAX": "AddLogSoftmax", "TRANSPOSE_CONV": "AddTransposeConv", "ADD": "AddAdd", "IF": "AddIf"},
+        "CONV_2D": "AddConv2D",
+        "DEPTHWISE_CONV_2D": "AddDepthwiseConv2D",
+        "AVERAGE_POOL_2D": "AddAveragePool2D",
+        "SVDF": "AddSvdf",
+        "PADV2": "AddPadV2",
+        "REVERSE_V2": "AddReverseV2",
+        "SELECT_V2": "AddSelectV2",
+        "SPLIT_V": "AddSplitV",
+        "CUMSUM": "AddCumSum",
+        "BATCH_MATMUL": "AddBatchMatMul",
+        "L2_NORMALIZATION": "AddL2Normalization",
+        "L2_POOL_2D": "AddL2Pool2D",
+        "GATHER_ND": "AddGatherNd",
+        "SPACE_TO_BATCH_ND": "AddSpaceToBatchNd",
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
+        "ADD_N": "AddAddN",
+        "RELU6": "AddRelu6",
+        "LOG_SOFTMAX": "AddLogSoftmax",
+        "TRANSPOSE_CONV": "AddTransposeConv",
+        "ADD": "AddAdd",
+        "IF": "AddIf",
     }
     assert {name: c_source.method_of(name) for name in named} == named
     assert all(re.fullmatch("Add[A-Z][A-Za-z0-9]+", c_source.method_of(name)) for name in runtime_versions("tflite-micro").operations)
@@ -226,7 +247,9 @@ class MicroInterpreter {
 def program(name):
     """Compiles a whole kit with the stand-in; returns the path of the program."""
     folder = sources(name)
-    methods = "\n".join(f"  TfLiteStatus {c_source.method_of(op)}() {{ return Add(); }}" for op in runtime_versions("tflite-micro").operations)
+    methods = "\n".join(
+        f"  TfLiteStatus {c_source.method_of(op)}() {{ return Add(); }}" for op in runtime_versions("tflite-micro").operations
+    )
     for path, text in STAND_IN.items():
         target = folder / "stand_in" / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -260,13 +283,15 @@ def changed(name, folder, file, old, new):
     for source in PORTABLE:
         compiled(copy, "-std=c99", "-c", f"src/{source}")
     objects = [f"{pathlib.Path(source).stem}.o" for source in PORTABLE]
-    compiled(copy, "-Isrc", "-Istand_in", "main.cc", "src/model_runner.cc", "src/model_data.cc", *objects, "-lm", "-o", "check", compiler="g++")
+    compiled(
+        copy, "-Isrc", "-Istand_in", "main.cc", "src/model_runner.cc", "src/model_data.cc", *objects, "-lm", "-o", "check", compiler="g++"
+    )
     return subprocess.run([copy / "check"], capture_output=True, text=True)
 
 
 def test_a_kit_with_another_model_says_so(tmp_path):
     first = (sources("int8") / "src" / "model_data.cc").read_text().split("= {\n")[1][:12]
-    done = changed("int8", tmp_path, "model_data.cc", first, "77" + first[first.index(","):])
+    done = changed("int8", tmp_path, "model_data.cc", first, "77" + first[first.index(",") :])
     assert (done.returncode, "another model" in done.stdout) == (2, True), done.stdout
 
 

@@ -41,9 +41,7 @@ def in_node(code, given):
 def test_images_are_resized_as_keras_does_it(sizes, channels):
     height, width, to_height, to_width = sizes
     image = np.random.default_rng(0).integers(0, 256, (height, width, channels)).astype("uint8")
-    found = in_node(
-        f"Array.from(page.resize(given, {width}, {height}, {channels}, {to_width}, {to_height}))", image.ravel().tolist()
-    )
+    found = in_node(f"Array.from(page.resize(given, {width}, {height}, {channels}, {to_width}, {to_height}))", image.ravel().tolist())
     layer = keras.layers.Resizing(to_height, to_width, interpolation="bilinear")
     expected = np.asarray(layer(image[None].astype("float32")))[0]
     np.testing.assert_allclose(np.reshape(found, expected.shape), expected, atol=1e-4)
@@ -163,8 +161,13 @@ def test_a_person_drops_an_image_chooses_one_and_uses_the_camera(page, tmp_path)
         page.size(1280, 860)
         opened(page, address)
         assert page.evaluate("document.title") == ABOUT.name
-        assert page.evaluate("document.querySelector('#subtitle').textContent") == f"int8 · {file_of('uint8').stat().st_size / 1024:.1f} KiB · 10 classes"
-        box = page.evaluate("(({x, y, width, height}) => [x + width / 2, y + height / 2])(document.querySelector('#drop').getBoundingClientRect())")
+        assert (
+            page.evaluate("document.querySelector('#subtitle').textContent")
+            == f"int8 · {file_of('uint8').stat().st_size / 1024:.1f} KiB · 10 classes"
+        )
+        box = page.evaluate(
+            "(({x, y, width, height}) => [x + width / 2, y + height / 2])(document.querySelector('#drop').getBoundingClientRect())"
+        )
         page.drop(tmp_path / "0.png", *box)
         page.until("document.querySelectorAll('#bars li').length === 5")
         expected = [LABELS[index] for index in scores_on_the_desk("uint8").argmax(1)]
@@ -175,7 +178,9 @@ def test_a_person_drops_an_image_chooses_one_and_uses_the_camera(page, tmp_path)
         page.until(f"{SHOWN}[0] === {json.dumps(expected[other])}")
         (tmp_path / "notes.png").write_text("no image")
         page.choose("#file", tmp_path / "notes.png")
-        assert "notes.png is no image" in page.until("!document.querySelector('#error').hidden && document.querySelector('#error').textContent")
+        assert "notes.png is no image" in page.until(
+            "!document.querySelector('#error').hidden && document.querySelector('#error').textContent"
+        )
         page.evaluate("document.querySelector('#camera').click()")
         page.until("!document.querySelector('#video').hidden && document.querySelector('#video').videoWidth > 0")
         assert page.evaluate("document.querySelector('#camera').getAttribute('aria-pressed')") == "true"

@@ -100,7 +100,9 @@ def test_vectors_are_what_the_file_gives(name):
         tolerance = about["tolerance"][tensor["name"]]
         apart = np.abs(made.astype("float64") - expected.astype("float64")).max()
         assert apart <= (tolerance.get("steps", tolerance.get("abs")) if device == "microcontroller" else 0)
-    assert len({expected.tobytes() for _, _, expected in found}) > 1 or name == "tokens", "all outputs are equal: the vectors would find nothing"
+    assert len({expected.tobytes() for _, _, expected in found}) > 1 or name == "tokens", (
+        "all outputs are equal: the vectors would find nothing"
+    )
 
 
 def test_the_comparison_of_vectors_finds_another_model():
@@ -111,7 +113,7 @@ def test_the_comparison_of_vectors_finds_another_model():
     assert about["sha256"] != described(other, "microcontroller")["sha256"]
     flipped = bytearray((folder / about["vectors"][0]["outputs"]["scores"]).read_bytes())
     flipped[0] ^= 0x40
-    tensor, made, _ = next(iter(runs(about, folder / "model.tflite")))
+    _tensor, made, _ = next(iter(runs(about, folder / "model.tflite")))
     assert np.abs(made.astype(int) - np.frombuffer(flipped, "int8").reshape(made.shape)).max() > 1
 
 
@@ -192,4 +194,6 @@ def test_samples_become_the_vectors(tmp_path):
 def test_a_kit_is_the_same_twice(tmp_path):
     again = tfdistill.kit(file_of("int8"), "microcontroller", tmp_path / "kit")
     first = kit_of("int8", "microcontroller")
-    assert {p: (tmp_path / "kit" / p).read_bytes() for p in again.files} == {p: pathlib.Path(first.path, p).read_bytes() for p in first.files}
+    assert {p: (tmp_path / "kit" / p).read_bytes() for p in again.files} == {
+        p: pathlib.Path(first.path, p).read_bytes() for p in first.files
+    }

@@ -22,10 +22,13 @@ def kit(
     ] = None,
     normalization: Annotated[
         Any,
-        typer.Option(parser=read_normalization, metavar="MEAN,STD", help="What becomes of the pixels of an image, for a file that does not say it."),
+        typer.Option(
+            parser=read_normalization, metavar="MEAN,STD", help="What becomes of the pixels of an image, for a file that does not say it."
+        ),
     ] = None,
     samples: Annotated[
-        pathlib.Path | None, typer.Option(help="An .npz or .npy file with the array x, or an array for each input: real data for the test vectors.")
+        pathlib.Path | None,
+        typer.Option(help="An .npz or .npy file with the array x, or an array for each input: real data for the test vectors."),
     ] = None,
     arena_bytes: Annotated[int | None, typer.Option(min=1, help="Memory of a microcontroller for the tensors.")] = None,
     flash_bytes: Annotated[int | None, typer.Option(min=1, help="Memory of a microcontroller for the file.")] = None,
@@ -48,7 +51,15 @@ def kit(
     data = None if samples is None else load_data(str(samples), None)
     data = data[0] if isinstance(data, tuple) else data  # labels beside them
     done = make_kit(
-        file, cast(Any, device), out, labels=names, normalization=how, samples=data, overwrite=overwrite, arena_bytes=arena_bytes, flash_bytes=flash_bytes
+        file,
+        cast(Any, device),
+        out,
+        labels=names,
+        normalization=how,
+        samples=data,
+        overwrite=overwrite,
+        arena_bytes=arena_bytes,
+        flash_bytes=flash_bytes,
     )
     Console().print(done)
     if record is not None:

@@ -5,7 +5,6 @@ import math
 from tfdistill.convert.census import read_error
 from tfdistill.errors import ConfigurationError, nearest
 from tfdistill.host import fingerprint
-from tfdistill.kits.layout import read_layout
 from tfdistill.runtime.probe import probe
 from tfdistill.tflite.metadata.settings import TEXTS, FileMetadata, Normalization
 from tfdistill.tflite.metadata.write import fitted
@@ -99,7 +98,9 @@ def _states(states, about, counted):
     for name, output in states.items():
         for side, key, there in (("input", name, inputs), ("output", output, outputs)):
             if key not in there:
-                raise ConfigurationError(f"states has '{key}', which is no {side} of the file.", f"of {sorted(there)}", nearest(str(key), there))
+                raise ConfigurationError(
+                    f"states has '{key}', which is no {side} of the file.", f"of {sorted(there)}", nearest(str(key), there)
+                )
         read, made = ((t.shape, t.dtype, t.scale, t.zero_point) for t in (inputs[name], outputs[output]))
         if read != made:
             raise ConfigurationError(

@@ -50,7 +50,12 @@ def write_kit(files, path, device, version):
     Raises:
         ConfigurationError: if the folder cannot be written; an old one is there as before.
     """
-    listed = {"format": 1, "device": device, "tfdistill": version, "files": {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}}
+    listed = {
+        "format": 1,
+        "device": device,
+        "tfdistill": version,
+        "files": {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)},
+    }
     files = {**files, CONTENTS: (json.dumps(listed, indent=1) + "\n").encode()}
     with temporary_folder(path.parent) as folder:
         new, old = folder / "new", folder / "old"
@@ -84,7 +89,9 @@ def _require_replaceable(path, overwrite):
         raise ConfigurationError(f"The folder '{path}' is not empty, and no kit.", "a new folder, or an empty one", "choose another folder")
     if not overwrite:
         raise ConfigurationError(
-            f"There is a kit in '{path}' already.", "a new folder, or an empty one", "choose another folder, or write overwrite=True (--overwrite)"
+            f"There is a kit in '{path}' already.",
+            "a new folder, or an empty one",
+            "choose another folder, or write overwrite=True (--overwrite)",
         )
     there = {found.relative_to(path).as_posix(): found for found in path.rglob("*") if not found.is_dir() or found.is_symlink()}
     own = [name for name in there if name != CONTENTS and not is_left_over(name) and _is_own(there[name], listed.get(name))]

@@ -192,5 +192,7 @@ def _require_pixels_fit(described):
 def _notes(described, samples):
     if samples is not None:
         return []
-    names = [t["name"] for t in described["inputs"] if t["kind"] == "tensor" and t["scale"] is None and t["dtype"] not in ("float32", "float16")]
+    names = [
+        t["name"] for t in described["inputs"] if t["kind"] == "tensor" and t["scale"] is None and t["dtype"] not in ("float32", "float16")
+    ]
     return [f"The vectors have zeros for {', '.join(names)}, which may be indices: samples= makes them of real data."] if names else []

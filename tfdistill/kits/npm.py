@@ -102,5 +102,5 @@ def _not_fetched(package, why):
     return RuntimeUnavailableError(
         f"npm cannot fetch {package.name} {package.version}: {why}",
         "a registry that has it",
-        f"copy the archive to '{cache_folder() / package.file_name}' from a machine that made such a kit",
+        f"put the archive of another machine's cache into '{cache_folder()}'",
     )

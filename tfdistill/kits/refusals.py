@@ -3,7 +3,7 @@
 import typing
 
 
-class Refusal(typing.NamedTuple):
+class Obstacle(typing.NamedTuple):
     """Why a device does not run a file.
 
     Attributes:
@@ -23,19 +23,23 @@ def general_refusals(report, layout):
         layout: What `read_layout` returned for it.
 
     Returns:
-        List of `Refusal`.
+        List of `Obstacle`.
     """
     found = []
     if report.census.flex_ops:
         found.append(
-            Refusal(
+            Obstacle(
                 f"it has operations of full TensorFlow: {', '.join(report.census.flex_ops)}",
                 fix="export it without allow_flex=True; a fixed batch_size takes out most of them",
             )
         )
     custom = [op.name for op in report.census.ops if op.custom and not op.flex]
     if custom:
-        found.append(Refusal(f"it has custom operations: {', '.join(custom)}", fix="write the layers that they come from with Keras's own operations"))
+        found.append(
+            Obstacle(
+                f"it has custom operations: {', '.join(custom)}", fix="write the layers that they come from with Keras's own operations"
+            )
+        )
     # A batch that is not fixed runs as the file stands, which is with one sample.
     free = {tensor["tensor"]: [axis for axis in tensor["free_axes"] if axis > 0] for tensor in layout["inputs"]}
     found += [free_size(name, axes) for name, axes in free.items() if axes]
@@ -43,24 +47,27 @@ def general_refusals(report, layout):
 
 
 def free_size(name, axes):
-    """Returns the `Refusal` of an input with axes whose size is not fixed."""
-    return Refusal(
+    """Returns the `Obstacle` of an input with axes whose size is not fixed."""
+    return Obstacle(
         f"the size of '{name}' is not fixed (axis {', '.join(map(str, axes))})",
         fix="export the model with keras.Input(batch_shape=...) and every size in it, and batch_size=1",
     )
 
 
-def variant_hint(report, runtime):
-    """Returns what would run in a runtime, for a file with operations that it does not have.
+def lacking(report, runtime):
+    """Lists the `Obstacle` of a runtime that does not have operations of a file; empty if it has all.
 
     Args:
         report: The `FileInspection` of the file.
         runtime: One of `tfdistill.runtime.versions.RUNTIMES`.
     """
-    kinds = {operation.kind for operation in report.operations}
-    lacking = " ".join(report.runtimes[runtime])
-    if "dynamic" in kinds:
-        return "export it as int8, which has no operations of mixed types"
-    if "int8" not in kinds and "of float32" in lacking:
-        return "export it as int8, in which this runtime has more operations"
+    if not report.runtimes[runtime]:
+        return []
+    return [Obstacle(f"{runtime} lacks {', '.join(report.runtimes[runtime])}", fix=_other_variant(report))]
+
+
+def _other_variant(report):
+    """Returns what would run in a runtime, for a file with operations that it does not have."""
+    if any(operation.kind == "dynamic" for operation in report.operations):
+        return "take the variant int8: it has no operations of mixed types"
     return "replace the layers that they come from; tfdistill.check(model, target='micro') names them"

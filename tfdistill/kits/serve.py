@@ -8,9 +8,17 @@ import threading
 from tfdistill.errors import ConfigurationError
 
 TYPES = {
-    **{".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json", ".html": "text/html"},
-    **{".css": "text/css", ".svg": "image/svg+xml", ".tflite": "application/octet-stream", ".bin": "application/octet-stream"},
-    **{".txt": "text/plain; charset=utf-8", "": "application/octet-stream"},
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".wasm": "application/wasm",
+    ".json": "application/json",
+    ".html": "text/html",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".tflite": "application/octet-stream",
+    ".bin": "application/octet-stream",
+    ".txt": "text/plain; charset=utf-8",
+    "": "application/octet-stream",
 }
 
 
@@ -29,7 +37,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def list_directory(self, path):
         self.send_error(404)
 
-    def log_message(self, format, *arguments):  # noqa: A002 its name in http.server
+    def log_message(self, format, *arguments):
         return
 
 
@@ -57,7 +65,9 @@ def served(folder, port=0):
     try:
         server = _Server(("127.0.0.1", port), functools.partial(_Handler, directory=str(folder)))
     except OSError as error:
-        raise ConfigurationError(f"Port {port} cannot be used: {error.strerror}.", "a free port", "write port 0 (--port 0) for any free one") from error
+        raise ConfigurationError(
+            f"Port {port} cannot be used: {error.strerror}.", "a free port", "write port 0 (--port 0) for any free one"
+        ) from error
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

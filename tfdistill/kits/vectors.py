@@ -17,7 +17,20 @@ _LIKE_IMAGES = 4  # the sides of the coarse grid of which made-up images are mad
 _EXACT = frozenset(
     {
         *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN", "ADD"),
-        *("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "PAD", "PADV2", "CONCATENATION", "SLICE", "STRIDED_SLICE", "TRANSPOSE", "PACK", "UNPACK", "SPLIT"),
+        *(
+            "RESHAPE",
+            "SQUEEZE",
+            "EXPAND_DIMS",
+            "PAD",
+            "PADV2",
+            "CONCATENATION",
+            "SLICE",
+            "STRIDED_SLICE",
+            "TRANSPOSE",
+            "PACK",
+            "UNPACK",
+            "SPLIT",
+        ),
         *("RELU", "RELU6", "QUANTIZE", "DEQUANTIZE"),
     }
 )
@@ -99,7 +112,9 @@ def made_vectors(description, samples, run):
                 description.vectors[path] = little.tobytes()
         for name, array in outputs.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise DataError(f"Output '{name}' of the file is not finite for vector {number}.", "finite outputs", "give samples= of real data")
+                raise DataError(
+                    f"Output '{name}' of the file is not finite for vector {number}.", "finite outputs", "give samples= of real data"
+                )
             largest[name] = max(largest.get(name, 0.0), float(np.abs(array.astype("float64")).max(initial=0.0)))
         description["vectors"].append(vector)
     return largest
@@ -188,7 +203,9 @@ def _of_samples(sources, samples, steps):
     if not isinstance(samples, dict):
         if len(sources) != 1:
             raise ConfigurationError(
-                f"samples is one array, but the file has the inputs {list(sources)}.", "a dict of input name -> array", "write samples={name: array, ...}"
+                f"samples is one array, but the file has the inputs {list(sources)}.",
+                "a dict of input name -> array",
+                "write samples={name: array, ...}",
             )
         samples = {next(iter(sources)): samples}
     if set(samples) != set(sources):

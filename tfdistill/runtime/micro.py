@@ -7,10 +7,11 @@ import json
 
 import numpy as np
 
-from tfdistill.errors import MissingPackageError, RuntimeUnavailableError
+from tfdistill.errors import RuntimeUnavailableError
 from tfdistill.runtime import isolated
 from tfdistill.runtime.structure import check_structure
 from tfdistill.utils.files import temporary_folder
+from tfdistill.utils.optional import missing_package
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +50,7 @@ def run_in_micro(file, sequences, outputs, states=(), timeout_seconds=120.0):
         RuntimeUnavailableError: if tflite-micro refuses the file or crashes on it; with what it printed.
     """
     if importlib.util.find_spec("tflite_micro") is None:
-        raise MissingPackageError(
-            "The package 'tflite-micro' is not installed; it is needed to run the file as a microcontroller does.",
-            fix='pip install "tfdistill[micro]"',
-        )
+        raise missing_package("tflite_micro", "run a file as a microcontroller does")
     check_structure(file.content)
     with temporary_folder() as folder:
         (folder / "model.tflite").write_bytes(file.content)

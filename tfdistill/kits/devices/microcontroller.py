@@ -4,28 +4,25 @@ import numpy as np
 
 from tfdistill.errors import ExportError
 from tfdistill.kits import c_source
-from tfdistill.kits.refusals import Refusal, variant_hint
+from tfdistill.kits.refusals import Obstacle, lacking
 from tfdistill.kits.vectors import LiteRT, zero_state
 from tfdistill.runtime.micro import run_in_micro
 from tfdistill.runtime.operations import TYPES, operation_table
 
 NAME = "microcontroller"
-_RUNTIME = "tflite-micro"
 # Room in the arena for what the kernels of a board take beside those of a desktop, such as the buffers of CMSIS-NN.
 _MARGIN, _MARGIN_BYTES = 0.1, 1024
 
 
 def refusals(description, report):
     """Lists the operations that tflite-micro does not have, types that the C part does not have, and a file that is larger than the flash."""
-    found = []
-    if report.runtimes[_RUNTIME]:
-        found.append(Refusal(f"tflite-micro lacks {', '.join(report.runtimes[_RUNTIME])}", fix=variant_hint(report, _RUNTIME)))
+    found = lacking(report, "tflite-micro")
     for tensor in (*description["inputs"], *description["outputs"]):
         if tensor["dtype"] not in c_source.TYPES:
-            found.append(Refusal(f"'{tensor['name']}' is of {tensor['dtype']}, and the kit has {', '.join(c_source.TYPES)}"))
+            found.append(Obstacle(f"'{tensor['name']}' is of {tensor['dtype']}, and the kit has {', '.join(c_source.TYPES)}"))
     flash = description.limits.get("flash_bytes")
     if flash is not None and description["size_bytes"] > flash:
-        found.append(Refusal(f"it has {description['size_bytes']:,} bytes, and the flash {flash:,}", fix=_smaller(description)))
+        found.append(Obstacle(f"it has {description['size_bytes']:,} bytes, and the flash {flash:,}", fix=_smaller(description)))
     return found
 
 
@@ -99,7 +96,9 @@ def notes(description, report):
     """Says how far tflite-micro is from LiteRT on the vectors, and of operations whose types no table has."""
     found = [f"On the vectors tflite-micro is at most {apart:g} from LiteRT ('{name}')." for name, apart in description.apart.items()]
     table = operation_table("micro")
-    unknown = sorted({o.name for o in report.operations if o.kind in TYPES and table.takes(o.name, o.kind) is None and o.targets["micro"] is None})
+    unknown = sorted(
+        {o.name for o in report.operations if o.kind in TYPES and table.takes(o.name, o.kind) is None and o.targets["micro"] is None}
+    )
     return found + ([f"No measurement says in which types tflite-micro has {', '.join(unknown)}; it ran here."] if unknown else [])
 
 
@@ -118,5 +117,5 @@ def _apart(made, others):
 
 def _smaller(description):
     if description["variant"] in ("float32", "float16", "dynamic_range"):
-        return "export it as int8, which takes a quarter of the bytes"
+        return "take the variant int8: its weights have a quarter of the bytes"
     return "make a smaller model: tfdistill.compress.PruneChannels, or a student with fewer channels"

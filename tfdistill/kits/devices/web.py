@@ -1,10 +1,12 @@
 """Browsers with LiteRT.js."""
 
 from tfdistill.kits.npm import NpmPackage, fetched
-from tfdistill.kits.refusals import Refusal, free_size
+from tfdistill.kits.refusals import Obstacle, free_size
 
 NAME = "web"
-CORE = NpmPackage("@litertjs/core", "2.5.3", "sha512-PlGmbMOq9WitX7FO0jhbdJw9GthatsyuCQXjTt/wJZo0FLaw48q4tz8IwqgqCIkviYGr9OFDL1kCnN4nzWoyJQ==")
+CORE = NpmPackage(
+    "@litertjs/core", "2.5.3", "sha512-PlGmbMOq9WitX7FO0jhbdJw9GthatsyuCQXjTt/wJZo0FLaw48q4tz8IwqgqCIkviYGr9OFDL1kCnN4nzWoyJQ=="
+)
 UTILS = NpmPackage(
     "@litertjs/wasm-utils", "2.5.3", "sha512-4fJiw6tBQnIs+0jH/OQ16nYOiSl8/+zZnn5h2ul8aTKHi05sVqZW580Tmk78pC2kT39A9OYBVdFawteZ/sI1kQ=="
 )
@@ -22,7 +24,7 @@ def refusals(description, report):
         named = ", ".join(f"'{t['name']}' {t['dtype']}" for t in strange)
         quantized = all(t["scale"] is not None for t in strange)
         found.append(
-            Refusal(
+            Obstacle(
                 f"LiteRT.js takes inputs and outputs of {', '.join(_TYPES)}, and it has {named}",
                 fix="export it with io='uint8' or io='float32'; the file computes in the same integers" if quantized else "",
             )
