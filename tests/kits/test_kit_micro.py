@@ -27,8 +27,6 @@ NETS = {
     "str_ww": ("str_ww_ref_model.h5", "str_ww_ref_model.tflite", 0.0, 1.0),
     "vww": ("vww_96.h5", "vww_96_int8.tflite", 0.0, 1.0),
 }
-# What files of photographs do not say of themselves.
-PIXELS = {"vww": tfdistill.tflite.Normalization(0, 255)}
 # LiteRT's own kernels and its plain ones. XNNPACK rounds otherwise, layer by layer: up to four steps after the ten of resnet.
 KERNELS = (OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, OpResolverType.BUILTIN_REF)
 
@@ -146,7 +144,7 @@ def test_what_tflite_micro_refuses_is_said_with_its_words():
 @pytest.mark.parametrize("net", NETS)
 def test_the_official_files_of_mlperf_tiny(net, tmp_path):
     path = FOLDER / NETS[net][1]
-    record = tfdistill.kit(path, "microcontroller", tmp_path / "kit", normalization=PIXELS.get(net))
+    record = tfdistill.kit(path, "microcontroller", tmp_path / "kit")
     assert record.arena_bytes
     assert opens(path, record.arena_bytes)
     assert steps_apart(path) <= 1
@@ -155,7 +153,7 @@ def test_the_official_files_of_mlperf_tiny(net, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 def test_our_files_of_mlperf_tiny(net, tmp_path):
-    record = tfdistill.kit(ours(net), "microcontroller", tmp_path / "kit", normalization=PIXELS.get(net))
+    record = tfdistill.kit(ours(net), "microcontroller", tmp_path / "kit")
     assert record.arena_bytes
     assert opens(ours(net), record.arena_bytes)
     assert steps_apart(ours(net)) <= 1

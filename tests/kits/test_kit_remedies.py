@@ -174,14 +174,6 @@ ROWS = {
         lambda folder: make("uint8", "web", folder, arena_bytes=1000),
         lambda folder: make("uint8", "web", folder),
     ),
-    "pixels": Row(
-        "give it: normalization=tfdistill.tflite.Normalization(mean, std), with kind='features' for an input that is no image",
-        lambda folder: make(small_range(folder), "microcontroller", folder),
-        lambda folder: (
-            make(small_range(folder), "microcontroller", folder / "image", normalization=Normalization(0, 255)),
-            make(small_range(folder), "microcontroller", folder / "features", normalization=Normalization(0, 1, "features")),
-        ),
-    ),
     "full TensorFlow": Row(
         "export it without allow_flex=True; a fixed batch_size takes out most of them",
         lambda folder: make(sequences(folder, None), "web", folder),
@@ -257,11 +249,6 @@ ROWS = {
     "a port": Row("write port 0 (--port 0) for any free one", taken_port, any_port),
     "a page of another device": Row("leave --open out", lambda folder: command(folder, "--open"), lambda folder: command(folder)),
 }
-
-
-def small_range(folder):
-    model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D()])
-    return exported(folder, model, "int8", pixels() / 255)
 
 
 @pytest.mark.parametrize("row", ROWS)

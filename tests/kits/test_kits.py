@@ -5,13 +5,15 @@ import hashlib
 import json
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from kit_models import FILES, HERE, LABELS, STATES, arguments_of, file_of, kit_of
+from kit_models import FILES, HERE, LABELS, STATES, arguments_of, file_of, kit_of, pixels
 
 import tfdistill
 from tfdistill.errors import ExportError
+from tfdistill.tflite import Normalization
 
 # Device -> file -> part of why it is refused; all others run there.
 REFUSED = {
@@ -154,6 +156,21 @@ def test_inputs_and_outputs_are_told_apart(name):
     assert about["inputs"][0]["kind"] == kind
     assert scores is not None
     assert scores["activation"] == activation
+
+
+def test_values_that_are_no_pixels_are_said(tmp_path):
+    """An int8 file of a net of small numbers, in the shape of images: whether it takes pixels, and how, only its user knows."""
+    model = keras.Sequential([keras.Input((16, 16, 3), name="image"), keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D()])
+    tfdistill.export_tflite(model, tmp_path / "m.tflite", "int8", calibration=pixels() / 255)
+
+    def made(name, **arguments):
+        record = tfdistill.kit(tmp_path / "m.tflite", "microcontroller", tmp_path / name, **arguments)
+        (image,) = json.loads((tmp_path / name / "model.json").read_text())["inputs"]
+        return image["kind"], any("normalization= says how they become those" in note for note in record.notes)
+
+    assert made("nothing is said") == ("tensor", True)
+    assert made("an image", normalization=Normalization(0, 255)) == ("image", False)
+    assert made("no image", normalization=Normalization(0, 1, "features")) == ("tensor", False)
 
 
 def test_states_are_a_sequence_from_zero():

@@ -71,6 +71,11 @@ def kit(
         sys.stdout.flush()
         webbrowser.open(address)
         try:
-            threading.Event().wait()
+            until_interrupted()
         except KeyboardInterrupt:
             typer.echo("Ended.")
+
+
+def until_interrupted():
+    """Waits for Control-C."""
+    threading.Event().wait()

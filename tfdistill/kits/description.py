@@ -143,15 +143,20 @@ def _given(labels, normalization, counted, about, path):
 def _input(tensor, place, normal, about, pairs):
     how = normal.get(tensor.name)
     said = about is not None and tensor.name in about.inputs and about.inputs[tensor.name].image is not None
-    kind = "state" if tensor.name in pairs else "image" if said or (how.kind == "image" if how else _looks_like_image(tensor)) else "tensor"
-    values = None if how is None else {"mean": list(how.mean), "std": list(how.std)}
-    return {**_tensor(tensor, place), "kind": kind, "normalization": values}
+    values = _tensor(tensor, place)
+    seems = looks_like_image(tensor.shape, tensor.dtype) and holds_pixels(values)
+    kind = "state" if tensor.name in pairs else "image" if said or (how.kind == "image" if how else seems) else "tensor"
+    return {**values, "kind": kind, "normalization": None if how is None else {"mean": list(how.mean), "std": list(how.std)}}
 
 
-def _looks_like_image(tensor):
+def looks_like_image(shape, dtype):
     """Whether an input of which nothing is said has the shape of a photograph: square, of one or three channels."""
-    shape = tensor.shape
-    return len(shape) == 4 and shape[-1] in (1, 3) and shape[1] == shape[2] > 3 and tensor.dtype in ("float32", "uint8", "int8", "int16")
+    return len(shape) == 4 and shape[-1] in (1, 3) and shape[1] == shape[2] > 3 and dtype in ("float32", "uint8", "int8", "int16")
+
+
+def holds_pixels(tensor):
+    """Whether the range of a tensor of `model.json` is that of pixels, 0 to 255, and not a small part of it."""
+    return real_range(tensor)[1] >= 64
 
 
 def _output(tensor, place, named, pairs, counted):

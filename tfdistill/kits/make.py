@@ -8,7 +8,7 @@ from typing import Any
 
 from tfdistill.errors import ConfigurationError, ExportError
 from tfdistill.host import HostFingerprint, fingerprint
-from tfdistill.kits.description import DESCRIPTION, LABELS, MODEL, describe, layout_of, real_range
+from tfdistill.kits.description import DESCRIPTION, LABELS, MODEL, describe, holds_pixels, layout_of, looks_like_image, real_range
 from tfdistill.kits.devices import Device, device_module
 from tfdistill.kits.folders import require_place, write_kit
 from tfdistill.kits.refusals import general_refusals
@@ -44,7 +44,7 @@ class KitRecord(Record):
         host: Machine and package versions with which the vectors were made.
 
     Example:
-        >>> record = tfdistill.kit("student.tflite", "raspberry_pi", "kits/pi")
+        >>> record = tfdistill.kit("student.tflite", "microcontroller", "board")
         >>> record.vectors, "model.json" in record.files
         (3, True)
     """
@@ -130,7 +130,6 @@ def kit(
     _require_runs(general_refusals(report, layout), file, device)
     described = describe(file, report, layout, labels=labels, normalization=normalization, states=states, limits=limits)
     _require_runs(module.refusals(described, report), file, device)
-    _require_pixels_fit(described)
     runner = getattr(module, "Runner", LiteRT)(file, described)
     largest = made_vectors(described, samples, runner.run)
     described["tolerance"] = tolerances(described, report, largest, runner.least_steps)
@@ -177,22 +176,15 @@ def _require_microcontroller(name, device):
         raise ConfigurationError(f"{name} is given for {device}.", "device='microcontroller'", f"leave {name}= out")
 
 
-def _require_pixels_fit(described):
-    """Refuses an image input that holds a small part of the pixels only, as happens when the normalization was forgotten."""
-    for tensor in described["inputs"]:
-        _, most = real_range(tensor)
-        if tensor["kind"] == "image" and tensor["normalization"] is None and most < 64:
-            raise ConfigurationError(
-                f"Input '{tensor['name']}' holds values up to {most:.3g}, but nothing says how pixels, 0 to 255, become those.",
-                "a normalization",
-                "give it: normalization=tfdistill.tflite.Normalization(mean, std), with kind='features' for an input that is no image",
-            )
-
-
 def _notes(described, samples):
-    if samples is not None:
-        return []
-    names = [
-        t["name"] for t in described["inputs"] if t["kind"] == "tensor" and t["scale"] is None and t["dtype"] not in ("float32", "float16")
-    ]
-    return [f"The vectors have zeros for {', '.join(names)}, which may be indices: samples= makes them of real data."] if names else []
+    found = []
+    for tensor in described["inputs"]:
+        if looks_like_image(tensor["shape"], tensor["dtype"]) and tensor["normalization"] is None and not holds_pixels(tensor):
+            found.append(
+                f"Input '{tensor['name']}' has the shape of an image, but holds values up to {real_range(tensor)[1]:.3g}: for pixels, 0 to 255, "
+                "normalization= says how they become those."
+            )
+        unscaled = tensor["scale"] is None and tensor["dtype"] not in ("float32", "float16")
+        if samples is None and tensor["kind"] == "tensor" and unscaled:
+            found.append(f"The vectors have zeros for '{tensor['name']}', which may be indices: samples= makes them of real data.")
+    return found

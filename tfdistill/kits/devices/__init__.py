@@ -3,8 +3,8 @@
 A module has
 
 - `NAME`: name of the device, and of its folder in `export/`;
-- `refusals(description, report)`: list of texts, each why the device cannot run the file and what would do; empty if it can. Called before anything is
-  written. `report` is the file's `FileInspection`;
+- `refusals(description, report)`: list of pairs of texts, such as `tfdistill.kits.refusals.Obstacle`: why the device cannot run the file, and what would do. Empty if
+  it can. Called before anything is written. `report` is the file's `FileInspection`;
 - `made_files(description)`: dict of path in the kit -> bytes: the files that are made for this model, beside those of `export/<NAME>/`, the model, its labels,
   `model.json` and the vectors. A path of `export/<NAME>/` is replaced by a made file of the same path.
 
