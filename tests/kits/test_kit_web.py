@@ -85,7 +85,7 @@ def test_pixels_are_normalized_and_scores_are_shares():
 
 
 def test_the_page_loads_nothing_from_elsewhere():
-    for path in PAGE.glob("*.*"):
+    for path in (path for path in PAGE.glob("*.*") if path.suffix != ".md"):
         text = path.read_text(encoding="utf-8")
         assert re.findall('https?://[^"]*', text) in ([], ["http://www.w3.org/2000/svg"]), path.name
     files = kit_of("uint8", "web").files

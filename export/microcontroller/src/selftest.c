@@ -10,13 +10,22 @@ static void say(const selftest_model *model, const char *line) {
   if (model->print) model->print(line);
 }
 
-/* printf of floats is left out of many C libraries for microcontrollers: three digits after the point by hand. */
-static void number(char *text, size_t size, double value) {
-  if (value > 1e6) {
-    snprintf(text, size, "more than 1000000");
+/* printf of floats is left out of many C libraries for microcontrollers: whole steps, or six digits after the point by hand. */
+static void number(char *text, size_t size, double value, int is_float) {
+  if (!(value < 1e6)) {
+    snprintf(text, size, "1000000 or more");
+    return;
+  }
+  long whole = (long)value;
+  long millionths = (long)((value - (double)whole) * 1e6 + 0.5);
+  if (millionths == 1000000) {
+    ++whole;
+    millionths = 0;
+  }
+  if (is_float) {
+    snprintf(text, size, "%ld.%06ld", whole, millionths);
   } else {
-    long thousandths = (long)(value * 1000.0 + 0.5);
-    snprintf(text, size, "%ld.%03ld", thousandths / 1000, thousandths % 1000);
+    snprintf(text, size, "%ld", whole);
   }
 }
 
@@ -50,10 +59,11 @@ selftest_result model_selftest(const selftest_model *model, const uint8_t *data,
     for (int i = 0; i < MODEL_OUTPUTS; ++i) {
       if (model_outputs[i].is_state) continue;
       int wrong = largest[i] > (double)model_outputs[i].tolerance;
-      number(found, sizeof found, largest[i]);
-      number(allowed, sizeof allowed, (double)model_outputs[i].tolerance);
+      int is_float = model_outputs[i].type == TENSOR_FLOAT32;
+      number(found, sizeof found, largest[i], is_float);
+      number(allowed, sizeof allowed, (double)model_outputs[i].tolerance, is_float);
       snprintf(line, sizeof line, "selftest: vector %d, %s: off by %s %s(at most %s): %s", vector, model_outputs[i].name, found,
-               model_outputs[i].type == TENSOR_FLOAT32 ? "" : "steps ", allowed, wrong ? "FAILED" : "passed");
+               is_float ? "" : "steps ", allowed, wrong ? "FAILED" : "passed");
       say(model, line);
       if (wrong) result = SELFTEST_DIFFERENT;
     }
