@@ -104,6 +104,7 @@ FILES = {
     "uint8": _image("int8", io="uint8"),
     "int8 with float inputs": _image("int8", io="float32"),
     "softmax": _image("int8", io="uint8", ending="softmax"),
+    "sigmoid": _image("int8", io="uint8", ending="sigmoid"),
     "gray": _image("int8", io="uint8", channels=1),
     "float32": _image("float32"),
     "dynamic_range": _dense("dynamic_range"),

@@ -12,8 +12,10 @@ from ai_edge_litert.interpreter import Interpreter
 from kit_models import FILES, HERE, LABELS, STATES, arguments_of, file_of, kit_of, pixels
 
 import tfdistill
-from tfdistill.errors import ExportError
-from tfdistill.tflite import Normalization
+from tfdistill.convert.packing import pack
+from tfdistill.errors import ConfigurationError, ExportError
+from tfdistill.runtime.schema import schema
+from tfdistill.tflite import FileMetadata, Normalization
 
 # Device -> file -> part of why it is refused; all others run there.
 REFUSED = {
@@ -141,10 +143,11 @@ def test_model_json_says_what_the_file_says():
 
 KINDS = {
     "softmax": ("image", "scores", "softmax"),
-    "unlabelled": ("image", "scores", "none"),  # by their shapes
+    "unlabelled": ("image", "tensor", None),  # an image by its shape; the numbers may mean anything
     "gray": ("image", "scores", "none"),
     "features": ("tensor", "tensor", None),
-    "streaming": ("state", "scores", "none"),
+    "streaming": ("state", "tensor", None),
+    "sigmoid": ("image", "scores", None),
 }
 
 
@@ -195,6 +198,81 @@ def test_integers_are_compared_in_steps_and_floats_by_their_size(row):
     tolerance = described(*row)["tolerance"]["scores"]
     expected = TOLERANCES[row]
     assert tolerance == expected if isinstance(expected, dict) else 0 < tolerance["abs"] < 0.01
+
+
+def edited(path, change):
+    """Writes a copy of a file in which something of its tables was changed."""
+    classes = schema()
+    model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(file_of("features").read_bytes(), 0))
+    change(model, classes)
+    path.write_bytes(pack(model, classes))
+    return path
+
+
+def two_of_one_name(model, classes):
+    model.signatureDefs = None
+    for index in model.subgraphs[0].inputs:
+        model.subgraphs[0].tensors[index].name = "x"
+
+
+def no_numbers(model, classes):
+    model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].type = classes.TensorType.COMPLEX64
+
+
+def no_inputs(model, classes):
+    model.subgraphs[0].inputs, model.signatureDefs = np.array([], "int32"), None
+
+
+EDITS = {
+    "several of its inputs are called 'x'": two_of_one_name,
+    "its inputs are no numbers that a program has: 'left' complex64": no_numbers,
+    "it has no inputs": no_inputs,
+}
+
+
+@pytest.mark.parametrize("said", EDITS)
+def test_what_no_program_can_address_is_refused(said, tmp_path):
+    path = edited(tmp_path / "m.tflite", EDITS[said])
+    with pytest.raises(ExportError) as caught:
+        tfdistill.kit(path, "microcontroller", tmp_path / "kit")
+    assert said in caught.value.happened
+    assert not (tmp_path / "kit").exists()
+
+
+WRONG_STATES = {
+    "states has 'lid', which is no input": {"lid": "moved"},
+    "states has 'scored', which is no output": {"window": "scored"},
+    "so its bytes cannot be passed on": {"window": "scores"},
+}
+
+
+@pytest.mark.parametrize("said", WRONG_STATES)
+def test_states_that_do_not_fit_are_refused(said, tmp_path):
+    with pytest.raises(ConfigurationError, match=said):
+        tfdistill.kit(file_of("streaming"), "microcontroller", tmp_path / "kit", states=WRONG_STATES[said])
+
+
+def test_a_file_of_states_alone_is_refused(tmp_path):
+    inputs = keras.Input((4,), name="held")
+    tfdistill.export_tflite(keras.Model(inputs, {"next": keras.layers.Activation("relu", name="next")(inputs)}), tmp_path / "m.tflite")
+    with pytest.raises(ConfigurationError, match="no input beside its states"):
+        tfdistill.kit(tmp_path / "m.tflite", "microcontroller", tmp_path / "kit", states={"held": "next"})
+
+
+def test_the_file_may_say_its_states(tmp_path):
+    """As `provenance["export"]["states"]`; what does not fit the file there is not believed."""
+    for name, states in (
+        ("said", STATES),
+        ("listed", [{"input": "window", "output": "moved"}]),
+        ("nonsense", {"window": 3}),
+        ("text", "moved"),
+    ):
+        path = tmp_path / f"{name}.tflite"
+        metadata = FileMetadata(provenance={"export": {"states": states}})
+        tfdistill.add_metadata(file_of("streaming"), metadata, out=path)
+        tfdistill.kit(path, "microcontroller", tmp_path / name)
+        found = json.loads((tmp_path / name / "model.json").read_text())["states"]
+        assert found == ([{"input": "window", "output": "moved"}] if name in ("said", "listed") else [])
 
 
 def test_samples_become_the_vectors(tmp_path):

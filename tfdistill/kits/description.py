@@ -63,8 +63,10 @@ def describe(file, report, layout, *, labels=None, normalization=None, states=No
     pairs = _states(states, about, counted)
     normal, named = _given(labels, normalization, counted, about, file.path)
     inputs = [_input(tensor, place, normal, about, pairs) for tensor, place in zip(counted.inputs, layout["inputs"], strict=True)]
-    outputs = [_output(tensor, place, named, pairs, counted) for tensor, place in zip(counted.outputs, layout["outputs"], strict=True)]
+    outputs = [_output(tensor, place, named, pairs) for tensor, place in zip(counted.outputs, layout["outputs"], strict=True)]
     scored = next((tensor["name"] for tensor in outputs if tensor["name"] in named), None)
+    if all(tensor["kind"] == "state" for tensor in inputs):
+        raise ConfigurationError(f"'{file.path}' has no input beside its states {list(pairs)}.", "a file with an input")
     values = {
         "format": FORMAT,
         "file": MODEL,
@@ -159,13 +161,11 @@ def holds_pixels(tensor):
     return real_range(tensor)[1] >= 64
 
 
-def _output(tensor, place, named, pairs, counted):
-    alone = len([t for t in counted.outputs if t.name not in pairs.values()]) == 1
-    wide = len(tensor.shape) == 2 and tensor.shape[-1] > 1 and tensor.dtype not in ("int32", "int64", "bool")
-    classes = tensor.name in named or (not named and alone and wide and place["activation"] != "sigmoid")
-    kind = "state" if tensor.name in pairs.values() else "scores" if classes else "tensor"
-    softmax = place["activation"] == "softmax"
-    return {**_tensor(tensor, place), "kind": kind, "activation": ("softmax" if softmax else "none") if kind == "scores" else None}
+def _output(tensor, place, named, pairs):
+    """Describes an output. Scores have labels or come from a softmax; what else an output of numbers means is not guessed."""
+    kind = "state" if tensor.name in pairs.values() else "scores" if tensor.name in named or place["activation"] == "softmax" else "tensor"
+    ending = {"softmax": "softmax", "sigmoid": None}.get(place["activation"], "none")
+    return {**_tensor(tensor, place), "kind": kind, "activation": ending if kind == "scores" else None}
 
 
 def _tensor(tensor, place):

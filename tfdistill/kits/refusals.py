@@ -2,6 +2,8 @@
 
 import typing
 
+_NUMBERS = ("float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool")
+
 
 class Obstacle(typing.NamedTuple):
     """Why a device does not run a file.
@@ -40,6 +42,16 @@ def general_refusals(report, layout):
                 f"it has custom operations: {', '.join(custom)}", fix="write the layers that they come from with Keras's own operations"
             )
         )
+    for side in ("inputs", "outputs"):
+        tensors = getattr(report.census, side)
+        twice = sorted({t.name for t in tensors if [other.name for other in tensors].count(t.name) > 1})
+        if twice:
+            found.append(Obstacle(f"several of its {side} are called '{twice[0]}'"))
+        strange = [f"'{t.name}' {t.dtype}" for t in tensors if t.dtype not in _NUMBERS]
+        if strange:
+            found.append(Obstacle(f"its {side} are no numbers that a program has: {', '.join(strange)}"))
+    if not report.census.inputs:
+        found.append(Obstacle("it has no inputs"))
     # A batch that is not fixed runs as the file stands, which is with one sample.
     free = {tensor["tensor"]: [axis for axis in tensor["free_axes"] if axis > 0] for tensor in layout["inputs"]}
     found += [free_size(name, axes) for name, axes in free.items() if axes]
