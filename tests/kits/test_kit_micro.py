@@ -15,7 +15,7 @@ import tfdistill
 from tfdistill.convert.packing import pack
 from tfdistill.errors import ExportError, RuntimeUnavailableError
 from tfdistill.runtime.interpreter import ModelFile, read_file
-from tfdistill.runtime.micro import run_in_micro
+from tfdistill.runtime.micro_arena import run_in_micro
 from tfdistill.runtime.schema import schema
 
 FOLDER = pathlib.Path(os.environ.get("TFDISTILL_MLPERF_TINY", ""))

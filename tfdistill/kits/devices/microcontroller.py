@@ -6,7 +6,7 @@ from tfdistill.errors import ExportError
 from tfdistill.kits import c_source
 from tfdistill.kits.refusals import Obstacle, lacking
 from tfdistill.kits.vectors import LiteRT, zero_state
-from tfdistill.runtime.micro import run_in_micro
+from tfdistill.runtime.micro_arena import run_in_micro
 from tfdistill.runtime.operations import TYPES, operation_table
 
 NAME = "microcontroller"

@@ -1,4 +1,4 @@
-"""The process that runs a file in tflite-micro for `tfdistill.runtime.micro`."""
+"""The process that runs a file in tflite-micro for `tfdistill.runtime.micro_arena`."""
 
 import importlib
 import io

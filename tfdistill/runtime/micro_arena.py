@@ -57,7 +57,7 @@ def run_in_micro(file, sequences, outputs, states=(), timeout_seconds=120.0):
         shapes = [[len(run) for run in sequence] for sequence in sequences]
         np.savez(folder / "inputs.npz", *(array for sequence in sequences for run in sequence for array in run))
         request = {"folder": str(folder), "shapes": shapes, "states": [list(pair) for pair in states], "outputs": outputs}
-        ended = isolated.run("tfdistill.runtime.micro_child", json.dumps(request).encode() + b"\n", timeout_seconds)
+        ended = isolated.run("tfdistill.runtime.micro_arena_child", json.dumps(request).encode() + b"\n", timeout_seconds)
     if ended.failure:
         raise _error(file, f"its process {ended.failure}", ended.log)
     head, _, arrays = ended.output.partition(b"\n")
