@@ -2,10 +2,25 @@
 
 import pathlib
 import runpy
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
+
+
+class BuildWithKits(build_py):
+    """Puts the files of `export/` into the package, where `tfdistill/utils/shipped.py` looks for them: they are no package and import none."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = pathlib.Path(self.build_lib) / "tfdistill" / "export"
+            shutil.rmtree(target, ignore_errors=True)
+            left_over = shutil.ignore_patterns("__pycache__", "*.pyc", ".gradle", "build", "node_modules", "*.swp")
+            shutil.copytree(HERE / "export", target, ignore=left_over)
+
 
 EXTRAS = {
     "report": ["matplotlib>=3.8", "jinja2>=3.1"],
@@ -39,6 +54,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    cmdclass={"build_py": BuildWithKits},
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfdistill", "tfdistill.*"]),
     package_data={"tfdistill": ["py.typed", "runtime/operation_tables/*.json", "runtime/operation_versions/*.json"], "": ["*.pyi"]},

@@ -5,6 +5,7 @@ from tfdistill import compress as compress
 from tfdistill import distill as distill
 from tfdistill import errors as errors
 from tfdistill import graph as graph
+from tfdistill import kits as kits
 from tfdistill import losses as losses
 from tfdistill import pipeline as pipeline
 from tfdistill import preflight as preflight
@@ -35,6 +36,7 @@ from tfdistill.distill.teachers.remote import RemoteTeacher as RemoteTeacher
 from tfdistill.distill.teachers.remote import RetryPolicy as RetryPolicy
 from tfdistill.graph.names import named_layers as named_layers
 from tfdistill.graph.profiling import profile as profile
+from tfdistill.kits.make import kit as kit
 from tfdistill.pipeline.road import under_teacher as under_teacher
 from tfdistill.preflight.run import check as check
 from tfdistill.tflite.export import export_tflite as export_tflite

@@ -130,6 +130,10 @@ ROOMS = {
         "Road": "road",
         "under_teacher": "road",
     },
+    "kits": {
+        "KitRecord": "make",
+        "kit": "make",
+    },
     "preflight": {
         "Finding": "findings",
         "Preflight": "findings",
@@ -172,6 +176,7 @@ TOP = {
     "compare": "tflite",
     "export_tflite": "tflite",
     "inspect": "tflite",
+    "kit": "kits",
     "label_with_ray": "distill",
     "load_model": "bridge",
     "many_to_one": "distill",

@@ -34,7 +34,7 @@ Rescale = Annotated[
 Record = Annotated[pathlib.Path | None, typer.Option(help="Write the record to this JSON file.")]
 
 
-def _normalization(text):
+def read_normalization(text):
     """Reads `MEAN,STD`, each one number or one for each channel with spaces between."""
     try:
         mean, std = ([float(number) for number in part.split()] for part in str(text).split(","))
@@ -62,7 +62,7 @@ def export(
     normalization: Annotated[
         Any,
         typer.Option(
-            parser=_normalization,
+            parser=read_normalization,
             metavar="MEAN,STD",
             help="What apps do to the pixels of an image: 127.5,127.5 for a model of -1 to 1; numbers for each channel with spaces between.",
         ),
@@ -203,13 +203,23 @@ def _metadata(labels, normalization, author, license):
 
     if labels is None and normalization is None and not author and not license:
         return None
-    try:
-        lines = () if labels is None else labels.read_text(encoding="utf-8-sig").splitlines()  # Notepad marks its files
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--labels '{labels}' cannot be read: {error}.", "a UTF-8 text file with a label on each line") from error
-    if labels is not None and not lines:
-        raise ConfigurationError(f"--labels '{labels}' is empty.", "a UTF-8 text file with a label on each line")
+    lines = () if labels is None else label_lines(labels)
     return FileMetadata(author=author, license=license, labels=lines, normalization=normalization and Normalization(*normalization))
+
+
+def label_lines(path):
+    """Returns the lines of a file of labels.
+
+    Raises:
+        ConfigurationError: if it cannot be read or is empty.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Notepad marks its files
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--labels '{path}' cannot be read: {error}.", "a UTF-8 text file with a label on each line") from error
+    if not lines:
+        raise ConfigurationError(f"--labels '{path}' is empty.", "a UTF-8 text file with a label on each line")
+    return lines
 
 
 def _show(record, path):

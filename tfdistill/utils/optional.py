@@ -13,6 +13,7 @@ EXTRAS = {
     "matplotlib": "report",
     "jinja2": "report",
     "sklearn": "demo",
+    "tflite_micro": "micro",
 }
 
 
@@ -36,6 +37,16 @@ def require(module, why):
         # An installed package that lacks one of its own dependencies is another fault, which is not hidden.
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        extra = EXTRAS.get(package)
-        command = f'pip install "tfdistill[{extra}]"' if extra else f"pip install {package}"
-        raise MissingPackageError(f"The package '{package}' is not installed; it is needed to {why}.", fix=command) from error
+        raise missing_package(package, why) from error
+
+
+def missing_package(package, why):
+    """Returns the error of an optional package that is not installed.
+
+    Args:
+        package: Its import name.
+        why: As for `require`.
+    """
+    extra = EXTRAS.get(package)
+    command = f'pip install "tfdistill[{extra}]"' if extra else f"pip install {package}"
+    return MissingPackageError(f"The package '{package}' is not installed; it is needed to {why}.", fix=command)
