@@ -48,7 +48,7 @@ abstract class KitAssets : DefaultTask() {
 
     @get:InputFiles
     @get:PathSensitive(PathSensitivity.RELATIVE)
-    val files = kit.asFileTree.matching { include("model.tflite", "model.json", "labels.txt", "vectors/*.bin") }
+    abstract val files: ConfigurableFileCollection
 
     @get:OutputDirectory
     abstract val assets: DirectoryProperty
@@ -58,14 +58,21 @@ abstract class KitAssets : DefaultTask() {
 
     @TaskAction
     fun copy() {
+        if (!kit.file("model.json").get().asFile.exists()) {
+            throw GradleException("There is no model.json in this folder. Fill it: tfdistill kit MODEL.tflite --for android --out FOLDER")
+        }
         fileSystem.sync {
-            from(files)
+            from(kit.file("model.json"), kit.file("model.tflite"), kit.file("labels.txt"))
+            from(kit.dir("vectors")) { into("vectors") }
             into(assets)
         }
     }
 }
 
-val kitAssets = tasks.register<KitAssets>("kitAssets") { kit = rootProject.layout.projectDirectory }
+val kitAssets = tasks.register<KitAssets>("kitAssets") {
+    kit = rootProject.layout.projectDirectory
+    files.from(rootProject.files("model.json", "model.tflite", "labels.txt", "vectors"))
+}
 
 androidComponents {
     onVariants { variant -> variant.sources.assets?.addGeneratedSourceDirectory(kitAssets, KitAssets::assets) }
