@@ -36,7 +36,7 @@ def compile_kotlin(out, *sources, options=()):
     return done.returncode, done.stdout + done.stderr
 
 
-def _core():
+def core():
     """The folder of the compiled core and its driver: one for each text of their sources."""
     sources = [*sorted(CORE.rglob("*.kt")), HERE / "Driver.kt"]
 
@@ -52,7 +52,7 @@ def run_jobs(jobs):
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump([[str(part) if isinstance(part, pathlib.Path) else part for part in job] for job in jobs], file)
         file.flush()
-        classes = f"{_core()}:{_compiler()}/kotlin-stdlib.jar"
+        classes = f"{core()}:{_compiler()}/kotlin-stdlib.jar"
         command = ["java", "-Dfile.encoding=UTF-8", "-cp", classes, "tfdistill.kit.DriverKt", file.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
