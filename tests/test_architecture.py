@@ -33,6 +33,7 @@ FLOORS = {
     "tfdistill.recipe": 6,
     "tfdistill.pipeline": 6,
     "tfdistill.preflight": 6,
+    "tfdistill.kits": 6,
     "tfdistill.demo": 7,
     "tfdistill.search": 7,
     "tfdistill.cli": 8,
@@ -56,6 +57,7 @@ ALLOWED = {
     "tfdistill.tflite": {"tfdistill.graph", "tfdistill.bridge", "tfdistill.runtime", "tfdistill.convert", "tfdistill.compress"},
     "tfdistill.benchmarking": {"tfdistill.runtime"},
     "tfdistill.report": set(),
+    "tfdistill.kits": {"tfdistill.runtime", "tfdistill.convert", "tfdistill.tflite"},
     "tfdistill.preflight": {
         *("tfdistill.graph", "tfdistill.bridge", "tfdistill.runtime", "tfdistill.convert", "tfdistill.compress", "tfdistill.tflite")
     },
