@@ -37,4 +37,7 @@ def node_modules(*requirements):
     """
     quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error")
     install = ["npm", "install", *quiet, "--prefix"]
-    return made_once("npm", sorted(requirements), lambda folder: subprocess.run([*install, folder, *requirements], check=True)) / "node_modules"
+    return (
+        made_once("npm", sorted(requirements), lambda folder: subprocess.run([*install, folder, *requirements], check=True))
+        / "node_modules"
+    )

@@ -34,7 +34,9 @@ def named_outputs(graph):
 
 @pytest.mark.slow
 def test_the_file_is_shown_with_colors(tmp_path):
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, activation="gelu"), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, activation="gelu"), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
     path = tmp_path / "a, b.tflite"  # a comma, at which Model Explorer would end a path
     tfdistill.export_tflite(model, path, "dynamic_range")
     bin_folder = pathlib.Path(environments.python_with(EXPLORER)).parent
@@ -48,7 +50,13 @@ def test_the_file_is_shown_with_colors(tmp_path):
             opened = json.loads(urllib.parse.unquote(data))
             (source,), (node_data,) = opened["models"], opened["nodeData"]
             colors = json.loads(asked(address, "/api/v1/read_text_file", path=node_data)["content"])
-            sent = {"cmdId": "convert", "extensionId": "builtin_tflite_flatbuffer", "modelPath": source["url"], "settings": {"const_element_count_limit": 4}, "deleteAfterConversion": False}
+            sent = {
+                "cmdId": "convert",
+                "extensionId": "builtin_tflite_flatbuffer",
+                "modelPath": source["url"],
+                "settings": {"const_element_count_limit": 4},
+                "deleteAfterConversion": False,
+            }
             found = asked(address, "/api/v1/send_command", json=json.dumps(sent))
         finally:
             os.killpg(process.pid, signal.SIGINT)

@@ -8,6 +8,7 @@ import flatbuffers
 import keras
 import numpy as np
 import pytest
+from reader_models import IMAGES, SERIES, attention, images, recurrent
 
 import tfdistill
 from tfdistill.convert.finish import finish
@@ -17,32 +18,6 @@ from tfdistill.tflite import Tolerances
 
 pytestmark = pytest.mark.slow
 OPENVINO = "openvino==2026.3.1"
-L = keras.layers
-RNG = np.random.default_rng(0)
-IMAGES = RNG.uniform(size=(64, 16, 16, 3)).astype("float32")
-SERIES = RNG.normal(size=(64, 20, 8)).astype("float32")
-
-
-def images():
-    inputs = keras.Input((16, 16, 3), name="image")
-    h = L.BatchNormalization()(L.Conv2D(8, 3, strides=2, activation="relu")(inputs))
-    h = L.Conv2D(16, 1, activation="relu6")(L.DepthwiseConv2D(3, padding="same")(h))
-    h = L.Add()([h, L.Conv2D(16, 3, padding="same", activation="silu")(h)])
-    return keras.Model(inputs, L.Dense(5, activation="softmax", name="scores")(L.GlobalAveragePooling2D()(h)))
-
-
-def recurrent():
-    """As integers every step is written out: tensors of many steps have names of their own, by which OpenVINO tells them apart."""
-    inputs = keras.Input((20, 8), name="series")
-    return keras.Model(inputs, L.Dense(3, name="scores")(L.LSTM(4)(inputs)))
-
-
-def attention():
-    inputs = keras.Input((20, 8), name="series")
-    h = L.LayerNormalization()(L.Add()([inputs, L.MultiHeadAttention(2, 4)(inputs, inputs)]))
-    return keras.Model(inputs, L.Dense(3, name="scores")(L.GlobalAveragePooling1D()(L.Dense(8, activation="gelu")(h))))
-
-
 # Model, variant, type of inputs and outputs.
 FILES = [
     *((images, variant, "auto") for variant in ("float32", "float16", "dynamic_range", "int16x8")),

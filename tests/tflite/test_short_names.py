@@ -41,7 +41,10 @@ def test_all_names_are_different(names, steps):
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (["net/conv/Conv2D;net/conv/BiasAdd", "net/conv/Conv2D;other", "net/dense/MatMul"], ["conv/Conv2D", "conv/Conv2D.1", "dense/MatMul"]),
+        (
+            ["net/conv/Conv2D;net/conv/BiasAdd", "net/conv/Conv2D;other", "net/dense/MatMul"],
+            ["conv/Conv2D", "conv/Conv2D.1", "dense/MatMul"],
+        ),
         (["net/dense/x", *(f"net/lstm/cell/add_{i}" for i in range(20))], ["dense/x", *(f"lstm/{i + 1}" for i in range(20))]),
         (["net/quant_conv/conv/Conv2D", "net/quant_dense/x"], ["conv/Conv2D", "dense/x"]),
     ],

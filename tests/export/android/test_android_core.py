@@ -89,7 +89,9 @@ def test_images_become_what_keras_makes_of_them(tmp_path):
             entry = tensor("image", (1, *shape), dtype, scale, zero, kind="image", normalization=how)
             name = f"{number}_{kind}"
             file = written(tmp_path / f"{name}.json", description(**{"inputs.0": entry}))
-            jobs.append(["preprocess", file, tmp_path / f"{number}.rgb", width, height, crop, tmp_path / f"{name}.f", tmp_path / f"{name}.q"])
+            jobs.append(
+                ["preprocess", file, tmp_path / f"{number}.rgb", width, height, crop, tmp_path / f"{name}.f", tmp_path / f"{name}.q"]
+            )
             expected.append((name, values, np.min(std), TensorInfo("image", 0, (1, *shape), dtype, scale, zero)))
     answers = kotlin_kit.run_jobs(jobs)
     assert [text for good, text in answers if not good] == []
@@ -182,7 +184,9 @@ def files(tmp_path_factory):
 
 IMAGE = {"kind": "image", "normalization": {"mean": [0.0], "std": [1.0]}}
 KITS = {
-    "int8": dict(kinds={"image": IMAGE, "scores": {"kind": "scores", "activation": "none"}}, tolerance={"scores": {"steps": 0}}, labels=LABELS),
+    "int8": dict(
+        kinds={"image": IMAGE, "scores": {"kind": "scores", "activation": "none"}}, tolerance={"scores": {"steps": 0}}, labels=LABELS
+    ),
     "float32": dict(kinds={"image": IMAGE, "scores": {"kind": "scores", "activation": "none"}}, tolerance={"scores": {"abs": 1e-6}}),
     "stream": dict(
         kinds={"state": {"kind": "state"}, "following": {"kind": "state"}},
@@ -191,8 +195,6 @@ KITS = {
         steps=4,
     ),
 }
-
-
 
 
 def self_test(folder, model=None):
@@ -224,7 +226,9 @@ def test_self_tests_run_the_file_and_find_what_differs(files, tmp_path):
     shutil.copytree(tmp_path / "stream", tmp_path / "late")
     changed(tmp_path / "late", "vectors/0_out.bin", -1, 1000.5)
     good = [self_test(tmp_path / name) for name in KITS]
-    found = kotlin_kit.run_jobs([*good, *(self_test(tmp_path / name) for name in ("off", "late", "other", "longer", "short", "without", "empty"))])
+    found = kotlin_kit.run_jobs(
+        [*good, *(self_test(tmp_path / name) for name in ("off", "late", "other", "longer", "short", "without", "empty"))]
+    )
     equal = "true true All outputs of 2 test vectors are equal to those of the desk."
     assert found[:3] == [(True, equal)] * 3
     assert found[3][1].startswith("false ")

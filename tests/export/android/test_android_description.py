@@ -27,8 +27,14 @@ READ = [
     ({}, "net|serving_default|image|scores|image:UINT8[1, 8, 6, 3]IMAGE0.5+10,scores:INT8[1, 4]SCORES0.25+-3|[Äpfel, b, c, d]|{}|1"),
     (STATEFUL, "net|stream|image|scores|image:UINT8[1, 8, 6, 3]IMAGE0.5+10,state:INT8[1, 6]STATE0.5+4,scores:"),
     ({"signatures": {}, "labels": None, "metadata": {}}, "||image|scores|"),
-    ({"vectors": [], "tolerance": {}}, "net|serving_default|image|scores|image:UINT8[1, 8, 6, 3]IMAGE0.5+10,scores:INT8[1, 4]SCORES0.25+-3|"),
-    ({"outputs.0": FLOATS, "tolerance.scores": {"abs": 0}}, "net|serving_default|image|scores|image:UINT8[1, 8, 6, 3]IMAGE0.5+10,scores:FLOAT32[1, 4]SCORESnull+0|"),
+    (
+        {"vectors": [], "tolerance": {}},
+        "net|serving_default|image|scores|image:UINT8[1, 8, 6, 3]IMAGE0.5+10,scores:INT8[1, 4]SCORES0.25+-3|",
+    ),
+    (
+        {"outputs.0": FLOATS, "tolerance.scores": {"abs": 0}},
+        "net|serving_default|image|scores|image:UINT8[1, 8, 6, 3]IMAGE0.5+10,scores:FLOAT32[1, 4]SCORESnull+0|",
+    ),
     ({"inputs.0": tensor("image", (1, 5), "int32", kind="tensor")}, "net|serving_default|null|scores|image:INT32[1, 5]TENSORnull+0,"),
     ({"inputs.0": tensor("image", (), "bool", kind="tensor")}, "net|serving_default|null|scores|image:BOOL[]TENSORnull+0,"),
 ]
@@ -60,11 +66,20 @@ REFUSED = [
     ({"inputs.0.zero_point": 256}, "inputs[0].zero_point is 256, not a number from 0 to 255"),
     ({"outputs.0.zero_point": -129}, "outputs[0].zero_point is -129, not a number from -128 to 127"),
     ({"inputs.0.kind": "sound"}, "inputs[0].kind is 'sound', not one of [image, tensor, state]"),
-    ({"inputs.0.normalization": {"mean": [1, 2], "std": [1, 1]}}, "inputs[0].normalization.mean is [1, 2], not one number, or one for each of 3"),
-    ({"inputs.0.normalization": {"mean": [1], "std": [0]}}, "inputs[0].normalization.std is [0], not as many numbers as mean, none of them 0"),
+    (
+        {"inputs.0.normalization": {"mean": [1, 2], "std": [1, 1]}},
+        "inputs[0].normalization.mean is [1, 2], not one number, or one for each of 3",
+    ),
+    (
+        {"inputs.0.normalization": {"mean": [1], "std": [0]}},
+        "inputs[0].normalization.std is [0], not as many numbers as mean, none of them 0",
+    ),
     ({"inputs.0.normalization": {"mean": [1], "std": [1, 1, 1]}}, "inputs[0].normalization.std is [1, 1, 1], not as many numbers"),
     ({"inputs.0.normalization": {"mean": ["a"], "std": [1]}}, "inputs[0].normalization.mean is [a], not a list of numbers"),
-    ({"signatures": {"a": {"inputs": {"x": "x"}, "outputs": {"scores": "y"}}}}, "no signature has the inputs and outputs that it describes"),
+    (
+        {"signatures": {"a": {"inputs": {"x": "x"}, "outputs": {"scores": "y"}}}},
+        "no signature has the inputs and outputs that it describes",
+    ),
     ({"labels": LABELS[:3]}, "it has 3 labels, and 'scores' has 4 classes"),
     ({"labels": [1, 2, 3, 4]}, "labels is [1, 2, 3, 4], not a list of texts"),
     ({"outputs.0.kind": "tensor"}, "it has labels, and no output of scores"),
@@ -103,7 +118,9 @@ NOT_JSON = {
 
 
 def jobs_of(rows, folder):
-    return [["describe", written(folder / f"{number}.json", description(**copy.deepcopy(changes)))] for number, (changes, _) in enumerate(rows)]
+    return [
+        ["describe", written(folder / f"{number}.json", description(**copy.deepcopy(changes)))] for number, (changes, _) in enumerate(rows)
+    ]
 
 
 def test_what_fits_is_read(tmp_path):
@@ -135,7 +152,11 @@ def test_what_is_no_json_is_refused(tmp_path):
 # Whole numbers of 64 bits, floats, texts of all kinds; no lone surrogates, which UTF-8 does not have.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-VALUES = st.recursive(st.none() | st.booleans() | NUMBERS | TEXTS, lambda one: st.lists(one, max_size=4) | st.dictionaries(TEXTS, one, max_size=4), max_leaves=8)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda one: st.lists(one, max_size=4) | st.dictionaries(TEXTS, one, max_size=4),
+    max_leaves=8,
+)
 
 
 def _kotlin(value):
@@ -158,7 +179,11 @@ def test_values_are_those_that_python_wrote(tmp_path):
     collect()
     # Floats print otherwise in the two languages: they are compared as numbers, one by one.
     floats = [value for value in values if isinstance(value, float)] + [0.1, 1e-300, 5e-324, 1.7976931348623157e308, -0.0]
-    others = [value for value in values if "." not in json.dumps(value) and "e" not in json.dumps(value).lower().replace("true", "").replace("false", "")]
+    others = [
+        value
+        for value in values
+        if "." not in json.dumps(value) and "e" not in json.dumps(value).lower().replace("true", "").replace("false", "")
+    ]
     assert len(others) > 50
     texts = [json.dumps(value, ensure_ascii=bool(number % 2)) for number, value in enumerate(others)]
     answers = kotlin_kit.run_jobs([["json", text] for text in texts] + [["json", repr(value)] for value in floats])

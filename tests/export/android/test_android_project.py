@@ -104,9 +104,15 @@ def test_build_files_have_no_syntax_errors(tmp_path):
         lines = path.read_text(encoding="utf-8").splitlines()
         imports = [line for line in lines if line.startswith("import ")]
         body = [line for line in lines if line not in imports]
-        (tmp_path / f"Script{number}.kt").write_text("\n".join([f"package script{number}", *imports, "fun script() {", *body, "}"]), encoding="utf-8")
+        (tmp_path / f"Script{number}.kt").write_text(
+            "\n".join([f"package script{number}", *imports, "fun script() {", *body, "}"]), encoding="utf-8"
+        )
     _, said = kotlin_kit.compile_kotlin(tmp_path / "out", *tmp_path.glob("*.kt"))
-    found = {int(number) for number, text in re.findall(r"Script(\d+)\.kt:\d+:\d+: error: (.*)", said) if "syntax error" in text.lower() or "expecting" in text.lower()}
+    found = {
+        int(number)
+        for number, text in re.findall(r"Script(\d+)\.kt:\d+:\d+: error: (.*)", said)
+        if "syntax error" in text.lower() or "expecting" in text.lower()
+    }
     assert found == {len(GRADLE)}, said
 
 
@@ -148,7 +154,7 @@ def test_what_the_api_does_not_take_is_refused(description, expected):
         ("Ten things", "Ten things"),
         ("", "tfdistill kit"),
         ("\n", "tfdistill kit"),
-        ('Ada\'s "cats" & <dogs>', "Ada\\'s \\\"cats\\\" & <dogs>"),
+        ('Ada\'s "cats" & <dogs>', 'Ada\\\'s \\"cats\\" & <dogs>'),
         ("@string/x", "\\@string/x"),
         ("?attr\n2", "\\?attr 2"),
         ("back\\slash", "back\\\\slash"),

@@ -33,5 +33,7 @@ def made_files(description):
 def _resource_text(text):
     """Returns a text as a string resource of Android: quotes and backslashes are escaped, and so is what would refer to another resource."""
     plain = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split()) or "tfdistill kit"
-    escaped = "".join("\\" + letter if letter in "\\'\"" or (place == 0 and letter in "@?") else letter for place, letter in enumerate(plain))
+    escaped = "".join(
+        "\\" + letter if letter in "\\'\"" or (place == 0 and letter in "@?") else letter for place, letter in enumerate(plain)
+    )
     return xml.sax.saxutils.escape(escaped)
