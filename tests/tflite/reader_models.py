@@ -5,7 +5,8 @@ import numpy as np
 
 L = keras.layers
 RNG = np.random.default_rng(0)
-IMAGES = RNG.uniform(size=(100, 16, 16, 3)).astype("float32")
+# Of different colors, so that not all are of one class.
+IMAGES = (RNG.uniform(size=(100, 1, 1, 3)) * RNG.uniform(0.7, 1, (100, 16, 16, 3))).astype("float32")
 SERIES = RNG.normal(size=(100, 20, 8)).astype("float32")
 
 
