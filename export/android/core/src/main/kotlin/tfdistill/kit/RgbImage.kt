@@ -38,24 +38,28 @@ public class RgbImage(public val width: Int, public val height: Int, public val 
          * @param rotation degrees clockwise that turn the frame upright: 0, 90, 180 or 270.
          */
         public fun fromRgba(buffer: ByteBuffer, width: Int, height: Int, rowStride: Int, pixelStride: Int, rotation: Int): RgbImage {
-            require(rotation in setOf(0, 90, 180, 270)) { "a frame cannot be turned by $rotation degrees" }
+            val down = (height - 1) * rowStride
+            val right = (width - 1) * pixelStride
+            // Where the upright image begins in the frame, and the bytes from one of its pixels to the next in its row and in its column.
+            val (start, column, row) = when (rotation) {
+                0 -> Triple(0, pixelStride, rowStride)
+                90 -> Triple(down, -rowStride, pixelStride)
+                180 -> Triple(down + right, -pixelStride, -rowStride)
+                270 -> Triple(right, rowStride, -pixelStride)
+                else -> throw IllegalArgumentException("a frame cannot be turned by $rotation degrees")
+            }
             val turned = rotation % 180 != 0
             val outWidth = if (turned) height else width
             val outHeight = if (turned) width else height
             val pixels = ByteArray(3 * width * height)
             var to = 0
-            for (row in 0 until outHeight) {
-                for (column in 0 until outWidth) {
-                    val (x, y) = when (rotation) {
-                        0 -> column to row
-                        90 -> row to height - 1 - column
-                        180 -> width - 1 - column to height - 1 - row
-                        else -> width - 1 - row to column
-                    }
-                    val from = y * rowStride + x * pixelStride
+            for (y in 0 until outHeight) {
+                var from = start + y * row
+                for (x in 0 until outWidth) {
                     pixels[to++] = buffer.get(from)
                     pixels[to++] = buffer.get(from + 1)
                     pixels[to++] = buffer.get(from + 2)
+                    from += column
                 }
             }
             return RgbImage(outWidth, outHeight, pixels)

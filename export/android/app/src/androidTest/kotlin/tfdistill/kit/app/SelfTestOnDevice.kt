@@ -30,7 +30,7 @@ class SelfTestOnDevice {
     fun classesOnTheGpuAreThoseOfTheDesk() {
         Session(assets).use { session ->
             try {
-                session.use(Accelerator.GPU)
+                session.runOn(Accelerator.GPU)
             } catch (error: KitException) {
                 assumeTrue(error.happened, false) // no GPU that takes every operation: the test does not apply
             }

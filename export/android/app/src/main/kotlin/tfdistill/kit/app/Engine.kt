@@ -17,8 +17,8 @@ import tfdistill.kit.Runner
  */
 internal class Engine(assets: AssetManager, private val description: ModelDescription, val accelerator: Accelerator) : Runner, AutoCloseable {
     private val model = CompiledModel.create(assets, description.file, CompiledModel.Options(accelerator))
-    private val inputs = description.inputs.associateWith { model.createInputBuffer(it.name, description.signature) }
-    private val outputs = description.outputs.associateWith { model.createOutputBuffer(it.name, description.signature) }
+    private val inputs = orClosed { description.inputs.associateWith { model.createInputBuffer(it.name, description.signature) } }
+    private val outputs = orClosed { description.outputs.associateWith { model.createOutputBuffer(it.name, description.signature) } }
     private val inputsByName = inputs.mapKeys { (format, _) -> format.name }
     private val outputsByName = outputs.mapKeys { (format, _) -> format.name }
 
@@ -28,6 +28,15 @@ internal class Engine(assets: AssetManager, private val description: ModelDescri
         model.run(inputsByName, outputsByName, description.signature)
         return outputs.entries.associate { (format, buffer) -> format.name to buffer.read(format) }
     }
+
+    /** An engine that cannot be made keeps no memory of the phone. */
+    private fun <T> orClosed(make: () -> T): T =
+        try {
+            make()
+        } catch (error: LiteRtException) {
+            model.close()
+            throw error
+        }
 
     override fun close() {
         for (buffer in inputs.values + outputs.values) buffer.close()

@@ -24,9 +24,9 @@ import tfdistill.kit.RgbImage
 
 /** The one screen: what the camera shows, the label that the model gives it, how long that takes on which accelerator, and the self-test. */
 class MainActivity : ComponentActivity() {
-    // Everything that touches the model runs here: LiteRT's objects take one thread at a time.
-    // Its thread ends when it is idle and it is never shut down: a frame that comes when the screen is closed is dropped, not refused.
-    private val worker = ThreadPoolExecutor(1, 1, 10, TimeUnit.SECONDS, LinkedBlockingQueue()).apply { allowCoreThreadTimeOut(true) }
+    // Everything that touches the model runs here, from beginning to end: LiteRT's objects take one thread at a time, and OpenGL only that which began.
+    // A frame that comes when the screen is closed is dropped.
+    private val worker = ThreadPoolExecutor(1, 1, 0, TimeUnit.SECONDS, LinkedBlockingQueue(), ThreadPoolExecutor.DiscardPolicy())
     private var session: Session? = null // used on the worker alone
     private val label by lazy { findViewById<TextView>(R.id.label) }
     private val others by lazy { findViewById<TextView>(R.id.others) }
@@ -56,6 +56,7 @@ class MainActivity : ComponentActivity() {
             session?.close()
             session = null
         }
+        worker.shutdown()
     }
 
     /** Runs on the worker. */
@@ -85,7 +86,7 @@ class MainActivity : ComponentActivity() {
     }
 
     private fun switchAccelerator(session: Session) {
-        session.use(if (session.accelerator == Accelerator.CPU) Accelerator.GPU else Accelerator.CPU)
+        session.runOn(if (session.accelerator == Accelerator.CPU) Accelerator.GPU else Accelerator.CPU)
         showAccelerator(session)
         show("")
     }

@@ -33,7 +33,7 @@ internal class Session(private val assets: KitAssets) : AutoCloseable {
     val accelerator: Accelerator get() = engine.accelerator
 
     /** Runs on another accelerator from now on. Throws [KitException] if that does not run the model; the one before then goes on. */
-    fun use(accelerator: Accelerator) {
+    fun runOn(accelerator: Accelerator) {
         val next = Engine.open(assets.manager, description, accelerator)
         engine.close()
         engine = next
