@@ -46,6 +46,8 @@ def test_all_names_are_different(names, steps):
             ["conv/Conv2D", "conv/Conv2D.1", "dense/MatMul"],
         ),
         (["net/dense/x", *(f"net/lstm/cell/add_{i}" for i in range(20))], ["dense/x", *(f"lstm/{i + 1}" for i in range(20))]),
+        (["net/dense/x", *(f"net/inner/lstm/cell/add_{i}" for i in range(20))], ["dense/x", *(f"inner/lstm/{i + 1}" for i in range(20))]),
+        (["net/dense/x", *(f"net/rnn/add_{i}" for i in range(20))], ["dense/x", *(f"rnn/{i + 1}" for i in range(20))]),
         (["net/quant_conv/conv/Conv2D", "net/quant_dense/x"], ["conv/Conv2D", "dense/x"]),
     ],
 )

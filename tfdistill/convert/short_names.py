@@ -59,7 +59,8 @@ def _numbered(names, given):
         if place in given:
             found.append(name)
             continue
-        stem = f"{kind.partition('/')[0]}/" if kind in many else f"{name}."
+        parts = kind.split("/")  # of a layer, of its cell, and of an operation
+        stem = f"{'/'.join(parts[:-2] or parts[:1])}/" if kind in many else f"{name}."
         new = name if kind not in many and name not in used else None
         while new is None or new in used:
             counts[stem] += 1
