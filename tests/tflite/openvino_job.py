@@ -1,4 +1,7 @@
-"""Runs .tflite files with OpenVINO, in an environment that has it: the outputs of each on the rows of the .npy file beside it; prints why it reads a file not."""
+"""Runs .tflite files with OpenVINO, in an environment that has it: each on the rows of the .npz file beside it, name of a tensor -> rows.
+
+Writes the outputs of each into a .npz file likewise; prints why it does not read a file.
+"""
 
 import pathlib
 import sys
@@ -14,5 +17,11 @@ for path in map(pathlib.Path, sys.argv[1:]):
     except RuntimeError as error:
         print(path.stem, "is not read:", str(error).replace("\n", " "))
         continue
-    rows = [next(iter(model(row[None]).values()))[0] for row in np.load(path.with_suffix(".npy"))]
-    np.save(path.with_suffix(".openvino.npy"), np.array(rows))
+    with np.load(path.with_suffix(".npz")) as file:
+        given = dict(file)
+    found = {name: [] for output in model.outputs for name in output.names}
+    for row in range(len(next(iter(given.values())))):
+        for output, value in model({name: rows[row][None] for name, rows in given.items()}).items():
+            for name in output.names:
+                found[name].append(value[0])
+    np.savez(path.with_suffix(".openvino.npz"), **found)
