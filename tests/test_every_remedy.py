@@ -38,6 +38,7 @@ EXEMPT = {
     'pip install "tensorflow==2.21.*"': "no version of TensorFlow that the package takes lacks what it is asked for",
     f'pip install "tfdistill[{HOLE}]"': "installs packages; that the extras exist is tested below",
     f"pip install {HOLE}": "installs packages",
+    "pip install ai-edge-model-explorer": "installs packages; tests/cli/test_explorer.py runs it in an environment that has it",
     "write to another file": "needs a system that does not replace a file that may be written",
     "load only files whose source you trust": "asks for no action",
     "use keras.callbacks.BackupAndRestore with a folder for each worker": "needs processes on several machines, and names what Keras has for them",

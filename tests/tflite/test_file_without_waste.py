@@ -142,7 +142,7 @@ def test_a_step_that_is_written_out_is_small(layer, tmp_path):
             0,
             0,
         ]  # which keeps the axes of what is multiplied
-    assert (sizes[24] - sizes[8]) / 16 < 1536
+    assert (sizes[24] - sizes[8]) / 16 < 1792  # a tenth of it names, as every tensor has one of its own
 
 
 # Files made by hand, of operations that do nothing in ways that the converter does not write today.

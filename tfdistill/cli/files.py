@@ -141,21 +141,30 @@ def inspect(
     target: Annotated[
         str, typer.Option(help="Target that the colors of the page show: xnnpack, builtin, micro, edgetpu or gpu.")
     ] = "xnnpack",
+    explorer: Annotated[
+        bool, typer.Option("--explorer", help="Open the file in Model Explorer, where ai-edge-model-explorer is installed, until Ctrl+C.")
+    ] = False,
 ):
     """Show what is in a .tflite file, without running it."""
+    from tfdistill.cli.explorer import explore, explorer_program
     from tfdistill.report.graph_page import graph_page
+    from tfdistill.runtime.interpreter import read_file
     from tfdistill.runtime.operations import require_target
     from tfdistill.tflite.inspection.inspect import inspect as found_in
     from tfdistill.utils.files import write_whole
 
     require_target(target)
     refuse_folder(page, "--html", "page.html")
-    found = found_in(file)
+    program = explorer_program() if explorer else None
+    read = read_file(file)
+    found = found_in(read)
     typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False) if as_json else str(found))
     if page is not None:
         with write_whole(page) as temporary:
             temporary.write_text(graph_page(found, target), encoding="utf-8")
         typer.echo(f"Page: {page}", err=as_json)
+    if program is not None:
+        explore(program, read, found, target)
 
 
 def check(

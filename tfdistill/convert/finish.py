@@ -21,4 +21,8 @@ def finish(content):
         return content
     remove_waste(model, classes)
     shorten_names(model)
+    for code in model.operatorCodes:
+        # Newer programs read the one field, OpenVINO and older runtimes the other, and not every program that writes files fills both.
+        code.builtinCode = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     return pack(model, classes)

@@ -3,7 +3,7 @@
 import collections
 import re
 
-# So many tensors of one layer whose names differ in a number only are those of the steps of a sequence: they share one name.
+# So many tensors of one layer whose names differ in a number only are those of the steps of a sequence: they are named by the layer and a number alone.
 _STEPS = 16
 
 
@@ -11,7 +11,7 @@ def shorten_names(model):
     """Gives the tensors of a parsed file short names, which begin with the user's name of the layer: `conv/Conv2D`.
 
     Inputs and outputs get the names that the converter gives those of a float file: `serving_default_NAME:0` and `StatefulPartitionedCall:INDEX`. All names of a
-    graph are different, but for those of a sequence whose steps are written out.
+    graph are different: there are readers that tell tensors apart by them (OpenVINO, litert-quantizer).
 
     Args:
         model: `ModelT` of the schema; it is changed.
@@ -51,19 +51,22 @@ def _short(names, given):
 
 
 def _numbered(names, given):
-    """Returns the names with a number where there would be two of one, or without one for the many tensors of a sequence."""
+    """Returns the names with a number where there would be two of one; `LAYER/NUMBER` for the many tensors of a sequence."""
     kinds = [re.sub(r"(?<=/)([^/]+?)_?\d+$", r"\1", name) for name in names]
     many = {kind for kind, count in collections.Counter(kinds).items() if "/" in kind and count > _STEPS}
-    counts, found = collections.Counter(given.values()), []
+    used, counts, found = set(given.values()), collections.Counter(), []
     for place, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         if place in given:
             found.append(name)
-        elif kind in many:
-            found.append(kind)
-        else:
-            count = counts[name]
-            counts[name] += 1
-            found.append(f"{name}.{count}" if count else name)
+            continue
+        parts = kind.split("/")  # of a layer, of its cell, and of an operation
+        stem = f"{'/'.join(parts[:-2] or parts[:1])}/" if kind in many else f"{name}."
+        new = name if kind not in many and name not in used else None
+        while new is None or new in used:
+            counts[stem] += 1
+            new = f"{stem}{counts[stem]}"
+        used.add(new)
+        found.append(new)
     return found
 
 

@@ -6,8 +6,8 @@ import html
 _WIDTH, _HEIGHT, _GAP, _ROW = 176, 46, 18, 78
 # So many characters of a text are drawn; all of it stands in the tip.
 _MOST = 27
-_COLORS = {"float": "#f3b0a5", "left": "#f5d58a", "taken": "#b5dcb0", "unknown": "#dddddd"}
-_MEANINGS = {
+COLORS = {"float": "#f3b0a5", "left": "#f5d58a", "taken": "#b5dcb0", "unknown": "#dddddd"}
+MEANINGS = {
     "float": "computes in floats, in a file of integers",
     "left": "the target does not take it",
     "taken": "the target takes it",
@@ -29,7 +29,7 @@ def graph_page(inspection, target="xnnpack"):
         The page as a text.
     """
     title = html.escape(inspection.census.path)
-    keys = "".join(f'<span style="background:{_COLORS[kind]}">{html.escape(meaning)}</span>' for kind, meaning in _MEANINGS.items())
+    keys = "".join(f'<span style="background:{COLORS[kind]}">{html.escape(meaning)}</span>' for kind, meaning in MEANINGS.items())
     parts = [f"<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style></head><body>"]
     parts.append(
         f"<h1>{title}</h1>{inspection._repr_html_()}<p class='key'>Target {html.escape(target)} ({html.escape(inspection.targets[target].runtime)}): {keys}</p>"
@@ -50,11 +50,11 @@ def _drawn(operations, in_islands, target):
     for operation in operations:
         x, y = places[operation.index]
         lines += [_line(places[read], (x, y)) for read in operation.reads]
-        kind = _state(operation, in_islands, target)
+        kind = state_of(operation, in_islands, target)
         shape = "x".join(map(str, operation.shape))
         boxes.append(
             f"<g><title>{html.escape(_tip(operation))}</title>"
-            f"<rect x='{x:g}' y='{y:g}' width='{_WIDTH}' height='{_HEIGHT}' rx='5' fill='{_COLORS[kind]}' stroke='#666'/>"
+            f"<rect x='{x:g}' y='{y:g}' width='{_WIDTH}' height='{_HEIGHT}' rx='5' fill='{COLORS[kind]}' stroke='#666'/>"
             f"<text class='name' x='{x + 8:g}' y='{y + 19:g}'>{html.escape(operation.name[:_MOST])}</text>"
             f"<text x='{x + 8:g}' y='{y + 37:g}'>{html.escape(f'{operation.kind} {shape}'[:_MOST])}</text></g>"
         )
@@ -96,7 +96,8 @@ def _places(operations):
     return places
 
 
-def _state(operation, in_islands, target):
+def state_of(operation, in_islands, target):
+    """Returns the key of `COLORS` and `MEANINGS` of a `FileOperation`; `in_islands` has the indices of those that compute in floats among integers."""
     if operation.index in in_islands:
         return "float"
     return {True: "taken", False: "left", None: "unknown"}[operation.targets[target]]
