@@ -122,6 +122,7 @@ ROOMS = {
     "benchmarking": {
         "BenchmarkRecord": "record",
         "Cpu": "targets.cpu",
+        "Ssh": "targets.ssh",
         "Timing": "timing",
         "benchmark": "run",
     },

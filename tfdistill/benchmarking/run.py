@@ -9,6 +9,7 @@ from tfdistill.benchmarking.isolation import run_child
 from tfdistill.benchmarking.record import BenchmarkRecord
 from tfdistill.benchmarking.targets.base import to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
+from tfdistill.benchmarking.targets.ssh import Ssh
 from tfdistill.benchmarking.timing import Timing
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
@@ -31,7 +32,7 @@ _OVERHEAD_SECONDS = 120.0
 )
 def benchmark(
     path: PathLike,
-    target: Cpu | None = None,
+    target: Cpu | Ssh | None = None,
     *,
     timing: Timing | None = None,
     variant: str | None = None,
@@ -98,5 +99,21 @@ def benchmark(
         "shapes": shapes,
         "host": fingerprint().to_dict(),
     }
+    if getattr(target, "remote", False):
+        return remote_record(target, {**request, "timeout_seconds": timeout_seconds}, path)
     found = run_child(request, timeout_seconds, expected_seconds=timing.max_seconds + timing.warmup_seconds)
     return BenchmarkRecord.from_dict({**found, "path": str(path)})
+
+
+def remote_record(target, request, path):
+    """Returns the `BenchmarkRecord` of a file that another device runs.
+
+    Args:
+        target: A target with `remote = True`.
+        request: As the measuring process gets it, and `timeout_seconds`.
+        path: The file, as the caller named it.
+    """
+    known = {field.name for field in dataclasses.fields(BenchmarkRecord)}
+    found = {name: value for name, value in target.measure(request).items() if name in known}
+    own = {"path": str(path), "variant": request["variant"], "target": target.describe(), "target_settings": request["target"]}
+    return BenchmarkRecord.from_dict({**found, **own}, source=target.describe())

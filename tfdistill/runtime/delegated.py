@@ -1,4 +1,9 @@
-"""Which operations of a .tflite file a delegate takes: XNNPACK, which the interpreter uses by default, or another."""
+"""Which operations of a .tflite file a delegate takes: XNNPACK, which the interpreter uses by default, or another.
+
+Standard library only, for Python 3.8 and later: `docs/make_kits.py` copies this module to the kits of boards.
+"""
+
+from __future__ import annotations
 
 import collections
 import dataclasses

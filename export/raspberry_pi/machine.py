@@ -1,0 +1,58 @@
+"""What the machine is that this process runs on.
+
+Standard library only, for Python 3.8 and later: `docs/make_kits.py` copies this module to the kits of boards.
+"""
+
+import os
+import pathlib
+import platform
+
+# Cores of Arm by the number of the part that the kernel reports, where it reports no name.
+_ARM_PARTS = {
+    **{"0xb76": "ARM1176", "0xc07": "Cortex-A7", "0xc08": "Cortex-A8", "0xc09": "Cortex-A9", "0xc0f": "Cortex-A15"},
+    **{"0xd03": "Cortex-A53", "0xd04": "Cortex-A35", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57", "0xd08": "Cortex-A72"},
+    **{"0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76", "0xd0c": "Neoverse-N1", "0xd0d": "Cortex-A77"},
+    **{"0xd41": "Cortex-A78", "0xd42": "Cortex-A78AE", "0xd46": "Cortex-A510", "0xd47": "Cortex-A710", "0xd80": "Cortex-A520"},
+}
+_ARM = "0x41"
+
+
+def describe(cpuinfo="/proc/cpuinfo"):
+    """Returns a dict of the machine: `cpu_model`, `machine`, `cores`, `usable_cores`, `memory_bytes`, `os` and `python`.
+
+    Args:
+        cpuinfo: The kernel's file about the processor.
+    """
+    return {
+        "cpu_model": cpu_model(cpuinfo),
+        "machine": platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory_bytes": memory_bytes(),
+        "os": platform.platform(terse=False),
+        "python": platform.python_version(),
+    }
+
+
+def cpu_model(cpuinfo="/proc/cpuinfo"):
+    """Returns the name of the processor as the system reports it; for boards also that of the board."""
+    path, names, maker = pathlib.Path(cpuinfo), [], None
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    for line in lines:
+        key, _, value = (part.strip() for part in line.partition(":"))
+        maker = value if key == "CPU implementer" else maker
+        if key == "CPU part" and maker == _ARM:
+            value = _ARM_PARTS.get(value)
+        # "Model" with a capital is the board on ARM kernels; "model name" is the processor.
+        elif key not in ("model name", "Model"):
+            continue
+        if value and value not in names:
+            names.append(value)
+    return ", ".join(names) or platform.processor() or platform.machine()
+
+
+def memory_bytes():
+    """Returns the physical memory; None if the system does not report it."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
