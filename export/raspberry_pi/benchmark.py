@@ -194,6 +194,7 @@ def answer(request, send):
         request: Dict of `task`, `measure` or `outputs`, and its arguments.
         send: Function that sends a dict.
     """
+    errors.require_numpy()
     if request["task"] == "outputs":
         send_outputs(request, send)
         return
@@ -233,6 +234,7 @@ def main():
     if given.request:
         serve_request(given.request, given.result_fd)
         return 0
+    errors.require_numpy()
     shapes = {}
     for text in given.shape:
         name, _, sizes = text.rpartition("=")

@@ -26,3 +26,18 @@ def run(main):
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def require_numpy():
+    """Checks that NumPy is installed.
+
+    Raises:
+        KitError: if not.
+    """
+    try:
+        import numpy  # noqa: F401
+    except ImportError as error:
+        raise KitError(
+            f"NumPy is not installed for {sys.executable}: {error}.",
+            "install it (sudo apt install python3-numpy), or make a virtual environment with it and the runtime, as install.sh of the kit does",
+        ) from error

@@ -6,14 +6,8 @@ import platform
 import sys
 import time
 
+import numpy as np
 from errors import KitError
-
-try:
-    import numpy as np
-except ImportError as error:
-    raise KitError(
-        f"NumPy is not installed for {sys.executable}: {error}", "sh install.sh, and then use .venv/bin/python; or sudo apt install python3-numpy"
-    ) from error
 
 # Import names of the runtimes, the preferred one first.
 ENGINES = ("ai_edge_litert", "tflite_runtime")

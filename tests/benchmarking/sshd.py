@@ -44,12 +44,9 @@ class Server:
 
     def start(self):
         """Starts it and waits until it listens."""
-        self.process = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", self.folder / "sshd_config"],
-            stdin=subprocess.DEVNULL,
-            stderr=open(self.folder / "log", "ab"),
-            start_new_session=True,
-        )
+        command = [SSHD, "-D", "-e", "-f", self.folder / "sshd_config"]
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True)
         end = time.monotonic() + 20
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as answer:
