@@ -1,7 +1,7 @@
 """Copies the modules that boards and this machine share from the package to the kit of boards.
 
-    python docs/make_kits.py          writes the copies
-    python docs/make_kits.py --check  writes nothing; fails if one differs
+python docs/make_kits.py          writes the copies
+python docs/make_kits.py --check  writes nothing; fails if one differs
 """
 
 import argparse

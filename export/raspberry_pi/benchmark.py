@@ -12,7 +12,6 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import sys
 
 import errors
 from errors import KitError

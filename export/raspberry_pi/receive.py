@@ -7,6 +7,7 @@ Standard input has one line of JSON with the sizes of what follows, and then the
 message; all else, such as what a login script prints, is none.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -82,15 +83,11 @@ class Receiver:
     def end(self):
         """Ends the program and all that it started, if it still runs."""
         if self.child is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has no group of its own yet
                 os.killpg(self.child, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass  # it has ended, or has not come so far as to have a group of its own
-            try:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has ended
                 os.kill(self.child, signal.SIGKILL)
                 os.waitpid(self.child, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
 
     def _ended(self):
         _, status = os.waitpid(self.child, 0)

@@ -119,6 +119,8 @@ class Model:
     Attributes:
         inputs: Dict of name -> `Tensor`, in the order of the signature.
         outputs: The same for outputs.
+        input_order: The names of the inputs in the order of the graph.
+        output_order: The same for outputs.
         engine: Import name of the runtime.
         init_seconds: Time to open the file and allocate its tensors.
 
@@ -143,6 +145,7 @@ class Model:
             raise KitError(f"{self.engine} cannot open '{path}' ({self.path.stat().st_size} bytes): {error}") from error
         self.init_seconds = time.perf_counter() - began
         self.inputs, self.outputs = self._named("input"), self._named("output")
+        self.input_order, self.output_order = self._order("input"), self._order("output")
 
     def _resize(self, shapes):
         names = {tensor.name: tensor for tensor in self._named("input").values()} if shapes else {}
@@ -163,6 +166,11 @@ class Model:
             if set(named.values()) == set(details):
                 return {name: Tensor(name, details[index]) for name, index in named.items()}
         return {detail["name"]: Tensor(detail["name"], detail) for detail in details.values()}
+
+    def _order(self, side):
+        """Returns the names in the order of the graph, which is that of the metadata inside the file."""
+        names = {tensor.index: name for name, tensor in (self.inputs if side == "input" else self.outputs).items()}
+        return [names[int(detail["index"])] for detail in getattr(self.interpreter, f"get_{side}_details")()]
 
     def reset(self):
         """Resets the states that operations keep between runs."""

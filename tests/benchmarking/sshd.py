@@ -52,7 +52,8 @@ class Server:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as answer:
                 if answer.recv(4) == b"SSH-":
                     return
-            assert self.process.poll() is None and time.monotonic() < end, (self.folder / "log").read_text()
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError((self.folder / "log").read_text())
             time.sleep(0.05)
 
     def stop(self):

@@ -67,21 +67,24 @@ class State:
 def _no_room(target, failed):
     if failed.get("errno") in (errno.ENOSPC, errno.EDQUOT):
         return BenchmarkError(
-            f"{target.host} has no room for the files in '{failed['folder']}': {failed['failed']}.", "free space for the file and the runner"
+            f"{target.host} has no room for the files in '{failed['folder']}': {failed['failed']}.",
+            "free space for the file and the runner",
         )
     return BenchmarkError(f"{target.host} did not take the files: {failed['failed']}.", "a folder for temporary files that can be written")
 
 
 def _not_there(target, code, log):
     """Makes the error of a board on which nothing was run."""
-    if code == _NOT_FOUND or code == _NOT_EXECUTABLE:
+    if code in (_NOT_FOUND, _NOT_EXECUTABLE):
         return BenchmarkError(
             f"{target.host} does not run '{target.python}'.{said(log)}",
             "Python 3.8 or later on the board",
             "give the path that Python has there, such as python='/usr/bin/python3'",
         )
     if code != _SSH:
-        return BenchmarkError(f"'{target.python}' on {target.host} ended with exit code {code}.{said(log)}", "Python 3.8 or later on the board")
+        return BenchmarkError(
+            f"'{target.python}' on {target.host} ended with exit code {code}.{said(log)}", "Python 3.8 or later on the board"
+        )
     words = log.lower()
     if "identification has changed" in words:
         return BenchmarkError(

@@ -75,9 +75,7 @@ def _connected(target, parts, log):
     try:
         with standard_descriptors_taken():
             # In a session of its own, so that Ctrl-C reaches this process alone, which then closes the connection in order.
-            child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0, start_new_session=True
-            )
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0, start_new_session=True)
     except OSError as error:
         raise RuntimeUnavailableError(
             f"'{command[0]}' cannot be started: {error.strerror or error}.", "the ssh program of this system", "install OpenSSH's client"

@@ -85,7 +85,9 @@ class Ssh:
             validate.whole_number("port", self.port, 1, 65535)
         validate.whole_number("threads", self.threads)
         if self.kernels not in KERNELS:
-            raise ConfigurationError(f"There are no kernels '{self.kernels}'.", f"one of {', '.join(KERNELS)}", nearest(self.kernels, KERNELS))
+            raise ConfigurationError(
+                f"There are no kernels '{self.kernels}'.", f"one of {', '.join(KERNELS)}", nearest(self.kernels, KERNELS)
+            )
         if self.identity is not None:
             self._check_identity(self.identity)
         object.__setattr__(self, "options", {str(name): str(value) for name, value in self.options.items()})
@@ -158,7 +160,9 @@ class Ssh:
         expected = request["timing"]["max_seconds"] + request["timing"]["warmup_seconds"]
         record = None
         content = pathlib.Path(request["path"]).read_bytes()
-        with contextlib.closing(self._asked(asked, {"model.tflite": content}, request["timeout_seconds"], "benchmarking", expected)) as answers:
+        with contextlib.closing(
+            self._asked(asked, {"model.tflite": content}, request["timeout_seconds"], "benchmarking", expected)
+        ) as answers:
             for message in answers:
                 record = message.get("record", record)
         if not isinstance(record, dict) or not isinstance(record.get("host"), dict):
