@@ -34,7 +34,7 @@ rm -rf "$here/apt"
 
 # The packages of Python. pip only unpacks them: nothing of theirs is run here.
 "${PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --no-compile --target "$here/site" --only-binary=:all: \
-  --implementation cp --python-version "$python_version" --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
+  --implementation cp --python-version "$python_version" --platform manylinux_2_34_aarch64 --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
   --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 "$@"
 
 # A board: what its processor is called, and what Linux says of it. QEMU shows programs the files of the -L folder first, and this machine's own where it has none:

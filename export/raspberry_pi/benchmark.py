@@ -16,6 +16,7 @@ import pathlib
 import errors
 from errors import KitError
 
+HERE = pathlib.Path(__file__).resolve().parent
 # Distribution names of the packages whose version can change a measurement.
 PACKAGES = ("ai-edge-litert", "tflite-runtime", "numpy")
 # An array is sent in parts of about this many bytes.
@@ -221,7 +222,9 @@ def serve_request(path, descriptor):
 def main():
     """Measures the file of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", nargs="?", default="model.tflite", help="the .tflite file (default: model.tflite)")
+    parser.add_argument(
+        "file", nargs="?", default=HERE / "model.tflite", help="the .tflite file (default: model.tflite beside this program)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--kernels", choices=("xnnpack", "builtin", "reference"), default="xnnpack")
     parser.add_argument("--seconds", type=float, default=10.0, help="time limit of the timed runs (default: 10)")

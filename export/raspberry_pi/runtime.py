@@ -130,8 +130,7 @@ class Model:
 
     def __init__(self, path, threads=1, kernels="xnnpack", shapes=None):
         self.path = pathlib.Path(path)
-        if not self.path.is_file():
-            raise KitError(f"There is no file '{path}'.", "give the path of a .tflite file")
+        require_file(self.path)
         self.engine, module = load_engine()
         options = {"num_threads": threads}
         if KERNELS[kernels] is not None:
@@ -203,8 +202,19 @@ class Model:
         return {name: self.outputs[name].dequantize(values) for name, values in self.read_outputs().items()}
 
 
+def require_file(path):
+    """Checks that there is a file.
+
+    Raises:
+        KitError: if not.
+    """
+    if not pathlib.Path(path).is_file():
+        raise KitError(f"There is no file '{path}'.", "give the path of a .tflite file")
+
+
 def sha256(path):
     """Returns the SHA-256 of a file, in hexadecimal digits."""
+    require_file(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):

@@ -11,6 +11,9 @@ from errors import KitError
 
 # Where model.json names no tolerance: integers to the bit, and floats as far as other processors round otherwise.
 _FLOAT_TOLERANCE = 2e-6
+# This runtime computes integers with its built-in kernels, which may differ by a step from XNNPACK's, that newer ones use. They are equal to the bit to the built-in
+# kernels of newer runtimes: outputs of those may stand in model.json as well, as `outputs_builtin`.
+_OLD = "tflite_runtime"
 
 
 def main():
@@ -55,20 +58,24 @@ def run(path=None, threads=1):
     tolerance = description.known.get("tolerance") or {}
     results = []
     for number, vector in enumerate(vectors):
-        expected, found = _computed(model, description, vector)
+        side = "outputs_builtin" if model.engine == _OLD and "outputs_builtin" in vector else "outputs"
+        expected, found = _computed(model, description, vector, side)
         for name in expected:
-            results.append({"vector": number, "output": name, **_compared(found[name], expected[name], tolerance.get(name) or {})})
+            allowed = dict(tolerance.get(name) or {})
+            if model.engine == _OLD and side == "outputs" and kernels == "xnnpack":
+                allowed["steps"] = max(1, allowed.get("steps", 0))
+            results.append({"vector": number, "output": name, **_compared(found[name], expected[name], allowed)})
     return results
 
 
-def _computed(model, description, vector):
-    """Runs one vector; returns (expected, found), dicts of output name -> array (steps, ...)."""
+def _computed(model, description, vector, side):
+    """Runs one vector, whose outputs stand under `side`; returns (expected, found), dicts of output name -> array (steps, ...)."""
     import numpy as np
     from classifier import States
 
     folder, steps, states = description.path.parent, int(vector.get("steps", 1)), States(model, description)
     inputs = {name: _read(folder, file, model.inputs.get(name), steps, name) for name, file in vector["inputs"].items()}
-    expected = {name: _read(folder, file, model.outputs.get(name), steps, name) for name, file in vector["outputs"].items()}
+    expected = {name: _read(folder, file, model.outputs.get(name), steps, name) for name, file in vector[side].items()}
     found = {name: [] for name in expected}
     model.reset()
     for step in range(steps):

