@@ -120,6 +120,7 @@ ROOMS = {
         "verify": "verification.verify",
     },
     "benchmarking": {
+        "Adb": "targets.adb",
         "BenchmarkRecord": "record",
         "Cpu": "targets.cpu",
         "Ssh": "targets.ssh",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tfdistill.benchmarking.isolation import run_child
 from tfdistill.benchmarking.record import BenchmarkRecord
+from tfdistill.benchmarking.targets.adb import Adb
 from tfdistill.benchmarking.targets.base import to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.targets.ssh import Ssh
@@ -32,7 +33,7 @@ _OVERHEAD_SECONDS = 120.0
 )
 def benchmark(
     path: PathLike,
-    target: Cpu | Ssh | None = None,
+    target: Cpu | Ssh | Adb | None = None,
     *,
     timing: Timing | None = None,
     variant: str | None = None,
@@ -46,7 +47,7 @@ def benchmark(
 
     Args:
         path: The file.
-        target: Where the file runs; None is `Cpu(threads=1)`.
+        target: Where the file runs: this machine (`Cpu`), a board (`Ssh`) or an Android device (`Adb`). None is `Cpu(threads=1)`.
         timing: When to stop; None is `Timing()`.
         variant: Name of the file in the record, for example `"int8"`.
         timeout_seconds: The process is killed after this time, above 0. None is twice the longest warm-up and measurement of `timing`, plus

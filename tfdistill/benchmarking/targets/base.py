@@ -10,11 +10,12 @@ device knows.
 
 import dataclasses
 
+from tfdistill.benchmarking.targets.adb import Adb
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.targets.ssh import Ssh
 from tfdistill.errors import ConfigurationError
 
-KINDS = {target.kind: target for target in (Cpu, Ssh)}
+KINDS = {target.kind: target for target in (Cpu, Ssh, Adb)}
 
 
 def to_spec(target):
