@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import re
+import shlex
 
 from tfdistill.errors import BenchmarkError
 from tfdistill.runtime.isolated import describe_exit
@@ -110,7 +111,5 @@ def _not_there(target, code, log):
 def _forget(target, log):
     """Returns the command that removes an old host key: ssh's own, where it says one."""
     found = re.search(r"ssh-keygen (?:-f \"?[^\s\"]+\"? )?-R \"?[^\s\"]+\"?", log)
-    if found:
-        return found[0]
     host = target.host.rpartition("@")[2]
-    return f'ssh-keygen -R "{host if target.port is None else f"[{host}]:{target.port}"}"'
+    return found[0] if found else shlex.join(["ssh-keygen", "-R", host if target.port is None else f"[{host}]:{target.port}"])

@@ -78,7 +78,7 @@ def _connected(target, parts, log):
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, bufsize=0, start_new_session=True)
     except OSError as error:
         raise RuntimeUnavailableError(
-            f"'{command[0]}' cannot be started: {error.strerror or error}.", "the ssh program of this system", "install OpenSSH's client"
+            f"'{command[0]}' cannot be started: {error.strerror or error}.", "the ssh program of OpenSSH's client"
         ) from error
     lines: queue.SimpleQueue = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(child.stdout, lines), daemon=True)

@@ -7,12 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tfdistill.benchmarking.remote import benchmark_model as program
-from tfdistill.benchmarking.remote.android import Device
 from tfdistill.errors import ConfigurationError, nearest
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.utils import validate
-from tfdistill.utils.progress import progress
 from tfdistill.version import __version__
 
 KERNELS = ("xnnpack", "builtin")
@@ -91,7 +88,11 @@ class Adb:
         Raises:
             BenchmarkError: if there is no such device, or it does not run the file.
         """
+        # Not imported by measuring processes, which import all targets.
+        from tfdistill.benchmarking.remote import benchmark_model as program
+        from tfdistill.benchmarking.remote.android import Device
         from tfdistill.benchmarking.worker import require_fixed
+        from tfdistill.utils.progress import progress
 
         opened = open_file(request["path"], shapes=request["shapes"])
         require_fixed(opened, request["shapes"] or {})

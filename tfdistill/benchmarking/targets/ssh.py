@@ -12,11 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tfdistill.benchmarking.remote import session
 from tfdistill.errors import BenchmarkError, ConfigurationError, nearest
 from tfdistill.runtime.interpreter import checked_shape
 from tfdistill.utils import validate
-from tfdistill.utils.progress import progress
 from tfdistill.utils.types import PathLike
 from tfdistill.version import __version__
 
@@ -50,7 +48,8 @@ class Ssh:
         python: Python on the board; a path that is not absolute begins in the home folder, as `venv/bin/python` does.
         port: Port, 1 to 65535; None is the one of ssh's configuration, usually 22.
         identity: File of the private key; None leaves the choice to ssh.
-        options: Options of ssh by name, such as `{"ProxyJump": "gate"}`: those of `OPTIONS` in this module, which choose how to connect.
+        options: Options of ssh by name, such as `{"ProxyJump": "gate"}`: those that choose how to connect. Others stand in `~/.ssh/config`, under a Host whose name
+            is given here as `host`.
         threads: CPU threads on the board, at least 1.
         kernels: `xnnpack`, `builtin` or `reference`.
 
@@ -106,7 +105,6 @@ class Ssh:
             raise ConfigurationError(
                 f"options={{'{name}': ...}} is not an option that is passed on to ssh.",
                 f"of {', '.join(OPTIONS)}",
-                "others stand in ~/.ssh/config, under a Host of their own whose name is given as host=",
             )
         if not _VALUE.fullmatch(value):
             raise ConfigurationError(f"options={{'{name}': {value!r}}} is not passed on to ssh.", "a value without spaces and quotes")
@@ -199,17 +197,17 @@ class Ssh:
                 raise ConfigurationError(f"One array was given, but '{path}' has the inputs {names}.", "a dict of name -> array")
             inputs = {names[0]: inputs}
         files = {"model.tflite": path.read_bytes()}
-        names = {}
+        named: dict[str, str] = {}
         for number, (name, array) in enumerate(inputs.items()):
-            names[name] = f"input_{number}.npy"
-            files[names[name]] = _as_npy(array)
+            named[name] = f"input_{number}.npy"
+            files[named[name]] = _as_npy(array)
         asked = {
             "task": "outputs",
             "file": "model.tflite",
             "threads": self.threads,
             "kernels": self.kernels,
             "shapes": None if shapes is None else {name: checked_shape(name, shape) for name, shape in shapes.items()},
-            "inputs": names,
+            "inputs": named,
         }
         parts: dict[str, list[np.ndarray]] = {}
         with contextlib.closing(self._asked(asked, files, timeout_seconds, "running")) as answers:
@@ -220,6 +218,10 @@ class Ssh:
 
     def _asked(self, request, files, timeout_seconds, description, expected=None):
         """Yields the board's answers; raises for an error among them."""
+        # Not imported by measuring processes, which import all targets.
+        from tfdistill.benchmarking.remote import session
+        from tfdistill.utils.progress import progress
+
         with progress(f"{description} on {self.host} (seconds)", expected and round(expected)) as advance:
             shown = 0
 
