@@ -10,7 +10,28 @@ import platform
 # Cores of Arm by the number of the part that the kernel reports, where it reports no name.
 _ARM_PARTS = dict(
     each.split(":")
-    for each in ["0xb76:ARM1176", "0xc07:Cortex-A7", "0xc08:Cortex-A8", "0xc09:Cortex-A9", "0xc0f:Cortex-A15", "0xd03:Cortex-A53", "0xd04:Cortex-A35", "0xd05:Cortex-A55", "0xd07:Cortex-A57", "0xd08:Cortex-A72", "0xd09:Cortex-A73", "0xd0a:Cortex-A75", "0xd0b:Cortex-A76", "0xd0c:Neoverse-N1", "0xd0d:Cortex-A77", "0xd41:Cortex-A78", "0xd42:Cortex-A78AE", "0xd46:Cortex-A510", "0xd47:Cortex-A710", "0xd80:Cortex-A520"]
+    for each in [
+        "0xb76:ARM1176",
+        "0xc07:Cortex-A7",
+        "0xc08:Cortex-A8",
+        "0xc09:Cortex-A9",
+        "0xc0f:Cortex-A15",
+        "0xd03:Cortex-A53",
+        "0xd04:Cortex-A35",
+        "0xd05:Cortex-A55",
+        "0xd07:Cortex-A57",
+        "0xd08:Cortex-A72",
+        "0xd09:Cortex-A73",
+        "0xd0a:Cortex-A75",
+        "0xd0b:Cortex-A76",
+        "0xd0c:Neoverse-N1",
+        "0xd0d:Cortex-A77",
+        "0xd41:Cortex-A78",
+        "0xd42:Cortex-A78AE",
+        "0xd46:Cortex-A510",
+        "0xd47:Cortex-A710",
+        "0xd80:Cortex-A520",
+    ]
 )
 _ARM = "0x41"
 

@@ -1,11 +1,13 @@
 """The memory of this process, and of the activations of an interpreter in it.
 
-Standard library only, for Python 3.8 and later: `docs/make_kits.py` copies this module to the kits of boards.
+Standard library and NumPy only, for Python 3.8 and later: `docs/make_kits.py` copies this module to the kits of boards.
 """
 
 import pathlib
 import resource
 import sys
+
+import numpy as np
 
 _STATUS = pathlib.Path("/proc/self/status")
 
@@ -61,6 +63,8 @@ def activations_bytes(interpreter, nodes, inputs):
         index = detail["index"]
         if index in read and index not in made:
             continue  # a constant, which is stored in the file
+        if np.dtype(detail["dtype"]).hasobject:
+            continue  # a handle of a variable, at which there is nothing to see: asking for its memory ends the process
         try:
             view = interpreter.tensor(index)()
         except ValueError:

@@ -1,6 +1,7 @@
 """Boards by ssh: a real sshd on the loopback interface, this machine's Python or an emulated Raspberry Pi behind it, and everything that goes wrong on the way."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ from small_files import int8_file
 import tfdistill
 from tfdistill.benchmarking import Ssh, Timing
 from tfdistill.benchmarking.targets.base import from_spec, to_spec
-from tfdistill.errors import BenchmarkError, ConfigurationError, RuntimeUnavailableError
+from tfdistill.errors import BenchmarkError, ConfigurationError, RuntimeUnavailableError, VerificationError
 from tfdistill.runtime.interpreter import open_file
 
 QUICK = Timing(warmup_seconds=0, min_seconds=0, max_seconds=0.3)
@@ -83,6 +84,20 @@ def test_an_emulated_raspberry_pi_computes_the_same_to_the_bit(name, server, fil
     found, expected = board(server, python=python).outputs(file, images), open_file(file).run(images)
     np.testing.assert_array_equal(found["logits"], expected["logits"])
     assert server.leftovers() == []
+
+
+@pytest.mark.slow
+def test_a_file_is_verified_on_a_board(server, file):
+    import keras
+
+    inputs = keras.Input((8, 8, 1), name="image")
+    model = keras.Model(inputs, keras.layers.Dense(10, name="logits")(keras.layers.Flatten()(inputs)))
+    path = tfdistill.export_tflite(model, pathlib.Path(file).with_name("verified.tflite"), "int8", calibration=IMAGES).path
+    here, there = tfdistill.verify(path, model, IMAGES), tfdistill.verify(path, model, IMAGES, target=board(server))
+    assert there.engine == "127.0.0.1: CPU, 1 thread, XNNPACK"
+    assert dataclasses.replace(there, engine=here.engine) == here
+    with pytest.raises(VerificationError):
+        tfdistill.verify(file, model, IMAGES, target=board(server))
 
 
 @pytest.mark.slow
@@ -281,6 +296,9 @@ REFUSED = [
     {"host": "pi@board\n"},
     {"host": ""},
     {"host": "a b"},
+    {"host": "board:22", "port": 23},
+    {"host": "board:0"},
+    {"host": "[board]"},
     {"host": "$(id)@board"},
     {"host": None},
     {"python": "python3 -c pass"},
@@ -313,6 +331,8 @@ ACCEPTED = [
     {"host": "pi@192.168.1.20"},
     {"host": "pi@raspberrypi.local"},
     {"host": "fe80::1%eth0"},
+    {"host": "pi@board:2222"},
+    {"host": "[::1]:22"},
     {"host": "pi@::1"},
     {"python": "~/venv/bin/python", "port": 2222},
     {"options": {"ProxyJump": "user@gate:22,other", "connecttimeout": "3"}},
@@ -325,6 +345,8 @@ def test_a_target_survives_json(settings):
     assert from_spec(json.loads(json.dumps(to_spec(target)))) == target
     command = target.command()
     assert command[-2:] == ["--", target.host]
+    assert target.host in ("board", "pi@board", "pi@192.168.1.20", "pi@raspberrypi.local", "fe80::1%eth0", "pi@::1", "::1")
+    assert (target.port is None) == ("-p" not in command)
     assert "BatchMode=yes" in command
     assert not any("StrictHostKeyChecking" in part for part in command)
     assert sum(part.lower().startswith("connecttimeout=") for part in command) == 1

@@ -339,6 +339,7 @@ def test_python_3_8_with_the_old_runtime(kit, picture, tmp_path):
     made = environments.python_with("tflite-runtime==2.14.0", "numpy<2", python=python)
     done = run(kit, "selftest.py", python=made)
     assert (done.returncode, done.stdout.count("equal to the bit")) == (0, 3), done.stdout + done.stderr
+    assert "ms median" in run(kit, "benchmark.py", "--seconds", "0.2", python=made).stdout
     # Without the outputs of the built-in kernels, those of XNNPACK are a step away.
     known = json.loads((kit / "model.json").read_text())
     for vector in known["vectors"]:

@@ -17,6 +17,20 @@ Shape = tuple[int | None, ...]
 Tensors = typing.Any
 # A data set: an array or a structure of arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a generator of batches.
 Data = typing.Any
+
+
+class RunsFiles(typing.Protocol):
+    """A device that runs .tflite files on given inputs, such as `tfdistill.benchmarking.Ssh`."""
+
+    def describe(self) -> str:
+        """Returns a description for people."""
+        ...
+
+    def outputs(self, path: PathLike, inputs: typing.Any, *, shapes: typing.Any = None) -> dict[str, typing.Any]:
+        """Returns the outputs of a file: name -> array (samples, ...), dequantized."""
+        ...
+
+
 # A configuration that `from_config` takes: what `get_config` returned.
 Config = dict[str, typing.Any]
 # A function that gets lines of text to show or to log.

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import dataclasses
+import inspect
 import io
 import os
 import pathlib
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfdistill.benchmarking.measuring import measure
 from tfdistill.errors import BenchmarkError, ConfigurationError, nearest
 from tfdistill.runtime.interpreter import checked_shape
 from tfdistill.utils import validate
@@ -44,7 +46,7 @@ class Ssh:
     Nothing is asked for: the user's key must be known there (`ssh-copy-id`), and the host's key here. Host keys are verified as ssh does.
 
     Attributes:
-        host: `host` or `user@host`: a name, an address, or an alias of `~/.ssh/config`.
+        host: `host` or `user@host`: a name, an address, or an alias of `~/.ssh/config`. With `:port` at its end it sets the port.
         python: Python on the board; a path that is not absolute begins in the home folder, as `venv/bin/python` does.
         port: Port, 1 to 65535; None is the one of ssh's configuration, usually 22.
         identity: File of the private key; None leaves the choice to ssh.
@@ -74,6 +76,7 @@ class Ssh:
     kernels: str = "xnnpack"
 
     def __post_init__(self) -> None:
+        self._split_host()
         if not isinstance(self.host, str) or not _HOST.fullmatch(self.host):
             raise ConfigurationError(f"host={self.host!r} is not a host.", "host or user@host, of letters, digits, dots and dashes")
         if not isinstance(self.python, str) or not _PROGRAM.fullmatch(self.python):
@@ -92,6 +95,16 @@ class Ssh:
         object.__setattr__(self, "options", {str(name): str(value) for name, value in self.options.items()})
         for name, value in self.options.items():
             self._check_option(name, value)
+
+    def _split_host(self):
+        """Takes a port that is written behind the host; addresses of IPv6 stand in brackets then."""
+        found = re.fullmatch(r"((?:[^@]*@)?)(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::([0-9]{1,5}))?", str(self.host))
+        if not found or found[4] is None:
+            return
+        if self.port is not None and self.port != int(found[4]):
+            raise ConfigurationError(f"host={self.host!r} and port={self.port} contradict each other.", "one port")
+        object.__setattr__(self, "host", found[1] + (found[2] or found[3]))
+        object.__setattr__(self, "port", int(found[4]))
 
     def _check_identity(self, identity):
         path = pathlib.Path(os.path.expanduser(identity))
@@ -152,7 +165,7 @@ class Ssh:
             "file": "model.tflite",
             "threads": self.threads,
             "kernels": self.kernels,
-            "timing": request["timing"],
+            "timing": {name: value for name, value in request["timing"].items() if name in inspect.signature(measure).parameters},
             "shapes": request["shapes"],
         }
         expected = request["timing"]["max_seconds"] + request["timing"]["warmup_seconds"]
