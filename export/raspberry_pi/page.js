@@ -64,7 +64,7 @@ function show(found, elapsed) {
     return row;
   });
   element("classes").replaceChildren(...rows);
-  element("latency").textContent = `${found.inference_ms.toFixed(2)} ms on the board, ${elapsed.toFixed(0)} ms with the way there and back`;
+  element("latency").textContent = `${found.inference_ms.toFixed(2)} ms on the board, ${elapsed.toFixed(0)} ms there and back`;
 }
 
 async function classifyFile(file) {
