@@ -19,8 +19,9 @@ from small_files import int8_file
 
 import tfdistill
 from tfdistill.benchmarking import Ssh, Timing
+from tfdistill.benchmarking.remote import session
 from tfdistill.benchmarking.targets.base import from_spec, to_spec
-from tfdistill.errors import BenchmarkError, ConfigurationError, RuntimeUnavailableError, VerificationError
+from tfdistill.errors import BenchmarkError, ConfigurationError, DataError, RuntimeUnavailableError, VerificationError
 from tfdistill.runtime.interpreter import open_file
 
 QUICK = Timing(warmup_seconds=0, min_seconds=0, max_seconds=0.3)
@@ -279,6 +280,62 @@ def test_nothing_stays_behind_after_ctrl_c_or_a_kill(number, server, file):
     assert number != signal.SIGINT or "KeyboardInterrupt" in said
     assert wait_for(lambda: not server.leftovers() and not processes_in(server))
     assert wait_for(lambda: not server.connections())
+
+
+NO_MESSAGES = ["", "3", "{", "[]", "[" * 100_000, '{"line": 3}', '{"ended": "well"}', '{"failed": 3}']
+HOSTILE = [
+    "3",
+    '{"ready": "/tmp", "ended": 0}',
+    '{"line": {"record": 3}}\n{"ended": 0}',
+    '{"line": {"record": {"host": {}}}}\n{"ended": 0}',
+    '{"line": {"record": {"host": {"cpu_model": 3}, "p50_ms": "fast"}}}\n{"ended": 0}',
+    '{"line": {"error": {"a": 1}, "fix": 7}}',
+]
+ARRAYS = [
+    {"array": "y"},
+    {"array": "y", "dtype": "object", "shape": [1], "data": "AAAA"},
+    {"array": "y", "dtype": "float32", "shape": [5], "data": "AAAA"},
+    {"array": "y", "dtype": "float32", "shape": [-1, 10**30], "data": "AAAAAA=="},
+    {"array": "y", "dtype": "nothing", "shape": [1], "data": "AAAAAA=="},
+    {"array": "y", "dtype": "float32", "shape": [1], "data": "?"},
+    {"array": "y", "dtype": "float32", "shape": "1", "data": 3},
+]
+# Takes the place of Python on the board: reads what is sent, and answers with lines of its own.
+ANSWERING = """#!{python}
+import json, sys
+read = sys.stdin.buffer
+read.read(int(read.readline()))
+token = json.loads(read.readline())["token"]
+for line in open({lines!r}):
+    print(token + line, end="", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_board_that_answers_nonsense_is_an_error(server, file, tmp_path):
+    lines = tmp_path / "lines"
+    program = tmp_path / "python"
+    program.write_text(ANSWERING.format(python=sys.executable, lines=str(lines)))
+    program.chmod(0o755)
+    for text in HOSTILE:
+        lines.write_text(text + "\n")
+        with pytest.raises((BenchmarkError, DataError)):
+            tfdistill.benchmark(file, board(server, python=str(program)), timing=QUICK)
+    lines.write_text(json.dumps({"line": ARRAYS[0]}) + "\n" + '{"ended": 0}\n')
+    with pytest.raises(BenchmarkError, match="sent an output that cannot be read"):
+        board(server, python=str(program)).outputs(file, IMAGES)
+
+
+@pytest.mark.parametrize("text", NO_MESSAGES, ids=lambda text: text[:10])
+def test_what_is_no_message_is_refused(text):
+    with pytest.raises(BenchmarkError, match="board sent a message"):
+        session._read_message(text.encode(), Ssh("board"))
+
+
+@pytest.mark.parametrize("message", ARRAYS, ids=repr)
+def test_what_is_no_array_is_refused(message):
+    with pytest.raises(BenchmarkError, match="board sent an output that cannot be read"):
+        Ssh("board")._array(message)
 
 
 @pytest.mark.slow

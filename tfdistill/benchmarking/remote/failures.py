@@ -68,7 +68,7 @@ class State:
 def _no_room(target, failed):
     if failed.get("errno") in (errno.ENOSPC, errno.EDQUOT):
         return BenchmarkError(
-            f"{target.host} has no room for the files in '{failed['folder']}': {failed['failed']}.",
+            f"{target.host} has no room for the files in '{failed.get('folder')}': {failed['failed']}.",
             "free space for the file and the runner",
         )
     return BenchmarkError(f"{target.host} did not take the files: {failed['failed']}.", "a folder for temporary files that can be written")

@@ -26,6 +26,7 @@ RUNNER = ("benchmark.py", "errors.py", "runtime.py", "measuring.py", "process_me
 # What Python runs on the board: the program that it reads from its standard input. Modules that lie in the home folder are not imported by mistake.
 _START = "import sys;sys.path[:]=[p for p in sys.path if p];exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 _POLL_SECONDS = 0.1
+_MOST_BYTES = 1 << 28  # of one line
 # How long the board may take to remove its files after the end of a run.
 _GOODBYE_SECONDS = 10.0
 
@@ -137,7 +138,19 @@ def _messages(child, lines, token, seconds, target, log, on_wait):
             return
         _, found, message = line.partition(token)  # what else is printed, by login scripts, is none
         if found:
-            yield json.loads(message)
+            yield _read_message(message, target)
+
+
+def _read_message(text, target):
+    """Reads a message, which another machine sends: it may be anything."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BenchmarkError(f"{target.host} sent a message that is not JSON: {text[:80]!r}.", "the answer of the runner") from error
+    kinds = {"line": dict, "ended": int, "failed": str}
+    if not isinstance(message, dict) or any(not isinstance(message[name], kind) for name, kind in kinds.items() if name in message):
+        raise BenchmarkError(f"{target.host} sent a message that is none: {text[:80]!r}.", "the answer of the runner")
+    return message
 
 
 def _write(pipe, parts):
@@ -156,4 +169,6 @@ def _read(pipe, lines):
         *whole, rest = (rest + block).split(b"\n")
         for line in whole:
             lines.put(line)
+        if len(rest) > _MOST_BYTES:
+            break  # no message is that long; what ssh sends further is not read, and the connection ends
     lines.put(None)

@@ -227,7 +227,10 @@ class Ssh:
             for message in answers:
                 if "array" in message:
                     parts.setdefault(str(message["array"]), []).append(self._array(message))
-        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        try:
+            return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        except ValueError as error:
+            raise BenchmarkError(f"{self.host} sent parts of an output that do not fit together: {error}.") from error
 
     def _asked(self, request, files, timeout_seconds, description, expected=None):
         """Yields the board's answers; raises for an error among them."""
@@ -247,7 +250,8 @@ class Ssh:
             with contextlib.closing(session.run(self, request, files, timeout_seconds, show)) as messages:
                 for message in messages:
                     if "error" in message:
-                        raise BenchmarkError(f"{self.host} reports: {message['error']}", fix=message.get("fix"))
+                        fix = message.get("fix")
+                        raise BenchmarkError(f"{self.host} reports: {message['error']}", fix=fix if isinstance(fix, str) else None)
                     yield message
 
     def _array(self, message):
@@ -258,7 +262,7 @@ class Ssh:
             if dtype.hasobject or len(data) > _MOST_BYTES:
                 raise ValueError("it is no array of numbers")
             return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BenchmarkError(f"{self.host} sent an output that cannot be read: {error}.") from error
 
 
