@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 import urllib.parse
 
 import errors
@@ -211,9 +212,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send_json(refused.status, {"error": str(refused)})
         except (ConnectionError, TimeoutError, socket.timeout):
             self.close_connection = True
-        except MemoryError:
+        except Exception as error:
             self.close_connection = True
-            self._send_json(500, {"error": "The memory of the board does not suffice for this picture."})
+            if isinstance(error, MemoryError):
+                said = "The memory of the board does not suffice for this picture."
+            else:
+                said = error.happened if isinstance(error, KitError) else "The server failed; what it says of it is in its log."
+                traceback.print_exc()
+            self._send_json(500, {"error": said})
 
     def _send_json(self, status, value):
         self._send(status, json.dumps(value).encode(), "application/json")

@@ -289,6 +289,40 @@ def test_the_camera_of_the_board(kit, tmp_path):
     assert "sudo apt install python3-picamera2" in said
 
 
+FAKE_PICAMERA = """
+import numpy as np
+class Picamera2:
+    def __init__(self, number):
+        if number:
+            raise IndexError("list index out of range")
+    def create_video_configuration(self, main): return main
+    def configure(self, main): self.main = main
+    def start(self): print("started", self.main["format"])
+    def capture_array(self): return np.full((8, 8, 4), (255, 0, 0, 255), np.uint8)
+    def stop(self): print("stopped")
+    def close(self): print("closed")
+"""
+
+
+def test_the_camera_on_the_boards_connector(kit, tmp_path):
+    """A stand-in for Picamera2, which is preferred: red pictures with red first, which libcamera calls BGR888."""
+    (tmp_path / "picamera2.py").write_text(FAKE_PICAMERA)
+    settings = {"env": {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}}
+    done = run(kit, "classify.py", "--camera", "--frames", "1", "--json", **settings)
+    began, found, *ended = done.stdout.splitlines()
+    assert (began, ended) == ("started BGR888", ["stopped", "closed"]), done.stderr
+    red = open_file(int8_file()).run(np.full((1, 8, 8, 1), (255 * 19595 + 0x8000) >> 16, "float32"))["logits"][0]
+    assert json.loads(found)["classes"][0]["index"] == red.argmax()
+    assert "Picamera2 opens no camera 2" in run(kit, "classify.py", "--camera", "--camera-number", "2", **settings).stderr
+
+
+def test_the_code_of_its_readme_runs(kit):
+    text = (kit / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code + "print(outputs)"], cwd=kit, capture_output=True, text=True)
+    assert "logits" in done.stdout, done.stderr
+
+
 def test_the_unit_and_the_scripts_can_be_read():
     unit = configparser.ConfigParser(strict=True, interpolation=None)
     unit.optionxform = str

@@ -41,6 +41,8 @@ class Adb:
 
     kind: ClassVar[str] = "adb"
     remote: ClassVar[bool] = True
+    accelerator: ClassVar[bool] = False
+    is_timed: ClassVar[bool] = True
 
     serial: str | None = None
     benchmark_model: str = ""

@@ -66,6 +66,8 @@ class Ssh:
 
     kind: ClassVar[str] = "ssh"
     remote: ClassVar[bool] = True
+    accelerator: ClassVar[bool] = False
+    is_timed: ClassVar[bool] = True
 
     host: str
     python: str = "python3"
