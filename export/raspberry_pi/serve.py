@@ -6,6 +6,7 @@ curl --data-binary @picture.png -H "Content-Type: image/png" http://localhost:80
 """
 
 import argparse
+import contextlib
 import hmac
 import http.server
 import json
@@ -15,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 import urllib.parse
 
@@ -22,8 +24,8 @@ import errors
 from errors import KitError
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Seconds that a connection may be silent, connections at a time, and requests that may wait for the model.
-_SILENCE, _CONNECTIONS, _WAITING = 10, 32, 4
+# Seconds that a connection may be silent, and that a picture may take; connections, and pictures in memory, at a time.
+_SILENCE, _SECONDS_OF_A_PICTURE, _CONNECTIONS, _WAITING = 10, 60, 32, 4
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PAGES = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -87,22 +89,27 @@ class Server(http.server.ThreadingHTTPServer):
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError, socket.timeout)):
             super().handle_error(request, client_address)
 
-    def classify(self, content, top):
-        """Classifies one picture at a time.
+    @contextlib.contextmanager
+    def place(self):
+        """Holds a place for a picture during the block: so many pictures are in memory at most.
 
         Raises:
-            Refused: if too many wait already.
+            Refused: if all are taken.
         """
-        import pictures
-
         if not self.places.acquire(blocking=False):
             raise Refused(503, "Too many pictures wait to be classified.")
         try:
-            picture = pictures.read(content)
-            with self.one_at_a_time:
-                return self.classifier.classify(picture, top)
+            yield
         finally:
             self.places.release()
+
+    def classify(self, content, top):
+        """Classifies one picture at a time."""
+        import pictures
+
+        picture = pictures.read(content)
+        with self.one_at_a_time:
+            return self.classifier.classify(picture, top)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -143,17 +150,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         kind = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind not in pictures.media_types():
             raise Refused(415, f"Content-Type is '{kind}'; {', '.join(pictures.media_types())} can be read here.")
-        content = self._content()
+        size = self._size()
         try:
             top = min(max(int(urllib.parse.parse_qs(address.query).get("top", ["5"])[0]), 1), 1000)
         except ValueError:
             raise Refused(400, "top= is no whole number.") from None
-        try:
-            self._send_json(200, self.server.classify(content, top))
-        except KitError as error:
-            raise Refused(400, error.happened + (f" {error.fix}." if error.fix else "")) from error
+        with self.server.place():
+            content = self._content(size)
+            try:
+                found = self.server.classify(content, top)
+            except KitError as error:
+                raise Refused(400, error.happened + (f" {error.fix}." if error.fix else "")) from error
+        self._send_json(200, found)
 
-    def _content(self):
+    def _size(self):
+        """Returns the size of the picture, as the headers say it."""
         if self.headers.get("Transfer-Encoding"):
             raise Refused(411, "Send the picture with a Content-Length.")
         try:
@@ -162,14 +173,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(411, "Send the picture with a Content-Length.") from None
         if not 0 < size <= self.server.most_bytes:
             raise Refused(413 if size > 0 else 400, f"The picture has {size} bytes; 1 to {self.server.most_bytes} are taken.")
+        return size
+
+    def handle_expect_100(self):
+        """Does nothing yet: a picture is asked for when its headers have been accepted."""
+        return True
+
+    def _content(self, size):
         if self.headers.get("Expect", "").lower() == "100-continue":
             self.send_response_only(100)
             self.end_headers()
-        content = self.rfile.read(size)
-        if len(content) != size:
-            raise Refused(400, "The picture ended early.")
+        parts, left, end = [], size, time.monotonic() + _SECONDS_OF_A_PICTURE
+        while left:
+            part = self.rfile.read1(min(left, 1 << 16))
+            if not part:
+                raise Refused(400, "The picture ended early.")
+            if time.monotonic() > end:
+                raise Refused(408, "The picture came too slowly.")
+            parts.append(part)
+            left -= len(part)
         self.taken = True
-        return content
+        return b"".join(parts)
 
     def _require_token(self):
         if self.server.token is not None:

@@ -182,6 +182,8 @@ def test_a_damaged_file_is_an_error(server, file, tmp_path):
     (tmp_path / "cut.tflite").write_bytes(pathlib.Path(file).read_bytes()[:300])
     with pytest.raises(BenchmarkError, match=r"cannot open 'model\.tflite'|was killed by SIG"):
         tfdistill.benchmark(tmp_path / "cut.tflite", board(server), timing=QUICK)
+    with pytest.raises(BenchmarkError, match=r"The inputs \['picture'\] do not fit the file, which has \['image'\]"):
+        board(server).outputs(file, {"picture": IMAGES})
     with pytest.raises(BenchmarkError, match=r"Input 'image' was given the shape \(2, 3\)"):
         board(server).outputs(file, np.zeros((2, 3), "float32"))
     assert server.leftovers() == []

@@ -135,6 +135,18 @@ def test_methods_that_there_are_not(port):
     assert connection.getresponse().status == 411
 
 
+def test_a_picture_is_asked_for_when_its_headers_are_accepted(port):
+    """Programs such as curl wait for it with large pictures."""
+    for size, first in ((len(PPM), b"HTTP/1.1 100 Continue"), (5001, b"HTTP/1.1 413")):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            head = f"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/x-portable-pixmap\r\nContent-Length: {size}\r\n"
+            connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+            assert connection.recv(1000).startswith(first)
+            if size == len(PPM):
+                connection.sendall(PPM)
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+
+
 def test_own_page_by_several_names(port):
     for name in ("localhost", "127.0.0.1"):
         assert ask(port, Host=f"{name}:{port}", Origin=f"http://{name}:{port}")[0] == 200

@@ -205,12 +205,7 @@ class Ssh:
         if not path.is_file():
             raise ConfigurationError(f"There is no file '{path}'.", "a .tflite file")
         if not isinstance(inputs, Mapping):
-            from tfdistill.runtime.interpreter import open_file
-
-            names = list(open_file(path).inputs)
-            if len(names) != 1:
-                raise ConfigurationError(f"One array was given, but '{path}' has the inputs {names}.", "a dict of name -> array")
-            inputs = {names[0]: inputs}
+            inputs = {"": inputs}  # the board knows the name of the only input
         files = {"model.tflite": path.read_bytes()}
         named: dict[str, str] = {}
         for number, (name, array) in enumerate(inputs.items()):
