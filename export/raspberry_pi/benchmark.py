@@ -39,6 +39,7 @@ def measure_file(path, threads=1, kernels="xnnpack", timing=None, shapes=None):
     Raises:
         KitError: if the file does not run here, or an input has no fixed size.
     """
+    import machine
     import measuring
     import process_memory
     import runtime
@@ -58,19 +59,24 @@ def measure_file(path, threads=1, kernels="xnnpack", timing=None, shapes=None):
         model.invoke()
         model.read_outputs()  # the work is certainly done only when the outputs are in host memory
 
+    clock, warmth = machine.clock_mhz(), machine.temperature_c()
     timed = measuring.measure(run, **timing)
     return {
         "sha256": digest,
         "size_bytes": os.path.getsize(path),
         "engine": model.engine,
         "input_shapes": {name: list(tensor.shape) for name, tensor in model.inputs.items()},
-        **measuring.summarize(timed),
+        **_statistics(timed, next(iter(model.inputs.values())).shape[:1] or (1,)),
         "confidence": timing.get("confidence", 0.95),
         "init_ms": model.init_seconds * 1e3,
         "arena_bytes": None,
         "baseline_rss_bytes": baseline,
         "peak_rss_bytes": process_memory.peak_bytes(),
         "load_average": load,
+        "clock_mhz_before": clock,
+        "clock_mhz_after": machine.clock_mhz(),
+        "temperature_c_before": warmth,
+        "temperature_c_after": machine.temperature_c(),
         **_delegated(model),
         "host": fingerprint(),
     }
@@ -128,6 +134,33 @@ def _require_fixed(model, shapes):
     free = {n: t.signature for n, t in model.inputs.items() if n not in shapes and None in t.signature[1:]}
     if free:
         raise KitError(f"These inputs have no fixed size: {free}. Time and memory depend on it.", "give their shapes")
+
+
+def _statistics(timed, batch):
+    """Returns what the times tell: median with its interval, tails, jitter between successive runs, and a drift over the runs."""
+    import numpy as np
+
+    seconds = timed.seconds
+    third = len(seconds) // 3
+    low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
+    return {
+        **{f"p{p}_ms": float(np.percentile(seconds, p)) * 1e3 for p in (50, 90, 95, 99)},
+        "mean_ms": float(seconds.mean()) * 1e3,
+        "min_ms": float(seconds.min()) * 1e3,
+        "p50_low_ms": low,
+        "p50_high_ms": high,
+        "runs": len(seconds),
+        "warmup_runs": timed.warmup_runs,
+        "converged": bool(timed.converged),
+        # Where the code that takes the times knows them.
+        **({"warmup_stable": bool(timed.warmup_stable)} if hasattr(timed, "warmup_stable") else {}),
+        **({"first_inference_ms": timed.first_seconds * 1e3} if hasattr(timed, "first_seconds") else {}),
+        "max_ms": float(seconds.max()) * 1e3,
+        "jitter_ms": float(np.median(np.abs(np.diff(seconds)))) * 1e3 if len(seconds) > 1 else 0.0,
+        "drift": float(np.median(seconds[-third:]) / np.median(seconds[:third]) - 1) if third else 0.0,
+        "throughput_per_s": batch[0] * len(seconds) / float(seconds.sum()),
+        "batch": int(batch[0]),
+    }
 
 
 def _delegated(model):
@@ -263,6 +296,14 @@ def _shown(record):
     ]
     if not record["converged"]:
         lines.append("The time limit came before the median was known to 2 %: raise --seconds, or end other programs.")
+    before, after = record["clock_mhz_before"], record["clock_mhz_after"]
+    if before and after and after < 0.95 * before:
+        warmth = f" at {record['temperature_c_after']:.0f} degrees" if record["temperature_c_after"] else ""
+        lines.append(f"The processor slowed down from {before:,.0f} to {after:,.0f} MHz{warmth}: cool it, or check its power supply.")
+    if abs(record["drift"]) > 0.05:
+        lines.append(
+            f"The last third of the runs took {abs(record['drift']):.0%} {'longer' if record['drift'] > 0 else 'less'} than the first."
+        )
     return "\n".join(lines)
 
 

@@ -34,6 +34,8 @@ _ARM_PARTS = dict(
     ]
 )
 _ARM = "0x41"
+# Parts of the names of thermal zones that belong to the processor.
+_PROCESSOR_ZONES = ("cpu", "soc", "x86_pkg_temp", "k10temp", "coretemp", "big", "little")
 
 
 def describe(cpuinfo="/proc/cpuinfo"):
@@ -68,6 +70,45 @@ def cpu_model(cpuinfo="/proc/cpuinfo"):
         if value and value not in names:
             names.append(value)
     return ", ".join(names) or platform.processor() or platform.machine()
+
+
+def clock_mhz(system="/sys"):
+    """Returns the fastest clock of the cores at this moment, in MHz; None where the system does not show it, as in most virtual machines.
+
+    Args:
+        system: The folder of the system's files.
+    """
+    found = [_number(path) for path in pathlib.Path(system).glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    return max((kilohertz / 1000 for kilohertz in found if kilohertz), default=None)
+
+
+def temperature_c(system="/sys"):
+    """Returns the highest temperature of the processor in degrees Celsius; that of any zone if none is named after it; None where none is shown.
+
+    Args:
+        system: The folder of the system's files.
+    """
+    zones = []
+    for zone in pathlib.Path(system).glob("class/thermal/thermal_zone*"):
+        value = _number(zone / "temp")
+        if value is not None:
+            zones.append((_text(zone / "type").lower(), value / 1000))
+    of_processor = [value for name, value in zones if any(part in name for part in _PROCESSOR_ZONES)]
+    return max(of_processor or [value for _, value in zones], default=None)
+
+
+def _number(path):
+    try:
+        return int(_text(path))
+    except ValueError:
+        return None
+
+
+def _text(path):
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:  # some zones are listed and cannot be read
+        return ""
 
 
 def memory_bytes():

@@ -141,22 +141,3 @@ def measure(
         if late:
             break
     return Timed(np.asarray(nanoseconds, dtype=np.float64) / 1e9, interval, warmup, known and len(nanoseconds) >= min_runs)
-
-
-def summarize(timed):
-    """Returns the statistics of a record: field name -> number, times in milliseconds.
-
-    Args:
-        timed: A `Timed`.
-    """
-    low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
-    return {
-        **{f"p{p}_ms": float(np.percentile(timed.seconds, p)) * 1e3 for p in (50, 90, 99)},
-        "mean_ms": float(timed.seconds.mean()) * 1e3,
-        "min_ms": float(timed.seconds.min()) * 1e3,
-        "p50_low_ms": low,
-        "p50_high_ms": high,
-        "runs": len(timed.seconds),
-        "warmup_runs": timed.warmup_runs,
-        "converged": timed.converged,
-    }

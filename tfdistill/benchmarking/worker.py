@@ -9,8 +9,9 @@ import pathlib
 import signal
 import sys
 
+import numpy as np
+
 from tfdistill.benchmarking import memory
-from tfdistill.benchmarking.measuring import summarize
 from tfdistill.benchmarking.record import BenchmarkRecord
 from tfdistill.benchmarking.targets.base import from_spec
 from tfdistill.benchmarking.timing import Timing, measure
@@ -54,6 +55,8 @@ def measure_file(request):
 
     timed = measure(run, timing)
     peak = memory.peak_bytes()
+    p50, p90, p99 = (float(np.percentile(timed.seconds, p)) * 1e3 for p in (50, 90, 99))
+    low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
     return BenchmarkRecord(
         path=str(path),
         variant=request["variant"],
@@ -63,8 +66,17 @@ def measure_file(request):
         target_settings=request["target"],
         engine=model.engine,
         input_shapes={name: info.shape for name, info in model.inputs.items()},
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        mean_ms=float(timed.seconds.mean()) * 1e3,
+        min_ms=float(timed.seconds.min()) * 1e3,
+        p50_low_ms=low,
+        p50_high_ms=high,
         confidence=timing.confidence,
-        **summarize(timed),
+        runs=len(timed.seconds),
+        warmup_runs=timed.warmup_runs,
+        converged=timed.converged,
         init_ms=model.init_seconds * 1e3,
         arena_bytes=None,
         baseline_rss_bytes=baseline,

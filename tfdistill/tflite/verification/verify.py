@@ -25,7 +25,7 @@ from tfdistill.tflite.verification.reference import Reference, by_output, traini
 from tfdistill.tflite.verification.requirements import remarks, require
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.progress import progress
-from tfdistill.utils.types import Data, PathLike, RunsFiles, Tensors
+from tfdistill.utils.types import Answering, Data, PathLike, Tensors
 
 __all__ = ["OutputComparison", "VerificationRecord", "compare", "verify"]
 
@@ -80,8 +80,7 @@ def verify(
     tolerances: Tolerances | None = None,
     threads: int = 1,
     task: str | Mapping[str, str] | None = None,
-    *,
-    target: RunsFiles | None = None,
+    target: Answering | None = None,
 ) -> VerificationRecord:
     """Runs a .tflite file on data and compares its outputs with those of its Keras model.
 
@@ -175,7 +174,7 @@ def verify_samples(
             with progress("verifying", samples.count) as advance:
                 actual = opened.run(samples.inputs, advance)
         else:
-            actual = target.outputs(path, samples.inputs, shapes=_shapes_of_data(signature, samples))
+            actual = target.answers(path, samples.inputs, _shapes_of_data(signature, samples))
         if {n: a.shape for n, a in actual.items()} != {n: a.shape for n, a in expected.items()}:
             raise VerificationError(
                 f"'{shown_name}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
