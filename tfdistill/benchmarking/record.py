@@ -24,8 +24,8 @@ class BenchmarkRecord(Record):
         engine: Import name of the interpreter.
         input_shapes: Input name -> shape of the runs, batch first.
         p50_ms: Median latency.
-        p90_ms: 90th percentile; None from a device that does not report it, as Android's do not.
-        p99_ms: 99th percentile; None likewise.
+        p90_ms: 90th percentile; NaN from a device that does not report it, as Android's do not.
+        p99_ms: 99th percentile; NaN likewise.
         mean_ms: Mean latency.
         min_ms: Fastest run.
         p50_low_ms: Lower end of the median's confidence interval; None if there were too few runs.
@@ -63,8 +63,8 @@ class BenchmarkRecord(Record):
     engine: str
     input_shapes: dict[str, tuple[int, ...]]
     p50_ms: float
-    p90_ms: float | None
-    p99_ms: float | None
+    p90_ms: float
+    p99_ms: float
     mean_ms: float
     min_ms: float
     p50_low_ms: float | None

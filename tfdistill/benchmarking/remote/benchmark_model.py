@@ -1,5 +1,6 @@
 """Reads what LiteRT's program `benchmark_model` prints (tensorflow/lite/tools/benchmark)."""
 
+import math
 import re
 
 from tfdistill.errors import BenchmarkError
@@ -73,8 +74,8 @@ def parsed(text):
         "p50_ms": timed["median"] / 1e3,
         "p95_ms": timed["p95"] / 1e3,
         "max_ms": timed["max"] / 1e3,
-        "p90_ms": None,
-        "p99_ms": None,
+        "p90_ms": math.nan,
+        "p99_ms": math.nan,
         "mean_ms": timed["avg"] / 1e3,
         "min_ms": timed["min"] / 1e3,
         "p50_low_ms": None,
