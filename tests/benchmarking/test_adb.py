@@ -58,6 +58,11 @@ def test_what_is_run(phone):
     }
 
 
+def test_an_input_without_a_fixed_size_is_refused(phone):
+    with pytest.raises(ConfigurationError, match="'x': \\(None, None, 4\\)"):
+        tfdistill.benchmark(free_file(), phone.target(), timing=QUICK)
+
+
 def test_all_runs_the_same(phone):
     phone.set(SAME)
     record = tfdistill.benchmark(int8_file(), phone.target(), timing=QUICK)

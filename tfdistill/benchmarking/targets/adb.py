@@ -93,11 +93,12 @@ class Adb:
         # Not imported by measuring processes, which import all targets.
         from tfdistill.benchmarking.remote import benchmark_model as program
         from tfdistill.benchmarking.remote.android import Device
-        from tfdistill.benchmarking.worker import require_fixed
         from tfdistill.utils.progress import progress
 
         opened = open_file(request["path"], shapes=request["shapes"])
-        require_fixed(opened, request["shapes"] or {})
+        free = {name: info.signature for name, info in opened.inputs.items() if info.signature and None in info.signature[1:]}
+        if set(free) - set(request["shapes"] or ()):
+            raise ConfigurationError(f"These inputs have no fixed size: {free}.", "shapes= for each, as time and memory depend on them")
         content, timing = pathlib.Path(request["path"]).read_bytes(), request["timing"]
         digest = hashlib.sha256(pathlib.Path(self.benchmark_model).read_bytes()).hexdigest()
         device = Device(self.adb, self.serial)
