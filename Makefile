@@ -22,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers shrinking operations api lint format clean
+.PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers shrinking operations api kits lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -118,6 +118,10 @@ quick: $(STAMP)
 # What is made from the list of public names: docs/api.md, and the stubs that editors and type checkers read.
 api: $(STAMP)
 	$(BIN)/python docs/make_api.py
+
+# The modules that the kit of boards shares with the package: copies in export/raspberry_pi.
+kits: $(STAMP)
+	$(BIN)/python docs/make_kits.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -20,18 +20,44 @@ def python_with(*requirements, python=sys.executable):
     Raises:
         subprocess.CalledProcessError: if they cannot be installed; pip says why on the screen.
     """
-    named = json.dumps([python, sorted(requirements)])
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+
+    def make(folder):
+        subprocess.run([python, "-m", "venv", folder], check=True, env=own)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *requirements], check=True, env=own)
+
+    return str(_made_once([python, sorted(requirements)], make) / "bin" / "python")
+
+
+def emulated_boards(*requirements):
+    """Returns the folder of the programs `pi4` and `pi5`: Pythons of emulated Raspberry Pis that have these packages. tests/arm_sysroot.sh makes it.
+
+    Args:
+        requirements: What pip would install there, with versions.
+
+    Raises:
+        subprocess.CalledProcessError: if it cannot be made.
+    """
+    script = pathlib.Path(__file__).with_name("arm_sysroot.sh")
+
+    def make(folder):
+        subprocess.run(["bash", script, folder, *requirements], check=True, env={**os.environ, "PYTHON": sys.executable})
+
+    return _made_once(["boards", script.read_text(encoding="utf-8"), sorted(requirements)], make)
+
+
+def _made_once(key, make):
+    """Returns a folder that `make(folder)` has filled once for this key."""
+    named = json.dumps(key)
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"), "tfdistill-tests")
     folder = cache / hashlib.sha256(named.encode()).hexdigest()[:16]
     cache.mkdir(parents=True, exist_ok=True)
-    made = folder / "bin" / "python"
     # Of several test processes one makes it, and the others wait.
     with open(cache / f"{folder.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "whole").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-            subprocess.run([python, "-m", "venv", folder], check=True, env=own)
-            subprocess.run([made, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements], check=True, env=own)
+            make(folder)
             (folder / "whole").write_text(named, encoding="utf-8")
-    return str(made)
+    return folder

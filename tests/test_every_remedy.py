@@ -13,6 +13,7 @@ import test_low_rank_settings
 import test_metadata_remedies
 import test_preflight_remedies
 import test_remedies
+import test_remote_remedies
 import test_shrink_like
 import test_teaching_remedies
 from remedies_of_source import HOLE, PACKAGE, claimed, literal, pattern, remedies
@@ -28,6 +29,7 @@ TABLES = {
     "tests/compress/low_rank/test_low_rank_settings.py": [row.words for row in test_low_rank_settings.REMEDIES.values()],
     "tests/compress/shrink/test_shrink_like.py": [row.words for row in test_shrink_like.REMEDIES.values()],
     "tests/tflite/test_metadata_remedies.py": [row.words for row in test_metadata_remedies.ROWS.values()],
+    "tests/benchmarking/test_remote_remedies.py": [row.words for row in test_remote_remedies.ROWS.values()],
     "tests/preflight/test_preflight_remedies.py": [row.words for row in test_preflight_remedies.ROWS.values()],
     "tests/kits/test_kit_remedies.py": [row.words for row in test_kit_remedies.ROWS.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],

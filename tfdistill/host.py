@@ -3,11 +3,9 @@
 import dataclasses
 import functools
 import importlib.metadata
-import os
-import pathlib
-import platform
 
 from tfdistill.records import Record
+from tfdistill.utils import machine
 from tfdistill.version import __version__
 
 # Distribution names of the packages whose version can change a measurement.
@@ -57,13 +55,7 @@ class HostFingerprint(Record):
 def fingerprint() -> HostFingerprint:
     """Returns the `HostFingerprint` of this machine, without importing the packages."""
     return HostFingerprint(
-        cpu_model=_cpu_model(),
-        machine=platform.machine(),
-        cores=os.cpu_count() or 1,
-        usable_cores=_usable_cores(),
-        memory_bytes=_memory_bytes(),
-        os=platform.platform(terse=False),
-        python=platform.python_version(),
+        **machine.describe(),
         packages=_versions(),
         library_version=__version__,
     )
@@ -77,27 +69,3 @@ def _versions():
         except importlib.metadata.PackageNotFoundError:
             continue  # not installed: left out of the dict
     return found
-
-
-def _cpu_model():
-    names = []
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            # "Model" with a capital is the board on ARM kernels; "model name" is the processor.
-            if key.strip() in ("model name", "Model") and value.strip() and value.strip() not in names:
-                names.append(value.strip())
-    return ", ".join(names) or platform.processor() or platform.machine()
-
-
-def _usable_cores():
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _memory_bytes():
-    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

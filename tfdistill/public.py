@@ -120,8 +120,10 @@ ROOMS = {
         "verify": "verification.verify",
     },
     "benchmarking": {
+        "Adb": "targets.adb",
         "BenchmarkRecord": "record",
         "Cpu": "targets.cpu",
+        "Ssh": "targets.ssh",
         "Timing": "timing",
         "benchmark": "run",
     },

@@ -14,7 +14,8 @@ import pytest
 import tfdistill
 from tfdistill.benchmarking import BenchmarkRecord, Cpu, Timing
 from tfdistill.benchmarking.isolation import run_child
-from tfdistill.benchmarking.memory import _regions, arena_bytes, peak_bytes, reset_peak, resident_bytes
+from tfdistill.benchmarking.memory import arena_bytes, peak_bytes, reset_peak, resident_bytes
+from tfdistill.benchmarking.process_memory import _regions
 from tfdistill.benchmarking.targets.base import KINDS, from_spec, to_spec
 from tfdistill.benchmarking.worker import random_inputs
 from tfdistill.errors import BenchmarkError, ConfigurationError

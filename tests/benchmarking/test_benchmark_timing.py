@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfdistill.benchmarking import Timing
-from tfdistill.benchmarking.timing import is_known, measure, median_interval, median_ranks
+from tfdistill.benchmarking.measuring import is_known, median_interval, median_ranks
+from tfdistill.benchmarking.timing import measure
 from tfdistill.errors import ConfigurationError
 
 
@@ -61,9 +62,9 @@ def test_interval_covers_the_true_median_of_a_skewed_distribution():
 
 def test_is_known_can_say_no():
     steady, wild = np.full(100, 5.0), np.linspace(1, 9, 100)
-    assert is_known(steady, Timing()) == (True, (5.0, 5.0))
-    assert is_known(wild, Timing())[0] is False
-    assert is_known(steady[:3], Timing()) == (False, None)
+    assert is_known(steady, 0.02, 0.95) == (True, (5.0, 5.0))
+    assert is_known(wild, 0.02, 0.95)[0] is False
+    assert is_known(steady[:3], 0.02, 0.95) == (False, None)
 
 
 class FakeClock:

@@ -24,8 +24,8 @@ class BenchmarkRecord(Record):
         engine: Import name of the interpreter.
         input_shapes: Input name -> shape of the runs, batch first.
         p50_ms: Median latency.
-        p90_ms: 90th percentile.
-        p99_ms: 99th percentile.
+        p90_ms: 90th percentile; NaN from a device that does not report it, as Android's do not.
+        p99_ms: 99th percentile; NaN likewise.
         mean_ms: Mean latency.
         min_ms: Fastest run.
         p50_low_ms: Lower end of the median's confidence interval; None if there were too few runs.
@@ -39,7 +39,7 @@ class BenchmarkRecord(Record):
             None if the interpreter cannot run the file without XNNPACK or does not report its tensors.
         baseline_rss_bytes: Resident memory of the measuring process after the import of the interpreter, before the file is opened.
         peak_rss_bytes: Largest resident memory of that process until the last run: the baseline, the pages of the file that were read, the
-            arena, and the packed weights and scratch memory of the kernels.
+            arena, and the packed weights and scratch memory of the kernels. Both are None from a device that does not report them.
         load_average: Load average of the machine over the minute before; well above 0 means that other processes were running. None if
             unknown.
         host: Machine and package versions.
@@ -75,8 +75,8 @@ class BenchmarkRecord(Record):
     converged: bool
     init_ms: float
     arena_bytes: int | None
-    baseline_rss_bytes: int
-    peak_rss_bytes: int
+    baseline_rss_bytes: int | None
+    peak_rss_bytes: int | None
     load_average: float | None
     host: HostFingerprint
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from tfdistill.benchmarking.isolation import run_child
 from tfdistill.benchmarking.record import BenchmarkRecord
+from tfdistill.benchmarking.targets.adb import Adb
 from tfdistill.benchmarking.targets.base import to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
+from tfdistill.benchmarking.targets.ssh import Ssh
 from tfdistill.benchmarking.timing import Timing
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
@@ -31,7 +33,7 @@ _OVERHEAD_SECONDS = 120.0
 )
 def benchmark(
     path: PathLike,
-    target: Cpu | None = None,
+    target: Cpu | Ssh | Adb | None = None,
     *,
     timing: Timing | None = None,
     variant: str | None = None,
@@ -45,7 +47,7 @@ def benchmark(
 
     Args:
         path: The file.
-        target: Where the file runs; None is `Cpu(threads=1)`.
+        target: Where the file runs: this machine (`Cpu`), a board (`Ssh`) or an Android device (`Adb`). None is `Cpu(threads=1)`.
         timing: When to stop; None is `Timing()`.
         variant: Name of the file in the record, for example `"int8"`.
         timeout_seconds: The process is killed after this time, above 0. None is twice the longest warm-up and measurement of `timing`, plus
@@ -98,5 +100,21 @@ def benchmark(
         "shapes": shapes,
         "host": fingerprint().to_dict(),
     }
+    if getattr(target, "remote", False):
+        return remote_record(target, {**request, "timeout_seconds": timeout_seconds}, path)
     found = run_child(request, timeout_seconds, expected_seconds=timing.max_seconds + timing.warmup_seconds)
     return BenchmarkRecord.from_dict({**found, "path": str(path)})
+
+
+def remote_record(target, request, path):
+    """Returns the `BenchmarkRecord` of a file that another device runs.
+
+    Args:
+        target: A target with `remote = True`.
+        request: As the measuring process gets it, and `timeout_seconds`.
+        path: The file, as the caller named it.
+    """
+    known = {field.name for field in dataclasses.fields(BenchmarkRecord)}
+    found = {name: value for name, value in target.measure(request).items() if name in known}
+    own = {"path": str(path), "variant": request["variant"], "target": target.describe(), "target_settings": request["target"]}
+    return BenchmarkRecord.from_dict({**found, **own}, source=target.describe())

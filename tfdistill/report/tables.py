@@ -1,5 +1,7 @@
 """Tables for a terminal, made from records."""
 
+import math
+
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -52,7 +54,7 @@ def latency_table(records):
         table.add_column(heading, justify="left" if heading == "file" else "right", overflow="fold")
     for record in records:
         arena = "" if record.arena_bytes is None else f"{record.arena_bytes / 1024:.1f}"
-        times = [f"{time:.3f}" for time in (record.p50_ms, record.p90_ms, record.p99_ms)]
+        times = ["" if math.isnan(time) else f"{time:.3f}" for time in (record.p50_ms, record.p90_ms, record.p99_ms)]
         table.add_row(clean(record.path), f"{record.size_bytes / 1024:.1f}", *times, arena)
     return table
 

@@ -1,4 +1,9 @@
-"""Which operations of a .tflite file a delegate takes: XNNPACK, which the interpreter uses by default, or another."""
+"""Which operations of a .tflite file a delegate takes: XNNPACK, which the interpreter uses by default, or another.
+
+Standard library only, for Python 3.8 and later: `docs/make_kits.py` copies this module to the kits of boards.
+"""
+
+from __future__ import annotations
 
 import collections
 import dataclasses
@@ -59,7 +64,11 @@ def delegation(interpreter):
     own = [node for node in nodes if node["op_name"] != DELEGATE]
     makers = {int(tensor): node for node in own for tensor in node["outputs"]}
     inside = {index for part in parts for index in _inside(part, makers)}
-    left = collections.Counter((node["op_name"], _type_of(node)) for node in own if node["index"] not in inside)
+    outside = [node for node in own if node["index"] not in inside]
+    types = {}
+    if any("result_types" not in node for node in outside):  # tflite-runtime 2.14
+        types = {int(detail["index"]): detail["dtype"] for detail in interpreter.get_tensor_details()}
+    left = collections.Counter((node["op_name"], _type_of(node, types)) for node in outside)
     return Delegation(len(own), len(inside), len(parts), dict(left))
 
 
@@ -77,5 +86,6 @@ def _inside(part, makers):
         waiting += [int(source) for source in node["inputs"] if source >= 0]
 
 
-def _type_of(node):
-    return node["result_types"][0].__name__ if node["result_types"] else "none"
+def _type_of(node, types):
+    results = node["result_types"] if "result_types" in node else [types[int(tensor)] for tensor in node["outputs"] if int(tensor) in types]
+    return results[0].__name__ if results else "none"

@@ -25,7 +25,7 @@ from tfdistill.tflite.verification.reference import Reference, by_output, traini
 from tfdistill.tflite.verification.requirements import remarks, require
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.progress import progress
-from tfdistill.utils.types import Data, PathLike, Tensors
+from tfdistill.utils.types import Answering, Data, PathLike, Tensors
 
 __all__ = ["OutputComparison", "VerificationRecord", "compare", "verify"]
 
@@ -38,7 +38,7 @@ class VerificationRecord(Record):
         path: The file.
         sha256: SHA-256 of the file, in hexadecimal digits.
         samples: Number of samples compared.
-        engine: Import name of the interpreter that ran the file.
+        engine: Import name of the interpreter that ran the file, or the description of the device that did.
         max_abs_error: Largest absolute difference over all outputs, dequantized.
         mean_abs_error: Largest mean absolute difference of an output.
         argmax_agreement: Lowest `argmax_agreement` of an output (0 to 1); None without classes.
@@ -80,6 +80,7 @@ def verify(
     tolerances: Tolerances | None = None,
     threads: int = 1,
     task: str | Mapping[str, str] | None = None,
+    target: Answering | None = None,
 ) -> VerificationRecord:
     """Runs a .tflite file on data and compares its outputs with those of its Keras model.
 
@@ -98,6 +99,7 @@ def verify(
         threads: CPU threads, at least 1.
         task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
             compiled loss and the last activation.
+        target: Device that runs the file, such as `tfdistill.benchmarking.Ssh("pi@board")`; None is this machine. Its `describe()` is the `engine` of the record.
 
     Returns:
         A `VerificationRecord`.
@@ -106,6 +108,7 @@ def verify(
         ConfigurationError: if there is no such file, variant or task.
         DataError: if samples or labels do not fit the model or the task.
         ExportError, RuntimeUnavailableError: if the file is damaged or does not run.
+        BenchmarkError: if the device cannot be reached or does not run the file.
         VerificationError: if the outputs of the file are beyond the tolerances.
 
     Warns:
@@ -125,12 +128,14 @@ def verify(
     samples = collect(x, signature, what="verification")
     if y is not None:
         samples = dataclasses.replace(samples, labels=keras.tree.map_structure(np.asarray, y))
-    record, warned = verify_samples(path, model, signature, samples, tolerances, threads, task=task, variant=variant)
+    record, warned = verify_samples(path, model, signature, samples, tolerances, threads, task=task, variant=variant, target=target)
     warn(warned)
     return record
 
 
-def verify_samples(path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False, variant=None):
+def verify_samples(
+    path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False, variant=None, target=None
+):
     """Does the work of `verify`, on checked `Samples`.
 
     Args:
@@ -145,6 +150,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         extreme: Result of `extreme_calibration` for the calibration samples, for the record.
         trusted: Whether this process has just written the file.
         variant: Variant of the file; None finds it from its contents.
+        target: As in `verify`.
 
     Returns:
         The `VerificationRecord`, and a list of those of its notes that are also warnings.
@@ -164,8 +170,11 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
     with initial_states(model):
         reference = Reference(model, signature, opened.batch_size)
         expected = reference(samples.inputs)
-        with progress("verifying", samples.count) as advance:
-            actual = opened.run(samples.inputs, advance)
+        if target is None:
+            with progress("verifying", samples.count) as advance:
+                actual = opened.run(samples.inputs, advance)
+        else:
+            actual = target.answers(path, samples.inputs, _shapes_of_data(signature, samples))
         if {n: a.shape for n, a in actual.items()} != {n: a.shape for n, a in expected.items()}:
             raise VerificationError(
                 f"'{shown_name}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
@@ -180,7 +189,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         path=shown_name,
         sha256=contents.sha256,
         samples=samples.count,
-        engine=opened.engine,
+        engine=opened.engine if target is None else target.describe(),
         max_abs_error=max(o.max_abs_error for o in outputs.values()),
         mean_abs_error=max(o.mean_abs_error for o in outputs.values()),
         argmax_agreement=lowest(o.argmax_agreement for o in outputs.values()),

@@ -1,0 +1,1 @@
+"""Runs files on devices that this machine reaches by ssh or adb."""
