@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfdistill.errors import DataError, RuntimeUnavailableError
-from tfdistill.runtime.tensors import named_tensors, pad_batch
+from tfdistill.runtime.tensors import named_tensors, pad_batch, tensor_info
 
 
 class TFLiteModel:
@@ -22,6 +22,7 @@ class TFLiteModel:
         self.path, self.interpreter, self.engine, self.init_seconds = path, interpreter, engine, init_seconds
         self.inputs = named_tensors(interpreter, "input")
         self.outputs = named_tensors(interpreter, "output")
+        self._infos = None
 
     @property
     def batch_size(self):
@@ -57,6 +58,22 @@ class TFLiteModel:
             RuntimeUnavailableError: if an output has no value.
         """
         return {name: self._native(self.interpreter.get_tensor, info.index) for name, info in self.outputs.items()}
+
+    def read_tensors(self, indices):
+        """Returns what the last `invoke` computed in any tensors; the file has to be opened with `keep_tensors=True`.
+
+        Args:
+            indices: Indices of tensors.
+
+        Returns:
+            Dict of index -> array of real values, as `TensorInfo.dequantize` gives them.
+
+        Raises:
+            RuntimeUnavailableError: if a tensor has no value.
+        """
+        if self._infos is None:
+            self._infos = {int(d["index"]): tensor_info(d["name"], d) for d in self.interpreter.get_tensor_details()}
+        return {index: self._infos[index].dequantize(self._native(self.interpreter.get_tensor, index)) for index in indices}
 
     def _native(self, function, *arguments):
         try:

@@ -87,7 +87,7 @@ def named_tensors(interpreter, side):
         Dict of name -> `TensorInfo`.
     """
     details = {int(d["index"]): d for d in getattr(interpreter, f"get_{side}_details")()}
-    return {name: _info(name, details[index]) for name, index in tensor_names(interpreter, side, details).items()}
+    return {name: tensor_info(name, details[index]) for name, index in tensor_names(interpreter, side, details).items()}
 
 
 def tensor_names(interpreter, side, indices):
@@ -102,7 +102,16 @@ def tensor_names(interpreter, side, indices):
     return {d["name"]: int(d["index"]) for d in getattr(interpreter, f"get_{side}_details")()}
 
 
-def _info(name, detail):
+def tensor_info(name, detail):
+    """Makes a `TensorInfo` of what an interpreter says of a tensor.
+
+    Args:
+        name: Its name.
+        detail: Dict, as the interpreter's `get_tensor_details` lists it.
+
+    Raises:
+        RuntimeUnavailableError: if it has a quantization step that is no number above 0.
+    """
     scales, zeros = detail["quantization_parameters"]["scales"], detail["quantization_parameters"]["zero_points"]
     quantized = len(scales) == 1 and np.issubdtype(detail["dtype"], np.integer)
     if quantized and not (np.isfinite(scales[0]) and scales[0] > 0):

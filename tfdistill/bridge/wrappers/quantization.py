@@ -75,6 +75,23 @@ def measured_by(measuring):
         _measuring.reset(token)
 
 
+_unrounded = contextvars.ContextVar("_unrounded", default=False)
+
+
+@contextlib.contextmanager
+def left_in_float(chosen=True):
+    """While open, quantized layers compute in float, as if they rounded nothing: to see what the rounding of one layer, or of all others, does.
+
+    Args:
+        chosen: False leaves everything as it is.
+    """
+    token = _unrounded.set(chosen)
+    try:
+        yield
+    finally:
+        _unrounded.reset(token)
+
+
 def is_quantized_layer(layer):
     """Whether `layer` is the quantization wrapper of this library. Does not import tf_keras when it was never used."""
     return isinstance(layer, TransparentWrapper) and layer.step == "quantization"
@@ -181,7 +198,10 @@ def quantized_layer_class():
                     self.layer(*args, **kwargs)  # attention has no kernels before
                 self.add_structure()
             measuring = _measuring.get()
-            left_float = self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
+            in_float = _unrounded.get()
+            left_float = (
+                in_float or self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
+            )
             rounding = _in_the_file.get() or not left_float
             known = self.quantization.positive, self.quantization.scores, self.quantization.replaced, self.quantization.hides
             ranges = functools.partial(self._range, number=number)
@@ -189,7 +209,7 @@ def quantized_layer_class():
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}
             if source := source_of(args):
-                args, weights = self._before_rescaling(source, args)
+                args, weights = self._before_rescaling(source, args, self.effective if in_float else None)
             with (
                 replaced_weights(self.layer, weights),
                 self._quantized_activation_inputs(quantize),
@@ -198,11 +218,11 @@ def quantized_layer_class():
                 outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
             return self._quantize_outputs(outputs, quantize) if self.quantization.output else outputs
 
-        def _before_rescaling(self, source, args):
+        def _before_rescaling(self, source, args, unrounded):
             """Returns the arguments and weights with which the file computes this layer on what a Rescaling before it reads."""
             x, scale, offset = source
             (weight,) = self.quantization.weights
-            kernel = self.quantized(weight, scale)
+            kernel = scale * unrounded(weight) if unrounded else self.quantized(weight, scale)
             weights = {weight.path: kernel}
             if offset:
                 weights["bias"] = self.layer.bias + added_bias(kernel, weight.path == "depthwise_kernel", offset / scale)

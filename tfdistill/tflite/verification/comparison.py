@@ -226,7 +226,7 @@ def compare(
     if several and (task is None or tasks.by_class(task, expected.shape)):
         figures |= _by_class(expected, actual, bulk)
     if labels is not None:
-        threshold = 0.5 if last_activation == "sigmoid" or _within_one(expected, loss) else 0.0
+        threshold = decision_threshold(expected, loss, last_activation)
         figures |= against_labels(expected, actual, labels, name, task, threshold)
     return OutputComparison(**figures, task=task, extreme_samples=tuple(int(i) for i in extreme))
 
@@ -294,6 +294,17 @@ def _unit(expected, task, last_activation, reconstructed):
 
 def _rows_sum_to_one(values):
     return values.ndim > 1 and values.shape[-1] > 1 and bool((values >= 0).all() and (np.abs(values.sum(-1) - 1) <= 1e-3).all())
+
+
+def decision_threshold(scores, loss=None, last_activation=None):
+    """Returns the score above which a decision is yes: 0.5 for probabilities, 0 for logits.
+
+    Args:
+        scores: Scores of the model, an array.
+        loss: The loss that it was trained with, or None.
+        last_activation: Name of its last activation, or None.
+    """
+    return 0.5 if last_activation == "sigmoid" or _within_one(scores, loss) else 0.0
 
 
 def _within_one(expected, loss):

@@ -155,12 +155,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
     variant = variant or variant_of(contents)
     limits = tolerances_or_default(variant_named(variant), limits)
     opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
-    if set(opened.inputs) != {i.name for i in signature.inputs}:
-        raise VerificationError(
-            f"'{shown_name}' takes the inputs {sorted(opened.inputs)}, "
-            f"the model '{model.name}' takes {sorted(i.name for i in signature.inputs)}.",
-            "a file that was exported from this model",
-        )
+    require_inputs(opened, model, signature, shown_name)
     with initial_states(model):
         reference = Reference(model, signature, opened.batch_size)
         expected = reference(samples.inputs)
@@ -192,6 +187,25 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
     )
     require(record, limits, bool(apart))
     return record, [*apart, *coarse, *(note for _, warned in remarked for note in warned)]
+
+
+def require_inputs(opened, model, signature, name):
+    """Checks that a file has the inputs of a model.
+
+    Args:
+        opened: `TFLiteModel` of the file.
+        model: The Keras model.
+        signature: Its `ModelSignature`.
+        name: Name of the file.
+
+    Raises:
+        VerificationError: with the names of both.
+    """
+    if set(opened.inputs) != {i.name for i in signature.inputs}:
+        raise VerificationError(
+            f"'{name}' takes the inputs {sorted(opened.inputs)}, the model '{model.name}' takes {sorted(i.name for i in signature.inputs)}.",
+            "a file that was exported from this model",
+        )
 
 
 def _compare(model, signature, samples, expected, actual, task):
