@@ -1,6 +1,7 @@
 """Exports a Keras model as a verified .tflite file."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 
 import keras
@@ -14,6 +15,7 @@ from tfdistill.convert.finish import finish
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.scales import require_bounded_scales
 from tfdistill.convert.signature import describe
+from tfdistill.convert.state_scales import with_equal_state_scales
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
@@ -26,8 +28,10 @@ from tfdistill.tflite.metadata.settings import FileMetadata
 from tfdistill.tflite.roads import Road, require_road, take_road
 from tfdistill.tflite.runtimes import ONE_SCALE_FOR_DENSE, require_runs_in
 from tfdistill.tflite.source import exportable, names_layers
+from tfdistill.tflite.streaming import EXPLICIT, States, names_explicit_states, streaming
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
 from tfdistill.tflite.verification.verify import tolerances_or_default, verify_samples
+from tfdistill.utils import validate
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.files import write_whole
 from tfdistill.utils.types import Data, PathLike
@@ -56,6 +60,7 @@ def export_tflite(
     road: Road = "auto",
     runtime: RuntimeName | None = None,
     metadata: FileMetadata | None = None,
+    states: States = "inside",
 ) -> ExportRecord:
     """Exports a Keras model as a .tflite file, checks its contents, and compares its outputs with those of the model.
 
@@ -89,6 +94,9 @@ def export_tflite(
             `"tflite-micro"`. The file then gets operations that it has, where there is a choice, and one that it would not run is refused, with what it lacks.
         metadata: `tfdistill.tflite.FileMetadata` to write into the file: labels, normalization, author, license. With it goes how the file was made: settings, versions,
             checksums and the results of the verification. None writes nothing.
+        states: Where a model with stateful layers keeps its states. `"inside"`: in variables of the file, which begin anew with each interpreter; not in integer files. `"explicit"`: each
+            state is an input and an output, so that a device streams: it begins with `record.states[i].first`, and copies each output to its input before the next
+            call. Calibration and verification then take the samples for one sequence of calls. See docs/verification.md.
 
     Returns:
         An `ExportRecord`.
@@ -126,8 +134,10 @@ def export_tflite(
     require_road(road, kind)
     if runtime is not None:
         require_runtime(runtime)
+    validate.one_of("states", states, typing.get_args(States))
     model = exportable(model)
     signature = describe(model)
+    stream = streaming(model, batch_size, kind.integer_only) if states == EXPLICIT else None
     if metadata is not None:
         require_fit_to_model(metadata, model, signature)
     require_trained_ranges(model)
@@ -137,13 +147,19 @@ def export_tflite(
     representative = for_calibration if kind.integer_only and not floats else None
     extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
+    source, written, adjust = model, signature, None
+    if stream:
+        source, written, adjust = stream.explicit.model, stream.signature, stream.share_ranges
+        representative = stream.with_states(representative) if representative else None
     with write_whole(path) as temporary:
 
         def write(source):
             with initial_states(source):
                 temporary.write_bytes(
-                    convert(source, signature, kind, io, representative, batch_size, allow_flex, runtime not in ONE_SCALE_FOR_DENSE)
+                    convert(source, written, kind, io, representative, batch_size, allow_flex, runtime not in ONE_SCALE_FOR_DENSE)
                 )
+            if stream:
+                temporary.write_bytes(with_equal_state_scales(temporary.read_bytes(), stream.names))
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             if not allow_flex:
                 require_no_flex(contents)
@@ -157,7 +173,8 @@ def export_tflite(
                 require_runs_in(runtime, temporary.read_bytes(), path)
             return dataclasses.replace(census(temporary, True), path=str(path))
 
-        taken = take_road(road, model, signature, kind, representative, write, runtime)
+        with names_explicit_states(model, stream):
+            taken = take_road(road, source, written, kind, representative, write, runtime, adjust)
         warn(taken.warnings)
         contents = taken.result
         verification, warned = None, ()
@@ -173,6 +190,7 @@ def export_tflite(
                 extreme=extreme,
                 trusted=True,
                 variant=variant,
+                streaming=stream,
             )
         record = ExportRecord(
             variant=variant,
@@ -192,6 +210,7 @@ def export_tflite(
             road_reason=taken.reason,
             float_layers=floats,
             runtime=runtime,
+            states=stream.record(contents) if stream else (),
         )
         if metadata is not None:
             content, notes = described_export(temporary.read_bytes(), metadata, record, model)

@@ -17,6 +17,7 @@ from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tasks import TASKS
 from tfdistill.tflite.source import exportable
+from tfdistill.tflite.streaming import streaming_of_file
 from tfdistill.tflite.verification.comparison import OutputComparison, compare
 from tfdistill.tflite.verification.input_steps import input_steps
 from tfdistill.tflite.verification.kinds import variant_of
@@ -130,7 +131,9 @@ def verify(
     return record
 
 
-def verify_samples(path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False, variant=None):
+def verify_samples(
+    path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False, variant=None, streaming=None
+):
     """Does the work of `verify`, on checked `Samples`.
 
     Args:
@@ -145,6 +148,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         extreme: Result of `extreme_calibration` for the calibration samples, for the record.
         trusted: Whether this process has just written the file.
         variant: Variant of the file; None finds it from its contents.
+        streaming: `Streaming` of a file whose states are inputs and outputs; model and signature are those of the stateful model. None for another file.
 
     Returns:
         The `VerificationRecord`, and a list of those of its notes that are also warnings.
@@ -155,12 +159,13 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
     variant = variant or variant_of(contents)
     limits = tolerances_or_default(variant_named(variant), limits)
     opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
-    require_inputs(opened, model, signature, shown_name)
+    streaming = streaming or streaming_of_file(model, opened)
+    require_inputs(opened, model, streaming.signature if streaming else signature, shown_name)
     with initial_states(model):
-        reference = Reference(model, signature, opened.batch_size)
+        reference = streaming.reference if streaming else Reference(model, signature, opened.batch_size)
         expected = reference(samples.inputs)
         with progress("verifying", samples.count) as advance:
-            actual = opened.run(samples.inputs, advance)
+            actual = opened.run_sequence(samples.inputs, streaming.firsts, advance) if streaming else opened.run(samples.inputs, advance)
         if {n: a.shape for n, a in actual.items()} != {n: a.shape for n, a in expected.items()}:
             raise VerificationError(
                 f"'{shown_name}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
