@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tfdistill
+from tfdistill.bridge.imports import tf_keras
 from tfdistill.errors import ConfigurationError, ModelError, TfdistillError, VerificationError
 from tfdistill.graph.explicit_states import explicit_states
 from tfdistill.runtime.interpreter import open_file
@@ -153,8 +154,8 @@ def test_the_model_with_explicit_states_computes_the_calls_of_the_stateful_one(n
     for sample in X[:4]:
         expected = called(stateful, np.repeat(sample[None], stateful.inputs[0].shape[0], 0))
         given = [ops.convert_to_tensor(x) for x in (sample[None], *states)]
-        names = [x.name for x in explicit.model.inputs]
-        outputs = explicit.model(dict(zip(names, given, strict=True)) if name == "nested" else given)
+        named = dict(zip(["frames", *(state.name for state in explicit.states)], given, strict=True))
+        outputs = explicit.model(named if name == "nested" else given)
         if name == "nested":
             states = [outputs[state.output] for state in explicit.states]
             outputs, expected = [outputs["scores"]], expected["scores"]
@@ -225,7 +226,9 @@ def test_a_larger_batch_has_sequences_side_by_side(tmp_path):
 
 
 def test_a_model_of_tf_keras_streams(tmp_path):
-    adopted = tfdistill.adopt(tfdistill.to_tf_keras(MODELS["GRU"][0]()))
+    tfk = tf_keras()
+    stateful = tfk.layers.GRU(5, stateful=True, name="rnn")
+    adopted = tfdistill.adopt(tfk.Sequential([tfk.Input(batch_shape=(1, STEPS, 4), name="frames"), stateful, tfk.layers.Dense(2)]))
     record = export_tflite(adopted, tmp_path / "m.tflite", verify_on=X, states="explicit")
     assert len(record.states) == 1 and record.max_abs_error < 1e-5
 

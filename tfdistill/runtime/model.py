@@ -59,6 +59,21 @@ class TFLiteModel:
         """
         return {name: self._native(self.interpreter.get_tensor, info.index) for name, info in self.outputs.items()}
 
+    def run_signature(self, key, arrays):
+        """Runs one signature of the file once.
+
+        Args:
+            key: Name of the signature.
+            arrays: Dict of input name -> array of the tensor's type and shape.
+
+        Returns:
+            Dict of output name -> array of the tensor's type.
+
+        Raises:
+            RuntimeUnavailableError: if there is no such signature, or it fails.
+        """
+        return self._native(lambda: self.interpreter.get_signature_runner(key)(**arrays))
+
     def read_tensors(self, indices):
         """Returns what the last `invoke` computed in any tensors; the file has to be opened with `keep_tensors=True`.
 

@@ -91,12 +91,19 @@ def named_tensors(interpreter, side):
 
 
 def tensor_names(interpreter, side, indices):
-    """Returns a dict of name -> index: the names of the signature with exactly these `indices`, else those of the tensors."""
+    """Returns a dict of name -> index: the names of the signature of exactly these tensors, else those of the tensors.
+
+    Args:
+        interpreter: The interpreter.
+        side: `"input"` or `"output"`.
+        indices: Dict of index -> what the interpreter says of the tensor. Signatures of several graphs may have the same indices, but no names in common.
+    """
     for key in interpreter.get_signature_list():
         runner = interpreter.get_signature_runner(key)
-        named = {name: int(d["index"]) for name, d in getattr(runner, f"get_{side}_details")().items()}
+        details = getattr(runner, f"get_{side}_details")()
         del runner  # while it refers to the interpreter, that refuses to allocate tensors
-        if set(named.values()) == set(indices):
+        named = {name: int(d["index"]) for name, d in details.items()}
+        if set(named.values()) == set(indices) and all(d["name"] == indices[int(d["index"])]["name"] for d in details.values()):
             return named
     # No signature, or none of the main graph: the names of the tensors.
     return {d["name"]: int(d["index"]) for d in getattr(interpreter, f"get_{side}_details")()}

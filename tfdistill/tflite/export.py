@@ -27,6 +27,7 @@ from tfdistill.tflite.metadata.exported import described_export, require_fit_to_
 from tfdistill.tflite.metadata.settings import FileMetadata
 from tfdistill.tflite.roads import Road, require_road, take_road
 from tfdistill.tflite.runtimes import ONE_SCALE_FOR_DENSE, require_runs_in
+from tfdistill.tflite.signatures import export_signatures
 from tfdistill.tflite.source import exportable, names_layers
 from tfdistill.tflite.streaming import EXPLICIT, States, names_explicit_states, streaming
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
@@ -46,7 +47,7 @@ from tfdistill.utils.types import Data, PathLike
 )
 @names_layers
 def export_tflite(
-    model: keras.Model | PathLike,
+    model: keras.Model | PathLike | Mapping[str, keras.Model | PathLike],
     path: PathLike,
     variant: VariantName = "float32",
     calibration: Data | None = None,
@@ -69,6 +70,8 @@ def export_tflite(
     Args:
         model: A built Keras 3 model (functional, Sequential or subclassed), or an adopted tf_keras model. The ranges that
             quantization-aware training learned are used. Of a Distiller the student is exported; a path is loaded by `tfdistill.load_model`.
+            A dict of names to models, `{"serving_default": model, "features": other}`, becomes a file of several signatures, which share equal weights. Each model is
+            converted and verified by itself; `calibration` and `verify_on` are for all, or dicts by the same names. The first signature is the main graph.
         path: The file to write, ending in `.tflite`. Its folder is created if missing.
         variant: `"float32"`, `"float16"`, `"dynamic_range"`, `"int8"` or `"int16x8"`; see `tfdistill.tflite.VARIANTS`.
         calibration: Samples that show the ranges of the activations to an integer variant; at least 16. An array (samples, ...), a list or
@@ -128,6 +131,24 @@ def export_tflite(
         raise ConfigurationError(f"batch_size={batch_size} is impossible.", "at least 1, or None for a free batch")
     if max_calibration_samples < MIN_CALIBRATION_SAMPLES:
         raise ConfigurationError(f"max_calibration_samples={max_calibration_samples} is too few.", f"at least {MIN_CALIBRATION_SAMPLES}")
+    if isinstance(model, Mapping):
+        data = {"calibration": calibration, "verify_on": verify_on}
+        settings = {
+            "variant": variant,
+            "batch_size": batch_size,
+            "io": io,
+            "tolerances": tolerances,
+            "allow_flex": allow_flex,
+            "road": road,
+        }
+        settings |= {
+            "max_calibration_samples": max_calibration_samples,
+            "task": task,
+            "runtime": runtime,
+            "metadata": metadata,
+            "states": states,
+        }
+        return export_signatures(model, path, export_tflite, data, settings)
     kind = variant_named(variant)
     io = resolve_io(kind, io)
     limits = tolerances_or_default(kind, tolerances)

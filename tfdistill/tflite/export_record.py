@@ -7,6 +7,7 @@ from tfdistill.convert.census import CensusRecord
 from tfdistill.convert.file_tensors import FileTensor
 from tfdistill.host import HostFingerprint
 from tfdistill.records import Record
+from tfdistill.tflite.signatures import SignatureRecord
 from tfdistill.tflite.streaming import FileState
 from tfdistill.tflite.verification.comparison import metrics_of
 from tfdistill.tflite.verification.verify import VerificationRecord
@@ -35,6 +36,7 @@ class ExportRecord(Record):
         census: Contents of the file.
         host: Machine and package versions.
         states: The states that a device carries on from call to call, with `states="explicit"`.
+        signatures: Signature name -> `SignatureRecord`, for a file with several; the other fields are then about the file, or its first signature.
 
     Example:
         >>> record = tfdistill.export_tflite(student, "float.tflite", verify_on=x)
@@ -62,6 +64,7 @@ class ExportRecord(Record):
     float_layers: tuple[str, ...] = ()
     runtime: str | None = None
     states: tuple[FileState, ...] = ()
+    signatures: dict[str, SignatureRecord] = dataclasses.field(default_factory=dict)
 
     @property
     def accuracy(self) -> float | None:

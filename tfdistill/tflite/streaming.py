@@ -18,7 +18,7 @@ from tfdistill.bridge.wrappers.input_quantizers import range_of_input
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.convert.samples import Samples
 from tfdistill.convert.signature import ModelSignature, describe
-from tfdistill.errors import ConfigurationError, ExportError, ModelError
+from tfdistill.errors import BridgeError, ConfigurationError, ExportError, ModelError
 from tfdistill.graph.explicit_states import ExplicitModel, explicit_states
 from tfdistill.records import Record
 from tfdistill.runtime.tensors import pad_batch
@@ -27,6 +27,8 @@ EXPLICIT: typing.Final = "explicit"
 States = typing.Literal["inside", "explicit"]
 # Name of a recurrent layer's state -> the name of its range in the quantized graph.
 _RANGES = {"h": "state", "c": "carry"}
+# The two forms of a model are compared on so many calls; an axis of any length has so many elements then.
+_CALLS, _FREE, _TOLERANCE = 3, 8, 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,19 +103,52 @@ class Streaming:
         Args:
             samples: `Samples` of the original.
         """
+        seen, _ = self._explicit_calls(samples.inputs)
+        inputs = {**samples.inputs, **seen}
+        return Samples({i.name: inputs[i.name] for i in self.signature.inputs}, samples.labels, samples.count, samples.positions)
+
+    def _explicit_calls(self, inputs):
+        """Runs the model with explicit states; returns dicts of the states before each sample, and of the outputs."""
+        count = len(next(iter(inputs.values())))
         states = {name: self._first(name) for name, _ in self.names}
-        seen = {name: [] for name in states}
+        seen, found = {name: [] for name in states}, {}
         with in_float32(self.explicit.model):
-            for batch in samples.batches(self.batch_size):
-                count = len(next(iter(batch.values())))
+            for start in range(0, count, self.batch_size):
+                batch = {name: array[start : start + self.batch_size] for name, array in inputs.items()}
+                size = len(next(iter(batch.values())))
                 for name, value in states.items():
-                    seen[name].append(value[:count])
+                    seen[name].append(value[:size])
                 arrays = {**pad_batch(batch, self.batch_size), **states}
                 arrays = {name: keras.ops.convert_to_tensor(array) for name, array in arrays.items()}
                 outputs = self.signature.name_outputs(self.explicit.model(self.signature.pack(arrays), training=False))
-                states = {name: keras.ops.convert_to_numpy(outputs[output]) for name, output in self.names}
-        inputs = {**samples.inputs, **{name: np.concatenate(parts) for name, parts in seen.items()}}
-        return Samples({i.name: inputs[i.name] for i in self.signature.inputs}, samples.labels, samples.count, samples.positions)
+                outputs = {name: keras.ops.convert_to_numpy(tensor) for name, tensor in outputs.items()}
+                states = {name: outputs[output] for name, output in self.names}
+                for name, array in outputs.items():
+                    found.setdefault(name, []).append(array[:size])
+        return ({name: np.concatenate(parts) for name, parts in several.items()} for several in (seen, found))
+
+    def require_equal_calls(self):
+        """Compares some calls of both models on random numbers.
+
+        Raises:
+            BridgeError: if they differ.
+        """
+        rng, shapes = (
+            np.random.default_rng(0),
+            {i.name: (_CALLS * self.batch_size, *(n or _FREE for n in i.shape)) for i in self.given.inputs},
+        )
+        inputs = {
+            i.name: rng.normal(size=shapes[i.name]) if "float" in i.dtype else rng.integers(0, 2, shapes[i.name]) for i in self.given.inputs
+        }
+        inputs = {i.name: inputs[i.name].astype(i.dtype) for i in self.given.inputs}
+        expected, (_, found) = self.reference(inputs), self._explicit_calls(inputs)
+        for name, array in expected.items():
+            far = float(np.abs(array.astype(np.float64) - found[name]).max())
+            if not far <= _TOLERANCE * max(1.0, float(np.abs(array).max())):
+                raise BridgeError(
+                    f"With its states as inputs the model '{self.original.name}' computes something else: its output '{name}' differs by {far:.3g}.",
+                    f"a difference of at most {_TOLERANCE:g}",
+                )
 
     def reference(self, inputs):
         """Runs the stateful model call by call from its first state, as the file is run.
@@ -190,6 +225,7 @@ def streaming(model, batch_size, unroll=False):
     Raises:
         ConfigurationError: if the batch is free, or larger than the model's.
         ModelError: if the model is quantized, or keeps no state that can be made explicit.
+        BridgeError: if the model with explicit states computes something else.
     """
     if batch_size is None:
         raise ConfigurationError(
@@ -202,15 +238,17 @@ def streaming(model, batch_size, unroll=False):
                 "the float model",
                 "give export_tflite the model that was quantized, with calibration= and states='explicit'",
             )
-        model = to_keras(model.legacy)
     given = describe(model)
     if stateful_layers(model) and batch_size > given.batch_size:
         raise ConfigurationError(
             f"batch_size={batch_size}, but the model '{model.name}' keeps the states of {given.batch_size} sequences.",
             f"at most {given.batch_size}",
         )
-    explicit = explicit_states(model, batch_size, unroll)
-    return Streaming(model, given, explicit, describe(explicit.model), batch_size)
+    # Its check would run stateful layers twice; all is compared below.
+    explicit = explicit_states(to_keras(model.legacy, check=False) if isinstance(model, AdoptedModel) else model, batch_size, unroll)
+    made = Streaming(model, given, explicit, describe(explicit.model), batch_size)
+    made.require_equal_calls()
+    return made
 
 
 def streaming_of_file(model, opened):
