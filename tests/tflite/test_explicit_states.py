@@ -177,7 +177,8 @@ def test_a_file_of_floats_is_the_stateful_model_call_by_call(name):
     record = exported(name)
     assert [state.input for state in record.states] == MODELS[name][1]
     np.testing.assert_allclose(by_hand(record, X[:10]), calls_of(model(name), X[:10]), atol=1e-5)
-    assert record.max_abs_error < 1e-5 and record.verification.samples == CALLS
+    assert record.max_abs_error < 1e-5
+    assert record.verification.samples == CALLS
 
 
 @pytest.mark.parametrize("name", ["GRU", *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS if n != "GRU")])
@@ -188,7 +189,8 @@ def test_an_int8_file_carries_its_states_on_by_bytes(name):
     for state in record.states:
         other = outputs[state.output]
         assert (other.dtype, other.scale, other.zero_point, other.shape) == (state.dtype, state.scale, state.zero_point, state.shape)
-        assert state.dtype == "int8" and state.first == state.zero_point
+        assert state.dtype == "int8"
+        assert state.first == state.zero_point
     found, expected = by_hand(record, X), calls_of(model(name), X)
     assert np.abs(found - expected).mean() < 0.03 * np.ptp(expected)
     # A state that is not carried on, but begins anew with each call, is another computation.
@@ -222,7 +224,8 @@ def test_a_larger_batch_has_sequences_side_by_side(tmp_path):
     keras.utils.set_random_seed(1)
     stateful = MODELS["LSTM"][0](4)
     record = export_tflite(stateful, tmp_path / "m.tflite", verify_on=X, batch_size=2, states="explicit")
-    assert record.states[0].shape == (2, 5) and record.max_abs_error < 1e-5
+    assert record.states[0].shape == (2, 5)
+    assert record.max_abs_error < 1e-5
 
 
 def test_a_model_of_tf_keras_streams(tmp_path):
@@ -230,7 +233,8 @@ def test_a_model_of_tf_keras_streams(tmp_path):
     stateful = tfk.layers.GRU(5, stateful=True, name="rnn")
     adopted = tfdistill.adopt(tfk.Sequential([tfk.Input(batch_shape=(1, STEPS, 4), name="frames"), stateful, tfk.layers.Dense(2)]))
     record = export_tflite(adopted, tmp_path / "m.tflite", verify_on=X, states="explicit")
-    assert len(record.states) == 1 and record.max_abs_error < 1e-5
+    assert len(record.states) == 1
+    assert record.max_abs_error < 1e-5
 
 
 def test_verify_runs_the_sequence_of_such_a_file():
@@ -254,7 +258,8 @@ def test_the_stateful_model_stays_as_it_was(tmp_path):
 def test_a_state_that_begins_as_another_number_says_so(tmp_path):
     keras.utils.set_random_seed(1)
     record = export_tflite(convolution(first=0.5), tmp_path / "m.tflite", verify_on=X, states="explicit")
-    assert record.states[0].first == 0.5 and record.max_abs_error < 1e-5
+    assert record.states[0].first == 0.5
+    assert record.max_abs_error < 1e-5
     with pytest.raises(ModelError, match="begins with different numbers"):
         explicit_states(convolution(ring=Slope), 1)
 
@@ -273,7 +278,8 @@ def test_what_cannot_be_is_refused_before_anything_is_written(case, tmp_path):
     make, arguments, kind, text = REFUSED[case]
     with pytest.raises(kind, match=text) as caught:
         export_tflite(make(), tmp_path / "m.tflite", **{"states": "explicit", **arguments})
-    assert isinstance(caught.value, TfdistillError) and not list(tmp_path.iterdir())
+    assert isinstance(caught.value, TfdistillError)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_integer_file_without_explicit_states_says_what_to_do(tmp_path):

@@ -38,7 +38,8 @@ def test_each_tensor_of_an_int8_file_is_that_of_its_layers(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("convnet", "nested")])
 def test_each_tensor_of_other_int8_files_is_that_of_its_layers(name):
     found = layer_error(blame_models.model(name), blame_models.file(name), blame_models.data(name))
-    assert rows_of(found) == blame_models.PLANTED[name].rows and found.unmatched == ()
+    assert rows_of(found) == blame_models.PLANTED[name].rows
+    assert found.unmatched == ()
     assert all(row.own_error < 0.1 for row in found.layers), str(found)
 
 
@@ -89,7 +90,8 @@ def test_wrong_preprocessing_is_an_error_of_the_input(name):
 def test_stale_statistics_are_an_error_of_their_layer(name):
     found = layer_error(blame_models.model(name), blame_models.stale_file(name), blame_models.data(name))
     norm, row = blame_models.PLANTED[name].stale
-    assert found.worst.name.partition("@")[0] == row and norm in found.worst.layers, str(found)
+    assert found.worst.name.partition("@")[0] == row, str(found)
+    assert norm in found.worst.layers
     after = [r for r in found.layers[found.layers.index(found.worst) + 1 :] if r.matched != "input"]
     # What comes behind has come to be wrong, too, but not by itself.
     assert all(r.total_error > 3 * r.own_error for r in after if r.name not in ("encoder/relu@1", "encoder/relu")), str(found)

@@ -54,7 +54,8 @@ def test_the_error_of_all_layers_is_that_of_the_file():
     of_file = layer_error(blame_models.model("convnet"), blame_models.file("convnet"), x, max_samples=64).layers[-1]
     assert found.quantized_error == pytest.approx(of_file.total_error, rel=0.05)
     assert [row.name for row in found.layers] == ["image", "conv1", "relu1", "conv2", "relu2", "pool", "logits"]
-    assert found.worst_first[0].name in str(found) and found.float_accuracy is None
+    assert found.worst_first[0].name in str(found)
+    assert found.float_accuracy is None
     assert all(row.gain == found.quantized_error - row.rest_error for row in found.layers)
 
 
@@ -71,7 +72,8 @@ def test_labels_give_accuracies_and_the_record_is_saved(tmp_path):
     model, x = blame_models.model("convnet"), blame_models.data("convnet")
     labels = model.predict(x, verbose=0).argmax(-1)
     found = layers_alone(model, (x, labels), calibration=x, max_samples=32)
-    assert found.samples == 32 and found.float_accuracy == 1.0
+    assert found.samples == 32
+    assert found.float_accuracy == 1.0
     assert 0 <= found.layers[0].rest_accuracy <= 1.0
     assert type(found).load(found.save(tmp_path / "alone.json")) == found
 
@@ -85,7 +87,8 @@ def test_a_trained_model_is_measured_with_its_own_ranges():
     found = layers_alone(aware, x)
     path = export_tflite(aware, blame_models.folder() / "aware.tflite", "int8").path
     assert [row.name for row in found.layers] == ["x", "hidden", "logits"]
-    assert 0 < found.quantized_error < 0.1 and path
+    assert 0 < found.quantized_error < 0.1
+    assert path
     with pytest.raises(ConfigurationError, match="is quantized already"):
         layers_alone(aware, x, calibration=x)
 

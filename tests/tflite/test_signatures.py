@@ -49,7 +49,8 @@ def test_both_signatures_compute_their_models_and_share_their_weights(variant):
             found = (found - output.zero_point) * output.scale
         expected = np.asarray(pair()[key](X))
         assert np.abs(found - expected).max() < 0.05 * np.ptp(expected)
-        assert signature.verification.path == record.path and signature.verification.samples == len(X)
+        assert signature.verification.path == record.path
+        assert signature.verification.samples == len(X)
     alone = [signature.alone_bytes for signature in record.signatures.values()]
     # The features are the larger part of both, and stand once: what the second signature adds is its graph.
     weights = {"float32": 4, "dynamic_range": 1, "int8": 1, "int16x8": 1, "float16": 2}[variant] * 64 * (12 + 64)
@@ -58,7 +59,8 @@ def test_both_signatures_compute_their_models_and_share_their_weights(variant):
 
 def test_the_first_signature_is_what_other_programs_run():
     record = exported()
-    assert list(open_file(record.path).outputs) == ["scores"] and record.outputs[0].shape == (1, 3)
+    assert list(open_file(record.path).outputs) == ["scores"]
+    assert record.outputs[0].shape == (1, 3)
     assert verify(record.path, pair()["serving_default"], X).max_abs_error < 1e-5
     assert tfdistill.inspect(record.path).census.sha256 == record.sha256
     assert type(record).load(record.save(pathlib.Path(record.path).with_suffix(".json"))) == record
@@ -106,7 +108,7 @@ def stateful():
 
 
 REFUSED = {
-    "no names": (lambda: {}, {}, ConfigurationError, "signatures are called"),
+    "no names": (dict, {}, ConfigurationError, "signatures are called"),
     "a name with a space": (lambda: {"the net": pair()["features"]}, {}, ConfigurationError, "signatures are called"),
     "metadata": (pair, {"metadata": FileMetadata(author="Ada")}, ConfigurationError, "metadata="),
     "a state inside": (lambda: {"one": stateful(), "two": stateful()}, {}, ModelError, "keeps the state of 'gru' inside"),

@@ -32,17 +32,23 @@ def path():
 
 def test_what_the_stages_lose_adds_up_and_has_the_interval_of_its_pair():
     found = accuracy_by_stage([("teacher", net()), ("student", net(0.5)), ("int8", path())], X, LABELS)
-    assert [row.stage for row in found.stages] == ["teacher", "student", "int8"] and found.samples == 300
+    assert [row.stage for row in found.stages] == ["teacher", "student", "int8"]
+    assert found.samples == 300
     right = [net(noise).predict(X, verbose=0).argmax(-1) == LABELS for noise in (0.0, 0.5)]
     first, second, third = found.stages
     assert (first.value, second.value) == pytest.approx((right[0].mean(), right[1].mean()))
     assert (second.lost_low, second.lost_high) == pytest.approx(accuracy_drop_interval(*right))
-    assert second.is_certain and not third.is_certain and first.lost is None
-    assert found.worst is second and "certain" in str(found)
+    assert second.is_certain
+    assert not third.is_certain
+    assert first.lost is None
+    assert found.worst is second
+    assert "certain" in str(found)
     (total,) = found.total
-    assert total.lost == pytest.approx(second.lost + third.lost) and total.stage == "teacher to int8"
+    assert total.lost == pytest.approx(second.lost + third.lost)
+    assert total.stage == "teacher to int8"
     checked = verify(path(), net(0.5), X, LABELS).outputs["scores"]
-    assert third.value == checked.accuracy and (third.lost_low, third.lost_high) == pytest.approx(checked.loss_interval)
+    assert third.value == checked.accuracy
+    assert (third.lost_low, third.lost_high) == pytest.approx(checked.loss_interval)
 
 
 def test_logits_and_probabilities_are_decided_each_at_their_own_threshold():
@@ -56,8 +62,10 @@ def test_numbers_are_compared_by_their_mean_absolute_error(tmp_path):
     found = accuracy_by_stage([("exact", net()), ("noisy", net(0.5))], (X, numbers), task="regression")
     noisy = found.stages[1]
     errors = np.abs(net(0.5).predict(X, verbose=0) - numbers)
-    assert noisy.metric == "mean_absolute_error" and noisy.lost == pytest.approx(errors.mean(), rel=1e-4)
-    assert noisy.lost_low < noisy.lost < noisy.lost_high and noisy.is_certain
+    assert noisy.metric == "mean_absolute_error"
+    assert noisy.lost == pytest.approx(errors.mean(), rel=1e-4)
+    assert noisy.lost_low < noisy.lost < noisy.lost_high
+    assert noisy.is_certain
     assert type(found).load(found.save(tmp_path / "stages.json")) == found
 
 

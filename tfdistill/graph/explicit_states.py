@@ -56,7 +56,7 @@ def keeps_state(layer):
     return not isinstance(layer, keras.Model) and hasattr(layer, "reset_state") and getattr(layer, "stateful", True)
 
 
-def explicit_states(model, batch_size, unroll=False):
+def explicit_states(model, batch_size, names_of=None, unroll=False):
     """Returns a model that computes what a stateful one does, with the states as inputs and outputs.
 
     Recurrent layers become stateless ones with an initial state; other layers with a `reset_state` are called with their variables replaced. The original is not changed,
@@ -65,6 +65,7 @@ def explicit_states(model, batch_size, unroll=False):
     Args:
         model: Built Keras 3 model with layers that keep state.
         batch_size: Batch size of the new model.
+        names_of: Function of the structure of the original's outputs: returns their names, in flattened order; None takes those of Keras.
         unroll: Whether recurrent layers of up to 128 steps are written out step by step, as TensorFlow's converter makes no integers of a loop.
 
     Returns:
@@ -88,7 +89,7 @@ def explicit_states(model, batch_size, unroll=False):
             "a model with stateful layers",
             "build its recurrent layers with stateful=True, or leave states= out",
         )
-    return _Building(graph, batch_size, unroll).run(model)
+    return _Building(graph, batch_size, unroll).run(model, names_of)
 
 
 class _Building:
@@ -97,7 +98,7 @@ class _Building:
         self._copies, self._weights, self._names = {}, [], set()
         self._inputs, self._states, self._current = [], {}, {}
 
-    def run(self, model):
+    def run(self, model, names_of):
         graph = self._graph
         view = graph.views[id(model)]
         given = [keras.Input(batch_shape=(self._batch, *x.shape[1:]), dtype=x.dtype, name=name) for name, x in graph.inputs.items()]
@@ -113,7 +114,7 @@ class _Building:
         after = {state.output: keras.layers.Identity(name=state.output)(x) for state, x in zip(states, after, strict=True)}
         outputs = [tensors[value] for value in graph.outputs]
         begins: typing.Any = [*given, *self._inputs]
-        ends: typing.Any = [*_named(outputs, getattr(model, "output_names", None) or ()), *after.values()]
+        ends: typing.Any = [*_named(outputs, names_of(view.output) if names_of else model.output_names), *after.values()]
         if isinstance(view.output, dict):
             ends = {**keras.tree.pack_sequence_as(view.output, outputs), **after}
         if isinstance(view.input, dict):

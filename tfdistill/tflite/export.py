@@ -12,9 +12,11 @@ from tfdistill.bridge.adopt.trained_ranges import float_layers, require_trained_
 from tfdistill.convert.census import census, require_integer, require_no_flex
 from tfdistill.convert.converter import convert
 from tfdistill.convert.finish import finish
+from tfdistill.convert.image_folder import normalized_folder
+from tfdistill.convert.order import in_order
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.scales import require_bounded_scales
-from tfdistill.convert.signature import describe
+from tfdistill.convert.signature import describe, output_shapes
 from tfdistill.convert.state_scales import with_equal_state_scales
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.errors import ConfigurationError
@@ -29,6 +31,7 @@ from tfdistill.tflite.roads import Road, require_road, take_road
 from tfdistill.tflite.runtimes import ONE_SCALE_FOR_DENSE, require_runs_in
 from tfdistill.tflite.signatures import export_signatures
 from tfdistill.tflite.source import exportable, names_layers
+from tfdistill.tflite.split import SPLIT, Outputs, mixed_heads, names_mixed_heads, split_outputs
 from tfdistill.tflite.streaming import EXPLICIT, States, names_explicit_states, streaming
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
 from tfdistill.tflite.verification.verify import tolerances_or_default, verify_samples
@@ -62,6 +65,7 @@ def export_tflite(
     runtime: RuntimeName | None = None,
     metadata: FileMetadata | None = None,
     states: States = "inside",
+    outputs: Outputs = "joined",
 ) -> ExportRecord:
     """Exports a Keras model as a .tflite file, checks its contents, and compares its outputs with those of the model.
 
@@ -76,7 +80,8 @@ def export_tflite(
         variant: `"float32"`, `"float16"`, `"dynamic_range"`, `"int8"` or `"int16x8"`; see `tfdistill.tflite.VARIANTS`.
         calibration: Samples that show the ranges of the activations to an integer variant; at least 16. An array (samples, ...), a list or
             dict of arrays for several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of
-            batches; or a function that returns one of these, such as TensorFlow's `representative_dataset`. Not needed if all ranges were trained; then it is used for tensors without a trained range.
+            batches; or a function that returns one of these, such as TensorFlow's `representative_dataset`; or a folder of images, as a path or an
+            `tfdistill.tflite.ImageFolder` with the model's preprocessing. A path gets the normalization of `metadata`, if that has one. Not needed if all ranges were trained; then it is used for tensors without a trained range.
         verify_on: Samples to compare the outputs on, in the same forms; with labels for the accuracy. Defaults to the calibration data.
             Without either, the file is not verified and `record.verification` is None.
         batch_size: Batch size of the file, at least 1; None leaves it free.
@@ -85,8 +90,8 @@ def export_tflite(
         tolerances: `tfdistill.tflite.Tolerances`; None takes the variant's.
         allow_flex: Whether operations that need the TensorFlow runtime are allowed. A file with such operations does not run in LiteRT
             alone and is not verified.
-        max_calibration_samples: Largest number of calibration samples, at least 16: evenly spaced samples of an array, the first samples of
-            a dataset.
+        max_calibration_samples: Largest number of calibration samples, at least 16: evenly spaced samples of an array, of each class its share where there are labels;
+            the first samples of a dataset.
         task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
             compiled loss and the last activation.
         road: Who makes integers of a model from calibration data. `"bridge"`: `tfdistill.compress.Quantize`, which computes every layer in
@@ -100,6 +105,8 @@ def export_tflite(
         states: Where a model with stateful layers keeps its states. `"inside"`: in variables of the file, which begin anew with each interpreter; not in integer files. `"explicit"`: each
             state is an input and an output, so that a device streams: it begins with `record.states[i].first`, and copies each output to its input before the next
             call. Calibration and verification then take the samples for one sequence of calls. See docs/verification.md.
+        outputs: `"split"` gives each branch of an output that ends in a Concatenate, such as a detector's boxes and scores, an output, a scale and a name of its own:
+            that of the layer that computes it. Labels are then by these names.
 
     Returns:
         An `ExportRecord`.
@@ -157,17 +164,24 @@ def export_tflite(
         require_runtime(runtime)
     validate.one_of("states", states, typing.get_args(States))
     model = exportable(model)
-    signature = describe(model)
+    split = None
+    if validate.one_of("outputs", outputs, typing.get_args(Outputs)) == SPLIT:
+        split = split_outputs(model)
+        model = split.model
+    signature = describe(model) if split is None else dataclasses.replace(describe(model), output_keys=split.names)
     stream = streaming(model, batch_size, kind.integer_only) if states == EXPLICIT else None
     if metadata is not None:
         require_fit_to_model(metadata, model, signature)
     require_trained_ranges(model)
+    normalization = None if metadata is None else metadata.normalization
+    calibration, verify_on = (normalized_folder(data, normalization) for data in (calibration, verify_on))
     for_calibration, for_verification = _samples(calibration, verify_on, signature, max_calibration_samples)
     floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.name == "int8" else ()
     # The calibrator would make integers of what is to stay in float.
     representative = for_calibration if kind.integer_only and not floats else None
     extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
+    mixed = mixed_heads(model, signature, representative) if representative and kind.name == "int8" and split is None else []
     source, written, adjust = model, signature, None
     if stream:
         source, written, adjust = stream.explicit.model, stream.signature, stream.share_ranges
@@ -181,6 +195,8 @@ def export_tflite(
                 )
             if stream:
                 temporary.write_bytes(with_equal_state_scales(temporary.read_bytes(), stream.names))
+            names = output_shapes(stream.explicit.model if stream else model, written)
+            temporary.write_bytes(in_order(temporary.read_bytes(), [i.name for i in written.inputs], list(names) if names else None))
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             if not allow_flex:
                 require_no_flex(contents)
@@ -200,19 +216,20 @@ def export_tflite(
         contents = taken.result
         verification, warned = None, ()
         if for_verification is not None and not contents.flex_ops:
-            verification, warned = verify_samples(
-                temporary,
-                model,
-                signature,
-                for_verification,
-                limits,
-                name=str(path),
-                task=task,
-                extreme=extreme,
-                trusted=True,
-                variant=variant,
-                streaming=stream,
-            )
+            with names_mixed_heads(mixed):
+                verification, warned = verify_samples(
+                    temporary,
+                    model,
+                    signature,
+                    for_verification,
+                    limits,
+                    name=str(path),
+                    task=task,
+                    extreme=extreme,
+                    trusted=True,
+                    variant=variant,
+                    streaming=stream,
+                )
         record = ExportRecord(
             variant=variant,
             path=str(path),
@@ -232,6 +249,7 @@ def export_tflite(
             float_layers=floats,
             runtime=runtime,
             states=stream.record(contents) if stream else (),
+            split=split.branches if split else {},
         )
         if metadata is not None:
             content, notes = described_export(temporary.read_bytes(), metadata, record, model)
@@ -239,7 +257,7 @@ def export_tflite(
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             record = dataclasses.replace(record, size_bytes=contents.size_bytes, sha256=contents.sha256, census=contents)
             warned = (*warned, *notes)
-    warn(warned)
+    warn((*warned, *mixed))
     return record
 
 

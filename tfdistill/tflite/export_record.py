@@ -9,7 +9,7 @@ from tfdistill.host import HostFingerprint
 from tfdistill.records import Record
 from tfdistill.tflite.signatures import SignatureRecord
 from tfdistill.tflite.streaming import FileState
-from tfdistill.tflite.verification.comparison import metrics_of
+from tfdistill.tflite.verification.figures import metrics_of
 from tfdistill.tflite.verification.verify import VerificationRecord
 
 
@@ -36,6 +36,7 @@ class ExportRecord(Record):
         census: Contents of the file.
         host: Machine and package versions.
         states: The states that a device carries on from call to call, with `states="explicit"`.
+        split: Name of an output of the model -> the names of the outputs that its branches became, with `outputs="split"`.
         signatures: Signature name -> `SignatureRecord`, for a file with several; the other fields are then about the file, or its first signature.
 
     Example:
@@ -64,6 +65,7 @@ class ExportRecord(Record):
     float_layers: tuple[str, ...] = ()
     runtime: str | None = None
     states: tuple[FileState, ...] = ()
+    split: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     signatures: dict[str, SignatureRecord] = dataclasses.field(default_factory=dict)
 
     @property

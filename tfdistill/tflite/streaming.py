@@ -231,13 +231,12 @@ def streaming(model, batch_size, unroll=False):
         raise ConfigurationError(
             "states='explicit' with batch_size=None.", "a fixed batch, as states have a row for each sample", "leave batch_size= out"
         )
-    if isinstance(model, AdoptedModel):
-        if quantized_layers(model.legacy):
-            raise ModelError(
-                f"'{model.name}' is quantized, and its ranges do not know its states as inputs.",
-                "the float model",
-                "give export_tflite the model that was quantized, with calibration= and states='explicit'",
-            )
+    if isinstance(model, AdoptedModel) and quantized_layers(model.legacy):
+        raise ModelError(
+            f"'{model.name}' is quantized, and its ranges do not know its states as inputs.",
+            "the float model",
+            "give export_tflite the model that was quantized, with calibration= and states='explicit'",
+        )
     given = describe(model)
     if stateful_layers(model) and batch_size > given.batch_size:
         raise ConfigurationError(
@@ -245,7 +244,8 @@ def streaming(model, batch_size, unroll=False):
             f"at most {given.batch_size}",
         )
     # Its check would run stateful layers twice; all is compared below.
-    explicit = explicit_states(to_keras(model.legacy, check=False) if isinstance(model, AdoptedModel) else model, batch_size, unroll)
+    source = to_keras(model.legacy, check=False) if isinstance(model, AdoptedModel) else model
+    explicit = explicit_states(source, batch_size, lambda outputs: list(given.name_outputs(outputs)), unroll)
     made = Streaming(model, given, explicit, describe(explicit.model), batch_size)
     made.require_equal_calls()
     return made

@@ -16,8 +16,8 @@ from tfdistill.errors import ModelError
 from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite.source import exportable
-from tfdistill.tflite.verification.comparison import OutputComparison
 from tfdistill.tflite.verification.comparison import compare as compare_output
+from tfdistill.tflite.verification.figures import OutputComparison
 from tfdistill.tflite.verification.reference import Reference, by_output, training_hints
 from tfdistill.tflite.verification.verify import lowest, tasks_by_output
 from tfdistill.utils.arguments import explains_arguments

@@ -18,7 +18,9 @@ from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tasks import TASKS
 from tfdistill.tflite.source import exportable
 from tfdistill.tflite.streaming import streaming_of_file
-from tfdistill.tflite.verification.comparison import OutputComparison, compare
+from tfdistill.tflite.verification.boxes import BOXES
+from tfdistill.tflite.verification.comparison import compare
+from tfdistill.tflite.verification.figures import OutputComparison
 from tfdistill.tflite.verification.input_steps import input_steps
 from tfdistill.tflite.verification.kinds import variant_of
 from tfdistill.tflite.verification.ranges import coarse_inputs, other_ranges, warn
@@ -97,8 +99,8 @@ def verify(
         variant: Variant whose default tolerances apply; None takes that of the file, from the types of its weights and activations.
         tolerances: `Tolerances`; None takes the variant's. `Tolerances()` checks nothing and only measures.
         threads: CPU threads, at least 1.
-        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
-            compiled loss and the last activation.
+        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. `"boxes"` (two corners), `"boxes_xywh"` and
+            `"boxes_center_xywh"` are regression whose intersection over union is measured. None infers it from the labels, the compiled loss and the last activation.
 
     Returns:
         A `VerificationRecord`.
@@ -245,9 +247,9 @@ def tasks_by_output(task, names):
     """
     given = dict.fromkeys(names, task) if task is None or isinstance(task, str) else by_output("tasks", task, names)
     for one in given.values():
-        if one is not None and one not in TASKS:
+        if one is not None and one not in (known := (*TASKS, *BOXES)):
             raise ConfigurationError(
-                f"task={one!r} is unknown.", f"one of {TASKS}, or a dict of output name to these", nearest(str(one), TASKS)
+                f"task={one!r} is unknown.", f"one of {known}, or a dict of output name to these", nearest(str(one), known)
             )
     return given
 
