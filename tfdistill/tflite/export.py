@@ -140,20 +140,19 @@ def export_tflite(
         raise ConfigurationError(f"max_calibration_samples={max_calibration_samples} is too few.", f"at least {MIN_CALIBRATION_SAMPLES}")
     if isinstance(model, Mapping):
         data = {"calibration": calibration, "verify_on": verify_on}
-        settings = {
+        settings: dict[str, typing.Any] = {
             "variant": variant,
             "batch_size": batch_size,
             "io": io,
             "tolerances": tolerances,
             "allow_flex": allow_flex,
             "road": road,
-        }
-        settings |= {
             "max_calibration_samples": max_calibration_samples,
             "task": task,
             "runtime": runtime,
             "metadata": metadata,
             "states": states,
+            "outputs": outputs,
         }
         return export_signatures(model, path, export_tflite, data, settings)
     kind = variant_named(variant)

@@ -19,6 +19,7 @@ from tfdistill.bridge.integer.layers import FORMS
 from tfdistill.bridge.integer.recognize import activated, rounded_input
 from tfdistill.bridge.integer.rescaled import added_bias, source_of
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
+from tfdistill.bridge.wrappers.all_in_float import is_left_in_float
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
 from tfdistill.bridge.wrappers.quantization_settings import Quantization, read_settings
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
@@ -73,23 +74,6 @@ def measured_by(measuring):
         yield
     finally:
         _measuring.reset(token)
-
-
-_unrounded = contextvars.ContextVar("_unrounded", default=False)
-
-
-@contextlib.contextmanager
-def left_in_float(chosen=True):
-    """While open, quantized layers compute in float, as if they rounded nothing: to see what the rounding of one layer, or of all others, does.
-
-    Args:
-        chosen: False leaves everything as it is.
-    """
-    token = _unrounded.set(chosen)
-    try:
-        yield
-    finally:
-        _unrounded.reset(token)
 
 
 def is_quantized_layer(layer):
@@ -198,7 +182,7 @@ def quantized_layer_class():
                     self.layer(*args, **kwargs)  # attention has no kernels before
                 self.add_structure()
             measuring = _measuring.get()
-            in_float = _unrounded.get()
+            in_float = is_left_in_float()
             left_float = (
                 in_float or self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
             )

@@ -12,7 +12,8 @@ from tfdistill.bridge.adopt.layers import input_quantizers
 from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
-from tfdistill.bridge.wrappers.quantization import is_quantized_layer, left_in_float, numbered
+from tfdistill.bridge.wrappers.all_in_float import left_in_float
+from tfdistill.bridge.wrappers.quantization import is_quantized_layer, numbered
 from tfdistill.compress import rebuild
 from tfdistill.compress.quantize.calibrate import Quantize
 from tfdistill.convert.samples import collect

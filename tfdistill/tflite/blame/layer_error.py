@@ -174,7 +174,8 @@ def layer_error(model: keras.Model | PathLike, file: PathLike, data: Data, max_s
     size = signature.inputs[0].batch or min(_BATCH, samples.count)
     calls = LayerCalls(rebuild.open_model(model), size, [samples.inputs[i.name].shape[1:] for i in signature.inputs])
     tensors = [t for t in computed_tensors(source) if t.index not in {info.index for info in opened.inputs.values()}]
-    inside, sums, run = _inputs_inside(opened, tensors), {}, None
+    inside, run = _inputs_inside(opened, tensors), None
+    sums: dict[tuple[str, str], ErrorSums] = {}
     with progress("comparing layers", samples.count) as advance:
         for batch in samples.batches(size):
             count = len(next(iter(batch.values())))
@@ -186,20 +187,20 @@ def layer_error(model: keras.Model | PathLike, file: PathLike, data: Data, max_s
                 found = matches(calls.calls, calls.makers, _outputs(opened, signature, calls), tensors, floats, values)
                 run = calls.of_file(set(found))
             else:
-                values = _run_file(opened, batch, [*inside.values(), *(match.index for match in found.values())])
+                values = _run_file(opened, batch, [*inside.values(), *(match.tensor for match in found.values())])
             read = [values[inside[i.name]].reshape(batch[i.name].shape) for i in signature.inputs]
-            local = run(read, {name: values[match.index] for name, match in found.items()})
+            local = run(read, {name: values[match.tensor] for name, match in found.items()})
             for i, array, given in zip(signature.inputs, arrays, read, strict=True):
                 sums.setdefault(("input", i.key), ErrorSums()).add(array[:count], array[:count], given[:count])
             for name, match in found.items():
-                sums.setdefault(("call", name), ErrorSums()).add(floats[name][:count], local[name][:count], values[match.index][:count])
+                sums.setdefault(("call", name), ErrorSums()).add(floats[name][:count], local[name][:count], values[match.tensor][:count])
             advance(count)
     operations, behind = {t.index: t.operation for t in tensors}, calls.behind(set(found))
     rows = [LayerError(i.key, (), "", "input", **sums["input", i.key].figures()) for i in signature.inputs]
     for call in calls.calls:
         if match := found.get(call.name):
             figures = sums["call", call.name].figures()
-            rows.append(LayerError(call.name, behind[call.name], operations.get(match.index, ""), match.by, **figures))
+            rows.append(LayerError(call.name, behind[call.name], operations.get(match.tensor, ""), match.by, **figures))
     told = {name for names in behind.values() for name in names}
     unmatched = tuple(call.name for call in calls.calls if call.path not in told)
     return LayerErrors(model.name, str(file), source.sha256, samples.count, tuple(rows), unmatched)

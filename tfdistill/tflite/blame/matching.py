@@ -13,11 +13,11 @@ class Match(typing.NamedTuple):
     """The tensor that holds the output of a call.
 
     Attributes:
-        index: Index of the tensor in the file.
+        tensor: Index of the tensor in the file.
         by: How it was found: `"output"` of the model, `"name"` or `"values"`.
     """
 
-    index: int
+    tensor: int
     by: str
 
 
@@ -42,7 +42,7 @@ def matches(calls, makers, outputs, tensors, floats, values):
     for path in dict.fromkeys(call.path for call in calls):
         several = [call for call in calls if call.path == path and call.name not in found]
         _assign(
-            several, [t.index for t in claimed.get(path, ()) if t.index not in {m.index for m in found.values()}], floats, values, found
+            several, [t.index for t in claimed.get(path, ()) if t.index not in {m.tensor for m in found.values()}], floats, values, found
         )
     named = {t.index for ts in claimed.values() for t in ts}
     _by_values([c for c in calls if c.name not in found], [t.index for t in free if t.index not in named], floats, values, found)
@@ -105,7 +105,7 @@ def _plain(part):
 def _assign(calls, candidates, floats, values, found):
     """Gives each call of one layer the last tensor of its size; of several calls, each the tensor that is nearest to it."""
     for call in calls:
-        fitting = [i for i in candidates if values[i][0].size == call.size and i not in {m.index for m in found.values()}]
+        fitting = [i for i in candidates if values[i][0].size == call.size and i not in {m.tensor for m in found.values()}]
         if not fitting:
             continue
         if len(calls) > 1:

@@ -85,7 +85,7 @@ class StageAccuracies(Record):
     @property
     def worst(self) -> StageAccuracy:
         """The stage that loses most."""
-        return max((row for row in self.stages if row.lost is not None), key=lambda row: row.lost)
+        return max((row for row in self.stages if row.lost is not None), key=lambda row: row.lost or 0.0)
 
 
 @explains_arguments(models="give pairs of a name and a model as stages=", data="give the samples as x=", labels="give the labels as y=")
@@ -141,11 +141,8 @@ def accuracy_by_stage(
     rows, total = [], []
     for output, truth in by_name.items():
         columns = [_column(runners, results, output, place) for place in range(len(stages))]
-        kind = given.get(output) or tasks.infer_task(columns[0].scores.shape, truth, columns[0].loss, columns[0].last_activation)
-        if kind is None:
-            raise ConfigurationError(
-                f"The task of output '{output}' is unknown.", f"one of {tasks.TASKS}", "say what it is, such as task='multiclass'"
-            )
+        hints = columns[0].loss, columns[0].last_activation
+        kind = given.get(output) or tasks.infer_task(columns[0].scores.shape, truth, *hints) or "regression"
         judged = [_judged(column, truth, output, kind) for column in columns]
         rows += [_row(name, output, kind, judged[max(i - 1, 0)], judged[i], i > 0) for i, name in enumerate(names)]
         total.append(_row(f"{names[0]} to {names[-1]}", output, kind, judged[0], judged[-1], True))
