@@ -91,7 +91,7 @@ def test_preprocessing_is_a_function_or_the_normalization_of_the_metadata(tmp_pa
     assert described.calibration_samples == record.calibration_samples == 25
     assert described.inputs[0].scale == pytest.approx(record.inputs[0].scale, rel=1e-5)
     pixels = export_tflite(model(), tmp_path / "c.tflite", "int8", calibration=str(folder()))
-    assert pixels.inputs[0].scale == pytest.approx(1.0, rel=0.02)
+    assert pixels.inputs[0].scale == pytest.approx(1.0, rel=0.1)
 
 
 def test_a_folder_without_classes_has_no_labels():

@@ -11,7 +11,7 @@ import tfdistill
 from tfdistill.bridge.imports import tf_keras
 from tfdistill.compress import Quantize
 from tfdistill.errors import ConfigurationError, ModelError, VerificationError
-from tfdistill.tflite import Tolerances, export_tflite, verify
+from tfdistill.tflite import Tolerances, export_tflite, layer_error, verify
 from tfdistill.tflite.verification.boxes import BOXES, box_iou
 
 RNG = np.random.default_rng(0)
@@ -56,6 +56,14 @@ def test_each_branch_gets_an_output_a_scale_and_a_name_of_its_own(tmp_path):
     assert found["drop"].mean_abs_error < 0.02
     assert found["boxes"].mean_abs_error < 0.02 * np.ptp(whole[:, :4])
     assert type(record).load(record.save(tmp_path / "m.json")) == record
+
+
+def test_such_a_file_is_verified_and_blamed_with_the_model_that_it_came_from(tmp_path):
+    record = export_tflite(detector(), tmp_path / "m.tflite", "int8", X, outputs="split")
+    assert set(verify(record.path, detector(), X).outputs) == {"boxes", "drop"}
+    found = layer_error(detector(), record.path, X)
+    assert [row.name for row in found.layers] == ["x", "hidden", "scores", "boxes"]
+    assert found.worst.own_error < 0.03
 
 
 def test_one_scale_for_all_is_said_and_what_to_do(tmp_path):

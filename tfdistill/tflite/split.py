@@ -9,7 +9,7 @@ import numpy as np
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.split_outputs import split_adopted_outputs
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
-from tfdistill.convert.signature import describe
+from tfdistill.convert.signature import describe, output_shapes
 from tfdistill.errors import ModelError, TfdistillError, VerificationError
 from tfdistill.graph.split_outputs import split_keras_outputs
 from tfdistill.tflite.verification.reference import Reference
@@ -50,6 +50,23 @@ def _split(model):
     signature = describe(model)
     apart = split_adopted_outputs if isinstance(model, AdoptedModel) else split_keras_outputs
     return apart(model, lambda outputs: list(signature.name_outputs(outputs)))
+
+
+def as_in_file(model, signature, names):
+    """Returns the model and the signature whose outputs a file has: those of the split model for a file that was exported so, else the given ones.
+
+    Args:
+        model: A Keras model.
+        signature: Its `ModelSignature`.
+        names: Names of the file's outputs.
+    """
+    own = output_shapes(model, signature)
+    if own is None or set(own) == set(names) or (isinstance(model, AdoptedModel) and quantized_layers(model.legacy)):
+        return model, signature
+    found = _split(model)
+    if set(found.names) != set(names):
+        return model, signature
+    return found.model, dataclasses.replace(signature, output_keys=found.names)
 
 
 def mixed_heads(model, signature, samples):

@@ -5,10 +5,12 @@ import dataclasses
 
 import numpy as np
 
+from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.precision import in_float32
 from tfdistill.bridge.adopt.rewire import replay
 from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.bridge.wrappers.quantization import numbered
+from tfdistill.graph.layers import IDLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +116,9 @@ class LayerCalls:
                 outputs = layer(*args, **numbered(layer, kwargs, number))
                 path = self._paths.get(id(layer))
                 first = tf.nest.flatten(outputs)[0] if path else None
-                if first is None or not tf.is_tensor(first) or not first.dtype.is_floating:
-                    self._pass_on(made, args, kwargs, outputs)
+                idle = introspection.kind_of(layer) in IDLE
+                if first is None or idle or not tf.is_tensor(first) or not first.dtype.is_floating:
+                    self._pass_on(made, args, kwargs, outputs, idle)
                     return outputs
                 # Not the number of the call's ranges: the layers of a model that is called twice have the same ranges in both.
                 known = Call(path, counts[path], int(np.prod(first.shape[1:], dtype=np.int64)))
@@ -159,11 +162,12 @@ class LayerCalls:
         given = [x for x in tf.nest.flatten((args, kwargs)) if tf.is_tensor(x) and id(x) in made]
         return set().union(*(made[id(x)][0] for x in given))
 
-    def _pass_on(self, made, args, kwargs, outputs):
-        """Notes that what a layer without a path of its own, or one of integers, gives comes from what it got."""
+    def _pass_on(self, made, args, kwargs, outputs, idle):
+        """Notes that what a layer gives that is no row comes from what it got: an idle one, such as a dropout, one of integers, or a quantizer of the input."""
         import tensorflow as tf
 
         sources = self._sources(made, args, kwargs)
+        owner = made[id(args[0])][1] if idle and args and id(args[0]) in made else None
         for tensor in tf.nest.flatten(outputs):
             if tf.is_tensor(tensor) and id(tensor) not in made:
-                made[id(tensor)] = sources, None, tensor
+                made[id(tensor)] = sources, owner, tensor

@@ -19,6 +19,7 @@ from tfdistill.tflite.blame.calls import LayerCalls
 from tfdistill.tflite.blame.matching import matches
 from tfdistill.tflite.blame.sums import ErrorSums
 from tfdistill.tflite.source import exportable
+from tfdistill.tflite.split import as_in_file
 from tfdistill.tflite.verification.verify import require_inputs
 from tfdistill.utils import validate
 from tfdistill.utils.arguments import explains_arguments
@@ -170,6 +171,7 @@ def layer_error(model: keras.Model | PathLike, file: PathLike, data: Data, max_s
     samples = collect(data, signature, "comparison", 1, max_samples)
     opened = open_file(source, xnnpack=False, keep_tensors=True, shapes=_shapes(signature, samples))
     require_inputs(opened, model, signature, str(file))
+    model, signature = as_in_file(model, signature, opened.outputs)
     _require_shapes(opened, samples, str(file), model.name)
     size = signature.inputs[0].batch or min(_BATCH, samples.count)
     calls = LayerCalls(rebuild.open_model(model), size, [samples.inputs[i.name].shape[1:] for i in signature.inputs])

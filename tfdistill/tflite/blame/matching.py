@@ -35,8 +35,13 @@ def matches(calls, makers, outputs, tensors, floats, values):
     Returns:
         Dict of the name of a call -> `Match`, without the calls that are a part of a fused operation.
     """
-    found = {maker: Match(index, "output") for maker, index in zip(makers, outputs, strict=True) if maker is not None}
     sizes = {index: array[0].size for index, array in values.items()}
+    own = {call.name: call.size for call in calls}
+    found = {
+        maker: Match(index, "output")
+        for maker, index in zip(makers, outputs, strict=True)
+        if maker is not None and sizes.get(index) == own[maker]
+    }
     free = [t for t in tensors if t.index in values and t.index not in outputs and not t.is_conversion]
     claimed = _claims(calls, free, sizes)
     for path in dict.fromkeys(call.path for call in calls):

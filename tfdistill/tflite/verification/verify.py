@@ -17,6 +17,7 @@ from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tasks import TASKS
 from tfdistill.tflite.source import exportable
+from tfdistill.tflite.split import as_in_file
 from tfdistill.tflite.streaming import streaming_of_file
 from tfdistill.tflite.verification.boxes import BOXES
 from tfdistill.tflite.verification.comparison import compare
@@ -162,6 +163,8 @@ def verify_samples(
     limits = tolerances_or_default(variant_named(variant), limits)
     opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
     streaming = streaming or streaming_of_file(model, opened)
+    if streaming is None:
+        model, signature = as_in_file(model, signature, opened.outputs)
     require_inputs(opened, model, streaming.signature if streaming else signature, shown_name)
     with initial_states(model):
         reference = streaming.reference if streaming else Reference(model, signature, opened.batch_size)
