@@ -62,7 +62,7 @@ def test_inputs_of_any_name_are_exported(variant, names, tmp_path, rng):
 @pytest.mark.parametrize("variant", ["float32", "int8"])
 def test_inputs_and_outputs_stand_in_the_order_of_the_model(variant, tmp_path, rng):
     inputs = [keras.Input((3,), name=name) for name in "zpx"]
-    outputs = [layers.Dense(2, name=name)(layers.Add()(inputs)) for name in "dacb"]
+    outputs = [layers.Dense(2, name=name)(layers.Concatenate()(inputs)) for name in "dacb"]
     data = [rng.normal(size=(16, 3)).astype("float32") for _ in inputs]
     record = export_tflite(keras.Model(inputs, outputs), tmp_path / "m.tflite", variant, calibration=data)
     assert [tensor.name for tensor in record.inputs] == list("zpx")
