@@ -125,7 +125,7 @@ ROWS = {
         lambda f: export(streaming(), f, states="explicit"),
     ),
     "a state of another batch": Row(
-        "export with batch_size=4, or build the model on keras.Input(batch_shape=(1, ...))",
+        "give the export that batch_size, or build the model on keras.Input(batch_shape=(1, ...))",
         lambda f: export(summing(4), f, states="explicit"),
         lambda f: (export(summing(4), f, states="explicit", batch_size=4), export(summing(1), f, states="explicit")),
     ),

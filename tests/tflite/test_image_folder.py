@@ -116,7 +116,6 @@ REFUSED = {
     "a damaged image": (lambda root: damaged(root / "bad"), model, DataError, r"a\.png' cannot be read"),
     "a model of vectors": (lambda root: folder(), vectors, ConfigurationError, "the model takes"),
     "another shape": (lambda root: ImageFolder(folder(), lambda x: x[..., :1]), model, DataError, "preprocess made images"),
-    "equal samples": (lambda root: np.ones((20, 8, 8, 3)), model, DataError, "are equal"),
     "too few": (lambda root: folder() / "bee", model, DataError, "holds 4 samples"),
 }
 
@@ -126,3 +125,10 @@ def test_bad_data_is_refused(case, tmp_path):
     make, of, kind, text = REFUSED[case]
     with pytest.raises(kind, match=text):
         collect(make(tmp_path), describe(of()), minimum=16)
+
+
+@pytest.mark.parametrize("road", ["bridge", "converter"])
+def test_equal_samples_are_refused_for_integers(road, tmp_path):
+    with pytest.raises(DataError, match="All 20 samples of the calibration data are equal"):
+        export_tflite(model(), tmp_path / "m.tflite", "int8", calibration=np.ones((20, 8, 8, 3)), road=road)
+    export_tflite(model(), tmp_path / "m.tflite", calibration=np.ones((20, 8, 8, 3)))

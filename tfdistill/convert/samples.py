@@ -97,8 +97,6 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
         inputs = {name: array[kept] for name, array in inputs.items()}
         labels = None if labels is None else keras.tree.map_structure(lambda leaf: leaf[kept], labels)
         count = limit
-    if minimum > 1:
-        _require_variation(inputs, count, what)
     inputs = {i.name: _cast(inputs[i.name], i, what) for i in signature.inputs}
     for name, array in inputs.items():
         if array.dtype.kind == "f" and not is_finite(array):
@@ -111,11 +109,20 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
     return Samples(inputs, labels, count, kept)
 
 
-def _require_variation(inputs, count, what):
-    if all((array == array[:1]).all() for array in inputs.values()):
-        shown = "; ".join(f"'{name}' from {array.min():.4g} to {array.max():.4g}" for name, array in inputs.items())
+def require_variation(samples):
+    """Refuses calibration samples that are all equal: the ranges of one sample.
+
+    Args:
+        samples: `Samples`.
+
+    Raises:
+        DataError: with the values that they have.
+    """
+    arrays = samples.inputs
+    if all((array == array[:1]).all() for array in arrays.values()):
+        shown = "; ".join(f"'{name}' from {array.min():.4g} to {array.max():.4g}" for name, array in arrays.items())
         raise DataError(
-            f"All {count} samples of the {what} data are equal: {shown}.",
+            f"All {samples.count} samples of the calibration data are equal: {shown}.",
             "samples that differ, as those that the model will meet",
             "give some hundred samples of real data",
         )

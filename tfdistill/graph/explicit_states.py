@@ -166,7 +166,7 @@ class _Building:
                     f"The state of '{call.path}' ({type(call.operation).__name__}) was built for a batch of {variable.shape[0]}, and the file has one of "
                     f"{self._batch}.",
                     "one batch, as only the states of recurrent layers are made for another",
-                    f"export with batch_size={variable.shape[0]}, or build the model on keras.Input(batch_shape=({self._batch}, ...))",
+                    f"give the export that batch_size, or build the model on keras.Input(batch_shape=({self._batch}, ...))",
                 )
 
     def _begin(self, call, variables):

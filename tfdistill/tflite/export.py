@@ -14,7 +14,7 @@ from tfdistill.convert.converter import convert
 from tfdistill.convert.finish import finish
 from tfdistill.convert.image_folder import normalized_folder
 from tfdistill.convert.order import in_order
-from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
+from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect, require_variation
 from tfdistill.convert.scales import require_bounded_scales
 from tfdistill.convert.signature import describe, output_shapes
 from tfdistill.convert.state_scales import with_equal_state_scales
@@ -178,6 +178,8 @@ def export_tflite(
     floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.name == "int8" else ()
     # The calibrator would make integers of what is to stay in float.
     representative = for_calibration if kind.integer_only and not floats else None
+    if representative:
+        require_variation(representative)
     extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
     mixed = mixed_heads(model, signature, representative) if representative and kind.name == "int8" and split is None else []

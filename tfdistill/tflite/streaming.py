@@ -27,6 +27,7 @@ EXPLICIT: typing.Final = "explicit"
 States = typing.Literal["inside", "explicit"]
 # Name of a recurrent layer's state -> the name of its range in the quantized graph.
 _RANGES = {"h": "state", "c": "carry"}
+_MAKE_EXPLICIT = "export with states='explicit', which makes each state an input and an output"
 # The two forms of a model are compared on so many calls; an axis of any length has so many elements then.
 _CALLS, _FREE, _TOLERANCE = 3, 8, 1e-4
 
@@ -280,5 +281,5 @@ def names_explicit_states(model, stream):
         raise type(error)(
             f"{error.happened}\nThe state of {names} is kept inside of the file, in variables of floats.",
             error.expected,
-            "export with states='explicit', which makes each state an input and an output",
+            _MAKE_EXPLICIT if error.fix is None else f"{_MAKE_EXPLICIT}; or {error.fix}",
         ) from error

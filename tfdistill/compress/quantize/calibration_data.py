@@ -3,6 +3,7 @@
 import numpy as np
 
 from tfdistill.bridge.adopt import introspection
+from tfdistill.convert.samples import require_variation
 
 # Samples that the statistics of a normalization are compared on.
 _SAMPLES = 64
@@ -35,7 +36,11 @@ def check_calibration(opened, signature, samples):
 
     Returns:
         List of sentences to warn the user by: that the model's first normalization gets values on another scale than those of its training.
+
+    Raises:
+        DataError: if all samples are equal.
     """
+    require_variation(samples)
     return list(_scale_notes(opened, signature, samples))
 
 
