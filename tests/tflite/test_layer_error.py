@@ -1,12 +1,15 @@
 """A file is compared with its model layer by layer: exact files are exact everywhere, and the layer of a planted fault is the worst."""
 
 import dataclasses
+import os
+import pathlib
 
 import blame_models
 import keras
 import numpy as np
 import pytest
 
+import tfdistill
 from tfdistill.convert.computed_tensors import ComputedTensor
 from tfdistill.convert.packing import pack
 from tfdistill.errors import ConfigurationError, DataError, VerificationError
@@ -192,3 +195,16 @@ def test_bad_input_is_refused(case):
 def test_a_number_of_samples_that_is_none_is_refused(value):
     with pytest.raises(ConfigurationError):
         layer_error(blame_models.model("convnet"), blame_models.file("convnet"), blame_models.data("convnet"), max_samples=value)
+
+
+@pytest.mark.slow
+def test_the_layers_of_official_files_are_found_by_their_names_of_mlperf_tiny():
+    """ResNet-8 of MLPerf Tiny: a file of another release of the converter, whose input has another name than the model's."""
+    folder = pathlib.Path(os.environ["TFDISTILL_MLPERF_TINY"])
+    model = tfdistill.load_model(folder / "pretrainedResnet.h5")
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3)).astype("float32")
+    found = layer_error(model, folder / "pretrainedResnet_quant.tflite", pixels)
+    assert found.unmatched == ()
+    assert len(found.layers) == 16
+    assert {row.matched for row in found.layers} == {"input", "name", "output"}
+    assert found.worst.own_error < 0.05, str(found)

@@ -170,13 +170,13 @@ def layer_error(model: keras.Model | PathLike, file: PathLike, data: Data, max_s
     signature = describe(model)
     samples = collect(data, signature, "comparison", 1, max_samples)
     opened = open_file(source, xnnpack=False, keep_tensors=True, shapes=_shapes(signature, samples))
-    require_inputs(opened, model, signature, str(file))
+    entries = _paired_inputs(opened, model, signature, str(file))
     model, signature = as_in_file(model, signature, opened.outputs)
-    _require_shapes(opened, samples, str(file), model.name)
+    _require_shapes(entries, samples, str(file), model.name)
     size = signature.inputs[0].batch or min(_BATCH, samples.count)
     calls = LayerCalls(rebuild.open_model(model), size, [samples.inputs[i.name].shape[1:] for i in signature.inputs])
     tensors = [t for t in computed_tensors(source) if t.index not in {info.index for info in opened.inputs.values()}]
-    inside, run = _inputs_inside(opened, tensors), None
+    inside, run = _inputs_inside(entries, tensors), None
     sums: dict[tuple[str, str], ErrorSums] = {}
     with progress("comparing layers", samples.count) as advance:
         for batch in samples.batches(size):
@@ -185,11 +185,11 @@ def layer_error(model: keras.Model | PathLike, file: PathLike, data: Data, max_s
             arrays = [batch[i.name] for i in signature.inputs]
             floats = calls.floats(arrays)
             if run is None:
-                values = _run_file(opened, batch, [*inside.values(), *(t.index for t in tensors)])
+                values = _run_file(opened, entries, batch, [*inside.values(), *(t.index for t in tensors)])
                 found = matches(calls.calls, calls.makers, _outputs(opened, signature, calls), tensors, floats, values)
                 run = calls.of_file(set(found))
             else:
-                values = _run_file(opened, batch, [*inside.values(), *(match.tensor for match in found.values())])
+                values = _run_file(opened, entries, batch, [*inside.values(), *(match.tensor for match in found.values())])
             read = [values[inside[i.name]].reshape(batch[i.name].shape) for i in signature.inputs]
             local = run(read, {name: values[match.tensor] for name, match in found.items()})
             for i, array, given in zip(signature.inputs, arrays, read, strict=True):
@@ -213,8 +213,16 @@ def _shapes(signature, samples):
     return {i.name: (i.batch or 1, *samples.inputs[i.name].shape[1:]) for i in signature.inputs} if free else None
 
 
-def _require_shapes(opened, samples, file, name):
-    for key, info in opened.inputs.items():
+def _paired_inputs(opened, model, signature, file):
+    """Dict of the name of a model's input -> `TensorInfo` of the file's: by their names, or by their order in a file of another tool."""
+    if len(opened.inputs) != len(signature.inputs):
+        require_inputs(opened, model, signature, file)
+    names = [i.name for i in signature.inputs]
+    return opened.inputs if set(opened.inputs) == set(names) else dict(zip(names, opened.inputs.values(), strict=True))
+
+
+def _require_shapes(entries, samples, file, name):
+    for key, info in entries.items():
         if info.shape[1:] != (shape := samples.inputs[key].shape[1:]):
             raise VerificationError(
                 f"'{file}' takes the input '{key}' in the shape {info.shape[1:]}, the model '{name}' in {shape}.",
@@ -222,10 +230,10 @@ def _require_shapes(opened, samples, file, name):
             )
 
 
-def _inputs_inside(opened, tensors):
+def _inputs_inside(entries, tensors):
     """Dict of input name -> index of the tensor that the file computes on: of an input of floats that it quantizes first, the integers."""
     first = {t.reads: t.index for t in reversed(tensors) if t.operation == "QUANTIZE"}
-    return {name: first.get(info.index, info.index) for name, info in opened.inputs.items()}
+    return {name: first.get(info.index, info.index) for name, info in entries.items()}
 
 
 def _outputs(opened, signature, calls):
@@ -235,7 +243,7 @@ def _outputs(opened, signature, calls):
     return [infos[name].index if name in infos else -1 for name in names]
 
 
-def _run_file(opened, batch, indices):
+def _run_file(opened, entries, batch, indices):
     """Runs a file on a batch of samples; returns a dict of index of tensor -> (samples, elements), of those that hold real values."""
     found, step = {}, opened.batch_size
     count = len(next(iter(batch.values())))
@@ -244,7 +252,8 @@ def _run_file(opened, batch, indices):
         size = len(next(iter(part.values())))
         part = pad_batch(part, step) if size < step else part
         opened.reset()
-        opened.set_inputs({name: info.quantize(part[name]) for name, info in opened.inputs.items()})
+        arrays = {info.index: info.quantize(part[name]) for name, info in entries.items()}
+        opened.set_inputs({name: arrays[info.index] for name, info in opened.inputs.items()})
         opened.invoke()
         for index, values in opened.read_tensors(indices).items():
             if values.size and values.size % step == 0 and (values.dtype.kind == "f" or index in {i.index for i in opened.inputs.values()}):
