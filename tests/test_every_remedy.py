@@ -7,6 +7,7 @@ import pytest
 import test_bridge_remedies
 import test_channel_remedies
 import test_compress_remedies
+import test_export_remedies
 import test_folder_remedies
 import test_kit_remedies
 import test_low_rank_settings
@@ -30,6 +31,7 @@ TABLES = {
     "tests/compress/shrink/test_shrink_like.py": [row.words for row in test_shrink_like.REMEDIES.values()],
     "tests/tflite/test_metadata_remedies.py": [row.words for row in test_metadata_remedies.ROWS.values()],
     "tests/benchmarking/test_remote_remedies.py": [row.words for row in test_remote_remedies.ROWS.values()],
+    "tests/tflite/test_export_remedies.py": [row.words for row in test_export_remedies.ROWS.values()],
     "tests/preflight/test_preflight_remedies.py": [row.words for row in test_preflight_remedies.ROWS.values()],
     "tests/kits/test_kit_remedies.py": [row.words for row in test_kit_remedies.ROWS.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],

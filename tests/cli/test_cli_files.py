@@ -14,7 +14,7 @@ import tfdistill
 from tfdistill.benchmarking import BenchmarkRecord
 from tfdistill.cli import app
 from tfdistill.preflight import Preflight
-from tfdistill.tflite import ExportRecord, FileInspection, VerificationRecord
+from tfdistill.tflite import ExportRecord, FileInspection, LayerErrors, VerificationRecord
 
 MODULE = """
 import numpy as np
@@ -108,6 +108,16 @@ def test_export_takes_data_in_every_form(folder, tmp_path, form):
     assert (found.accuracy == 1.0) == (form in ("npz", "images"))
     for words in ("size", "keras accuracy" if found.accuracy else "argmax agreement", "zero point", "image"):
         assert words in printed
+
+
+def test_blame_shows_the_layers_and_draws_them(folder, exported, tmp_path):
+    picture, record = tmp_path / "layers.png", tmp_path / "r.json"
+    code, printed = command(folder, "blame", exported, "m.keras", "--data", "data.npz", "--plot", picture, "--record", record)
+    assert code == 0, printed
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert next(row.name for row in LayerErrors.load(record).layers) == "image"
+    assert "logits" in printed
+    assert command(folder, "blame", exported, "m.keras", "--data", "data.npz", "--plot", tmp_path)[0] == 1
 
 
 def test_export_writes_what_the_file_says_of_itself(folder, tmp_path):

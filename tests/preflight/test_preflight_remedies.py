@@ -77,6 +77,11 @@ def measured():
     assert tfdistill.benchmark("m.tflite", timing=Timing(min_seconds=0.01, max_seconds=0.05, warmup_seconds=0)).p50_ms > 0
 
 
+def split():
+    record = tfdistill.export_tflite(models.detector(100.0), "split.tflite", "int8", calibration=X, outputs="split")
+    assert len({tensor.scale for tensor in record.outputs}) == 2
+
+
 def listed():
     assert any("SIGN" in row.operations for row in QuantizeAware(target="micro").plan(sign()).rows)
 
@@ -282,10 +287,10 @@ ROWS = {
     "boxes beside scores": Row(
         "mixed_units",
         ("heads",),
-        "give each branch an output of its own, keras.Model(inputs, {'boxes': boxes, 'scores': scores}), or bring the branches to one scale: divide the larger by a "
+        "export with outputs='split', which gives each branch an output, a scale and a name of its own; or bring the branches to one scale: divide the larger by a "
         "constant",
         lambda: models.detector(100.0),
-        (lambda: models.detector(100.0, joined=False), lambda: with_data(models.detector(0.2), X)),
+        (split, lambda: models.detector(100.0, joined=False), lambda: with_data(models.detector(0.2), X)),
         {},
         "inexact",
     ),

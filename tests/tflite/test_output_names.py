@@ -57,3 +57,14 @@ def test_inputs_of_any_name_are_exported(variant, names, tmp_path, rng):
     record = export_tflite(model, tmp_path / "model.tflite", variant, calibration=data if variant == "int8" else None, verify_on=data)
     assert [i.key for i in describe(model).inputs] == list(names)
     assert set(open_file(record.path).inputs) == set(("x", "X_1", "input_1", "input_1_1", "gr__e")[: len(names)])
+
+
+@pytest.mark.parametrize("variant", ["float32", "int8"])
+def test_inputs_and_outputs_stand_in_the_order_of_the_model(variant, tmp_path, rng):
+    inputs = [keras.Input((3,), name=name) for name in "zpx"]
+    outputs = [layers.Dense(2, name=name)(layers.Concatenate()(inputs)) for name in "dacb"]
+    data = [rng.normal(size=(16, 3)).astype("float32") for _ in inputs]
+    record = export_tflite(keras.Model(inputs, outputs), tmp_path / "m.tflite", variant, calibration=data)
+    assert [tensor.name for tensor in record.inputs] == list("zpx")
+    assert [tensor.name for tensor in record.outputs] == list("dacb")
+    assert [tensor.index for tensor in record.outputs] == [0, 1, 2, 3]

@@ -150,7 +150,8 @@ def test_remedy_of_a_trend(tmp_path):
 def test_limits_of_the_caller(tmp_path):
     """What is no better than a constant fails whatever limits are set; without any, everything is only measured."""
     loose = Tolerances(max_relative_mean_error=1.0)
-    record = export(useless.detector(), tmp_path, tolerances=Tolerances())
+    with pytest.warns(UserWarning, match="joins branches of several units"):
+        record = export(useless.detector(), tmp_path, tolerances=Tolerances())
     with pytest.raises(VerificationError, match="no better than a constant"):
         verify(record.path, *useless.detector(), tolerances=loose)
     with pytest.warns(UserWarning, match="Calibration sample 17"), pytest.raises(VerificationError, match=r"accuracy of 0\.1"):

@@ -24,6 +24,7 @@ app.command(epilog="Example: tfdistill label teacher.keras my_data:training soft
 app.command(epilog="Example: tfdistill check m.keras --target micro --data test.npz")(files.check)
 app.command(epilog="Example: tfdistill export m.keras --variant int8 --calibration images/ --out m.tflite")(files.export)
 app.command(epilog="Example: tfdistill verify m.tflite m.keras --data test.npz")(files.verify)
+app.command(epilog="Example: tfdistill blame m.tflite m.keras --data test.npz --plot layers.png")(files.blame)
 app.command(epilog="Example: tfdistill benchmark float.tflite int8.tflite --threads 2")(files.benchmark)
 app.command(epilog="Example: tfdistill inspect m.tflite --html m.html")(files.inspect)
 app.command(epilog="Example: tfdistill kit m.tflite --for web --out page --open")(kits.kit)

@@ -5,6 +5,7 @@ import pathlib
 import sys
 import zipfile
 
+from tfdistill.convert.image_folder import ImageFolder
 from tfdistill.errors import ConfigurationError, DataError, TfdistillError
 from tfdistill.utils.named import function_named
 
@@ -36,7 +37,7 @@ def load_data(text, model, rescale=1.0):
     """
     path = pathlib.Path(text)
     if path.is_dir():
-        return _images(path, model, rescale)
+        return ImageFolder(path, None if rescale == 1.0 else lambda images: images * rescale)
     if path.suffix in (".npz", ".npy") and path.is_file():
         return _arrays(path, model)
     if path.exists() or ":" not in text or path.suffix in (".npz", ".npy"):
@@ -52,30 +53,6 @@ def load_data(text, model, rescale=1.0):
         raise DataError(
             f"The function '{text}' raised {type(error).__name__}: {error}.", "a function without arguments that returns data"
         ) from error
-
-
-def _images(folder, model, rescale):
-    import keras
-
-    shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in (1, 3, 4) or None in shape[1:3]:
-        raise ConfigurationError(
-            f"A folder of images was given, but the model '{model.name}' takes {shape}.",
-            "a model of one image of fixed size, or data in an .npz file",
-        )
-    mode = {1: "grayscale", 3: "rgb", 4: "rgba"}[shape[-1]]
-    labels = "inferred" if any(inner.is_dir() for inner in folder.iterdir()) else None
-    try:
-        images = keras.utils.image_dataset_from_directory(
-            folder, labels=labels, label_mode=labels and "int", color_mode=mode, image_size=shape[1:3], seed=0, verbose=False
-        )
-    except ValueError as error:
-        raise DataError(
-            f"The folder '{folder}' holds no images: {error}", "png, jpg, gif or bmp files, in a subfolder for each class"
-        ) from error
-    if rescale == 1.0:
-        return images
-    return images.map((lambda x, y: (x * rescale, y)) if labels else (lambda x: x * rescale))
 
 
 def _arrays(path, model):

@@ -1,4 +1,4 @@
-"""The commands about one file: `tfdistill check`, `tfdistill export`, `tfdistill verify`, `tfdistill benchmark`, `tfdistill inspect`."""
+"""The commands about one file: `tfdistill check`, `tfdistill export`, `tfdistill verify`, `tfdistill blame`, `tfdistill benchmark`, `tfdistill inspect`."""
 
 import fractions
 import json
@@ -105,6 +105,29 @@ def verify(
     loaded = load_model(model)
     (samples,) = load_all((data,), loaded, rescale)
     _show(compare(file, loaded, samples, variant=cast(Any, variant)), record)
+
+
+def blame(
+    file: Annotated[pathlib.Path, typer.Argument(help="The .tflite file.")],
+    model: Model,
+    data: Annotated[str, typer.Option(help=f"Data to run the two on. {_DATA}")],
+    plot: Annotated[pathlib.Path | None, typer.Option(help="Draw the errors of the layers to this .png, .svg or .pdf file.")] = None,
+    rescale: Rescale = 1.0,
+    record: Record = None,
+):
+    """Show in which layer of a .tflite file its error arises."""
+    quiet_start()
+    from tfdistill.bridge.load import load_model
+    from tfdistill.tflite.blame.layer_error import layer_error
+
+    refuse_folder(record)
+    refuse_folder(plot, "--plot", "layers.png")
+    loaded = load_model(model)
+    (samples,) = load_all((data,), loaded, rescale)
+    found = layer_error(loaded, file, samples)
+    _show(found, record)
+    if plot is not None:
+        typer.echo(f"Picture: {found.plot(plot)}")
 
 
 def benchmark(

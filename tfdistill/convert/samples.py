@@ -7,6 +7,7 @@ import os
 import keras
 import numpy as np
 
+from tfdistill.convert.image_folder import ImageFolder, chosen, class_of_each, read_images
 from tfdistill.errors import DataError, nearest
 from tfdistill.utils.data import ARRAYS, elements, form_of, number_of_elements
 from tfdistill.utils.finite import is_finite
@@ -45,11 +46,13 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
     Args:
         data: An array (samples, ...), a list of arrays, one for each input, or a dict of input name -> array; a tuple (inputs, labels) or
             (inputs, labels, sample_weight) of these; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches or single
-            samples of these; or a function that returns one of these, such as TensorFlow's `representative_dataset`, which is called.
+            samples of these; or a function that returns one of these, such as TensorFlow's `representative_dataset`, which is called; or an `ImageFolder`, or the
+            path of a folder of images.
         signature: The model's `ModelSignature`.
         what: Name of the data in errors.
         minimum: Smallest number of samples.
-        limit: Largest number of samples to keep: evenly spaced samples of arrays, the first samples of a dataset. None keeps all.
+        limit: Largest number of samples to keep: evenly spaced samples of arrays, of each class its share where there are labels of classes; the first samples of a
+            dataset. None keeps all.
 
     Returns:
         `Samples`.
@@ -58,11 +61,15 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
         DataError: for too few samples, unknown or missing inputs, wrong shapes, NaN or infinite values.
     """
     data = data() if callable(data) else data
+    if isinstance(data, (str, os.PathLike)) and os.path.isdir(data):
+        data = ImageFolder(data)
+    if isinstance(data, ImageFolder):
+        data = tuple(part for part in read_images(data, signature, limit) if part is not None)
     if isinstance(data, (str, bytes, os.PathLike)):
         raise DataError(
             f"The {what} data is {data!r}, a path.",
-            "the samples themselves",
-            "load them first: keras.utils.image_dataset_from_directory(folder, image_size=size) for images, np.load(file) for arrays",
+            "the samples themselves, or a folder of images",
+            "load them first: np.load(file) for arrays",
         )
     if form_of(data) != ARRAYS:
         inputs, labels = _read_stream(data, signature, what, limit)
@@ -86,7 +93,7 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
         )
     kept = np.arange(count)
     if limit is not None and count > limit:
-        kept = np.linspace(0, count - 1, limit).round().astype(int)
+        kept = chosen(count, limit, class_of_each(labels, count))
         inputs = {name: array[kept] for name, array in inputs.items()}
         labels = None if labels is None else keras.tree.map_structure(lambda leaf: leaf[kept], labels)
         count = limit
@@ -100,6 +107,25 @@ def collect(data, signature, what="calibration", minimum=1, limit=None):
                 "leave these samples out: x[np.isfinite(x).reshape(len(x), -1).all(axis=1)]; or mend them where they come from",
             )
     return Samples(inputs, labels, count, kept)
+
+
+def require_variation(samples):
+    """Refuses calibration samples that are all equal: the ranges of one sample.
+
+    Args:
+        samples: `Samples`.
+
+    Raises:
+        DataError: with the values that they have.
+    """
+    arrays = samples.inputs
+    if all((array == array[:1]).all() for array in arrays.values()):
+        shown = "; ".join(f"'{name}' from {array.min():.4g} to {array.max():.4g}" for name, array in arrays.items())
+        raise DataError(
+            f"All {samples.count} samples of the calibration data are equal: {shown}.",
+            "samples that differ, as those that the model will meet",
+            "give some hundred samples of real data",
+        )
 
 
 def _split(element):

@@ -13,6 +13,7 @@ from tfdistill.compress.quantize.calibration_data import packed_batches
 from tfdistill.compress.quantize.consumers import activation_of, operation_of
 from tfdistill.compress.quantize.layer_table import passes
 from tfdistill.preflight.findings import Finding, quoted
+from tfdistill.tflite.split import OTHER_UNIT
 
 # Activations with numbers from 0 to 1, of which TFLite fixes the scale of the first two.
 _FIXED = ("softmax", "sigmoid")
@@ -20,8 +21,6 @@ _SHARES = (*_FIXED, "hard_sigmoid", "Sigmoid", "Softmax", "HardSigmoid")
 # Activations with numbers from -1 to 1 or so, which are no finer and no coarser than these.
 _BOUNDED = (*_SHARES, "tanh", "softsign", "hard_tanh", "Tanh", "relu6")
 _JOINING = ("Concatenate", "concat", "Concat")
-# Branches of one output are of other units if the range of one is so many times as wide as that of another: that one has 31 of the 255 steps then.
-OTHER_UNIT = 8.0
 # So many samples show the ranges of branches.
 _SAMPLES = 128
 
@@ -187,6 +186,6 @@ def _mixed_units(head, what):
         "mixed_units",
         (head.joined,),
         f"'{head.joined}' joins outputs of several units, for which int8 has one scale: {what}",
-        "give each branch an output of its own, keras.Model(inputs, {'boxes': boxes, 'scores': scores}), or bring the branches to one scale: divide the larger "
+        "export with outputs='split', which gives each branch an output, a scale and a name of its own; or bring the branches to one scale: divide the larger "
         "by a constant",
     )

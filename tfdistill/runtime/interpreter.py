@@ -75,7 +75,7 @@ def read_file(path):
         raise ConfigurationError(f"The file '{path}' cannot be read: {error.strerror}.", "a .tflite file") from error
 
 
-def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, shapes=None, trusted=False):
+def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, shapes=None, trusted=False, keep_tensors=False):
     """Opens a .tflite file and allocates its tensors.
 
     A damaged or hostile file can crash or hang the process that opens it. So another process first opens it with the same engine and
@@ -93,6 +93,8 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
             keep their shapes. Not together with `batch_size`.
         trusted: Whether to skip the trial and map the file from the disk. Only for a file that the caller has just written, or in a process
             that may crash.
+        keep_tensors: Whether every tensor keeps its memory, so that `TFLiteModel.read_tensors` finds what was computed there. What XNNPACK takes is not
+            kept: with `xnnpack=False` all is.
 
     Returns:
         A `TFLiteModel`.
@@ -112,7 +114,14 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
     engine = engine or engine_name()
     if engine not in ENGINES:
         raise ConfigurationError(f"There is no engine '{engine}'.", f"one of {', '.join(ENGINES)}", nearest(engine, ENGINES))
-    settings = {"threads": threads, "xnnpack": xnnpack, "batch_size": batch_size, "engine": engine, "shapes": shapes}
+    settings = {
+        "threads": threads,
+        "xnnpack": xnnpack,
+        "batch_size": batch_size,
+        "engine": engine,
+        "shapes": shapes,
+        "keep_tensors": keep_tensors,
+    }
     if trusted:
         path = path.path if isinstance(path, ModelFile) else pathlib.Path(path)
         if not path.is_file():
@@ -185,6 +194,8 @@ def _open_error(engine, path, size):
 
 def _open(path, source, settings):
     options, make = {"num_threads": settings["threads"]}, interpreter_class(settings["engine"])
+    if settings["keep_tensors"]:
+        options["experimental_preserve_all_tensors"] = True
     if not settings["xnnpack"]:
         options["experimental_op_resolver_type"] = _resolver_types(settings["engine"]).BUILTIN_WITHOUT_DEFAULT_DELEGATES
     began = time.perf_counter()

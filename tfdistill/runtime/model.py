@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfdistill.errors import DataError, RuntimeUnavailableError
-from tfdistill.runtime.tensors import named_tensors, pad_batch
+from tfdistill.runtime.tensors import named_tensors, pad_batch, tensor_info
 
 
 class TFLiteModel:
@@ -22,6 +22,7 @@ class TFLiteModel:
         self.path, self.interpreter, self.engine, self.init_seconds = path, interpreter, engine, init_seconds
         self.inputs = named_tensors(interpreter, "input")
         self.outputs = named_tensors(interpreter, "output")
+        self._infos = None
 
     @property
     def batch_size(self):
@@ -58,6 +59,37 @@ class TFLiteModel:
         """
         return {name: self._native(self.interpreter.get_tensor, info.index) for name, info in self.outputs.items()}
 
+    def run_signature(self, key, arrays):
+        """Runs one signature of the file once.
+
+        Args:
+            key: Name of the signature.
+            arrays: Dict of input name -> array of the tensor's type and shape.
+
+        Returns:
+            Dict of output name -> array of the tensor's type.
+
+        Raises:
+            RuntimeUnavailableError: if there is no such signature, or it fails.
+        """
+        return self._native(lambda: self.interpreter.get_signature_runner(key)(**arrays))
+
+    def read_tensors(self, indices):
+        """Returns what the last `invoke` computed in any tensors; the file has to be opened with `keep_tensors=True`.
+
+        Args:
+            indices: Indices of tensors.
+
+        Returns:
+            Dict of index -> array of real values, as `TensorInfo.dequantize` gives them.
+
+        Raises:
+            RuntimeUnavailableError: if a tensor has no value.
+        """
+        if self._infos is None:
+            self._infos = {int(d["index"]): tensor_info(d["name"], d) for d in self.interpreter.get_tensor_details()}
+        return {index: self._infos[index].dequantize(self._native(self.interpreter.get_tensor, index)) for index in indices}
+
     def _native(self, function, *arguments):
         try:
             return function(*arguments)
@@ -80,7 +112,7 @@ class TFLiteModel:
             DataError: for missing or unknown names, wrong shapes, or NaN and infinity for an integer input.
             RuntimeUnavailableError: if the interpreter fails.
         """
-        arrays = self._checked(inputs)
+        arrays = self._checked(inputs, self.inputs)
         count, batch = len(next(iter(arrays.values()))), self.batch_size
         collected = {name: [] for name in self.outputs}
         for start in range(0, count, batch):
@@ -98,25 +130,60 @@ class TFLiteModel:
                 advance(size)
         return {name: info.dequantize(self._joined(name, collected[name])) for name, info in self.outputs.items()}
 
+    def run_sequence(self, inputs, states, advance=None):
+        """Runs the file on samples that follow each other, one batch after the other, and carries its states on from each call to the next.
+
+        Args:
+            inputs: As in `run`, without the inputs of states.
+            states: Dict of the name of a state's input -> (name of its output, number that it begins as).
+            advance: As in `run`.
+
+        Returns:
+            Dict of output name -> array (samples, ...), dequantized, without the outputs of states.
+
+        Raises:
+            DataError, RuntimeUnavailableError: as `run`.
+        """
+        own = {name: info for name, info in self.inputs.items() if name not in states}
+        arrays, batch = self._checked(inputs, own), self.batch_size
+        carried = {
+            name: self.inputs[name].quantize(np.full(self.inputs[name].shape, first, np.float32)) for name, (_, first) in states.items()
+        }
+        ends = {output for output, _ in states.values()}
+        collected = {name: [] for name in self.outputs if name not in ends}
+        for start in range(0, len(next(iter(arrays.values()))), batch):
+            part = {name: array[start : start + batch] for name, array in arrays.items()}
+            size = len(next(iter(part.values())))
+            self.set_inputs({**pad_batch(part, batch), **carried})
+            self.invoke()
+            outputs = self.read_outputs()
+            # As a device does it: the bytes of the output are those of the next input.
+            carried = {name: outputs[output] for name, (output, _) in states.items()}
+            for name, parts in collected.items():
+                parts.append(outputs[name][:size])
+            if advance:
+                advance(size)
+        return {name: self.outputs[name].dequantize(np.concatenate(parts)) for name, parts in collected.items()}
+
     def _joined(self, name, parts):
         shapes = sorted({part.shape[1:] for part in parts})
         if len(shapes) > 1:
             raise DataError(f"Output '{name}' of '{self.path}' has the shapes {shapes} for different samples.", "one shape for all")
         return np.concatenate(parts)
 
-    def _checked(self, inputs):
-        if not self.inputs or self.batch_size == 0:
+    def _checked(self, inputs, expected):
+        if not expected or self.batch_size == 0:
             raise DataError(
-                f"'{self.path}' takes the inputs { {n: i.shape for n, i in self.inputs.items()} }.", "at least one, of at least one sample"
+                f"'{self.path}' takes the inputs { {n: i.shape for n, i in expected.items()} }.", "at least one, of at least one sample"
             )
         if not isinstance(inputs, dict):
-            if len(self.inputs) != 1:
-                raise DataError(f"One array was given, but '{self.path}' has the inputs {list(self.inputs)}.", "a dict of name -> array")
-            inputs = {next(iter(self.inputs)): inputs}
-        if set(inputs) != set(self.inputs):
-            raise DataError(f"The inputs {sorted(inputs)} do not fit '{self.path}'.", f"exactly {sorted(self.inputs)}")
+            if len(expected) != 1:
+                raise DataError(f"One array was given, but '{self.path}' has the inputs {list(expected)}.", "a dict of name -> array")
+            inputs = {next(iter(expected)): inputs}
+        if set(inputs) != set(expected):
+            raise DataError(f"The inputs {sorted(inputs)} do not fit '{self.path}'.", f"exactly {sorted(expected)}")
         arrays = {}
-        for name, info in self.inputs.items():
+        for name, info in expected.items():
             array = np.asarray(inputs[name])
             if array.shape[1:] != info.shape[1:] or array.ndim == 0 or len(array) == 0:
                 raise DataError(f"Input '{name}' of '{self.path}' was given the shape {array.shape}.", f"(samples, {_axes(info.shape)})")

@@ -87,22 +87,38 @@ def named_tensors(interpreter, side):
         Dict of name -> `TensorInfo`.
     """
     details = {int(d["index"]): d for d in getattr(interpreter, f"get_{side}_details")()}
-    return {name: _info(name, details[index]) for name, index in tensor_names(interpreter, side, details).items()}
+    return {name: tensor_info(name, details[index]) for name, index in tensor_names(interpreter, side, details).items()}
 
 
 def tensor_names(interpreter, side, indices):
-    """Returns a dict of name -> index: the names of the signature with exactly these `indices`, else those of the tensors."""
+    """Returns a dict of name -> index: the names of the signature of exactly these tensors, else those of the tensors.
+
+    Args:
+        interpreter: The interpreter.
+        side: `"input"` or `"output"`.
+        indices: Dict of index -> what the interpreter says of the tensor. Signatures of several graphs may have the same indices, but no names in common.
+    """
     for key in interpreter.get_signature_list():
         runner = interpreter.get_signature_runner(key)
-        named = {name: int(d["index"]) for name, d in getattr(runner, f"get_{side}_details")().items()}
+        details = getattr(runner, f"get_{side}_details")()
         del runner  # while it refers to the interpreter, that refuses to allocate tensors
-        if set(named.values()) == set(indices):
+        named = {name: int(d["index"]) for name, d in details.items()}
+        if set(named.values()) == set(indices) and all(d["name"] == indices[int(d["index"])]["name"] for d in details.values()):
             return named
     # No signature, or none of the main graph: the names of the tensors.
     return {d["name"]: int(d["index"]) for d in getattr(interpreter, f"get_{side}_details")()}
 
 
-def _info(name, detail):
+def tensor_info(name, detail):
+    """Makes a `TensorInfo` of what an interpreter says of a tensor.
+
+    Args:
+        name: Its name.
+        detail: Dict, as the interpreter's `get_tensor_details` lists it.
+
+    Raises:
+        RuntimeUnavailableError: if it has a quantization step that is no number above 0.
+    """
     scales, zeros = detail["quantization_parameters"]["scales"], detail["quantization_parameters"]["zero_points"]
     quantized = len(scales) == 1 and np.issubdtype(detail["dtype"], np.integer)
     if quantized and not (np.isfinite(scales[0]) and scales[0] > 0):

@@ -1,6 +1,7 @@
 """Exports a Keras model as a verified .tflite file."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 
 import keras
@@ -11,9 +12,12 @@ from tfdistill.bridge.adopt.trained_ranges import float_layers, require_trained_
 from tfdistill.convert.census import census, require_integer, require_no_flex
 from tfdistill.convert.converter import convert
 from tfdistill.convert.finish import finish
-from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
+from tfdistill.convert.image_folder import normalized_folder
+from tfdistill.convert.order import in_order
+from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect, require_variation
 from tfdistill.convert.scales import require_bounded_scales
-from tfdistill.convert.signature import describe
+from tfdistill.convert.signature import describe, output_shapes
+from tfdistill.convert.state_scales import with_equal_state_scales
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
@@ -25,9 +29,13 @@ from tfdistill.tflite.metadata.exported import described_export, require_fit_to_
 from tfdistill.tflite.metadata.settings import FileMetadata
 from tfdistill.tflite.roads import Road, require_road, take_road
 from tfdistill.tflite.runtimes import ONE_SCALE_FOR_DENSE, require_runs_in
+from tfdistill.tflite.signatures import export_signatures
 from tfdistill.tflite.source import exportable, names_layers
+from tfdistill.tflite.split import SPLIT, Outputs, mixed_heads, names_mixed_heads, split_outputs
+from tfdistill.tflite.streaming import EXPLICIT, States, names_explicit_states, streaming
 from tfdistill.tflite.verification.ranges import extreme_calibration, warn
 from tfdistill.tflite.verification.verify import tolerances_or_default, verify_samples
+from tfdistill.utils import validate
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.files import write_whole
 from tfdistill.utils.types import Data, PathLike
@@ -42,7 +50,7 @@ from tfdistill.utils.types import Data, PathLike
 )
 @names_layers
 def export_tflite(
-    model: keras.Model | PathLike,
+    model: keras.Model | PathLike | Mapping[str, keras.Model | PathLike],
     path: PathLike,
     variant: VariantName = "float32",
     calibration: Data | None = None,
@@ -56,6 +64,8 @@ def export_tflite(
     road: Road = "auto",
     runtime: RuntimeName | None = None,
     metadata: FileMetadata | None = None,
+    states: States = "inside",
+    outputs: Outputs = "joined",
 ) -> ExportRecord:
     """Exports a Keras model as a .tflite file, checks its contents, and compares its outputs with those of the model.
 
@@ -64,11 +74,14 @@ def export_tflite(
     Args:
         model: A built Keras 3 model (functional, Sequential or subclassed), or an adopted tf_keras model. The ranges that
             quantization-aware training learned are used. Of a Distiller the student is exported; a path is loaded by `tfdistill.load_model`.
+            A dict of names to models, `{"serving_default": model, "features": other}`, becomes a file of several signatures, which share equal weights. Each model is
+            converted and verified by itself; `calibration` and `verify_on` are for all, or dicts by the same names. The first signature is the main graph.
         path: The file to write, ending in `.tflite`. Its folder is created if missing.
         variant: `"float32"`, `"float16"`, `"dynamic_range"`, `"int8"` or `"int16x8"`; see `tfdistill.tflite.VARIANTS`.
         calibration: Samples that show the ranges of the activations to an integer variant; at least 16. An array (samples, ...), a list or
             dict of arrays for several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of
-            batches; or a function that returns one of these, such as TensorFlow's `representative_dataset`. Not needed if all ranges were trained; then it is used for tensors without a trained range.
+            batches; or a function that returns one of these, such as TensorFlow's `representative_dataset`; or a folder of images, as a path or an
+            `tfdistill.tflite.ImageFolder` with the model's preprocessing. A path gets the normalization of `metadata`, if that has one. Not needed if all ranges were trained; then it is used for tensors without a trained range.
         verify_on: Samples to compare the outputs on, in the same forms; with labels for the accuracy. Defaults to the calibration data.
             Without either, the file is not verified and `record.verification` is None.
         batch_size: Batch size of the file, at least 1; None leaves it free.
@@ -77,8 +90,8 @@ def export_tflite(
         tolerances: `tfdistill.tflite.Tolerances`; None takes the variant's.
         allow_flex: Whether operations that need the TensorFlow runtime are allowed. A file with such operations does not run in LiteRT
             alone and is not verified.
-        max_calibration_samples: Largest number of calibration samples, at least 16: evenly spaced samples of an array, the first samples of
-            a dataset.
+        max_calibration_samples: Largest number of calibration samples, at least 16: evenly spaced samples of an array, of each class its share where there are labels;
+            the first samples of a dataset.
         task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
             compiled loss and the last activation.
         road: Who makes integers of a model from calibration data. `"bridge"`: `tfdistill.compress.Quantize`, which computes every layer in
@@ -89,6 +102,11 @@ def export_tflite(
             `"tflite-micro"`. The file then gets operations that it has, where there is a choice, and one that it would not run is refused, with what it lacks.
         metadata: `tfdistill.tflite.FileMetadata` to write into the file: labels, normalization, author, license. With it goes how the file was made: settings, versions,
             checksums and the results of the verification. None writes nothing.
+        states: Where a model with stateful layers keeps its states. `"inside"`: in variables of the file, which begin anew with each interpreter; not in integer files. `"explicit"`: each
+            state is an input and an output, so that a device streams: it begins with `record.states[i].first`, and copies each output to its input before the next
+            call. Calibration and verification then take the samples for one sequence of calls. See docs/verification.md.
+        outputs: `"split"` gives each branch of an output that ends in a Concatenate, such as a detector's boxes and scores, an output, a scale and a name of its own:
+            that of the layer that computes it. Labels are then by these names.
 
     Returns:
         An `ExportRecord`.
@@ -120,30 +138,66 @@ def export_tflite(
         raise ConfigurationError(f"batch_size={batch_size} is impossible.", "at least 1, or None for a free batch")
     if max_calibration_samples < MIN_CALIBRATION_SAMPLES:
         raise ConfigurationError(f"max_calibration_samples={max_calibration_samples} is too few.", f"at least {MIN_CALIBRATION_SAMPLES}")
+    if isinstance(model, Mapping):
+        data = {"calibration": calibration, "verify_on": verify_on}
+        settings: dict[str, typing.Any] = {
+            "variant": variant,
+            "batch_size": batch_size,
+            "io": io,
+            "tolerances": tolerances,
+            "allow_flex": allow_flex,
+            "road": road,
+            "max_calibration_samples": max_calibration_samples,
+            "task": task,
+            "runtime": runtime,
+            "metadata": metadata,
+            "states": states,
+            "outputs": outputs,
+        }
+        return export_signatures(model, path, export_tflite, data, settings)
     kind = variant_named(variant)
     io = resolve_io(kind, io)
     limits = tolerances_or_default(kind, tolerances)
     require_road(road, kind)
     if runtime is not None:
         require_runtime(runtime)
+    validate.one_of("states", states, typing.get_args(States))
     model = exportable(model)
-    signature = describe(model)
+    split = None
+    if validate.one_of("outputs", outputs, typing.get_args(Outputs)) == SPLIT:
+        split = split_outputs(model)
+        model = split.model
+    signature = describe(model) if split is None else dataclasses.replace(describe(model), output_keys=split.names)
+    stream = streaming(model, batch_size, kind.integer_only) if states == EXPLICIT else None
     if metadata is not None:
         require_fit_to_model(metadata, model, signature)
     require_trained_ranges(model)
+    normalization = None if metadata is None else metadata.normalization
+    calibration, verify_on = (normalized_folder(data, normalization) for data in (calibration, verify_on))
     for_calibration, for_verification = _samples(calibration, verify_on, signature, max_calibration_samples)
     floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.name == "int8" else ()
     # The calibrator would make integers of what is to stay in float.
     representative = for_calibration if kind.integer_only and not floats else None
+    if representative:
+        require_variation(representative)
     extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
+    mixed = mixed_heads(model, signature, representative) if representative and kind.name == "int8" and split is None else []
+    source, written, adjust = model, signature, None
+    if stream:
+        source, written, adjust = stream.explicit.model, stream.signature, stream.share_ranges
+        representative = stream.with_states(representative) if representative else None
     with write_whole(path) as temporary:
 
         def write(source):
             with initial_states(source):
                 temporary.write_bytes(
-                    convert(source, signature, kind, io, representative, batch_size, allow_flex, runtime not in ONE_SCALE_FOR_DENSE)
+                    convert(source, written, kind, io, representative, batch_size, allow_flex, runtime not in ONE_SCALE_FOR_DENSE)
                 )
+            if stream:
+                temporary.write_bytes(with_equal_state_scales(temporary.read_bytes(), stream.names))
+            names = output_shapes(stream.explicit.model if stream else model, written)
+            temporary.write_bytes(in_order(temporary.read_bytes(), [i.name for i in written.inputs], list(names) if names else None))
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             if not allow_flex:
                 require_no_flex(contents)
@@ -157,23 +211,26 @@ def export_tflite(
                 require_runs_in(runtime, temporary.read_bytes(), path)
             return dataclasses.replace(census(temporary, True), path=str(path))
 
-        taken = take_road(road, model, signature, kind, representative, write, runtime)
+        with names_explicit_states(model, stream):
+            taken = take_road(road, source, written, kind, representative, write, runtime, adjust)
         warn(taken.warnings)
         contents = taken.result
         verification, warned = None, ()
         if for_verification is not None and not contents.flex_ops:
-            verification, warned = verify_samples(
-                temporary,
-                model,
-                signature,
-                for_verification,
-                limits,
-                name=str(path),
-                task=task,
-                extreme=extreme,
-                trusted=True,
-                variant=variant,
-            )
+            with names_mixed_heads(mixed):
+                verification, warned = verify_samples(
+                    temporary,
+                    model,
+                    signature,
+                    for_verification,
+                    limits,
+                    name=str(path),
+                    task=task,
+                    extreme=extreme,
+                    trusted=True,
+                    variant=variant,
+                    streaming=stream,
+                )
         record = ExportRecord(
             variant=variant,
             path=str(path),
@@ -192,6 +249,8 @@ def export_tflite(
             road_reason=taken.reason,
             float_layers=floats,
             runtime=runtime,
+            states=stream.record(contents) if stream else (),
+            split=split.branches if split else {},
         )
         if metadata is not None:
             content, notes = described_export(temporary.read_bytes(), metadata, record, model)
@@ -199,7 +258,7 @@ def export_tflite(
             contents = dataclasses.replace(census(temporary, True), path=str(path))
             record = dataclasses.replace(record, size_bytes=contents.size_bytes, sha256=contents.sha256, census=contents)
             warned = (*warned, *notes)
-    warn(warned)
+    warn((*warned, *mixed))
     return record
 
 

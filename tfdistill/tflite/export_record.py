@@ -7,7 +7,9 @@ from tfdistill.convert.census import CensusRecord
 from tfdistill.convert.file_tensors import FileTensor
 from tfdistill.host import HostFingerprint
 from tfdistill.records import Record
-from tfdistill.tflite.verification.comparison import metrics_of
+from tfdistill.tflite.signatures import SignatureRecord
+from tfdistill.tflite.streaming import FileState
+from tfdistill.tflite.verification.figures import metrics_of
 from tfdistill.tflite.verification.verify import VerificationRecord
 
 
@@ -33,6 +35,9 @@ class ExportRecord(Record):
         verification: Result of the verification; None if the file was not verified.
         census: Contents of the file.
         host: Machine and package versions.
+        states: The states that a device carries on from call to call, with `states="explicit"`.
+        split: Name of an output of the model -> the names of the outputs that its branches became, with `outputs="split"`.
+        signatures: Signature name -> `SignatureRecord`, for a file with several; the other fields are then about the file, or its first signature.
 
     Example:
         >>> record = tfdistill.export_tflite(student, "float.tflite", verify_on=x)
@@ -59,6 +64,9 @@ class ExportRecord(Record):
     road_reason: str = ""
     float_layers: tuple[str, ...] = ()
     runtime: str | None = None
+    states: tuple[FileState, ...] = ()
+    split: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    signatures: dict[str, SignatureRecord] = dataclasses.field(default_factory=dict)
 
     @property
     def accuracy(self) -> float | None:
@@ -101,5 +109,5 @@ class ExportRecord(Record):
         )
 
     def parts(self) -> dict[str, Any]:
-        """Returns the tables of the inputs and outputs."""
-        return {"inputs": self.inputs, "outputs": self.outputs}
+        """Returns the tables of the inputs, the outputs and the states."""
+        return {"inputs": self.inputs, "outputs": self.outputs, "states": self.states}

@@ -48,7 +48,7 @@ def require_road(road, variant):
         )
 
 
-def take_road(road, model, signature, variant, samples, write, runtime=None):
+def take_road(road, model, signature, variant, samples, write, runtime=None, adjust=None):
     """Writes the file of a model on the road that is asked for; with `"auto"` on the bridge, or else on the converter's.
 
     Args:
@@ -59,6 +59,7 @@ def take_road(road, model, signature, variant, samples, write, runtime=None):
         samples: Calibration `Samples`; None without.
         write: Function of a model (the given one, or its quantized form): converts it and checks the file.
         runtime: What is to open the file, one of `tfdistill.runtime.versions.RUNTIMES`; None for today's LiteRT.
+        adjust: Function of the bridge's quantized model that changes its ranges before it is written; None for none.
 
     Returns:
         `Taken`.
@@ -76,6 +77,8 @@ def take_road(road, model, signature, variant, samples, write, runtime=None):
             # Those of the bridge are about a model that the user would train or save; this one is neither.
             warnings.simplefilter("ignore")
             quantized, notes = quantized_on(Quantize(target=TARGETS_OF_RUNTIMES.get(runtime, "xnnpack")), model, signature, samples)
+        if adjust is not None:
+            adjust(quantized)
         return Taken(BRIDGE, "", write(quantized), tuple(notes))
     except DataError:
         raise

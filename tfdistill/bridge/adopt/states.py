@@ -23,7 +23,12 @@ def stateful_layers(model):
 def reset_states(layers):
     """Resets the state of layers that keep it."""
     for layer in layers:
-        _reset_of(layer)()
+        states = keras.tree.flatten(getattr(layer, "states", None))
+        if len(states) > 1 and all(hasattr(state, "assign") for state in states):
+            for state in states:  # Keras cannot reset those of stacked cells, which are nested
+                state.assign(keras.ops.zeros_like(state))
+        else:
+            _reset_of(layer)()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from tfdistill.bridge.integer.layers import FORMS
 from tfdistill.bridge.integer.recognize import Watched, activated, rounded_input
 from tfdistill.bridge.integer.rescaled import added_bias, source_of
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
+from tfdistill.bridge.wrappers.all_in_float import is_left_in_float
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
 from tfdistill.bridge.wrappers.quantization_settings import Quantization, read_settings
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
@@ -181,7 +182,10 @@ def quantized_layer_class():
                     self.layer(*args, **kwargs)  # attention has no kernels before
                 self.add_structure()
             measuring = _measuring.get()
-            left_float = self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
+            in_float = is_left_in_float()
+            left_float = (
+                in_float or self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
+            )
             rounding = _in_the_file.get() or not left_float
             known = self.quantization.positive, self.quantization.scores, self.quantization.replaced, self.quantization.hides
             ranges = functools.partial(self._range, number=number)
@@ -189,7 +193,7 @@ def quantized_layer_class():
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}
             if source := source_of(args):
-                args, weights = self._before_rescaling(source, args)
+                args, weights = self._before_rescaling(source, args, self.effective if in_float else None)
             with (
                 replaced_weights(self.layer, weights),
                 self._quantized_activation_inputs(quantize),
@@ -198,11 +202,11 @@ def quantized_layer_class():
                 outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
             return self._quantize_outputs(outputs, quantize) if self.quantization.output else outputs
 
-        def _before_rescaling(self, source, args):
+        def _before_rescaling(self, source, args, unrounded):
             """Returns the arguments and weights with which the file computes this layer on what a Rescaling before it reads."""
             x, scale, offset = source
             (weight,) = self.quantization.weights
-            kernel = self.quantized(weight, scale)
+            kernel = scale * unrounded(weight) if unrounded else self.quantized(weight, scale)
             weights = {weight.path: kernel}
             if offset:
                 weights["bias"] = self.layer.bias + added_bias(kernel, weight.path == "depthwise_kernel", offset / scale)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfdistill.bridge.adopt import introspection
-from tfdistill.errors import DataError
+from tfdistill.convert.samples import require_variation
 
 # Samples that the statistics of a normalization are compared on.
 _SAMPLES = 64
@@ -40,16 +40,7 @@ def check_calibration(opened, signature, samples):
     Raises:
         DataError: if all samples are equal.
     """
-    arrays = [samples.inputs[i.name] for i in signature.inputs]
-    if all((array == array[:1]).all() for array in arrays):
-        shown = "; ".join(
-            f"'{i.key}' from {array.min():.4g} to {array.max():.4g}" for i, array in zip(signature.inputs, arrays, strict=True)
-        )
-        raise DataError(
-            f"All {samples.count} samples of the calibration data are equal: {shown}.",
-            "samples that differ, as those that the model will meet",
-            "give some hundred samples of real data",
-        )
+    require_variation(samples)
     return list(_scale_notes(opened, signature, samples))
 
 

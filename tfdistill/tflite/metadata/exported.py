@@ -6,7 +6,7 @@ import math
 from tfdistill.convert.signature import output_shapes
 from tfdistill.graph.weights import sha256_of_weights
 from tfdistill.tflite.metadata.write import described, fitted, require_metadata
-from tfdistill.tflite.verification.comparison import metrics_of
+from tfdistill.tflite.verification.figures import metrics_of
 
 # The key of the provenance under which it stands.
 KEY = "export"

@@ -16,8 +16,8 @@ from tfdistill.errors import ModelError
 from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite.source import exportable
-from tfdistill.tflite.verification.comparison import OutputComparison
 from tfdistill.tflite.verification.comparison import compare as compare_output
+from tfdistill.tflite.verification.figures import OutputComparison
 from tfdistill.tflite.verification.reference import Reference, by_output, training_hints
 from tfdistill.tflite.verification.verify import lowest, tasks_by_output
 from tfdistill.utils.arguments import explains_arguments
@@ -114,15 +114,15 @@ def compare(
         >>> record.first_accuracy <= 1.0, sorted(record.outputs)
         (True, ['logits'])
     """
-    models = [_Runner(given, threads) for given in (first, second)]
+    models = [Runner(given, threads) for given in (first, second)]
     samples = collect(x, models[0].signature, what="comparison")
     labels = samples.labels if y is None else keras.tree.map_structure(np.asarray, y)
-    names = _paired(models, "inputs", [{i.name: i.shape for i in model.signature.inputs} for model in models])
+    names = paired_names(models, "inputs", [{i.name: i.shape for i in model.signature.inputs} for model in models])
     # A model with states runs on batches of the other's size, as they depend on it.
     batch = max(model.batch for model in models)
     expected = models[0].run(samples.inputs, batch)
     actual = models[1].run({names[name]: array for name, array in samples.inputs.items()}, batch)
-    names = _paired(models, "outputs", [{name: array.shape for name, array in found.items()} for found in (expected, actual)])
+    names = paired_names(models, "outputs", [{name: array.shape for name, array in found.items()} for found in (expected, actual)])
     hints, labels = models[0].hints(list(expected)), by_output("labels", labels, list(expected))
     tasks = tasks_by_output(task, list(expected))
     outputs = {
@@ -144,8 +144,12 @@ def compare(
     )
 
 
-class _Runner:
-    """One of the two models.
+class Runner:
+    """A Keras model or a .tflite file that is run on data.
+
+    Args:
+        given: A Keras model, what else `export_tflite` takes, or the path of a .tflite file.
+        threads: CPU threads of a file.
 
     Attributes:
         name: What the record calls it.
@@ -168,7 +172,15 @@ class _Runner:
             self.described = f"model '{self.name}'"
 
     def run(self, inputs, batch):
-        """Returns a dict of output name -> array (samples, ...)."""
+        """Runs it.
+
+        Args:
+            inputs: Dict of input name -> array (samples, ...).
+            batch: Batch size that states go with.
+
+        Returns:
+            Dict of output name -> array (samples, ...).
+        """
         with progress(f"running {self.name}", len(next(iter(inputs.values())))) as advance:
             if self.model is not None:
                 with initial_states(self.model):
@@ -190,8 +202,20 @@ def _signature(file):
     return ModelSignature(inputs, [i.name for i in inputs], None)
 
 
-def _paired(models, what, shapes):
-    """Dict of a name of the first model -> that of the second."""
+def paired_names(models, what, shapes):
+    """Returns which inputs or outputs of two models belong together: by their names, or else by their order.
+
+    Args:
+        models: The two `Runner`s.
+        what: `"inputs"` or `"outputs"`, for errors.
+        shapes: For each, a dict of name -> shape.
+
+    Returns:
+        Dict of a name of the first model -> that of the second.
+
+    Raises:
+        ModelError: if their numbers or shapes differ.
+    """
     first, second = shapes
     if set(first) == set(second):
         names = {name: name for name in first}

@@ -1,14 +1,12 @@
 """Compares one output of a file with the same output of its Keras model, as a whole and for each index of the last axis."""
 
-import dataclasses
-from typing import Any
-
 import numpy as np
 
 from tfdistill import tasks
 from tfdistill.convert.variants import DECIDED_MARGIN
-from tfdistill.errors import DataError, VerificationError
-from tfdistill.records import Record
+from tfdistill.errors import ConfigurationError, DataError, VerificationError
+from tfdistill.tflite.verification.boxes import BOXES, box_figures
+from tfdistill.tflite.verification.figures import IndexComparison, OutputComparison
 from tfdistill.tflite.verification.labels import against_labels, compare_integers
 from tfdistill.tflite.verification.ranges import stretching_samples
 from tfdistill.utils.finite import is_finite
@@ -30,137 +28,6 @@ CONSTANT_R_SQUARED = 0.1
 SHOWN = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class IndexComparison(Record):
-    """One index of an output's last axis.
-
-    Attributes:
-        index: The index.
-        spread: Range of the Keras output at the index over the samples, in the output's unit.
-        max_abs_error: Largest absolute difference.
-        mean_abs_error: Mean absolute difference.
-        r_squared: Coefficient of determination of the file's values against Keras's: 1 is equal, 0 is no better than a constant.
-
-    Example:
-        >>> record = tfdistill.verify("student.tflite", keras.models.load_model("student.keras"), x, variant="int8")
-        >>> worst = record.outputs["logits"].worst_indices[0]
-        >>> 0 <= worst.index < 10, worst.mean_abs_error < worst.spread
-        (True, True)
-    """
-
-    index: int
-    spread: float
-    max_abs_error: float
-    mean_abs_error: float
-    r_squared: float
-
-
-@dataclasses.dataclass(frozen=True)
-class OutputComparison(Record):
-    """One output of a file compared with the same output of its Keras model.
-
-    Attributes:
-        max_abs_error: Largest absolute difference, in the output's unit, dequantized.
-        mean_abs_error: Mean absolute difference.
-        scale: The larger of the Keras output's range and its largest magnitude over the samples.
-        argmax_agreement: Share (0 to 1) of samples (or positions) for which both predict the same class; None for an output without
-            classes.
-        decided: Number of samples whose first and second Keras score are clearly apart (see `Tolerances`); None without classes.
-        decided_agreement: Share of the decided samples for which both predict the same class; None if there are none.
-        accuracy: Share (0 to 1) of samples (or of their labels or positions) that the file predicts correctly; None without labels and for
-            regression.
-        keras_accuracy: The same of the Keras model.
-        task: Task of the output, one of `tfdistill.tasks.TASKS`; None if it is unknown.
-        metric: Name of the task's metric; None without labels.
-        metric_value: The metric of the file on the labels.
-        keras_metric_value: The metric of the Keras model on the labels.
-        loss_interval: Lower and upper end of the 95 % interval of the loss of accuracy, paired on the same samples; for regression, of the
-            rise of the mean absolute error in the labels' unit, at the index where it rises most relative to `constant_error`. Positive if
-            the file is worse; None without labels.
-        constant_error: Mean absolute error of the best constant at that index; for regression with labels.
-        r_squared: Lowest coefficient of determination of the file against the labels over the indices; for regression only.
-        keras_r_squared: The same of the Keras model.
-        equal_share: Share (0 to 1) of elements that are equal; for integer outputs only.
-        judged_indices: Number of indices of the last axis that were compared with their own range.
-        lowest_r_squared: Lowest coefficient of determination against Keras over the judged indices; None if there are none.
-        max_error_of_spread: Largest error divided by the range of its index, over the judged indices, less float rounding; None for scores
-            of classes and decisions.
-        mean_error_of_spread: The same of the mean errors.
-        changes_r_squared: Lowest coefficient of determination of the changes from one sample to the next, over the judged indices: about
-            `lowest_r_squared` for samples in random order, less for a series whose changes are small compared with its trend. None for
-            classes and decisions.
-        worst_indices: The judged indices with the lowest coefficients, at most five, lowest first.
-        lost_indices: Indices that are constant in the file, but vary in Keras by less than a twentieth of the output's unit; at most five.
-            None are listed for classes and decisions.
-        worst_samples: Positions of the samples with the largest errors, at most five, largest first.
-        extreme_samples: Positions of the samples that stretch the range of the Keras output to at least five times that of all others.
-
-    Example:
-        >>> record = tfdistill.verify("student.tflite", keras.models.load_model("student.keras"), x, y, variant="int8")
-        >>> output = record.outputs["logits"]
-        >>> output.task, output.metric, output.judged_indices
-        ('multiclass', 'accuracy', 10)
-        >>> output.max_abs_error < 0.1 * output.scale
-        True
-    """
-
-    max_abs_error: float
-    mean_abs_error: float
-    scale: float
-    argmax_agreement: float | None = None
-    decided: int | None = None
-    decided_agreement: float | None = None
-    accuracy: float | None = None
-    keras_accuracy: float | None = None
-    task: str | None = None
-    metric: str | None = None
-    metric_value: float | None = None
-    keras_metric_value: float | None = None
-    loss_interval: tuple[float, ...] | None = None
-    constant_error: float | None = None
-    r_squared: float | None = None
-    keras_r_squared: float | None = None
-    equal_share: float | None = None
-    judged_indices: int = 0
-    lowest_r_squared: float | None = None
-    max_error_of_spread: float | None = None
-    mean_error_of_spread: float | None = None
-    changes_r_squared: float | None = None
-    worst_indices: tuple[IndexComparison, ...] = ()
-    lost_indices: tuple[IndexComparison, ...] = ()
-    worst_samples: tuple[int, ...] = ()
-    extreme_samples: tuple[int, ...] = ()
-
-    def summary(self) -> dict[str, Any]:
-        """Returns the figures that a table of outputs shows."""
-        names = (
-            "task",
-            "accuracy",
-            "keras_accuracy",
-            "argmax_agreement",
-            "equal_share",
-            "max_abs_error",
-            "mean_abs_error",
-            "scale",
-            "lowest_r_squared",
-        )
-        return {name: getattr(self, name) for name in names} | metrics_of({"": self})
-
-
-def metrics_of(outputs):
-    """Returns the metrics of file and Keras model that are no accuracy, as a table shows them.
-
-    Args:
-        outputs: Output name -> `OutputComparison`.
-    """
-    found = {}
-    for name, output in outputs.items():
-        if output.metric is not None and output.accuracy is None:
-            metric = output.metric if len(outputs) == 1 else f"{output.metric} of {name}"
-            found |= {metric: output.metric_value, f"keras {metric}": output.keras_metric_value}
-    return found
-
-
 def compare(
     expected,
     actual,
@@ -179,7 +46,7 @@ def compare(
         actual: Output of the file, of the same shape.
         labels: Labels as `tfdistill.tasks.targets` takes them, or None.
         name: Name of the output, for errors.
-        task: One of `tfdistill.tasks.TASKS`; None infers it from the labels, `loss` and `last_activation`.
+        task: One of `tfdistill.tasks.TASKS` or of `BOXES`; None infers it from the labels, `loss` and `last_activation`.
         loss: The loss that the output was trained with, or None.
         last_activation: Name of the last activation before the output, or None.
         reconstructed: The input that has the output's shape, if any. If the task is unknown, the output is taken for a reconstruction of
@@ -195,6 +62,15 @@ def compare(
         DataError: if the labels do not fit.
     """
     expected, actual = np.asarray(expected), np.asarray(actual)
+    boxes = task if task in BOXES else None
+    if boxes:
+        if expected.shape[-1:] != (4,):
+            raise ConfigurationError(
+                f"task='{boxes}', but output '{name}' has the shape {expected.shape}.",
+                "four numbers on the last axis",
+                "with outputs='split' a file has the boxes of a detector in an output of their own",
+            )
+        task = "regression"
     integers = expected.dtype.kind in "biu" and task != "regression"
     expected, actual = expected.astype(np.float64), actual.astype(np.float64)
     if not is_finite(expected):
@@ -226,8 +102,10 @@ def compare(
     if several and (task is None or tasks.by_class(task, expected.shape)):
         figures |= _by_class(expected, actual, bulk)
     if labels is not None:
-        threshold = 0.5 if last_activation == "sigmoid" or _within_one(expected, loss) else 0.0
+        threshold = decision_threshold(expected, loss, last_activation)
         figures |= against_labels(expected, actual, labels, name, task, threshold)
+    if boxes:
+        figures |= box_figures(expected, actual, labels, boxes)
     return OutputComparison(**figures, task=task, extreme_samples=tuple(int(i) for i in extreme))
 
 
@@ -294,6 +172,17 @@ def _unit(expected, task, last_activation, reconstructed):
 
 def _rows_sum_to_one(values):
     return values.ndim > 1 and values.shape[-1] > 1 and bool((values >= 0).all() and (np.abs(values.sum(-1) - 1) <= 1e-3).all())
+
+
+def decision_threshold(scores, loss=None, last_activation=None):
+    """Returns the score above which a decision is yes: 0.5 for probabilities, 0 for logits.
+
+    Args:
+        scores: Scores of the model, an array.
+        loss: The loss that it was trained with, or None.
+        last_activation: Name of its last activation, or None.
+    """
+    return 0.5 if last_activation == "sigmoid" or _within_one(scores, loss) else 0.0
 
 
 def _within_one(expected, loss):

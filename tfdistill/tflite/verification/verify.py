@@ -17,7 +17,11 @@ from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tasks import TASKS
 from tfdistill.tflite.source import exportable
-from tfdistill.tflite.verification.comparison import OutputComparison, compare
+from tfdistill.tflite.split import as_in_file
+from tfdistill.tflite.streaming import streaming_of_file
+from tfdistill.tflite.verification.boxes import BOXES
+from tfdistill.tflite.verification.comparison import compare
+from tfdistill.tflite.verification.figures import OutputComparison
 from tfdistill.tflite.verification.input_steps import input_steps
 from tfdistill.tflite.verification.kinds import variant_of
 from tfdistill.tflite.verification.ranges import coarse_inputs, other_ranges, warn
@@ -97,8 +101,8 @@ def verify(
         variant: Variant whose default tolerances apply; None takes that of the file, from the types of its weights and activations.
         tolerances: `Tolerances`; None takes the variant's. `Tolerances()` checks nothing and only measures.
         threads: CPU threads, at least 1.
-        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
-            compiled loss and the last activation.
+        task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. `"boxes"` (two corners), `"boxes_xywh"` and
+            `"boxes_center_xywh"` are regression whose intersection over union is measured. None infers it from the labels, the compiled loss and the last activation.
         target: Device that runs the file, such as `tfdistill.benchmarking.Ssh("pi@board")`; None is this machine. Its `describe()` is the `engine` of the record.
 
     Returns:
@@ -134,7 +138,19 @@ def verify(
 
 
 def verify_samples(
-    path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False, variant=None, target=None
+    path,
+    model,
+    signature,
+    samples,
+    limits,
+    threads=1,
+    name=None,
+    task=None,
+    extreme=None,
+    trusted=False,
+    variant=None,
+    target=None,
+    streaming=None,
 ):
     """Does the work of `verify`, on checked `Samples`.
 
@@ -151,6 +167,7 @@ def verify_samples(
         trusted: Whether this process has just written the file.
         variant: Variant of the file; None finds it from its contents.
         target: As in `verify`.
+        streaming: `Streaming` of a file whose states are inputs and outputs; model and signature are those of the stateful model. None for another file.
 
     Returns:
         The `VerificationRecord`, and a list of those of its notes that are also warnings.
@@ -161,20 +178,22 @@ def verify_samples(
     variant = variant or variant_of(contents)
     limits = tolerances_or_default(variant_named(variant), limits)
     opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
-    if set(opened.inputs) != {i.name for i in signature.inputs}:
-        raise VerificationError(
-            f"'{shown_name}' takes the inputs {sorted(opened.inputs)}, "
-            f"the model '{model.name}' takes {sorted(i.name for i in signature.inputs)}.",
-            "a file that was exported from this model",
-        )
+    streaming = streaming or streaming_of_file(model, opened)
+    if streaming is None:
+        model, signature = as_in_file(model, signature, opened.outputs)
+    require_inputs(opened, model, streaming.signature if streaming else signature, shown_name)
     with initial_states(model):
-        reference = Reference(model, signature, opened.batch_size)
+        reference = streaming.reference if streaming else Reference(model, signature, opened.batch_size)
         expected = reference(samples.inputs)
         if target is None:
             with progress("verifying", samples.count) as advance:
-                actual = opened.run(samples.inputs, advance)
+                actual = opened.run_sequence(samples.inputs, streaming.firsts, advance) if streaming else opened.run(samples.inputs, advance)
+        elif streaming:
+            raise ConfigurationError(
+                f"'{shown_name}' has states as inputs and outputs, and {target.describe()} runs each sample by itself.", "a file without states, or no target"
+            )
         else:
-            actual = target.answers(path, samples.inputs, _shapes_of_data(signature, samples))
+            actual = target.outputs(path, samples.inputs, shapes=_shapes_of_data(signature, samples))
         if {n: a.shape for n, a in actual.items()} != {n: a.shape for n, a in expected.items()}:
             raise VerificationError(
                 f"'{shown_name}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
@@ -201,6 +220,25 @@ def verify_samples(
     )
     require(record, limits, bool(apart))
     return record, [*apart, *coarse, *(note for _, warned in remarked for note in warned)]
+
+
+def require_inputs(opened, model, signature, name):
+    """Checks that a file has the inputs of a model.
+
+    Args:
+        opened: `TFLiteModel` of the file.
+        model: The Keras model.
+        signature: Its `ModelSignature`.
+        name: Name of the file.
+
+    Raises:
+        VerificationError: with the names of both.
+    """
+    if set(opened.inputs) != {i.name for i in signature.inputs}:
+        raise VerificationError(
+            f"'{name}' takes the inputs {sorted(opened.inputs)}, the model '{model.name}' takes {sorted(i.name for i in signature.inputs)}.",
+            "a file that was exported from this model",
+        )
 
 
 def _compare(model, signature, samples, expected, actual, task):
@@ -235,9 +273,9 @@ def tasks_by_output(task, names):
     """
     given = dict.fromkeys(names, task) if task is None or isinstance(task, str) else by_output("tasks", task, names)
     for one in given.values():
-        if one is not None and one not in TASKS:
+        if one is not None and one not in (known := (*TASKS, *BOXES)):
             raise ConfigurationError(
-                f"task={one!r} is unknown.", f"one of {TASKS}, or a dict of output name to these", nearest(str(one), TASKS)
+                f"task={one!r} is unknown.", f"one of {known}, or a dict of output name to these", nearest(str(one), known)
             )
     return given
 

@@ -1,0 +1,1 @@
+"""Where a file's error and the loss of accuracy come from: which layer, and which stage."""
