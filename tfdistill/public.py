@@ -122,7 +122,13 @@ ROOMS = {
     "benchmarking": {
         "BenchmarkRecord": "record",
         "Cpu": "targets.cpu",
+        "Delegate": "targets.delegate",
+        "Gpu": "targets.gpu",
+        "Micro": "targets.micro",
+        "Npu": "targets.npu",
+        "TargetRecord": "available",
         "Timing": "timing",
+        "available_targets": "available",
         "benchmark": "run",
     },
     "pipeline": {
@@ -141,6 +147,7 @@ ROOMS = {
         "BudgetExceededError": "",
         "ConfigurationError": "",
         "DataError": "",
+        "DelegationError": "",
         "ExportError": "",
         "InvariantError": "",
         "MissingPackageError": "",

@@ -3,6 +3,7 @@
 It imports only NumPy and the interpreter. `tfdistill.benchmarking.isolation` runs it.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,19 +12,19 @@ import sys
 
 import numpy as np
 
-from tfdistill.benchmarking import memory
-from tfdistill.benchmarking.record import BenchmarkRecord
+from tfdistill.benchmarking import memory, truth
+from tfdistill.benchmarking.record import BenchmarkRecord, untimed
 from tfdistill.benchmarking.targets.base import from_spec
 from tfdistill.benchmarking.timing import Timing, measure
 from tfdistill.errors import ConfigurationError, TfdistillError
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
 from tfdistill.runtime.delegated import operation_nodes
-from tfdistill.runtime.interpreter import engine_name, interpreter_class, open_file, read_file
+from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.runtime.tensors import sample_inputs
 
-# Time limit for measuring the memory of the activations. The built-in kernels may be slow or lack operations of the file.
-_ARENA_SECONDS = 60
+# Time limit for what comes after the times: the outputs and the memory with the built-in kernels, which may be slow or lack operations of the file.
+_AFTERWARDS_SECONDS = 60
 
 
 def measure_file(request):
@@ -34,30 +35,33 @@ def measure_file(request):
             or None) and `host` (fields of the `HostFingerprint`).
 
     Returns:
-        A `BenchmarkRecord` without the memory of the activations.
+        A `BenchmarkRecord` without the memory of the activations, and a function that returns the fields of the comparison with the CPU.
+
+    Raises:
+        DelegationError: if the target leaves operations to the CPU that it has to run.
     """
     path, target, timing = pathlib.Path(request["path"]), from_spec(request["target"]), Timing(**request["timing"])
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     file = read_file(path)  # also brings the file into the page cache
     digest, size = file.sha256, len(file.content)
     del file
-    interpreter_class(target.engine or engine_name())  # before the baseline, so that the import is in it
+    target.import_runtime()  # before the baseline, so that the import is in it
     memory.reset_peak()
     baseline = memory.resident_bytes()
     model = target.open(path, request.get("shapes"))
     require_fixed(model, request.get("shapes") or {})
-    inputs = random_inputs(model)
+    delegated = truth.delegation_fields(target, truth.require_delegated(target, model))
+    inputs, first, last = random_inputs(model), None, None
 
     def run():
+        nonlocal last
         model.set_inputs(inputs)
         model.invoke()
-        model.read_outputs()  # the work is certainly done only when the outputs are in host memory
+        last = model.read_outputs()  # the work is certainly done only when the outputs are in host memory
 
-    timed = measure(run, timing)
-    peak = memory.peak_bytes()
-    p50, p90, p99 = (float(np.percentile(timed.seconds, p)) * 1e3 for p in (50, 90, 99))
-    low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
-    return BenchmarkRecord(
+    run()
+    first = last
+    common = dict(
         path=str(path),
         variant=request["variant"],
         sha256=digest,
@@ -66,6 +70,25 @@ def measure_file(request):
         target_settings=request["target"],
         engine=model.engine,
         input_shapes={name: info.shape for name, info in model.inputs.items()},
+        init_ms=model.init_seconds * 1e3,
+        baseline_rss_bytes=baseline,
+        load_average=load,
+        host=HostFingerprint.from_dict(request["host"]),
+        **delegated,
+    )
+
+    def compared():
+        return truth.Reference(request, target).compare(inputs, first, last)
+
+    if not target.is_timed:
+        sections = model.arena()
+        parts = {"arena_bytes": sections.pop("total", None), "arena_sections": sections, "operators": model.operators}
+        return BenchmarkRecord(**untimed(**common, **parts, peak_rss_bytes=memory.peak_bytes())), compared
+    timed = measure(run, timing)
+    peak = memory.peak_bytes()
+    p50, p90, p99 = (float(np.percentile(timed.seconds, p)) * 1e3 for p in (50, 90, 99))
+    low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
+    record = BenchmarkRecord(
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,
@@ -77,13 +100,11 @@ def measure_file(request):
         runs=len(timed.seconds),
         warmup_runs=timed.warmup_runs,
         converged=timed.converged,
-        init_ms=model.init_seconds * 1e3,
         arena_bytes=None,
-        baseline_rss_bytes=baseline,
         peak_rss_bytes=peak,
-        load_average=load,
-        host=HostFingerprint.from_dict(request["host"]),
+        **common,
     )
+    return record, compared
 
 
 def require_fixed(model, shapes):
@@ -115,10 +136,11 @@ def random_inputs(model, seed=0):
     return sample_inputs(model.inputs, seed)
 
 
-def measure_arena(request, engine):
+def measure_arena(request, target):
     """Measures the memory of the activations, in bytes, with the built-in kernels; None if they cannot run the file."""
     try:
-        plain = open_file(request["path"], xnnpack=False, engine=engine, shapes=request.get("shapes"), trusted=True)
+        engine = getattr(target, "engine", None)
+        plain = open_file(request["path"], kernels="builtin", engine=engine, shapes=request.get("shapes"), trusted=True)
         if operation_nodes(plain.interpreter) is None:
             return None  # old runtimes cannot list their operations
         plain.set_inputs(random_inputs(plain))
@@ -131,8 +153,8 @@ def measure_arena(request, engine):
 def main(result_fd):
     """Measures the file of the request.
 
-    Writes `{"record": ...}` as soon as the times are known, and again with the memory of the activations, whose measurement may crash; or
-    `{"error": "..."}` for a `TfdistillError`.
+    Writes `{"record": ...}` as soon as the times are known, and again with the comparison with the CPU, and with the memory of the activations, of which each may
+    crash; or `{"error": "...", "kind": ..., "parts": ...}` for a `TfdistillError`.
 
     Args:
         result_fd: Descriptor to write to.
@@ -140,14 +162,18 @@ def main(result_fd):
     request = json.loads(sys.stdin.buffer.readline())
     bootstrap.end_with_input()
     try:
-        record = measure_file(request)
+        record, compared = measure_file(request)
+        _write(result_fd, {"record": record.to_dict()})
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, _AFTERWARDS_SECONDS)
+        record = dataclasses.replace(record, **compared())
     except TfdistillError as error:
-        _write(result_fd, {"error": str(error)})
+        parts = [error.happened, error.expected, error.fix]
+        _write(result_fd, {"error": str(error), "kind": type(error).__name__, "parts": parts})
         return
     _write(result_fd, {"record": record.to_dict()})
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, _ARENA_SECONDS)
-    _write(result_fd, {"record": {**record.to_dict(), "arena_bytes": measure_arena(request, record.engine)}})
+    if record.arena_bytes is None:
+        _write(result_fd, {"record": {**record.to_dict(), "arena_bytes": measure_arena(request, from_spec(request["target"]))}})
 
 
 def _write(descriptor, result):

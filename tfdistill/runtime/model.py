@@ -3,6 +3,7 @@
 import numpy as np
 
 from tfdistill.errors import DataError, RuntimeUnavailableError
+from tfdistill.runtime.delegated import delegation
 from tfdistill.runtime.tensors import named_tensors, pad_batch
 
 
@@ -16,10 +17,12 @@ class TFLiteModel:
         outputs: The same for outputs.
         interpreter: The interpreter object.
         init_seconds: Time to open the file and allocate its tensors.
+        delegated_first: The `Delegation` before XNNPACK took its part, if the file was opened with an external delegate; else None.
     """
 
-    def __init__(self, path, interpreter, engine, init_seconds):
+    def __init__(self, path, interpreter, engine, init_seconds, delegated_first=None):
         self.path, self.interpreter, self.engine, self.init_seconds = path, interpreter, engine, init_seconds
+        self.delegated_first = delegated_first
         self.inputs = named_tensors(interpreter, "input")
         self.outputs = named_tensors(interpreter, "output")
 
@@ -28,6 +31,10 @@ class TFLiteModel:
         """Batch size of one `invoke`: first dimension of the first input (1 for a scalar)."""
         shape = next((info.shape for info in self.inputs.values()), ())
         return shape[0] if shape else 1
+
+    def delegation(self):
+        """Returns the `Delegation`: what XNNPACK takes; None in an old runtime, which cannot list its operations."""
+        return delegation(self.interpreter)
 
     def reset(self):
         """Resets the states that operations keep between runs, such as those of a fused LSTM."""

@@ -13,6 +13,7 @@ EXTRAS = {
     "matplotlib": "report",
     "jinja2": "report",
     "sklearn": "demo",
+    "tflite_micro": "micro",
 }
 
 
