@@ -34,7 +34,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("variant", "target"), [("float32", None), ("int8", Cpu(threads=2)), ("int8", Cpu(xnnpack=False, engine="ai_edge_litert"))]
+    ("variant", "target"), [("float32", None), ("int8", Cpu(threads=2)), ("int8", Cpu(kernels="builtin", engine="ai_edge_litert"))]
 )
 def test_record(variant, target, files, tmp_path):
     exported = files[variant]
@@ -109,7 +109,7 @@ def test_random_inputs_fit_every_type(files):
             assert array.std() > 0
 
 
-@pytest.mark.parametrize("target", [Cpu(), Cpu(threads=3, xnnpack=False, engine="tensorflow")])
+@pytest.mark.parametrize("target", [Cpu(), Cpu(threads=3, kernels="reference", engine="tensorflow")])
 def test_targets_survive_json(target):
     assert from_spec(json.loads(json.dumps(to_spec(target)))) == target
     assert target.describe().startswith("CPU, ")

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfdistill
-from tfdistill.benchmarking import BenchmarkRecord, Timing, worker
+from tfdistill.benchmarking import BenchmarkRecord, Cpu, Timing, worker
 from tfdistill.benchmarking.isolation import run_child
 from tfdistill.errors import BenchmarkError, ConfigurationError, RuntimeUnavailableError
 from tfdistill.runtime import tensorflow_lite
@@ -130,13 +130,13 @@ def test_memory_never_costs_the_times(what, tmp_path):
 
 def test_memory_is_none_where_the_plain_kernels_refuse(files, monkeypatch):
     request = {"path": str(files["batch"]), "shapes": None}
-    assert worker.measure_arena(request, "ai_edge_litert") > 0
+    assert worker.measure_arena(request, Cpu()) > 0
 
     def refuse(*arguments, **options):
         raise RuntimeUnavailableError("No kernel for CUSTOM.")
 
     monkeypatch.setattr(worker, "open_file", refuse)
-    assert worker.measure_arena(request, "ai_edge_litert") is None
+    assert worker.measure_arena(request, Cpu()) is None
     assert json.dumps(request)
 
 

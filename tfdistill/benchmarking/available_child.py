@@ -19,7 +19,8 @@ def main(result_fd):
     try:
         answer = {"usable": True, "text": tried(from_spec(request["target"]), pathlib.Path(request["folder"]))}
     except TfdistillError as error:
-        answer = {"usable": False, "text": error.happened}
+        words = error.happened.partition(" said:\n")[2]  # the runtime's own, without the name of the file that was tried
+        answer = {"usable": False, "text": words or error.happened}
     except ImportError as error:  # the interpreter of another engine
         answer = {"usable": False, "text": str(error)}
     with os.fdopen(result_fd, "w", encoding="utf-8") as result:

@@ -4,6 +4,8 @@ import pathlib
 import resource
 import sys
 
+import numpy as np
+
 from tfdistill.runtime.delegated import operation_nodes
 
 _STATUS = pathlib.Path("/proc/self/status")
@@ -47,7 +49,7 @@ def arena_bytes(model):
 
     Returns:
         Bytes from the first to the last non-constant tensor of the main graph, which share memory if their lifetimes allow it, plus the
-        tensors outside that operations allocated at run time.
+        tensors outside that operations allocated at run time. The values of resource variables are not in it: the interpreter does not show them.
     """
     interpreter = model.interpreter
     made, read = {info.index for info in model.inputs.values()}, set()
@@ -59,6 +61,8 @@ def arena_bytes(model):
         index = detail["index"]
         if index in read and index not in made:
             continue  # a constant, which is stored in the file
+        if np.dtype(detail["dtype"]).hasobject:
+            continue  # a handle of a variable, at which there is nothing to see: asking for its memory ends the process
         try:
             view = interpreter.tensor(index)()
         except ValueError:

@@ -16,10 +16,11 @@ from tfdistill.benchmarking import memory, truth
 from tfdistill.benchmarking.record import BenchmarkRecord, untimed
 from tfdistill.benchmarking.targets.base import from_spec
 from tfdistill.benchmarking.timing import Timing, measure
-from tfdistill.errors import ConfigurationError, TfdistillError
+from tfdistill.errors import ConfigurationError, TfdistillError, nearest
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
 from tfdistill.runtime.delegated import operation_nodes
+from tfdistill.runtime.file_inputs import declared_inputs
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.runtime.tensors import sample_inputs
 
@@ -44,12 +45,12 @@ def measure_file(request):
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     file = read_file(path)  # also brings the file into the page cache
     digest, size = file.sha256, len(file.content)
+    require_fixed(declared_inputs(file.content), request.get("shapes") or {})
     del file
     target.import_runtime()  # before the baseline, so that the import is in it
     memory.reset_peak()
     baseline = memory.resident_bytes()
     model = target.open(path, request.get("shapes"))
-    require_fixed(model, request.get("shapes") or {})
     delegated = truth.delegation_fields(target, truth.require_delegated(target, model))
     inputs, first, last = random_inputs(model), None, None
 
@@ -107,21 +108,23 @@ def measure_file(request):
     return record, compared
 
 
-def require_fixed(model, shapes):
-    """Checks that all axes but the batch have a fixed size or a size in `shapes`.
+def require_fixed(declared, shapes):
+    """Checks that all axes but the batch have a fixed size or a size in `shapes`: before the file is opened, as some do not even open at the size of 1 that is
+    written there in place of any.
 
     Args:
-        model: The opened `TFLiteModel`.
+        declared: Dict of input name -> shape that the file declares, with None for an axis of any size.
         shapes: Dict of input name -> requested shape.
 
     Raises:
-        ConfigurationError: if not; the message names every input without a fixed size.
+        ConfigurationError: if not; the message names every input without a fixed size. Also for a shape of what is no input.
     """
-    free = {
-        name: info.signature
-        for name, info in model.inputs.items()
-        if name not in shapes and info.signature is not None and None in info.signature[1:]
-    }
+    for name in shapes:
+        if declared and name not in declared:
+            raise ConfigurationError(
+                f"shapes has '{name}', which is no input of the file.", f"of {sorted(declared)}", nearest(name, declared)
+            )
+    free = {name: shape for name, shape in declared.items() if name not in shapes and None in shape[1:]}
     if free:
         example = {name: tuple(32 if size is None else size for size in (1, *shape[1:])) for name, shape in free.items()}
         raise ConfigurationError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfdistill.errors import ConfigurationError, RuntimeUnavailableError
 from tfdistill.runtime.delegated import Delegation
+from tfdistill.runtime.file_inputs import declared_shape, names_of
 from tfdistill.runtime.interpreter import read_file
 from tfdistill.runtime.said import listening
 from tfdistill.runtime.schema import schema
@@ -144,13 +145,12 @@ class MicroFile:
             raise self._refused(error, said.reasons(), None) from error
 
     def _tensors(self, model, graph, side):
-        names, found = _names(model, graph, side), {}
+        names, found = names_of(model, graph, side), {}
         for index in range(getattr(graph, f"{side}sLength")()):
             detail = self._native(getattr(self._interpreter, f"get_{side.lower()}_details"), index)
             scales, zeros = (detail["quantization_parameters"][key] for key in ("scales", "zero_points"))
             tensor = getattr(graph, f"{side}s")(index)
             shape = tuple(int(size) for size in detail["shape"])
-            signature = graph.Tensors(tensor).ShapeSignatureAsNumpy() if graph.Tensors(tensor).ShapeSignatureLength() else shape
             found[names[tensor]] = TensorInfo(
                 name=names[tensor],
                 index=index,
@@ -158,7 +158,7 @@ class MicroFile:
                 dtype=np.dtype(detail["dtype"]).name,
                 scale=float(scales[0]) if len(scales) == 1 else None,
                 zero_point=int(zeros[0]) if len(scales) == 1 and len(zeros) else 0,
-                signature=tuple(None if size < 0 else int(size) for size in signature),
+                signature=declared_shape(graph.Tensors(tensor)),
             )
         return found
 
@@ -169,15 +169,3 @@ def _operation(model, operator):
     if number == schema().BuiltinOperator.CUSTOM and code.CustomCode():
         return code.CustomCode().decode("utf-8", errors="replace")
     return next((name for name, value in vars(schema().BuiltinOperator).items() if value == number), str(number))
-
-
-def _names(model, graph, side):
-    """Returns a dict of tensor index -> name, as `tfdistill.runtime.tensors.tensor_names` names them."""
-    tensors = [getattr(graph, f"{side}s")(i) for i in range(getattr(graph, f"{side}sLength")())]
-    for i in range(model.SignatureDefsLength()):
-        signature = model.SignatureDefs(i)
-        maps = [getattr(signature, f"{side}s")(j) for j in range(getattr(signature, f"{side}sLength")())]
-        named = {entry.TensorIndex(): entry.Name().decode("utf-8", errors="replace") for entry in maps}
-        if set(named) == set(tensors):
-            return named
-    return {tensor: graph.Tensors(tensor).Name().decode("utf-8", errors="replace") for tensor in tensors}

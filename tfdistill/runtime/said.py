@@ -10,7 +10,10 @@ from tfdistill.runtime.capture import captured_output
 # Lines that say nothing about a failure: progress, what is printed of every start, and where in its source a library was.
 _CHATTER = re.compile(
     r"^(INFO|VERBOSE|DEBUG): |^I\d{4} |^WARNING: (Logging before InitGoogle|All log messages before)|^=== Source Location|^third_party/|^\s*$"
+    r"|unknown SDK version"
 )
+# The level, time and place in the source that a logger begins its lines with.
+_PREFIX = re.compile(r"^(?:(?:WARNING|ERROR): (?:\[[^\]]*\] ?)?|[EWF]\d{4} [\d:. ]+ \S+\] )")
 
 
 class Said:
@@ -24,8 +27,9 @@ class Said:
         self.text = ""
 
     def reasons(self, lines=12):
-        """Returns the last lines that are more than progress."""
-        return "\n".join([line for line in self.text.splitlines() if not _CHATTER.search(line)][-lines:])
+        """Returns the last lines that are more than progress, each once and without the logger's words."""
+        said = [_PREFIX.sub("", line) for line in self.text.splitlines() if not _CHATTER.search(line)]
+        return "\n".join(list(dict.fromkeys(filter(None, said)))[-lines:])
 
 
 @contextlib.contextmanager
