@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
+from typing import Literal
 
-from tfdistill.benchmarking.targets.base import Target, to_spec
+from tfdistill.benchmarking.targets.base import KINDS, Target, to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.targets.delegate import Delegate
 from tfdistill.benchmarking.targets.gpu import Gpu
@@ -14,8 +16,11 @@ from tfdistill.records import Record
 from tfdistill.runtime import isolated
 from tfdistill.runtime.compiled import VENDORS
 from tfdistill.runtime.interpreter import ENGINES
+from tfdistill.utils import validate
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import progress
+
+Kind = Literal["cpu", "gpu", "npu", "micro", "delegate"]
 
 # Delegates of devices that are widely used, by the names that their makers give the libraries.
 DELEGATES = {
@@ -39,9 +44,9 @@ class TargetRecord(Record):
         reason: Why it is not usable, in the words of the loader or runtime; None if it is.
 
     Example:
-        >>> records = tfdistill.benchmarking.available_targets()
-        >>> [record.usable for record in records if record.target == "Cpu()"]
-        [True]
+        >>> record = tfdistill.benchmarking.TargetRecord("Arm NN", "Delegate('libarmnnDelegate.so')", False, None, "no such file")
+        >>> record.usable, record.reason
+        (False, 'no such file')
     """
 
     name: str
@@ -51,18 +56,25 @@ class TargetRecord(Record):
     reason: str | None
 
 
-def available_targets() -> tuple[TargetRecord, ...]:
+def available_targets(kinds: Sequence[Kind] | None = None) -> tuple[TargetRecord, ...]:
     """Tries every kind of target on this machine, each in a process of its own.
+
+    Args:
+        kinds: Which to try: of `"cpu"`, `"gpu"`, `"npu"`, `"micro"` and `"delegate"`; None for all.
 
     Returns:
         A `TargetRecord` of each: of the CPU with every interpreter, the GPU, the NPUs of all vendors, tflite-micro, and the delegates of devices that are widely
         used. Others are tried by `benchmark(path, Delegate(library))`.
 
+    Raises:
+        ConfigurationError: if there is no such kind.
+
     Example:
-        >>> unusable = [record for record in tfdistill.benchmarking.available_targets() if not record.usable]
-        >>> all(record.reason for record in unusable)
-        True
+        >>> [(record.target, record.usable) for record in tfdistill.benchmarking.available_targets(["micro"])]
+        [('Micro()', True)]
     """
+    for kind in kinds or ():
+        validate.one_of("kinds", kind, KINDS, "available_targets")
     wanted: list[tuple[str, str, Target]] = [
         *(("CPU", "Cpu()" if engine == ENGINES[0] else f"Cpu(engine={engine!r})", Cpu(engine=engine)) for engine in ENGINES),
         ("GPU", "Gpu()", Gpu()),
@@ -70,6 +82,7 @@ def available_targets() -> tuple[TargetRecord, ...]:
         ("tflite-micro", "Micro()", Micro()),
         *((name, f"Delegate({library!r})", Delegate(library)) for name, library in DELEGATES.items()),
     ]
+    wanted = [row for row in wanted if kinds is None or row[2].kind in kinds]
     found = []
     with temporary_folder() as folder, progress("trying targets", len(wanted)) as advance:
         for name, written, target in wanted:

@@ -21,7 +21,7 @@ ENGINE = "tflite_micro"
 _FIRST_ARENA_BYTES, _MOST_ARENA_BYTES = 1 << 20, 1 << 30
 _SECTION = re.compile(r"'(.+?)' used (\d+) bytes")
 _PART = re.compile(r"Arena allocation (head|tail|total) (\d+) bytes")
-_NO_MEMORY = re.compile(r"Failed to (allocate|resize)|[Nn]ot enough memory|arena size is too small", re.IGNORECASE)
+_NO_MEMORY = re.compile(r"Failed to (allocate|resize)|[Nn]ot enough memory|arena size is too small|Too many buffers", re.IGNORECASE)
 _NO_OPERATION = re.compile(r"Didn't find op for builtin opcode '(\w+)'|Unsupported custom op '?(\w+)")
 
 
