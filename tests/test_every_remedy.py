@@ -7,9 +7,11 @@ import pytest
 import test_bridge_remedies
 import test_channel_remedies
 import test_compress_remedies
+import test_delegates
 import test_folder_remedies
 import test_low_rank_settings
 import test_metadata_remedies
+import test_micro
 import test_preflight_remedies
 import test_remedies
 import test_shrink_like
@@ -28,6 +30,8 @@ TABLES = {
     "tests/compress/shrink/test_shrink_like.py": [row.words for row in test_shrink_like.REMEDIES.values()],
     "tests/tflite/test_metadata_remedies.py": [row.words for row in test_metadata_remedies.ROWS.values()],
     "tests/preflight/test_preflight_remedies.py": [row.words for row in test_preflight_remedies.ROWS.values()],
+    "tests/benchmarking/test_delegates.py": [row.words for row in test_delegates.ROWS.values()],
+    "tests/benchmarking/test_micro.py": [row.words for row in test_micro.ROWS.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],
 }
 # Remedy -> why no row can follow it.

@@ -125,10 +125,12 @@ class MicroFile:
                 raise self._refused(error, said.reasons(), arena_bytes if too_small else None) from error
 
     def _refused(self, error, said, arena_bytes):
-        lacking = sorted({name for pair in _NO_OPERATION.findall(said) for name in pair if name})
+        lacking = {name for pair in _NO_OPERATION.findall(said) for name in pair if name}
+        if "op code CUSTOM" in said:  # it does not say which
+            lacking |= {name for name in self.operators if not hasattr(schema().BuiltinOperator, name)}
         words = f"\nIt said:\n{said}" if said else ""
         if lacking:
-            return RuntimeUnavailableError(f"tflite-micro does not have {', '.join(lacking)}, which '{self.path}' needs.{words}")
+            return RuntimeUnavailableError(f"tflite-micro does not have {', '.join(sorted(lacking))}, which '{self.path}' needs.{words}")
         if arena_bytes:
             return RuntimeUnavailableError(
                 f"'{self.path}' does not fit into an arena of {arena_bytes} bytes.{words}",

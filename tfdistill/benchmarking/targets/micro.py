@@ -23,7 +23,7 @@ class Micro:
     Example:
         >>> record = tfdistill.benchmark("student.tflite", tfdistill.benchmarking.Micro(), variant="float32")
         >>> record.status, record.operators
-        ('measured', ('CONV_2D', 'FULLY_CONNECTED', 'RESHAPE'))
+        ('measured', ('CONV_2D', 'FULLY_CONNECTED', 'MEAN'))
         >>> record.arena_sections["head"] + record.arena_sections["tail"] == record.arena_bytes
         True
     """
