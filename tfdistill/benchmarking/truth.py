@@ -59,42 +59,64 @@ def delegation_fields(target, found):
     }
 
 
-class Reference:
-    """The same file on the CPU.
+class Watched:
+    """An opened model whose inputs and outputs are kept: what is compared are the outputs of the runs that were timed.
+
+    Attributes:
+        given: The inputs of the last run, dict of name -> array; None before it.
+        first: The outputs of the first run.
+        last: The outputs of the last run.
+    """
+
+    def __init__(self, model):
+        self._model, self.given, self.first, self.last = model, None, None, None
+        self.invoke = model.invoke  # found without a search, as its time counts
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def set_inputs(self, arrays):
+        """Copies one batch in."""
+        self.given = arrays
+        self._model.set_inputs(arrays)
+
+    def read_outputs(self):
+        """Returns a dict of name -> array in host memory."""
+        self.last = outputs = self._model.read_outputs()
+        if self.first is None:
+            self.first = outputs
+        return outputs
+
+
+def compared(request, target, watched):
+    """Runs the same file on the CPU, on the inputs of the timed runs, and compares.
+
+    A target's own kernels are not compared with themselves.
 
     Args:
         request: The request of the measuring process.
-        target: The target, whose own kernels are not compared with themselves.
+        target: The target.
+        watched: The `Watched` model, which ran all its runs on the same inputs.
+
+    Returns:
+        The fields of the record; empty if no kernels of the CPU run the file.
+
+    Raises:
+        BenchmarkError: if the outputs have other shapes than the reference's, or are NaN or infinite where that is finite.
     """
-
-    def __init__(self, request, target):
-        own = getattr(target, "kernels", None) if not target.accelerator else None
-        self._request, self._candidates = request, [kernels for kernels in _REFERENCES if kernels != own]
-
-    def compare(self, inputs, first, last):
-        """Runs the reference on the inputs of the timed runs and compares.
-
-        Args:
-            inputs: Dict of input name -> array.
-            first: Outputs of the first run of all, dict of name -> array.
-            last: Outputs of the last timed run.
-
-        Returns:
-            The fields of the record; empty if no kernels of the CPU run the file.
-
-        Raises:
-            BenchmarkError: if the outputs have other shapes than the reference's, or are NaN or infinite where that is finite.
-        """
-        for kernels in self._candidates:
-            try:
-                model = open_file(self._request["path"], kernels=kernels, shapes=self._request.get("shapes"), trusted=True)
-                one, two = _run(model, inputs), _run(model, inputs)
-            except TfdistillError:
-                continue
-            # A file with a state computes something else in each run: then the first is compared with the first.
-            keeps_state = any(not np.array_equal(one[name], two[name], equal_nan=one[name].dtype.kind == "f") for name in one)
-            return {"reference_kernels": kernels, **differences(first if keeps_state else last, one, model.outputs)}
-        return {}
+    own = getattr(target, "kernels", None) if not target.accelerator else None
+    for kernels in _REFERENCES:
+        if kernels == own:
+            continue
+        try:
+            model = open_file(request["path"], kernels=kernels, shapes=request.get("shapes"), trusted=True)
+            one, two = _run(model, watched.given), _run(model, watched.given)
+        except TfdistillError:
+            continue
+        # A file with a state computes something else in each run: then the first is compared with the first.
+        keeps_state = any(not np.array_equal(one[name], two[name], equal_nan=one[name].dtype.kind == "f") for name in one)
+        return {"reference_kernels": kernels, **differences(watched.first if keeps_state else watched.last, one, model.outputs)}
+    return {}
 
 
 def differences(outputs, reference, infos):

@@ -13,9 +13,10 @@ import sys
 import numpy as np
 
 from tfdistill.benchmarking import memory, truth
-from tfdistill.benchmarking.record import BenchmarkRecord, untimed
+from tfdistill.benchmarking.record import BenchmarkRecord
 from tfdistill.benchmarking.targets.base import from_spec
 from tfdistill.benchmarking.timing import Timing, measure
+from tfdistill.benchmarking.untimed import measure_untimed
 from tfdistill.errors import ConfigurationError, TfdistillError, nearest
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
@@ -36,7 +37,7 @@ def measure_file(request):
             or None) and `host` (fields of the `HostFingerprint`).
 
     Returns:
-        A `BenchmarkRecord` without the memory of the activations, and a function that returns the fields of the comparison with the CPU.
+        (`BenchmarkRecord` without the memory of the activations and the comparison with the CPU, the `truth.Watched` model).
 
     Raises:
         DelegationError: if the target leaves operations to the CPU that it has to run.
@@ -50,19 +51,20 @@ def measure_file(request):
     target.import_runtime()  # before the baseline, so that the import is in it
     memory.reset_peak()
     baseline = memory.resident_bytes()
-    model = target.open(path, request.get("shapes"))
+    model = truth.Watched(target.open(path, request.get("shapes")))
     delegated = truth.delegation_fields(target, truth.require_delegated(target, model))
-    inputs, first, last = random_inputs(model), None, None
+    inputs = random_inputs(model)
 
     def run():
-        nonlocal last
         model.set_inputs(inputs)
         model.invoke()
-        last = model.read_outputs()  # the work is certainly done only when the outputs are in host memory
+        model.read_outputs()  # the work is certainly done only when the outputs are in host memory
 
-    run()
-    first = last
-    common = dict(
+    timed = measure(run, timing)
+    peak = memory.peak_bytes()
+    p50, p90, p99 = (float(np.percentile(timed.seconds, p)) * 1e3 for p in (50, 90, 99))
+    low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
+    record = BenchmarkRecord(
         path=str(path),
         variant=request["variant"],
         sha256=digest,
@@ -71,25 +73,6 @@ def measure_file(request):
         target_settings=request["target"],
         engine=model.engine,
         input_shapes={name: info.shape for name, info in model.inputs.items()},
-        init_ms=model.init_seconds * 1e3,
-        baseline_rss_bytes=baseline,
-        load_average=load,
-        host=HostFingerprint.from_dict(request["host"]),
-        **delegated,
-    )
-
-    def compared():
-        return truth.Reference(request, target).compare(inputs, first, last)
-
-    if not target.is_timed:
-        sections = model.arena()
-        parts = {"arena_bytes": sections.pop("total", None), "arena_sections": sections, "operators": model.operators}
-        return BenchmarkRecord(**untimed(**common, **parts, peak_rss_bytes=memory.peak_bytes())), compared
-    timed = measure(run, timing)
-    peak = memory.peak_bytes()
-    p50, p90, p99 = (float(np.percentile(timed.seconds, p)) * 1e3 for p in (50, 90, 99))
-    low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
-    record = BenchmarkRecord(
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,
@@ -101,11 +84,15 @@ def measure_file(request):
         runs=len(timed.seconds),
         warmup_runs=timed.warmup_runs,
         converged=timed.converged,
+        init_ms=model.init_seconds * 1e3,
         arena_bytes=None,
+        baseline_rss_bytes=baseline,
         peak_rss_bytes=peak,
-        **common,
+        load_average=load,
+        host=HostFingerprint.from_dict(request["host"]),
+        **delegated,
     )
-    return record, compared
+    return record, model
 
 
 def require_fixed(declared, shapes):
@@ -164,19 +151,19 @@ def main(result_fd):
     """
     request = json.loads(sys.stdin.buffer.readline())
     bootstrap.end_with_input()
+    target = from_spec(request["target"])
     try:
-        record, compared = measure_file(request)
+        record, model = measure_file(request) if target.is_timed else measure_untimed(request)
         _write(result_fd, {"record": record.to_dict()})
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, _AFTERWARDS_SECONDS)
-        record = dataclasses.replace(record, **compared())
+        record = dataclasses.replace(record, **truth.compared(request, target, model))
     except TfdistillError as error:
-        parts = [error.happened, error.expected, error.fix]
-        _write(result_fd, {"error": str(error), "kind": type(error).__name__, "parts": parts})
+        _write(result_fd, {"error": str(error), "kind": type(error).__name__, "parts": [error.happened, error.expected, error.fix]})
         return
     _write(result_fd, {"record": record.to_dict()})
     if record.arena_bytes is None:
-        _write(result_fd, {"record": {**record.to_dict(), "arena_bytes": measure_arena(request, from_spec(request["target"]))}})
+        _write(result_fd, {"record": {**record.to_dict(), "arena_bytes": measure_arena(request, target)}})
 
 
 def _write(descriptor, result):
