@@ -21,6 +21,7 @@ from tfdistill.errors import BenchmarkError, ConfigurationError
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import export_tflite
+from tfdistill.utils import deprecation
 
 QUICK = Timing(warmup_seconds=0, min_seconds=0, max_seconds=0.5)
 
@@ -182,3 +183,12 @@ def test_fingerprint():
     assert host.packages["numpy"] == np.__version__
     assert host.library_version == tfdistill.version.__version__
     assert HostFingerprint.from_dict(host.to_dict()) == host
+
+
+def test_the_old_name_of_kernels_still_works(monkeypatch):
+    monkeypatch.setattr(deprecation, "_warned", set())
+    with pytest.warns(FutureWarning, match=r"`Cpu\(xnnpack=...\)` is now `Cpu\(kernels=...\)`"):
+        assert Cpu(xnnpack=False) == Cpu(kernels="builtin")
+    assert Cpu(1, True) == Cpu()  # as a position
+    with pytest.raises(ConfigurationError, match="Nearest: 'builtin'"):
+        Cpu(kernels="bultin")

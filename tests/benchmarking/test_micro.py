@@ -8,6 +8,7 @@ import pytest
 from remedies_of_source import Row, check
 from target_files import QUICK, chain, convolutions
 from test_benchmark_shapes import counter_file
+from zoo_models import SMALL
 
 import tfdistill
 from tfdistill.benchmarking import BenchmarkRecord, Micro
@@ -119,3 +120,60 @@ def test_a_file_for_another_runtime(content, tmp_path):
 def test_impossible_settings(size):
     with pytest.raises(ConfigurationError):
         Micro(size)
+
+
+def samples(model):
+    """Data for a model of the zoo, as its inputs are named."""
+    rng = np.random.default_rng(0)
+    made = {
+        tensor.name: rng.integers(0, 5, (32, *tensor.shape[1:])).astype("int32")
+        if "int" in tensor.dtype
+        else rng.random((32, *tensor.shape[1:]), dtype="float32")
+        for tensor in model.inputs
+    }
+    return made if len(made) > 1 else next(iter(made.values()))
+
+
+# Small model of the zoo, variant -> the operation that tflite-micro lacks; None where it runs, at most a step or a rounding from LiteRT.
+ZOO = {
+    ("conv1d_net", "int8"): None,
+    ("gru", "int8"): None,
+    ("lstm", "int8"): None,
+    ("nested", "int8"): None,
+    ("ops_graph", "int8"): None,
+    ("separable", "int8"): None,
+    ("siamese", "int8"): None,
+    ("two_in_two_out", "int8"): None,
+    ("unet", "int8"): None,
+    ("conv1d_net", "float32"): None,
+    ("gru", "float32"): None,
+    ("unet", "float32"): None,
+    ("bidirectional_gru", "float32"): "SELECT",
+    ("bidirectional_gru", "int8"): "UNPACK",
+    ("transformer_encoder", "int8"): "GELU",
+    ("vit", "float32"): "GELU",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "variant"), ZOO)
+def test_small_models_run_or_name_what_is_missing(name, variant, tmp_path):
+    model = SMALL[name]()
+    path = tfdistill.export_tflite(model, tmp_path / "m.tflite", variant, calibration=samples(model) if variant == "int8" else None).path
+    if lacking := ZOO[name, variant]:
+        with pytest.raises(BenchmarkError, match=rf"tflite-micro does not (have|run)(.|\n)*{lacking}"):
+            tfdistill.benchmark(path, Micro(), timing=QUICK)
+        return
+    record = tfdistill.benchmark(path, Micro(), timing=QUICK)
+    assert record.arena_bytes > 0
+    assert record.reference_max_steps is None or record.reference_max_steps <= 1
+    assert record.reference_max_steps is not None or record.reference_max_abs_error < 1e-5
+
+
+@pytest.mark.slow
+def test_a_wrong_answer_is_in_the_record(tmp_path):
+    """tflite-micro runs two loops of floats in a row without an error, and with other results than LiteRT."""
+    path = tfdistill.export_tflite(SMALL["lstm"](), tmp_path / "m.tflite").path
+    record = tfdistill.benchmark(path, Micro(), timing=QUICK)
+    assert "WHILE" in record.operators
+    assert record.reference_max_abs_error > 1e-3

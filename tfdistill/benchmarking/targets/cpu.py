@@ -78,5 +78,5 @@ class Cpu:
 
 
 # `xnnpack=True` and `xnnpack=False` were what `kernels` is now.
-_init = functools.wraps(Cpu.__init__)(renamed_arguments("0.2", xnnpack="kernels")(Cpu.__init__))
+_init = functools.wraps(Cpu.__init__)(renamed_arguments("0.1", xnnpack="kernels")(Cpu.__init__))
 Cpu.__init__ = _init  # type: ignore[method-assign]
