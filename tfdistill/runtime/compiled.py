@@ -26,6 +26,7 @@ from tfdistill.runtime.litert_library import (
     element_name,
     package_folder,
 )
+from tfdistill.runtime.model import RunsSamples
 from tfdistill.runtime.said import listening
 from tfdistill.runtime.schema import schema
 from tfdistill.runtime.tensors import TensorInfo
@@ -66,7 +67,7 @@ class _Operation:
     dispatched: bool
 
 
-class CompiledFile(LiteRtCalls):
+class CompiledFile(RunsSamples, LiteRtCalls):
     """A .tflite file that is compiled for an accelerator, with the CPU for what that does not take.
 
     It is used as a `TFLiteModel` is: `set_inputs`, `invoke`, `read_outputs`.

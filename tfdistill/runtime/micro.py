@@ -10,6 +10,7 @@ from tfdistill.errors import ConfigurationError, RuntimeUnavailableError
 from tfdistill.runtime.delegated import Delegation
 from tfdistill.runtime.file_inputs import declared_shape, names_of
 from tfdistill.runtime.interpreter import read_file
+from tfdistill.runtime.model import RunsSamples
 from tfdistill.runtime.said import listening
 from tfdistill.runtime.schema import schema
 from tfdistill.runtime.structure import check_structure
@@ -34,7 +35,7 @@ def runtime_module():
     return require("tflite_micro", "run .tflite files as microcontrollers do").runtime
 
 
-class MicroFile:
+class MicroFile(RunsSamples):
     """A .tflite file in tflite-micro. It is used as a `TFLiteModel` is: `set_inputs`, `invoke`, `read_outputs`.
 
     Args:

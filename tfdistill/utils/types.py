@@ -23,3 +23,20 @@ Config = dict[str, typing.Any]
 LogFunction = collections.abc.Callable[[str], typing.Any]
 # Names of the activations that made an output of the teacher and one of the student, such as "softmax"; None where one is unknown.
 Activations = tuple[str | None, str | None]
+
+
+class Answering(typing.Protocol):
+    """What runs .tflite files on samples: a target of `tfdistill.benchmarking`."""
+
+    def describe(self) -> str:
+        """Returns a description for people."""
+        ...
+
+    def answers(
+        self,
+        path: PathLike,
+        inputs: collections.abc.Mapping[str, typing.Any],
+        shapes: collections.abc.Mapping[str, collections.abc.Sequence[int]] | None = None,
+    ) -> dict[str, typing.Any]:
+        """Returns a dict of output name -> array (samples, ...)."""
+        ...

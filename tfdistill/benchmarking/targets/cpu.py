@@ -5,6 +5,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
+from tfdistill.benchmarking.targets.local import Local
 from tfdistill.errors import ConfigurationError, nearest
 from tfdistill.runtime.interpreter import ENGINES, engine_name, interpreter_class, open_file
 from tfdistill.runtime.model import TFLiteModel
@@ -19,7 +20,7 @@ _NAMES = {"xnnpack": "XNNPACK", "builtin": "built-in kernels", "reference": "ref
 
 
 @dataclasses.dataclass(frozen=True)
-class Cpu:
+class Cpu(Local):
     """The CPU of this machine as a benchmark target.
 
     Attributes:

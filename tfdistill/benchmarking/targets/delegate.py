@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from tfdistill.benchmarking.targets.cpu import KERNELS, Cpu, Kernels
+from tfdistill.benchmarking.targets.local import Local
 from tfdistill.errors import ConfigurationError, nearest
 from tfdistill.runtime.delegates import DelegatedModel, open_with_delegate
 from tfdistill.runtime.interpreter import ENGINES
@@ -15,7 +16,7 @@ Option = str | int | float | bool
 
 
 @dataclasses.dataclass(frozen=True)
-class Delegate:
+class Delegate(Local):
     """An external delegate as a benchmark target: a shared library that runs operations on a device of its own.
 
     Such libraries are `libedgetpu.so.1` of Coral's Edge TPU, `libhexagon_delegate.so` of Qualcomm's DSPs and `libarmnnDelegate.so` of Arm NN. What the delegate

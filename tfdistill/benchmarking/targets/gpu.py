@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
+from tfdistill.benchmarking.targets.local import Local
 from tfdistill.runtime.compiled import CompiledFile
 from tfdistill.runtime.litert_library import load_library
 from tfdistill.runtime.versions import installed_version
@@ -15,7 +16,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)  # in the order of LiteR
 
 
 @dataclasses.dataclass(frozen=True)
-class Gpu:
+class Gpu(Local):
     """The GPU of this machine as a benchmark target, by LiteRT's compiled models.
 
     A run ends when the outputs are in host memory: the GPU still works when its call returns. It counts only if LiteRT says that no operation of the file runs

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from tfdistill.benchmarking.targets.local import Local
 from tfdistill.runtime.micro import MicroFile, runtime_module
 from tfdistill.runtime.versions import installed_version
 from tfdistill.utils import validate
@@ -11,7 +12,7 @@ from tfdistill.utils.types import PathLike
 
 
 @dataclasses.dataclass(frozen=True)
-class Micro:
+class Micro(Local):
     """tflite-micro, the runtime of microcontrollers, on this machine: whether a file runs there, in how much memory, and with which outputs.
 
     It says nothing about time: its kernels here are not those of a microcontroller, so the record has none. The arena is that of a machine with pointers of 8

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, get_args
 
+from tfdistill.benchmarking.targets.local import Local
 from tfdistill.errors import ConfigurationError
 from tfdistill.runtime.compiled import VENDORS, CompiledFile
 from tfdistill.runtime.litert_library import load_library
@@ -18,7 +19,7 @@ _MOST_PARTS = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Npu:
+class Npu(Local):
     """An NPU of this machine as a benchmark target, by LiteRT's compiled models and a vendor's compiler.
 
     LiteRT runs the whole file on the CPU, without an error, where the vendor's compiler or the device is missing. A run counts only if LiteRT says that no

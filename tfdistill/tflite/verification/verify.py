@@ -25,7 +25,7 @@ from tfdistill.tflite.verification.reference import Reference, by_output, traini
 from tfdistill.tflite.verification.requirements import remarks, require
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.progress import progress
-from tfdistill.utils.types import Data, PathLike, Tensors
+from tfdistill.utils.types import Answering, Data, PathLike, Tensors
 
 __all__ = ["OutputComparison", "VerificationRecord", "compare", "verify"]
 
@@ -38,7 +38,7 @@ class VerificationRecord(Record):
         path: The file.
         sha256: SHA-256 of the file, in hexadecimal digits.
         samples: Number of samples compared.
-        engine: Import name of the interpreter that ran the file.
+        engine: Import name of the interpreter that ran the file; or what the target is that ran it.
         max_abs_error: Largest absolute difference over all outputs, dequantized.
         mean_abs_error: Largest mean absolute difference of an output.
         argmax_agreement: Lowest `argmax_agreement` of an output (0 to 1); None without classes.
@@ -80,8 +80,11 @@ def verify(
     tolerances: Tolerances | None = None,
     threads: int = 1,
     task: str | Mapping[str, str] | None = None,
+    target: Answering | None = None,
 ) -> VerificationRecord:
     """Runs a .tflite file on data and compares its outputs with those of its Keras model.
+
+    With a target, such as `tfdistill.benchmarking.Micro()`, the file runs there: the same figures, of what the device computes.
 
     Each output is compared as a whole, and each index of its last axis against the range of that index. With labels, the loss of accuracy
     (or the rise of the error) against the Keras model on the same samples is tested too. A model that keeps state between calls is compared
@@ -98,15 +101,18 @@ def verify(
         threads: CPU threads, at least 1.
         task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
             compiled loss and the last activation.
+        target: Where the file runs: a target of `tfdistill.benchmarking` on this machine, such as `Gpu()` or `Micro()`. None is LiteRT on the CPU, with `threads`.
 
     Returns:
         A `VerificationRecord`.
 
     Raises:
-        ConfigurationError: if there is no such file, variant or task.
+        ConfigurationError: if there is no such file, variant, task or target.
         DataError: if samples or labels do not fit the model or the task.
         ExportError, RuntimeUnavailableError: if the file is damaged or does not run.
         VerificationError: if the outputs of the file are beyond the tolerances.
+        DelegationError: if an accelerator leaves operations to the CPU.
+        BenchmarkError: if the file does not run on the target.
 
     Warns:
         UserWarning: if the quantization steps of an input are too coarse for some of its features, or if a mean absolute error grows by
@@ -120,17 +126,20 @@ def verify(
     """
     if variant is not None:
         variant_named(variant)
+    require_answering(target, threads)
     model = exportable(model)
     signature = describe(model)
     samples = collect(x, signature, what="verification")
     if y is not None:
         samples = dataclasses.replace(samples, labels=keras.tree.map_structure(np.asarray, y))
-    record, warned = verify_samples(path, model, signature, samples, tolerances, threads, task=task, variant=variant)
+    record, warned = verify_samples(path, model, signature, samples, tolerances, threads, task=task, variant=variant, target=target)
     warn(warned)
     return record
 
 
-def verify_samples(path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False, variant=None):
+def verify_samples(
+    path, model, signature, samples, limits, threads=1, name=None, task=None, extreme=None, trusted=False, variant=None, target=None
+):
     """Does the work of `verify`, on checked `Samples`.
 
     Args:
@@ -145,6 +154,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         extreme: Result of `extreme_calibration` for the calibration samples, for the record.
         trusted: Whether this process has just written the file.
         variant: Variant of the file; None finds it from its contents.
+        target: As in `verify`.
 
     Returns:
         The `VerificationRecord`, and a list of those of its notes that are also warnings.
@@ -154,7 +164,8 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
     contents = census(file, trusted)  # before the interpreter, so that a damaged file is reported as damaged
     variant = variant or variant_of(contents)
     limits = tolerances_or_default(variant_named(variant), limits)
-    opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
+    shapes = _shapes_of_data(signature, samples)
+    opened = open_file(file, threads=threads, shapes=shapes, trusted=trusted)
     if set(opened.inputs) != {i.name for i in signature.inputs}:
         raise VerificationError(
             f"'{shown_name}' takes the inputs {sorted(opened.inputs)}, "
@@ -164,8 +175,11 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
     with initial_states(model):
         reference = Reference(model, signature, opened.batch_size)
         expected = reference(samples.inputs)
-        with progress("verifying", samples.count) as advance:
-            actual = opened.run(samples.inputs, advance)
+        if target is not None:
+            actual = target.answers(path, samples.inputs, shapes)
+        else:
+            with progress("verifying", samples.count) as advance:
+                actual = opened.run(samples.inputs, advance)
         if {n: a.shape for n, a in actual.items()} != {n: a.shape for n, a in expected.items()}:
             raise VerificationError(
                 f"'{shown_name}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
@@ -180,7 +194,7 @@ def verify_samples(path, model, signature, samples, limits, threads=1, name=None
         path=shown_name,
         sha256=contents.sha256,
         samples=samples.count,
-        engine=opened.engine,
+        engine=opened.engine if target is None else target.describe(),
         max_abs_error=max(o.max_abs_error for o in outputs.values()),
         mean_abs_error=max(o.mean_abs_error for o in outputs.values()),
         argmax_agreement=lowest(o.argmax_agreement for o in outputs.values()),
@@ -237,6 +251,24 @@ def _shapes_of_data(signature, samples):
     """Returns the shapes of the samples for inputs with axes of any length; None if there are no such inputs."""
     free = [i for i in signature.inputs if None in i.shape]
     return {i.name: (i.batch or 1, *samples.inputs[i.name].shape[1:]) for i in free} or None
+
+
+def require_answering(target, threads):
+    """Refuses what runs no samples, and threads of the CPU beside a target that has its own.
+
+    Raises:
+        ConfigurationError: if `target` is given and is no target, or `threads` is as well.
+    """
+    if target is None:
+        return
+    if not hasattr(target, "answers"):
+        raise ConfigurationError(
+            f"target={target!r} runs no samples.",
+            "a target of tfdistill.benchmarking on this machine",
+            "verify(path, model, x, target=tfdistill.benchmarking.Cpu())",
+        )
+    if threads != 1:
+        raise ConfigurationError(f"threads={threads} and target={target.describe()!r} contradict each other.", "one of them")
 
 
 def lowest(values):
