@@ -1,6 +1,7 @@
 /* An external delegate for tests: it takes float additions of equal shapes, or nothing, and fails or ends the process where it is told to.
 
-   Options: take=add|nothing (nothing), fail=create|prepare|invoke, end=create|prepare|invoke (abort), crash=invoke (a null pointer).
+   Options: take=add|nothing (nothing), fail=create|prepare|invoke, end=create|prepare|invoke (abort), crash=invoke (a null pointer), entry=none (the delegate has
+   no entry that takes operations, as one that was built for another layout of the structures).
 
    The wheels of the interpreters have no headers, so the structures of TensorFlow Lite's C interface are declared here as far as they are used, in its order. */
 #include <stdarg.h>
@@ -91,7 +92,7 @@ typedef struct {
 } Part;
 
 typedef struct {
-  bool takes_add;
+  bool takes_add, no_entry;
   char fail[12], end[12], crash[12];
 } Settings;
 
@@ -215,6 +216,8 @@ __attribute__((visibility("default"))) Delegate *tflite_plugin_create_delegate(c
   for (size_t i = 0; i < count && known; i++) {
     if (!strcmp(names[i], "take"))
       settings->takes_add = !strcmp(values[i], "add");
+    else if (!strcmp(names[i], "entry"))
+      settings->no_entry = !strcmp(values[i], "none");
     else if (!strcmp(names[i], "fail"))
       known = store(settings->fail, sizeof settings->fail, values[i]);
     else if (!strcmp(names[i], "end"))
@@ -232,7 +235,7 @@ __attribute__((visibility("default"))) Delegate *tflite_plugin_create_delegate(c
   }
   Delegate *delegate = calloc(1, sizeof *delegate);
   delegate->settings = settings;
-  delegate->prepare = prepare;
+  delegate->prepare = settings->no_entry ? NULL : prepare;
   return delegate;
 }
 

@@ -89,6 +89,7 @@ CRASHING = {
     "abort at prepare": ({**TAKES, "end": "prepare"}, "SIGABRT"),
     "abort at invoke": ({**TAKES, "end": "invoke"}, "SIGABRT"),
     "a null pointer at invoke": ({**TAKES, "crash": "invoke"}, "SIGSEGV"),
+    "another layout of the structures": ({"entry": "none"}, "SIGSEGV"),
 }
 
 
