@@ -4,7 +4,6 @@ import ast
 import functools
 
 import pytest
-import test_answers
 import test_bridge_remedies
 import test_channel_remedies
 import test_compress_remedies
@@ -16,6 +15,7 @@ import test_micro
 import test_preflight_remedies
 import test_remedies
 import test_shrink_like
+import test_target_outputs
 import test_teaching_remedies
 from remedies_of_source import HOLE, PACKAGE, claimed, literal, pattern, remedies
 
@@ -31,7 +31,7 @@ TABLES = {
     "tests/compress/shrink/test_shrink_like.py": [row.words for row in test_shrink_like.REMEDIES.values()],
     "tests/tflite/test_metadata_remedies.py": [row.words for row in test_metadata_remedies.ROWS.values()],
     "tests/preflight/test_preflight_remedies.py": [row.words for row in test_preflight_remedies.ROWS.values()],
-    "tests/benchmarking/test_answers.py": [row.words for row in test_answers.ROWS.values()],
+    "tests/benchmarking/test_target_outputs.py": [row.words for row in test_target_outputs.ROWS.values()],
     "tests/benchmarking/test_delegates.py": [row.words for row in test_delegates.ROWS.values()],
     "tests/benchmarking/test_micro.py": [row.words for row in test_micro.ROWS.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],

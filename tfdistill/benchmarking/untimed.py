@@ -28,9 +28,7 @@ def measure_untimed(request):
     baseline = memory.resident_bytes()
     model = truth.Watched(target.open(path, request.get("shapes")))
     delegated = truth.delegation_fields(target, truth.require_delegated(target, model))
-    model.set_inputs(sample_inputs(model.inputs, 0))
-    model.invoke()
-    model.read_outputs()
+    model.runner(sample_inputs(model.inputs, 0))()
     sections = model.arena()
     record = BenchmarkRecord(
         **untimed(

@@ -25,7 +25,7 @@ from tfdistill.tflite.verification.reference import Reference, by_output, traini
 from tfdistill.tflite.verification.requirements import remarks, require
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.progress import progress
-from tfdistill.utils.types import Answering, Data, PathLike, Tensors
+from tfdistill.utils.types import Data, PathLike, RunsFiles, Tensors
 
 __all__ = ["OutputComparison", "VerificationRecord", "compare", "verify"]
 
@@ -38,7 +38,7 @@ class VerificationRecord(Record):
         path: The file.
         sha256: SHA-256 of the file, in hexadecimal digits.
         samples: Number of samples compared.
-        engine: Import name of the interpreter that ran the file; or what the target is that ran it.
+        engine: Import name of the interpreter that ran the file, or the description of the device that did.
         max_abs_error: Largest absolute difference over all outputs, dequantized.
         mean_abs_error: Largest mean absolute difference of an output.
         argmax_agreement: Lowest `argmax_agreement` of an output (0 to 1); None without classes.
@@ -80,11 +80,10 @@ def verify(
     tolerances: Tolerances | None = None,
     threads: int = 1,
     task: str | Mapping[str, str] | None = None,
-    target: Answering | None = None,
+    *,
+    target: RunsFiles | None = None,
 ) -> VerificationRecord:
     """Runs a .tflite file on data and compares its outputs with those of its Keras model.
-
-    With a target, such as `tfdistill.benchmarking.Micro()`, the file runs there: the same figures, of what the device computes.
 
     Each output is compared as a whole, and each index of its last axis against the range of that index. With labels, the loss of accuracy
     (or the rise of the error) against the Keras model on the same samples is tested too. A model that keeps state between calls is compared
@@ -101,18 +100,18 @@ def verify(
         threads: CPU threads, at least 1.
         task: Task of the outputs, one of `tfdistill.tasks.TASKS`, or a dict of output name -> task. None infers it from the labels, the
             compiled loss and the last activation.
-        target: Where the file runs: a target of `tfdistill.benchmarking` on this machine, such as `Gpu()` or `Micro()`. None is LiteRT on the CPU, with `threads`.
+        target: Device that runs the file, such as `tfdistill.benchmarking.Ssh("pi@board")`; None is this machine. Its `describe()` is the `engine` of the record.
 
     Returns:
         A `VerificationRecord`.
 
     Raises:
-        ConfigurationError: if there is no such file, variant, task or target.
+        ConfigurationError: if there is no such file, variant or task, or the target runs no samples.
         DataError: if samples or labels do not fit the model or the task.
         ExportError, RuntimeUnavailableError: if the file is damaged or does not run.
+        DelegationError: if the target is an accelerator that leaves operations to the CPU.
+        BenchmarkError: if the device cannot be reached or does not run the file.
         VerificationError: if the outputs of the file are beyond the tolerances.
-        DelegationError: if an accelerator leaves operations to the CPU.
-        BenchmarkError: if the file does not run on the target.
 
     Warns:
         UserWarning: if the quantization steps of an input are too coarse for some of its features, or if a mean absolute error grows by
@@ -126,7 +125,7 @@ def verify(
     """
     if variant is not None:
         variant_named(variant)
-    require_answering(target, threads)
+    require_device(target, threads)
     model = exportable(model)
     signature = describe(model)
     samples = collect(x, signature, what="verification")
@@ -164,8 +163,7 @@ def verify_samples(
     contents = census(file, trusted)  # before the interpreter, so that a damaged file is reported as damaged
     variant = variant or variant_of(contents)
     limits = tolerances_or_default(variant_named(variant), limits)
-    shapes = _shapes_of_data(signature, samples)
-    opened = open_file(file, threads=threads, shapes=shapes, trusted=trusted)
+    opened = open_file(file, threads=threads, shapes=_shapes_of_data(signature, samples), trusted=trusted)
     if set(opened.inputs) != {i.name for i in signature.inputs}:
         raise VerificationError(
             f"'{shown_name}' takes the inputs {sorted(opened.inputs)}, "
@@ -175,11 +173,11 @@ def verify_samples(
     with initial_states(model):
         reference = Reference(model, signature, opened.batch_size)
         expected = reference(samples.inputs)
-        if target is not None:
-            actual = target.answers(path, samples.inputs, shapes)
-        else:
+        if target is None:
             with progress("verifying", samples.count) as advance:
                 actual = opened.run(samples.inputs, advance)
+        else:
+            actual = target.outputs(path, samples.inputs, shapes=_shapes_of_data(signature, samples))
         if {n: a.shape for n, a in actual.items()} != {n: a.shape for n, a in expected.items()}:
             raise VerificationError(
                 f"'{shown_name}' gives {_shapes(actual)}, the model '{model.name}' gives {_shapes(expected)}.",
@@ -253,18 +251,18 @@ def _shapes_of_data(signature, samples):
     return {i.name: (i.batch or 1, *samples.inputs[i.name].shape[1:]) for i in free} or None
 
 
-def require_answering(target, threads):
-    """Refuses what runs no samples, and threads of the CPU beside a target that has its own.
+def require_device(target, threads):
+    """Refuses what runs no samples, and threads of this machine beside a device that has its own.
 
     Raises:
-        ConfigurationError: if `target` is given and is no target, or `threads` is as well.
+        ConfigurationError: if `target` is given and runs no samples, or `threads` is given as well.
     """
     if target is None:
         return
-    if not hasattr(target, "answers"):
+    if not hasattr(target, "outputs"):
         raise ConfigurationError(
             f"target={target!r} runs no samples.",
-            "a target of tfdistill.benchmarking on this machine",
+            "a target of tfdistill.benchmarking that gives outputs",
             "verify(path, model, x, target=tfdistill.benchmarking.Cpu())",
         )
     if threads != 1:

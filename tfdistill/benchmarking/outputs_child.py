@@ -1,4 +1,4 @@
-"""The process that runs samples for `tfdistill.benchmarking.answers`."""
+"""The process that runs samples for `tfdistill.benchmarking.outputs`."""
 
 import json
 import os
@@ -32,6 +32,6 @@ def run(request):
     require_delegated(target, model)
     with np.load(folder / "inputs.npz", allow_pickle=False) as found:
         inputs = {name: found[f"input_{i}"] for i, name in enumerate(request["names"])}
-    outputs = model.run(inputs)
+    outputs = model.run(inputs.get("", inputs))
     np.savez(folder / "outputs.npz", **{f"output_{i}": array for i, array in enumerate(outputs.values())})
     return list(outputs)

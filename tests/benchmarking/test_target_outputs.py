@@ -44,11 +44,12 @@ def test_a_target_is_verified_as_the_host_is(target, variant, model, files):
     assert there.keras_accuracy == here.keras_accuracy
 
 
-def test_answers_are_those_of_the_file(files):
+def test_outputs_are_those_of_the_file(files):
     x = {"image": images(5, seed=2)}
     expected = open_file(files["float32"], kernels="builtin").run(x)
-    found = Cpu(kernels="builtin").answers(files["float32"], x)
+    found = Cpu(kernels="builtin").outputs(files["float32"], x)
     assert list(found) == list(expected)
+    np.testing.assert_array_equal(Cpu(kernels="builtin").outputs(files["float32"], x["image"])["logits"], expected["logits"])
     np.testing.assert_array_equal(found["logits"], expected["logits"])
 
 
@@ -71,11 +72,11 @@ def test_what_does_not_run_there(tmp_path):
     path = chain(tmp_path / "m.tflite", "ADD", "NEG")
     x = {name: np.ones((2, 64), "float32") for name in "ab"}
     with pytest.raises(DelegationError, match="NEG float32"):
-        Delegate(delegate_library(), {"take": "add"}).answers(path, x)
-    found = Delegate(delegate_library(), {"take": "add"}, allow_partial=True).answers(path, x)
+        Delegate(delegate_library(), {"take": "add"}).outputs(path, x)
+    found = Delegate(delegate_library(), {"take": "add"}, allow_partial=True).outputs(path, x)
     np.testing.assert_array_equal(found["neg_1"], -2 * np.ones((2, 64)))
     with pytest.raises(BenchmarkError, match="SIGABRT"):
-        Delegate(delegate_library(), {"take": "add", "end": "invoke"}, allow_partial=True).answers(path, x)
+        Delegate(delegate_library(), {"take": "add", "end": "invoke"}, allow_partial=True).outputs(path, x)
 
 
 def data_of_small_net():
@@ -105,3 +106,8 @@ def test_remedies(name, tmp_path):
 def test_threads_are_the_hosts(model, files):
     with pytest.raises(ConfigurationError, match="contradict"):
         tfdistill.verify(files["int8"], model, images(), threads=2, target=Micro())
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ConfigurationError, match="There is no file"):
+        Cpu().outputs(tmp_path / "none.tflite", images(1))
