@@ -84,6 +84,7 @@ def test_a_compiler_without_a_device(tmp_path):
         assert "libopenvino_intel_npu" in text  # the loader's own words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", VENDORS)
 @pytest.mark.parametrize("partial", [False, True])
 def test_a_silent_fallback_is_refused(vendor, partial, tmp_path):
@@ -102,6 +103,7 @@ def test_a_silent_fallback_is_refused(vendor, partial, tmp_path):
     assert words[vendor] in str(caught.value)
 
 
+@pytest.mark.slow
 def test_litert_itself_says_nothing(tmp_path):
     """What the refusal is for: the model that is refused above runs, and its answers are right."""
     path = chain(tmp_path / "m.tflite", "ADD", "ABS")

@@ -53,7 +53,7 @@ class LiteRtCalls:
         try:
             function = getattr(self._library, name)
         except AttributeError as error:
-            raise RuntimeUnavailableError(f"This LiteRT has no {name}.", "ai-edge-litert 2.1 or newer") from error
+            raise RuntimeUnavailableError(f"This LiteRT has no {name}.", "a newer ai-edge-litert") from error
         function.restype = ctypes.c_int
         status = function(*arguments)
         if status:
