@@ -46,6 +46,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python $(PYTEST)
 
+# They need packages of the system; `bash tests/install_system_packages.sh`, as root, installs those that are missing.
 test-slow: $(STAMP)
 	$(BIN)/python $(PYTEST) -m slow
 

@@ -7,15 +7,18 @@ import pytest
 import test_bridge_remedies
 import test_channel_remedies
 import test_compress_remedies
+import test_delegates
 import test_export_remedies
 import test_folder_remedies
 import test_kit_remedies
 import test_low_rank_settings
 import test_metadata_remedies
+import test_micro
 import test_preflight_remedies
 import test_remedies
 import test_remote_remedies
 import test_shrink_like
+import test_target_outputs
 import test_teaching_remedies
 from remedies_of_source import HOLE, PACKAGE, claimed, literal, pattern, remedies
 
@@ -34,6 +37,9 @@ TABLES = {
     "tests/tflite/test_export_remedies.py": [row.words for row in test_export_remedies.ROWS.values()],
     "tests/preflight/test_preflight_remedies.py": [row.words for row in test_preflight_remedies.ROWS.values()],
     "tests/kits/test_kit_remedies.py": [row.words for row in test_kit_remedies.ROWS.values()],
+    "tests/benchmarking/test_target_outputs.py": [row.words for row in test_target_outputs.ROWS.values()],
+    "tests/benchmarking/test_delegates.py": [row.words for row in test_delegates.ROWS.values()],
+    "tests/benchmarking/test_micro.py": [row.words for row in test_micro.ROWS.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],
 }
 # Remedy -> why no row can follow it.

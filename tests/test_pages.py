@@ -85,6 +85,7 @@ NAMES = {
     "README.md": image_names,
     "docs/compression.md": compression_names,
     "docs/distillation.md": sequence_names,
+    "docs/targets.md": image_names,
 }
 
 

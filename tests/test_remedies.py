@@ -479,8 +479,8 @@ ROWS = {
     # runtime and benchmarking
     "without XNNPACK": Row(
         lambda: tfdistill.benchmark(int8_file(), xnnpack=False),
-        "benchmark(path, tfdistill.benchmarking.Cpu(xnnpack=False))",
-        lambda: tfdistill.benchmark(int8_file(), Cpu(xnnpack=False), timing=QUICK),
+        "benchmark(path, tfdistill.benchmarking.Cpu(kernels='builtin'))",
+        lambda: tfdistill.benchmark(int8_file(), Cpu(kernels="builtin"), timing=QUICK),
     ),
     "another engine": Row(
         lambda: tfdistill.benchmark(int8_file(), engine="tensorflow"),

@@ -53,6 +53,14 @@ def export(model: keras.Model, x: Any, y: Any) -> float:
     assert_type(record.inputs[0].scale, float | None)
     assert_type(tfdistill.load_model("m.keras"), keras.Model)
     timing = tfdistill.benchmark("m.tflite", benchmarking.Cpu(threads=2), shapes={"image": (1, 224, 224, 3)})
+    for target in (
+        benchmarking.Gpu(),
+        benchmarking.Npu("openvino"),
+        benchmarking.Delegate("lib.so", {"device": "usb"}),
+        benchmarking.Micro(),
+    ):
+        assert_type(tfdistill.benchmark("m.tflite", target), benchmarking.BenchmarkRecord)
+        assert_type(tfdistill.verify("m.tflite", model, x, target=target).engine, str)
     return assert_type(timing.p50_ms, float)
 
 

@@ -79,6 +79,10 @@ class BenchmarkError(TfdistillError, RuntimeError):
     """A measurement could not be made."""
 
 
+class DelegationError(BenchmarkError):
+    """An accelerator did not run what it was to be measured with: operations ran on the CPU in its place."""
+
+
 class BudgetExceededError(TfdistillError, RuntimeError):
     """The call budget of a remote teacher is used up; the outputs so far are kept."""
 

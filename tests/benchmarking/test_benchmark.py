@@ -22,6 +22,7 @@ from tfdistill.errors import BenchmarkError, ConfigurationError
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import export_tflite
+from tfdistill.utils import deprecation
 
 QUICK = Timing(warmup_seconds=0, min_seconds=0, max_seconds=0.5)
 
@@ -35,7 +36,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("variant", "target"), [("float32", None), ("int8", Cpu(threads=2)), ("int8", Cpu(xnnpack=False, engine="ai_edge_litert"))]
+    ("variant", "target"), [("float32", None), ("int8", Cpu(threads=2)), ("int8", Cpu(kernels="builtin", engine="ai_edge_litert"))]
 )
 def test_record(variant, target, files, tmp_path):
     exported = files[variant]
@@ -110,7 +111,7 @@ def test_random_inputs_fit_every_type(files):
             assert array.std() > 0
 
 
-@pytest.mark.parametrize("target", [Cpu(), Cpu(threads=3, xnnpack=False, engine="tensorflow")])
+@pytest.mark.parametrize("target", [Cpu(), Cpu(threads=3, kernels="reference", engine="tensorflow")])
 def test_targets_survive_json(target):
     assert from_spec(json.loads(json.dumps(to_spec(target)))) == target
     assert target.describe().startswith("CPU, ")
@@ -183,3 +184,12 @@ def test_fingerprint():
     assert host.packages["numpy"] == np.__version__
     assert host.library_version == tfdistill.version.__version__
     assert HostFingerprint.from_dict(host.to_dict()) == host
+
+
+def test_the_old_name_of_kernels_still_works(monkeypatch):
+    monkeypatch.setattr(deprecation, "_warned", set())
+    with pytest.warns(FutureWarning, match=r"`Cpu\(xnnpack=...\)` is now `Cpu\(kernels=...\)`"):
+        assert Cpu(xnnpack=False) == Cpu(kernels="builtin")
+    assert Cpu(1, True) == Cpu()  # as a position
+    with pytest.raises(ConfigurationError, match="Nearest: 'builtin'"):
+        Cpu(kernels="bultin")

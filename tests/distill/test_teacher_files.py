@@ -115,3 +115,21 @@ def test_large_numbers_are_clipped_not_refused(values):
 def test_float_files_keep_their_nan():
     info = TensorInfo("x", 0, (2,), "float32")
     np.testing.assert_array_equal(info.quantize(np.float64([np.nan, np.inf])), np.float32([np.nan, np.inf]))
+
+
+def mixing(over_the_batch):
+    """A model for one sample; its mean goes over the batch as well, which at that size changes nothing."""
+    inputs = keras.Input(batch_shape=(1, 5, 4))
+    centered = inputs - keras.ops.mean(inputs, axis=(0, 1) if over_the_batch else 1, keepdims=True)
+    return keras.Model(inputs, keras.layers.Dense(3)(centered))
+
+
+@pytest.mark.parametrize("over_the_batch", [False, True])
+def test_a_file_that_mixes_the_samples_of_a_batch_runs_one_by_one(over_the_batch, tmp_path):
+    x = np.random.default_rng(0).normal(size=(6, 5, 4)).astype("float32")
+    path = export_tflite(mixing(over_the_batch), tmp_path / "m.tflite").path
+    teacher = TFLiteTeacher(path)
+    alone = open_file(path).run(x)
+    np.testing.assert_allclose(teacher.run(x), next(iter(alone.values())), atol=1e-5)
+    # The other one is run as a batch.
+    assert (teacher._box.open[6] is teacher._box.own) == over_the_batch

@@ -2,9 +2,13 @@
 
 import json
 
-from tfdistill.errors import BenchmarkError
+from tfdistill.errors import BenchmarkError, DelegationError
 from tfdistill.runtime import isolated
 from tfdistill.utils.progress import progress
+
+
+class CrashError(BenchmarkError):
+    """A signal ended the child before it had a result."""
 
 
 def run_child(
@@ -25,8 +29,9 @@ def run_child(
         The value of `record`.
 
     Raises:
-        BenchmarkError: if the child reports an error, crashes (the message names the signal), hangs, or writes no result; with its printed
-            text.
+        DelegationError: if the child reports one.
+        BenchmarkError: if the child reports another error, crashes (a `CrashError`; the message names the signal), hangs, or writes no result; with its
+            printed text.
     """
     with progress(f"{description} (seconds)", expected_seconds and round(expected_seconds)) as advance:
         shown = 0
@@ -47,8 +52,11 @@ def run_child(
                 fix="raise timeout_seconds, or lower max_seconds of the timing",
             )
         if ended.failure:
-            raise BenchmarkError(f"The measuring process {ended.failure}.{log}", "a process that ends by itself with a result")
+            kind = CrashError if ended.code < 0 else BenchmarkError
+            raise kind(f"The measuring process {ended.failure}.{log}", "a process that ends by itself with a result")
         raise BenchmarkError(f"The measuring process ended without an answer.{log}")
+    if found.get("kind") == DelegationError.__name__:
+        raise DelegationError(*found["parts"])
     if "error" in found:
         raise BenchmarkError(f"The measuring process reports: {found['error']}")
     return found["record"]

@@ -14,7 +14,7 @@ def arena_bytes(model):
 
     Returns:
         Bytes from the first to the last non-constant tensor of the main graph, which share memory if their lifetimes allow it, plus the
-        tensors outside that operations allocated at run time.
+        tensors outside that operations allocated at run time. The values of resource variables are not in it: the interpreter does not show them.
     """
     nodes = operation_nodes(model.interpreter)
     return activations_bytes(model.interpreter, nodes, [info.index for info in model.inputs.values()])

@@ -5,16 +5,14 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from tfdistill.benchmarking.isolation import run_child
-from tfdistill.benchmarking.record import BenchmarkRecord
-from tfdistill.benchmarking.targets.adb import Adb
-from tfdistill.benchmarking.targets.base import to_spec
+from tfdistill.benchmarking.isolation import CrashError, run_child
+from tfdistill.benchmarking.record import BenchmarkRecord, untimed
+from tfdistill.benchmarking.targets.base import Target, to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
-from tfdistill.benchmarking.targets.ssh import Ssh
 from tfdistill.benchmarking.timing import Timing
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
-from tfdistill.runtime.interpreter import checked_shape
+from tfdistill.runtime.interpreter import checked_shape, read_file
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.types import PathLike
 
@@ -25,7 +23,7 @@ _OVERHEAD_SECONDS = 120.0
 @explains_arguments(
     threads="benchmark(path, tfdistill.benchmarking.Cpu(threads=2))",
     num_threads="benchmark(path, tfdistill.benchmarking.Cpu(threads=2))",
-    xnnpack="benchmark(path, tfdistill.benchmarking.Cpu(xnnpack=False))",
+    xnnpack="benchmark(path, tfdistill.benchmarking.Cpu(kernels='builtin'))",
     engine="benchmark(path, tfdistill.benchmarking.Cpu(engine='tensorflow'))",
     runs="benchmark(path, timing=tfdistill.benchmarking.Timing(min_runs=200))",
     warmup="benchmark(path, timing=tfdistill.benchmarking.Timing(warmup_runs=20))",
@@ -33,7 +31,7 @@ _OVERHEAD_SECONDS = 120.0
 )
 def benchmark(
     path: PathLike,
-    target: Cpu | Ssh | Adb | None = None,
+    target: Target | None = None,
     *,
     timing: Timing | None = None,
     variant: str | None = None,
@@ -45,9 +43,14 @@ def benchmark(
     The file runs one batch at a time, first untimed, then until the confidence interval of the median is as narrow as `timing.precision`
     or the time limit is reached. One run copies the inputs in, invokes the interpreter, and reads the outputs back into host memory.
 
+    On an accelerator a file is timed only if the runtime says that the accelerator runs it. Afterwards the outputs of the last timed run are compared with
+    those of the CPU on the same inputs. An accelerator's library or driver that ends the process (an abort, a segmentation fault) is a result: a record with
+    `status="crashed"`, without times.
+
     Args:
         path: The file.
-        target: Where the file runs: this machine (`Cpu`), a board (`Ssh`) or an Android device (`Adb`). None is `Cpu(threads=1)`.
+        target: Where the file runs: on this machine `Cpu`, `Gpu`, `Npu`, `Delegate` or `Micro`; elsewhere a board (`Ssh`) or an Android device (`Adb`). None is
+            `Cpu(threads=1)`.
         timing: When to stop; None is `Timing()`.
         variant: Name of the file in the record, for example `"int8"`.
         timeout_seconds: The process is killed after this time, above 0. None is twice the longest warm-up and measurement of `timing`, plus
@@ -60,6 +63,7 @@ def benchmark(
 
     Raises:
         ConfigurationError: for a missing file or impossible settings.
+        DelegationError: if an accelerator leaves operations to the CPU; the message says how many, and which.
         BenchmarkError: if the file cannot be opened or run on the target, has inputs without a fixed size that are not in `shapes`, crashes
             the process, or takes too long.
 
@@ -100,9 +104,14 @@ def benchmark(
         "shapes": shapes,
         "host": fingerprint().to_dict(),
     }
-    if getattr(target, "remote", False):
+    if target.remote:
         return remote_record(target, {**request, "timeout_seconds": timeout_seconds}, path)
-    found = run_child(request, timeout_seconds, expected_seconds=timing.max_seconds + timing.warmup_seconds)
+    try:
+        found = run_child(request, timeout_seconds, expected_seconds=timing.max_seconds + timing.warmup_seconds)
+    except CrashError as error:
+        if isinstance(target, Cpu):
+            raise
+        found = _crashed(request, target, error)
     return BenchmarkRecord.from_dict({**found, "path": str(path)})
 
 
@@ -118,3 +127,22 @@ def remote_record(target, request, path):
     found = {name: value for name, value in target.measure(request).items() if name in known}
     own = {"path": str(path), "variant": request["variant"], "target": target.describe(), "target_settings": request["target"]}
     return BenchmarkRecord.from_dict({**found, **own}, source=target.describe())
+
+
+def _crashed(request, target, error):
+    """Returns the fields of the record of a target that ended the measuring process."""
+    file = read_file(request["path"])
+    return BenchmarkRecord(
+        **untimed(
+            path=request["path"],
+            variant=request["variant"],
+            sha256=file.sha256,
+            size_bytes=len(file.content),
+            target=target.describe(),
+            target_settings=request["target"],
+            input_shapes={},
+            host=fingerprint(),
+            status="crashed",
+            failure=error.happened,
+        )
+    ).to_dict()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tfdistill.cli import cache, files, kits
+from tfdistill.cli import available, cache, files, kits
 from tfdistill.cli.quiet import quiet_start, set_verbose
 from tfdistill.errors import TfdistillError, VerificationError
 from tfdistill.version import __version__
@@ -28,6 +28,7 @@ app.command(epilog="Example: tfdistill blame m.tflite m.keras --data test.npz --
 app.command(epilog="Example: tfdistill benchmark float.tflite int8.tflite --threads 2")(files.benchmark)
 app.command(epilog="Example: tfdistill inspect m.tflite --html m.html")(files.inspect)
 app.command(epilog="Example: tfdistill kit m.tflite --for web --out page --open")(kits.kit)
+app.command(name="targets", epilog="Example: tfdistill targets --json")(available.targets)
 
 
 def _version(requested):

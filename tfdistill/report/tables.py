@@ -4,6 +4,7 @@ import math
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from tfdistill.utils.tables import clean
 
@@ -56,6 +57,24 @@ def latency_table(records):
         arena = "" if record.arena_bytes is None else f"{record.arena_bytes / 1024:.1f}"
         times = ["" if math.isnan(time) else f"{time:.3f}" for time in (record.p50_ms, record.p90_ms, record.p99_ms)]
         table.add_row(clean(record.path), f"{record.size_bytes / 1024:.1f}", *times, arena)
+    return table
+
+
+def target_table(records):
+    """Makes the table of what files can be benchmarked on.
+
+    Args:
+        records: `TargetRecord`s.
+
+    Returns:
+        A `rich.table.Table`: a row per target, with the reason of those that cannot be used.
+    """
+    table = Table(title="targets", box=SIMPLE_HEAD)
+    for heading in ("target", "usable", "runtime, or the reason"):
+        table.add_column(heading, overflow="fold")
+    for record in records:
+        words = "\n".join(clean(line, 500) for line in (record.found or record.reason or "").splitlines())
+        table.add_row(record.target, "yes" if record.usable else "no", Text(words))  # a text, as brackets in a string are markup
     return table
 
 

@@ -14,6 +14,7 @@ import time
 from tfdistill.errors import ConfigurationError, ExportError, RuntimeUnavailableError, nearest
 from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import quiet_interpreter
+from tfdistill.runtime.delegated import delegation
 from tfdistill.runtime.model import TFLiteModel
 from tfdistill.runtime.structure import check_structure
 from tfdistill.runtime.tensors import TensorInfo, sample_inputs, tensor_names
@@ -23,6 +24,8 @@ __all__ = ["ENGINES", "ModelFile", "TFLiteModel", "TensorInfo", "engine_name", "
 
 # Import names of the packages with an interpreter, the preferred one first.
 ENGINES = ("ai_edge_litert", "tflite_runtime", "tensorflow")
+# What runs operations on the CPU -> name of the interpreter's `OpResolverType`: XNNPACK where it can, or the interpreter's own kernels, fast or plain ones.
+KERNELS = {"xnnpack": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 
 # A file whose first trial takes longer is not tried a second time.
 _SLOW_SECONDS = 1.0
@@ -75,7 +78,19 @@ def read_file(path):
         raise ConfigurationError(f"The file '{path}' cannot be read: {error.strerror}.", "a .tflite file") from error
 
 
-def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, shapes=None, trusted=False, keep_tensors=False):
+def open_file(
+    path,
+    threads=1,
+    xnnpack=True,
+    batch_size=None,
+    engine=None,
+    *,
+    kernels=None,
+    shapes=None,
+    trusted=False,
+    keep_tensors=False,
+    delegates=(),
+):
     """Opens a .tflite file and allocates its tensors.
 
     A damaged or hostile file can crash or hang the process that opens it. So another process first opens it with the same engine and
@@ -89,12 +104,14 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
         xnnpack: Whether XNNPACK runs the operations that it supports; False runs the built-in kernels.
         batch_size: Batch size to resize every input to, at least 1; None keeps that of the file.
         engine: One of `ENGINES`; None takes the first that is installed.
+        kernels: One of `KERNELS`; None is `"xnnpack"` or `"builtin"`, as `xnnpack` says.
         shapes: Dict of input name -> full shape, batch included, to resize these inputs to, for inputs without a fixed size. Other inputs
             keep their shapes. Not together with `batch_size`.
         trusted: Whether to skip the trial and map the file from the disk. Only for a file that the caller has just written, or in a process
             that may crash.
         keep_tensors: Whether every tensor keeps its memory, so that `TFLiteModel.read_tensors` finds what was computed there. What XNNPACK takes is not
             kept: with `xnnpack=False` all is.
+        delegates: External delegates of that engine, in their order; they come before XNNPACK. Only for a trusted file.
 
     Returns:
         A `TFLiteModel`.
@@ -114,9 +131,11 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
     engine = engine or engine_name()
     if engine not in ENGINES:
         raise ConfigurationError(f"There is no engine '{engine}'.", f"one of {', '.join(ENGINES)}", nearest(engine, ENGINES))
+    if kernels is not None and kernels not in KERNELS:
+        raise ConfigurationError(f"There are no kernels '{kernels}'.", f"one of {', '.join(KERNELS)}", nearest(str(kernels), KERNELS))
     settings = {
         "threads": threads,
-        "xnnpack": xnnpack,
+        "kernels": kernels or ("xnnpack" if xnnpack else "builtin"),
         "batch_size": batch_size,
         "engine": engine,
         "shapes": shapes,
@@ -135,7 +154,7 @@ def open_file(path, threads=1, xnnpack=True, batch_size=None, engine=None, *, sh
         probe(file, "tfdistill.runtime.interpreter:try_content", settings, _open_error(engine, path, size))
     try:
         with quiet_interpreter(engine):
-            return _open(path, source, settings)
+            return _open(path, source, settings, delegates)
     except Exception as error:  # the exception class depends on the native code
         raise _open_error(engine, path, size)(error) from error
 
@@ -192,18 +211,23 @@ def _open_error(engine, path, size):
     return make
 
 
-def _open(path, source, settings):
+def _open(path, source, settings, delegates=()):
     options, make = {"num_threads": settings["threads"]}, interpreter_class(settings["engine"])
     if settings["keep_tensors"]:
         options["experimental_preserve_all_tensors"] = True
-    if not settings["xnnpack"]:
-        options["experimental_op_resolver_type"] = _resolver_types(settings["engine"]).BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    if settings["kernels"] != "xnnpack":
+        options["experimental_op_resolver_type"] = getattr(_resolver_types(settings["engine"]), KERNELS[settings["kernels"]])
+    if delegates:
+        options["experimental_delegates"] = list(delegates)
     began = time.perf_counter()
     interpreter = make(**source, **options)
+    seconds = time.perf_counter() - began
+    first = delegation(interpreter) if delegates else None  # XNNPACK comes when tensors are allocated
+    began = time.perf_counter()
     for index, shape in _new_shapes(interpreter, settings["batch_size"], settings["shapes"]):
         interpreter.resize_tensor_input(index, shape)
     interpreter.allocate_tensors()
-    return TFLiteModel(path, interpreter, settings["engine"], time.perf_counter() - began)
+    return TFLiteModel(path, interpreter, settings["engine"], seconds + time.perf_counter() - began, first)
 
 
 def _new_shapes(interpreter, batch_size, shapes):

@@ -16,7 +16,7 @@ import time
 from tfdistill.errors import RuntimeUnavailableError
 
 # What a child may import besides the standard library and tfdistill's own modules.
-PACKAGES = ("numpy", "flatbuffers", "ai_edge_litert", "tflite_runtime", "tensorflow")
+PACKAGES = ("numpy", "flatbuffers", "ai_edge_litert", "tflite_runtime", "tflite_micro", "tensorflow")
 _BOOTSTRAP = pathlib.Path(__file__).with_name("bootstrap.py")
 _POLL_SECONDS = 0.02
 

@@ -3,98 +3,20 @@
 import numpy as np
 
 from tfdistill.errors import DataError, RuntimeUnavailableError
+from tfdistill.runtime.delegated import delegation
 from tfdistill.runtime.tensors import named_tensors, pad_batch, tensor_info
 
 
-class TFLiteModel:
-    """An opened .tflite file with named inputs and outputs. Made by `open_file`.
-
-    Attributes:
-        path: The file.
-        engine: Import name of the interpreter.
-        inputs: Dict of name -> `TensorInfo`, in the order of the file's signature.
-        outputs: The same for outputs.
-        interpreter: The interpreter object.
-        init_seconds: Time to open the file and allocate its tensors.
+class RunsSamples:
+    """Runs samples on an opened file, one batch at a time. A base class of what has `path`, `inputs` and `outputs` (dicts of name -> `TensorInfo`), and the methods
+    `reset`, `set_inputs`, `invoke` and `read_outputs`.
     """
-
-    def __init__(self, path, interpreter, engine, init_seconds):
-        self.path, self.interpreter, self.engine, self.init_seconds = path, interpreter, engine, init_seconds
-        self.inputs = named_tensors(interpreter, "input")
-        self.outputs = named_tensors(interpreter, "output")
-        self._infos = None
 
     @property
     def batch_size(self):
         """Batch size of one `invoke`: first dimension of the first input (1 for a scalar)."""
         shape = next((info.shape for info in self.inputs.values()), ())
         return shape[0] if shape else 1
-
-    def reset(self):
-        """Resets the states that operations keep between runs, such as those of a fused LSTM."""
-        self.interpreter.reset_all_variables()
-
-    def set_inputs(self, arrays):
-        """Copies one batch in; `arrays` is a dict of name -> array of the tensor's type and shape.
-
-        Raises:
-            RuntimeUnavailableError: if the interpreter refuses an array.
-        """
-        for name, info in self.inputs.items():
-            self._native(self.interpreter.set_tensor, info.index, arrays[name])
-
-    def invoke(self):
-        """Runs the file on the inputs that were set.
-
-        Raises:
-            RuntimeUnavailableError: if the interpreter fails, with its message.
-        """
-        self._native(self.interpreter.invoke)
-
-    def read_outputs(self):
-        """Returns a dict of name -> array in host memory, of the tensor's type.
-
-        Raises:
-            RuntimeUnavailableError: if an output has no value.
-        """
-        return {name: self._native(self.interpreter.get_tensor, info.index) for name, info in self.outputs.items()}
-
-    def run_signature(self, key, arrays):
-        """Runs one signature of the file once.
-
-        Args:
-            key: Name of the signature.
-            arrays: Dict of input name -> array of the tensor's type and shape.
-
-        Returns:
-            Dict of output name -> array of the tensor's type.
-
-        Raises:
-            RuntimeUnavailableError: if there is no such signature, or it fails.
-        """
-        return self._native(lambda: self.interpreter.get_signature_runner(key)(**arrays))
-
-    def read_tensors(self, indices):
-        """Returns what the last `invoke` computed in any tensors; the file has to be opened with `keep_tensors=True`.
-
-        Args:
-            indices: Indices of tensors.
-
-        Returns:
-            Dict of index -> array of real values, as `TensorInfo.dequantize` gives them.
-
-        Raises:
-            RuntimeUnavailableError: if a tensor has no value.
-        """
-        if self._infos is None:
-            self._infos = {int(d["index"]): tensor_info(d["name"], d) for d in self.interpreter.get_tensor_details()}
-        return {index: self._infos[index].dequantize(self._native(self.interpreter.get_tensor, index)) for index in indices}
-
-    def _native(self, function, *arguments):
-        try:
-            return function(*arguments)
-        except Exception as error:  # the exception class depends on the native code
-            raise RuntimeUnavailableError(f"{self.engine} failed while it ran '{self.path}': {error}") from error
 
     def run(self, inputs, advance=None):
         """Runs the file on any number of samples, one batch at a time.
@@ -191,6 +113,97 @@ class TFLiteModel:
         if len({len(a) for a in arrays.values()}) > 1:
             raise DataError(f"The inputs have different lengths: { {n: len(a) for n, a in arrays.items()} }.", "one length")
         return arrays
+
+
+class TFLiteModel(RunsSamples):
+    """An opened .tflite file with named inputs and outputs. Made by `open_file`.
+
+    Attributes:
+        path: The file.
+        engine: Import name of the interpreter.
+        inputs: Dict of name -> `TensorInfo`, in the order of the file's signature.
+        outputs: The same for outputs.
+        interpreter: The interpreter object.
+        init_seconds: Time to open the file and allocate its tensors.
+        delegated_first: The `Delegation` before XNNPACK took its part, if the file was opened with an external delegate; else None.
+    """
+
+    def __init__(self, path, interpreter, engine, init_seconds, delegated_first=None):
+        self.path, self.interpreter, self.engine, self.init_seconds = path, interpreter, engine, init_seconds
+        self.delegated_first = delegated_first
+        self.inputs = named_tensors(interpreter, "input")
+        self.outputs = named_tensors(interpreter, "output")
+        self._infos = None
+
+    def delegation(self):
+        """Returns the `Delegation`: what XNNPACK takes; None in an old runtime, which cannot list its operations."""
+        return delegation(self.interpreter)
+
+    def reset(self):
+        """Resets the states that operations keep between runs, such as those of a fused LSTM."""
+        self.interpreter.reset_all_variables()
+
+    def set_inputs(self, arrays):
+        """Copies one batch in; `arrays` is a dict of name -> array of the tensor's type and shape.
+
+        Raises:
+            RuntimeUnavailableError: if the interpreter refuses an array.
+        """
+        for name, info in self.inputs.items():
+            self._native(self.interpreter.set_tensor, info.index, arrays[name])
+
+    def invoke(self):
+        """Runs the file on the inputs that were set.
+
+        Raises:
+            RuntimeUnavailableError: if the interpreter fails, with its message.
+        """
+        self._native(self.interpreter.invoke)
+
+    def read_outputs(self):
+        """Returns a dict of name -> array in host memory, of the tensor's type.
+
+        Raises:
+            RuntimeUnavailableError: if an output has no value.
+        """
+        return {name: self._native(self.interpreter.get_tensor, info.index) for name, info in self.outputs.items()}
+
+    def run_signature(self, key, arrays):
+        """Runs one signature of the file once.
+
+        Args:
+            key: Name of the signature.
+            arrays: Dict of input name -> array of the tensor's type and shape.
+
+        Returns:
+            Dict of output name -> array of the tensor's type.
+
+        Raises:
+            RuntimeUnavailableError: if there is no such signature, or it fails.
+        """
+        return self._native(lambda: self.interpreter.get_signature_runner(key)(**arrays))
+
+    def read_tensors(self, indices):
+        """Returns what the last `invoke` computed in any tensors; the file has to be opened with `keep_tensors=True`.
+
+        Args:
+            indices: Indices of tensors.
+
+        Returns:
+            Dict of index -> array of real values, as `TensorInfo.dequantize` gives them.
+
+        Raises:
+            RuntimeUnavailableError: if a tensor has no value.
+        """
+        if self._infos is None:
+            self._infos = {int(d["index"]): tensor_info(d["name"], d) for d in self.interpreter.get_tensor_details()}
+        return {index: self._infos[index].dequantize(self._native(self.interpreter.get_tensor, index)) for index in indices}
+
+    def _native(self, function, *arguments):
+        try:
+            return function(*arguments)
+        except Exception as error:  # the exception class depends on the native code
+            raise RuntimeUnavailableError(f"{self.engine} failed while it ran '{self.path}': {error}") from error
 
 
 def _axes(shape):

@@ -73,6 +73,11 @@ def resolver_types():
     return _lite("has TensorFlow's interpreter of .tflite files", _LITERT).experimental.OpResolverType
 
 
+def load_delegate():
+    """Returns `load_delegate`, which loads an external delegate for TensorFlow's own interpreter."""
+    return _lite("has TensorFlow's interpreter of .tflite files", _LITERT).experimental.load_delegate
+
+
 def schema_module():
     """Returns the module with the generated classes of the .tflite format."""
     try:

@@ -5,6 +5,7 @@ The converter raises the version of an operation when it uses what only newer ru
 
 import dataclasses
 import functools
+import importlib.metadata
 import json
 import pathlib
 import typing
@@ -65,3 +66,11 @@ def runtime_versions(name):
     require_runtime(name)
     content = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return RuntimeVersions(content["name"], content["runtime"], content["operations"])
+
+
+def installed_version(engine):
+    """Returns the version of an installed runtime by its import name; an empty text where it is not known."""
+    try:
+        return importlib.metadata.version(engine.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -17,26 +17,23 @@ Shape = tuple[int | None, ...]
 Tensors = typing.Any
 # A data set: an array or a structure of arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`, or a generator of batches.
 Data = typing.Any
+
+
+class RunsFiles(typing.Protocol):
+    """A device that runs .tflite files on given inputs, such as `tfdistill.benchmarking.Ssh`."""
+
+    def describe(self) -> str:
+        """Returns a description for people."""
+        ...
+
+    def outputs(self, path: PathLike, inputs: typing.Any, *, shapes: typing.Any = None) -> dict[str, typing.Any]:
+        """Returns the outputs of a file: name -> array (samples, ...), dequantized."""
+        ...
+
+
 # A configuration that `from_config` takes: what `get_config` returned.
 Config = dict[str, typing.Any]
 # A function that gets lines of text to show or to log.
 LogFunction = collections.abc.Callable[[str], typing.Any]
 # Names of the activations that made an output of the teacher and one of the student, such as "softmax"; None where one is unknown.
 Activations = tuple[str | None, str | None]
-
-
-class Answering(typing.Protocol):
-    """What runs .tflite files on samples: a target of `tfdistill.benchmarking`."""
-
-    def describe(self) -> str:
-        """Returns a description for people."""
-        ...
-
-    def answers(
-        self,
-        path: PathLike,
-        inputs: collections.abc.Mapping[str, typing.Any],
-        shapes: collections.abc.Mapping[str, collections.abc.Sequence[int]] | None = None,
-    ) -> dict[str, typing.Any]:
-        """Returns a dict of output name -> array (samples, ...)."""
-        ...

@@ -1,8 +1,15 @@
 """Benchmark targets and their JSON form.
 
-A target is a frozen dataclass with a `kind`, a method `describe()`, and a method `open(path, shapes)`. `open` is called in the measuring
-process and returns an opened model with `inputs`, `set_inputs`, `invoke`, `read_outputs`, `engine` and `init_seconds`. The fields must be
-numbers, strings and booleans, because the target is sent to that process as JSON.
+A target is a frozen dataclass with a `kind` and these members:
+
+- `describe()` returns a description for people.
+- `open(path, shapes)` is called in the measuring process. It returns an opened model with `inputs`, `outputs`, `set_inputs`, `invoke`, `read_outputs`,
+  `delegation`, `engine` and `init_seconds`.
+- `accelerator` says whether a run counts only if the runtime proves that something else than the CPU did the work; `allow_partial` whether a part is enough.
+- `is_timed` says whether its times mean anything.
+- `import_runtime()` imports the runtime, before memory is measured, and returns its name and version.
+
+The fields must be numbers, strings, booleans and dicts of them, because the target is sent to the measuring process as JSON.
 
 A target whose class has `remote = True` is another device. It has a method `measure(request)` in place of `open`, which returns the fields of the record that the
 device knows.
@@ -12,10 +19,15 @@ import dataclasses
 
 from tfdistill.benchmarking.targets.adb import Adb
 from tfdistill.benchmarking.targets.cpu import Cpu
+from tfdistill.benchmarking.targets.delegate import Delegate
+from tfdistill.benchmarking.targets.gpu import Gpu
+from tfdistill.benchmarking.targets.micro import Micro
+from tfdistill.benchmarking.targets.npu import Npu
 from tfdistill.benchmarking.targets.ssh import Ssh
 from tfdistill.errors import ConfigurationError
 
-KINDS = {target.kind: target for target in (Cpu, Ssh, Adb)}
+KINDS = {target.kind: target for target in (Cpu, Gpu, Npu, Delegate, Micro, Ssh, Adb)}
+Target = Cpu | Gpu | Npu | Delegate | Micro | Ssh | Adb
 
 
 def to_spec(target):

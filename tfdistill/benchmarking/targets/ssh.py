@@ -229,19 +229,6 @@ class Ssh:
         except ValueError as error:
             raise BenchmarkError(f"{self.host} sent parts of an output that do not fit together: {error}.") from error
 
-    def answers(self, path: PathLike, inputs: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, np.ndarray]:
-        """Runs a file on samples, as every target does; `tfdistill.verify(..., target=)` calls it. See `outputs`.
-
-        Args:
-            path: The .tflite file.
-            inputs: As in `outputs`.
-            shapes: As in `outputs`.
-
-        Returns:
-            As `outputs`.
-        """
-        return self.outputs(path, inputs, shapes=shapes)
-
     def _asked(self, request, files, timeout_seconds, description, expected=None):
         """Yields the board's answers; raises for an error among them."""
         # Not imported by measuring processes, which import all targets.

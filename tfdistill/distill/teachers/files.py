@@ -15,6 +15,7 @@ from tfdistill.bridge.adopt.check_config import in_safe_mode
 from tfdistill.distill.teachers.black_box import BlackBox
 from tfdistill.errors import ConfigurationError, ModelError, RuntimeUnavailableError, nearest
 from tfdistill.runtime.interpreter import open_file, read_file
+from tfdistill.runtime.resized import computes_the_same, has_free_batch
 from tfdistill.saveable import checks_config
 from tfdistill.utils.hashing import update_from
 from tfdistill.utils.types import Config, PathLike, Tensors
@@ -163,10 +164,10 @@ class TFLiteTeacher(BlackBox):
             float32 array `(batch, ...)`, or a dict of output name to array.
         """
         named = _named_inputs(inputs, self._box.own.inputs, self)
-        outputs = self._opened(len(next(iter(named.values())))).run(named)
+        outputs = self._opened(len(next(iter(named.values()))), named).run(named)
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
-    def _opened(self, rows):
+    def _opened(self, rows, named):
         """The file opened for a batch of `rows`."""
         own, opened = self._box.own, self._box.open
         if rows == own.batch_size:
@@ -174,16 +175,18 @@ class TFLiteTeacher(BlackBox):
         if rows not in opened:
             while len(opened) >= _OPEN:
                 del opened[next(iter(opened))]
-            opened[rows] = self._resized(rows) or own
+            opened[rows] = self._resized(rows, named) or own
         return opened[rows]
 
-    def _resized(self, rows):
+    def _resized(self, rows, named):
+        own = self._box.own
         try:
             resized = open_file(self._box.content, self.threads, batch_size=rows)
         except RuntimeUnavailableError:
             return None  # the file has a fixed batch size
-        expected = {name: (rows, *info.shape[1:]) for name, info in self._box.own.outputs.items()}
-        return resized if {name: info.shape for name, info in resized.outputs.items()} == expected else None
+        expected = {name: (rows, *info.shape[1:]) for name, info in own.outputs.items()}
+        fits = {name: info.shape for name, info in resized.outputs.items()} == expected
+        return resized if fits and (has_free_batch(own) or computes_the_same(resized, own, named)) else None
 
     def get_config(self) -> Config:
         """Returns what `from_config` takes: the path, its SHA-256 and the settings."""

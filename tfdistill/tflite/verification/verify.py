@@ -29,7 +29,7 @@ from tfdistill.tflite.verification.reference import Reference, by_output, traini
 from tfdistill.tflite.verification.requirements import remarks, require
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.progress import progress
-from tfdistill.utils.types import Answering, Data, PathLike, Tensors
+from tfdistill.utils.types import Data, PathLike, RunsFiles, Tensors
 
 __all__ = ["OutputComparison", "VerificationRecord", "compare", "verify"]
 
@@ -84,7 +84,8 @@ def verify(
     tolerances: Tolerances | None = None,
     threads: int = 1,
     task: str | Mapping[str, str] | None = None,
-    target: Answering | None = None,
+    *,
+    target: RunsFiles | None = None,
 ) -> VerificationRecord:
     """Runs a .tflite file on data and compares its outputs with those of its Keras model.
 
@@ -109,9 +110,10 @@ def verify(
         A `VerificationRecord`.
 
     Raises:
-        ConfigurationError: if there is no such file, variant or task.
+        ConfigurationError: if there is no such file, variant or task, or the target runs no samples.
         DataError: if samples or labels do not fit the model or the task.
         ExportError, RuntimeUnavailableError: if the file is damaged or does not run.
+        DelegationError: if the target is an accelerator that leaves operations to the CPU.
         BenchmarkError: if the device cannot be reached or does not run the file.
         VerificationError: if the outputs of the file are beyond the tolerances.
 
@@ -127,6 +129,7 @@ def verify(
     """
     if variant is not None:
         variant_named(variant)
+    require_device(target, threads)
     model = exportable(model)
     signature = describe(model)
     samples = collect(x, signature, what="verification")
@@ -187,10 +190,13 @@ def verify_samples(
         expected = reference(samples.inputs)
         if target is None:
             with progress("verifying", samples.count) as advance:
-                actual = opened.run_sequence(samples.inputs, streaming.firsts, advance) if streaming else opened.run(samples.inputs, advance)
+                actual = (
+                    opened.run_sequence(samples.inputs, streaming.firsts, advance) if streaming else opened.run(samples.inputs, advance)
+                )
         elif streaming:
             raise ConfigurationError(
-                f"'{shown_name}' has states as inputs and outputs, and {target.describe()} runs each sample by itself.", "a file without states, or no target"
+                f"'{shown_name}' has states as inputs and outputs, and {target.describe()} runs each sample by itself.",
+                "a file without states, or no target",
             )
         else:
             actual = target.outputs(path, samples.inputs, shapes=_shapes_of_data(signature, samples))
@@ -284,6 +290,24 @@ def _shapes_of_data(signature, samples):
     """Returns the shapes of the samples for inputs with axes of any length; None if there are no such inputs."""
     free = [i for i in signature.inputs if None in i.shape]
     return {i.name: (i.batch or 1, *samples.inputs[i.name].shape[1:]) for i in free} or None
+
+
+def require_device(target, threads):
+    """Refuses what runs no samples, and threads of this machine beside a device that has its own.
+
+    Raises:
+        ConfigurationError: if `target` is given and runs no samples, or `threads` is given as well.
+    """
+    if target is None:
+        return
+    if not hasattr(target, "outputs"):
+        raise ConfigurationError(
+            f"target={target!r} runs no samples.",
+            "a target of tfdistill.benchmarking that gives outputs",
+            "verify(path, model, x, target=tfdistill.benchmarking.Cpu())",
+        )
+    if threads != 1:
+        raise ConfigurationError(f"threads={threads} and target={target.describe()!r} contradict each other.", "one of them")
 
 
 def lowest(values):
