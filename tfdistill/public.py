@@ -118,7 +118,7 @@ ROOMS = {
         "Tolerances": ".convert.variants",
         "UnalignedChannels": "inspection.inspect",
         "Variant": ".convert.variants",
-        "VerificationRecord": "verification.verify",
+        "VerificationRecord": "verification.record",
         "accuracy_by_stage": "blame.stages",
         "add_metadata": "metadata.write",
         "census": ".convert.census",

@@ -36,5 +36,5 @@ from tfdistill.tflite.verification.compare_models import ModelComparison as Mode
 from tfdistill.tflite.verification.compare_models import compare as compare
 from tfdistill.tflite.verification.figures import IndexComparison as IndexComparison
 from tfdistill.tflite.verification.figures import OutputComparison as OutputComparison
-from tfdistill.tflite.verification.verify import VerificationRecord as VerificationRecord
+from tfdistill.tflite.verification.record import VerificationRecord as VerificationRecord
 from tfdistill.tflite.verification.verify import verify as verify

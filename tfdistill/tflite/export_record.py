@@ -10,7 +10,7 @@ from tfdistill.records import Record
 from tfdistill.tflite.signatures import SignatureRecord
 from tfdistill.tflite.streaming import FileState
 from tfdistill.tflite.verification.figures import metrics_of
-from tfdistill.tflite.verification.verify import VerificationRecord
+from tfdistill.tflite.verification.record import VerificationRecord
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.tensors import sample_inputs
 from tfdistill.tflite.source import exportable
-from tfdistill.tflite.verification.verify import VerificationRecord
+from tfdistill.tflite.verification.record import VerificationRecord
 from tfdistill.utils.files import temporary_folder, write_whole
 
 # Random inputs on which each signature is compared with the file of its model alone.

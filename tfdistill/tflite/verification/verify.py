@@ -13,7 +13,6 @@ from tfdistill.convert.samples import collect
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import Tolerances, VariantName, variant_named
 from tfdistill.errors import ConfigurationError, VerificationError, nearest
-from tfdistill.records import Record
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.tasks import TASKS
 from tfdistill.tflite.source import exportable
@@ -25,6 +24,7 @@ from tfdistill.tflite.verification.figures import OutputComparison
 from tfdistill.tflite.verification.input_steps import input_steps
 from tfdistill.tflite.verification.kinds import variant_of
 from tfdistill.tflite.verification.ranges import coarse_inputs, other_ranges, warn
+from tfdistill.tflite.verification.record import VerificationRecord
 from tfdistill.tflite.verification.reference import Reference, by_output, training_hints
 from tfdistill.tflite.verification.requirements import remarks, require
 from tfdistill.utils.arguments import explains_arguments
@@ -32,46 +32,6 @@ from tfdistill.utils.progress import progress
 from tfdistill.utils.types import Data, PathLike, RunsFiles, Tensors
 
 __all__ = ["OutputComparison", "VerificationRecord", "compare", "verify"]
-
-
-@dataclasses.dataclass(frozen=True)
-class VerificationRecord(Record):
-    """The result of `verify`: how a .tflite file compares with its Keras model.
-
-    Attributes:
-        path: The file.
-        sha256: SHA-256 of the file, in hexadecimal digits.
-        samples: Number of samples compared.
-        engine: Import name of the interpreter that ran the file, or the description of the device that did.
-        max_abs_error: Largest absolute difference over all outputs, dequantized.
-        mean_abs_error: Largest mean absolute difference of an output.
-        argmax_agreement: Lowest `argmax_agreement` of an output (0 to 1); None without classes.
-        accuracy: Lowest accuracy of the file (0 to 1) over the outputs with labels of classes or decisions; None without such labels.
-        keras_accuracy: The same of the Keras model.
-        outputs: Output name -> `OutputComparison`.
-        notes: Sentences on what does not fail the file but is worth knowing.
-        variant: Variant whose default tolerances apply: the one that was given, or the one that the file is.
-
-    Example:
-        >>> record = tfdistill.export_tflite(student, "small.tflite", variant="int8", calibration=x).verification
-        >>> record.engine, record.samples, list(record.outputs)
-        ('ai_edge_litert', 64, ['logits'])
-        >>> record.outputs["logits"].lowest_r_squared > 0.9
-        True
-    """
-
-    path: str
-    sha256: str
-    samples: int
-    engine: str
-    max_abs_error: float
-    mean_abs_error: float
-    argmax_agreement: float | None
-    accuracy: float | None
-    keras_accuracy: float | None
-    outputs: dict[str, OutputComparison]
-    notes: tuple[str, ...] = ()
-    variant: str = ""
 
 
 @explains_arguments(data="give the samples as x=", labels="give the labels as y=", calibration="give the samples as x=")
