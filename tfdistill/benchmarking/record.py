@@ -1,10 +1,14 @@
 """The record of a benchmark."""
 
 import dataclasses
+import math
 from typing import Any
 
 from tfdistill.host import HostFingerprint
 from tfdistill.records import Record
+
+# A drift, or a fall of the clock, from this share on is remarked on.
+_NOTICED = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +47,27 @@ class BenchmarkRecord(Record):
         load_average: Load average of the machine over the minute before; well above 0 means that other processes were running. None if
             unknown.
         host: Machine and package versions.
+        p95_ms: 95th percentile.
+        max_ms: Slowest run.
+        jitter_ms: Median absolute difference between the times of successive runs.
+        first_inference_ms: Time of the very first run after the file was opened, which packs weights and maps pages.
+        warmup_stable: Whether the times had stopped falling or rising when the warm-up ended, in every process.
+        drift: Median of the last third of the timed runs over that of the first third, minus 1.
+        processes: Number of processes that the times come from; `init_ms` and `first_inference_ms` are medians of these.
+        clock_mhz_before: Fastest clock of the cores before the runs; None where the system does not show it. Likewise the next three.
+        clock_mhz_after: The same after the runs.
+        temperature_c_before: Highest temperature of the processor before the runs, in degrees Celsius.
+        temperature_c_after: The same after the runs.
+        pinned_cores: The cores that the process was pinned to; None for all.
+        batch: Samples in one run.
+        streams: Processes that ran the file at the same time for `throughput_per_s`. The latencies are those of one alone.
+        throughput_per_s: Samples in a second, of all streams.
+        stream_p50_ms: Median latency while all streams ran; None for one stream.
+        macs: Multiply-accumulates of one run, counted in the file; None if it has operations that are not counted.
+        gmac_per_s: Billions of these in a second, at the median latency.
 
     Example:
-        >>> timing = tfdistill.benchmarking.Timing(min_seconds=0.05, max_seconds=0.2, warmup_seconds=0)
+        >>> timing = tfdistill.benchmarking.Timing(min_seconds=0.05, max_seconds=0.2, warmup_seconds=0, processes=1)
         >>> record = tfdistill.benchmark("student.tflite", timing=timing)
         >>> record.p50_ms <= record.p90_ms <= record.p99_ms, record.input_shapes
         (True, {'image': (1, 8, 8, 1)})
@@ -79,6 +101,41 @@ class BenchmarkRecord(Record):
     peak_rss_bytes: int
     load_average: float | None
     host: HostFingerprint
+    p95_ms: float = math.nan
+    max_ms: float = math.nan
+    jitter_ms: float = math.nan
+    first_inference_ms: float = math.nan
+    warmup_stable: bool = True
+    drift: float = 0.0
+    processes: int = 1
+    clock_mhz_before: float | None = None
+    clock_mhz_after: float | None = None
+    temperature_c_before: float | None = None
+    temperature_c_after: float | None = None
+    pinned_cores: tuple[int, ...] | None = None
+    batch: int = 1
+    streams: int = 1
+    throughput_per_s: float = math.nan
+    stream_p50_ms: float | None = None
+    macs: int | None = None
+    gmac_per_s: float | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know before the times are believed: a limit that was reached, a drift, a processor that slowed down, a busy machine."""
+        found = []
+        if not self.converged:
+            found.append("The time limit came before the precision.")
+        if not self.warmup_stable:
+            found.append("The times still changed when the warm-up ended.")
+        before, after = self.clock_mhz_before, self.clock_mhz_after
+        if before and after and after < (1 - _NOTICED) * before:
+            found.append(f"The processor slowed down from {before:,.0f} to {after:,.0f} MHz.")
+        if abs(self.drift) > _NOTICED:
+            found.append(f"The last third of the runs took {abs(self.drift):.0%} {'longer' if self.drift > 0 else 'less'} than the first.")
+        if self.load_average is not None and self.load_average > self.host.usable_cores:
+            found.append(f"The machine was busy: {self.load_average:.1f} processes ran or waited for {self.host.usable_cores} cores.")
+        return tuple(found)
 
     def summary(self) -> dict[str, Any]:
         """Returns the fields of a summary table: the latencies first, then what was measured and where."""
@@ -86,17 +143,26 @@ class BenchmarkRecord(Record):
             *(
                 "variant",
                 "p50_ms",
+                "p50_low_ms",
+                "p50_high_ms",
                 "p90_ms",
+                "p95_ms",
                 "p99_ms",
+                "max_ms",
+                "jitter_ms",
                 "path",
                 "size_bytes",
                 "target",
                 "engine",
                 "input_shapes",
                 "runs",
+                "processes",
                 "converged",
                 "init_ms",
+                "first_inference_ms",
+                "throughput_per_s",
+                "gmac_per_s",
             ),
-            *("arena_bytes", "peak_rss_bytes", "load_average", "host"),
+            *("arena_bytes", "peak_rss_bytes", "load_average", "host", "remarks"),
         )
         return {name: getattr(self, name) for name in names}

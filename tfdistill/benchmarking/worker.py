@@ -9,12 +9,10 @@ import pathlib
 import signal
 import sys
 
-import numpy as np
-
-from tfdistill.benchmarking import memory
+from tfdistill.benchmarking import memory, sensors
 from tfdistill.benchmarking.record import BenchmarkRecord
 from tfdistill.benchmarking.targets.base import from_spec
-from tfdistill.benchmarking.timing import Timing, measure
+from tfdistill.benchmarking.timing import Timing, latency_fields, packed, time_runs, whole_run
 from tfdistill.errors import ConfigurationError, TfdistillError
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
@@ -34,9 +32,10 @@ def measure_file(request):
             or None) and `host` (fields of the `HostFingerprint`).
 
     Returns:
-        A `BenchmarkRecord` without the memory of the activations.
+        (`BenchmarkRecord` without the memory of the activations, `Timed` of this process). Its `processes` is how many are to share the runs.
     """
     path, target, timing = pathlib.Path(request["path"]), from_spec(request["target"]), Timing(**request["timing"])
+    sensors.pin(timing.cores)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     file = read_file(path)  # also brings the file into the page cache
     digest, size = file.sha256, len(file.content)
@@ -48,16 +47,13 @@ def measure_file(request):
     require_fixed(model, request.get("shapes") or {})
     inputs = random_inputs(model)
 
-    def run():
-        model.set_inputs(inputs)
-        model.invoke()
-        model.read_outputs()  # the work is certainly done only when the outputs are in host memory
-
-    timed = measure(run, timing)
+    # A file that takes long to open is measured in this process alone.
+    alone = timing.processes == 1 or model.init_seconds > timing.max_seconds / timing.processes
+    clock, warmth = sensors.clock_mhz(timing.cores), sensors.temperature_c()
+    timed = time_runs(whole_run(model, inputs), timing if alone else timing.share())
+    batch = next((shape[0] for shape in (info.shape for info in model.inputs.values()) if shape), 1)
     peak = memory.peak_bytes()
-    p50, p90, p99 = (float(np.percentile(timed.seconds, p)) * 1e3 for p in (50, 90, 99))
-    low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
-    return BenchmarkRecord(
+    record = BenchmarkRecord(
         path=str(path),
         variant=request["variant"],
         sha256=digest,
@@ -66,24 +62,21 @@ def measure_file(request):
         target_settings=request["target"],
         engine=model.engine,
         input_shapes={name: info.shape for name, info in model.inputs.items()},
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        mean_ms=float(timed.seconds.mean()) * 1e3,
-        min_ms=float(timed.seconds.min()) * 1e3,
-        p50_low_ms=low,
-        p50_high_ms=high,
-        confidence=timing.confidence,
-        runs=len(timed.seconds),
-        warmup_runs=timed.warmup_runs,
-        converged=timed.converged,
         init_ms=model.init_seconds * 1e3,
         arena_bytes=None,
         baseline_rss_bytes=baseline,
         peak_rss_bytes=peak,
         load_average=load,
         host=HostFingerprint.from_dict(request["host"]),
+        clock_mhz_before=clock,
+        clock_mhz_after=sensors.clock_mhz(timing.cores),
+        temperature_c_before=warmth,
+        temperature_c_after=sensors.temperature_c(),
+        pinned_cores=timing.cores,
+        batch=batch,
+        **{**latency_fields([timed], timing, batch), "processes": 1 if alone else timing.processes},
     )
+    return record, timed
 
 
 def require_fixed(model, shapes):
@@ -140,14 +133,15 @@ def main(result_fd):
     request = json.loads(sys.stdin.buffer.readline())
     bootstrap.end_with_input()
     try:
-        record = measure_file(request)
+        record, timed = measure_file(request)
     except TfdistillError as error:
         _write(result_fd, {"error": str(error)})
         return
-    _write(result_fd, {"record": record.to_dict()})
+    found = {**record.to_dict(), "times": packed(timed)}
+    _write(result_fd, {"record": found})
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, _ARENA_SECONDS)
-    _write(result_fd, {"record": {**record.to_dict(), "arena_bytes": measure_arena(request, record.engine)}})
+    _write(result_fd, {"record": {**found, "arena_bytes": measure_arena(request, record.engine)}})
 
 
 def _write(descriptor, result):
