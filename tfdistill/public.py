@@ -121,9 +121,12 @@ ROOMS = {
     },
     "benchmarking": {
         "BenchmarkRecord": "record",
+        "ComparedFile": "record",
         "Cpu": "targets.cpu",
+        "SpeedComparison": "record",
         "Timing": "timing",
         "benchmark": "run",
+        "compare_speed": "comparing",
     },
     "pipeline": {
         "LatencyRatio": "latency",
@@ -170,6 +173,7 @@ TOP = {
     "census": "tflite",
     "check": "preflight",
     "compare": "tflite",
+    "compare_speed": "benchmarking",
     "export_tflite": "tflite",
     "inspect": "tflite",
     "label_with_ray": "distill",

@@ -200,7 +200,7 @@ def test_warmup_is_not_counted():
 
 
 def test_a_warm_up_goes_on_until_the_times_are_stable_or_six_times_as_long():
-    falling = FakeClock([0.05 * 0.9**i + 0.01 for i in range(60)] + [0.01] * 1000)
+    falling = FakeClock([0.05 * 0.6**i + 0.01 for i in range(60)] + [0.01] * 1000)
     timed = time_runs(falling.run, dataclasses.replace(SETTINGS, warmup_runs=6), clock=falling)
     assert timed.warmup_stable
     assert timed.warmup_runs > 6

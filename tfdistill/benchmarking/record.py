@@ -166,3 +166,88 @@ class BenchmarkRecord(Record):
             *("arena_bytes", "peak_rss_bytes", "load_average", "host", "remarks"),
         )
         return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedFile(Record):
+    """One file of a `SpeedComparison`.
+
+    Attributes:
+        path: The file.
+        sha256: SHA-256 of the file, in hexadecimal digits.
+        size_bytes: Size of the file.
+        p50_ms: Median latency, over the processes.
+        ratio: Its time as a multiple of that of the first file in the same round; below 1 it is faster.
+        ratio_low: Lower end of the ratio's confidence interval.
+        ratio_high: Upper end.
+
+    Example:
+        >>> file = tfdistill.benchmarking.ComparedFile("int8.tflite", "00", 1024, 0.2, 0.5, 0.49, 0.52)
+        >>> file.verdict
+        'int8.tflite: 2.00 times as fast (1.92 to 2.04)'
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    p50_ms: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the fields of a row: what was found before what the file is."""
+        names = ("path", "p50_ms", "ratio", "ratio_low", "ratio_high", "size_bytes")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def verdict(self) -> str:
+        """Says whether the file is faster or slower than the first one, in words."""
+        if self.ratio_low <= 1 <= self.ratio_high:
+            return f"{self.path}: no difference shown (ratio {self.ratio:.3f}, {self.ratio_low:.3f} to {self.ratio_high:.3f})"
+        if self.ratio < 1:
+            return f"{self.path}: {1 / self.ratio:.2f} times as fast ({1 / self.ratio_high:.2f} to {1 / self.ratio_low:.2f})"
+        return f"{self.path}: {self.ratio:.2f} times as slow ({self.ratio_low:.2f} to {self.ratio_high:.2f})"
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedComparison(Record):
+    """Times of files that ran by turns, from `tfdistill.compare_speed`.
+
+    Attributes:
+        files: The files, in the order in which they were given; ratios are to the first.
+        target: Description of the target.
+        target_settings: Settings of the target; `kind` names its class.
+        confidence: Level of the intervals.
+        processes: Number of processes, each of which is one observation.
+        rounds: Turns of each file, over all processes.
+        converged: Whether all intervals are as narrow as `Timing.precision`.
+        load_average: Load average of the machine over the minute before; None if unknown.
+        host: Machine and package versions.
+
+    Example:
+        >>> quick = tfdistill.benchmarking.Timing(min_seconds=0.1, max_seconds=0.1, warmup_seconds=0, processes=3)
+        >>> comparison = tfdistill.compare_speed(["student.tflite", "student.tflite"], timing=quick)
+        >>> comparison.processes, len(comparison.verdicts)
+        (3, 1)
+    """
+
+    files: tuple[ComparedFile, ...]
+    target: str
+    target_settings: dict[str, Any]
+    confidence: float
+    processes: int
+    rounds: int
+    converged: bool
+    load_average: float | None
+    host: HostFingerprint
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Says of each file but the first whether it is faster or slower than that one."""
+        return tuple(file.verdict for file in self.files[1:])
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the fields of the summary table: the verdicts first."""
+        names = ("target", "processes", "rounds", "converged", "load_average", "host")
+        return {"verdicts": self.verdicts, **{name: getattr(self, name) for name in names}}

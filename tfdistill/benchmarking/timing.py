@@ -99,6 +99,30 @@ def whole_run(model, inputs):
     return run
 
 
+def require_fixed(model, shapes):
+    """Checks that all axes but the batch have a fixed size or a size in `shapes`.
+
+    Args:
+        model: The opened `TFLiteModel`.
+        shapes: Dict of input name -> requested shape.
+
+    Raises:
+        ConfigurationError: if not; the message names every input without a fixed size.
+    """
+    free = {
+        name: info.signature
+        for name, info in model.inputs.items()
+        if name not in shapes and info.signature is not None and None in info.signature[1:]
+    }
+    if free:
+        example = {name: tuple(32 if size is None else size for size in (1, *shape[1:])) for name, shape in free.items()}
+        raise ConfigurationError(
+            f"These inputs have no fixed size: {free}.",
+            "the shapes to measure, as time and memory depend on them",
+            f"benchmark(path, shapes={example})",
+        )
+
+
 def latency_fields(several, timing, batch=1):
     """Returns the fields of a `BenchmarkRecord` that the times tell, as a dict.
 

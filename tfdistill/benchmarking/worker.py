@@ -12,8 +12,8 @@ import sys
 from tfdistill.benchmarking import memory, sensors
 from tfdistill.benchmarking.record import BenchmarkRecord
 from tfdistill.benchmarking.targets.base import from_spec
-from tfdistill.benchmarking.timing import Timing, latency_fields, packed, time_runs, whole_run
-from tfdistill.errors import ConfigurationError, TfdistillError
+from tfdistill.benchmarking.timing import Timing, latency_fields, packed, require_fixed, time_runs, whole_run
+from tfdistill.errors import TfdistillError
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
 from tfdistill.runtime.delegated import operation_nodes
@@ -45,6 +45,8 @@ def measure_file(request):
     baseline = memory.resident_bytes()
     model = target.open(path, request.get("shapes"))
     require_fixed(model, request.get("shapes") or {})
+    if request.get("batch"):
+        model = target.open(path, with_batch(model, request["batch"]))
     inputs = random_inputs(model)
 
     # A file that takes long to open is measured in this process alone.
@@ -79,28 +81,9 @@ def measure_file(request):
     return record, timed
 
 
-def require_fixed(model, shapes):
-    """Checks that all axes but the batch have a fixed size or a size in `shapes`.
-
-    Args:
-        model: The opened `TFLiteModel`.
-        shapes: Dict of input name -> requested shape.
-
-    Raises:
-        ConfigurationError: if not; the message names every input without a fixed size.
-    """
-    free = {
-        name: info.signature
-        for name, info in model.inputs.items()
-        if name not in shapes and info.signature is not None and None in info.signature[1:]
-    }
-    if free:
-        example = {name: tuple(32 if size is None else size for size in (1, *shape[1:])) for name, shape in free.items()}
-        raise ConfigurationError(
-            f"These inputs have no fixed size: {free}.",
-            "the shapes to measure, as time and memory depend on them",
-            f"benchmark(path, shapes={example})",
-        )
+def with_batch(model, batch):
+    """Returns the shapes of an opened model's inputs with another batch size, as `target.open` takes them."""
+    return {name: [batch, *info.shape[1:]] for name, info in model.inputs.items() if info.shape}
 
 
 def random_inputs(model, seed=0):
