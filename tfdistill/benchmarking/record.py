@@ -65,6 +65,8 @@ class BenchmarkRecord(Record):
         stream_p50_ms: Median latency while all streams ran; None for one stream.
         macs: Multiply-accumulates of one run, counted in the file; None if it has operations that are not counted.
         gmac_per_s: Billions of these in a second, at the median latency.
+        moved_bytes: Size of all tensors that the operations of one run read and write; None if the interpreter does not list them.
+        compute_type: Type of most multiply-accumulates, such as `int8`; None without any.
 
     Example:
         >>> timing = tfdistill.benchmarking.Timing(min_seconds=0.05, max_seconds=0.2, warmup_seconds=0, processes=1)
@@ -119,6 +121,8 @@ class BenchmarkRecord(Record):
     stream_p50_ms: float | None = None
     macs: int | None = None
     gmac_per_s: float | None = None
+    moved_bytes: int | None = None
+    compute_type: str | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -114,10 +114,12 @@ def benchmark(
     }
     found = run_child(request, timeout_seconds, expected_seconds=timing.max_seconds + timing.warmup_seconds)
     if "times" in found:
-        request["shapes"] = found["input_shapes"]
+        if batch is not None:
+            request["shapes"] = found["input_shapes"]
         found = measured_again(request, found, timeout_seconds)
         if streams > 1:
             together = stream_throughput(request, streams, max(timing.min_seconds, 1e-3 * found["p50_ms"]), timeout_seconds)
             throughput = found["batch"] * together.runs_per_s
             found.update(streams=streams, throughput_per_s=throughput, stream_p50_ms=together.p50_ms)
+    found["gmac_per_s"] = found["macs"] / found["p50_ms"] / 1e6 if found["macs"] else None
     return BenchmarkRecord.from_dict({**found, "path": str(path)})

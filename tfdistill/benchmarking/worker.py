@@ -3,6 +3,7 @@
 It imports only NumPy and the interpreter. `tfdistill.benchmarking.isolation` runs it.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ from tfdistill.runtime import bootstrap
 from tfdistill.runtime.delegated import operation_nodes
 from tfdistill.runtime.interpreter import engine_name, interpreter_class, open_file, read_file
 from tfdistill.runtime.tensors import sample_inputs
+from tfdistill.runtime.work import work_of
 
 # Time limit for measuring the memory of the activations. The built-in kernels may be slow or lack operations of the file.
 _ARENA_SECONDS = 60
@@ -55,6 +57,7 @@ def measure_file(request):
     timed = time_runs(whole_run(model, inputs), timing if alone else timing.share())
     batch = next((shape[0] for shape in (info.shape for info in model.inputs.values()) if shape), 1)
     peak = memory.peak_bytes()
+    work = work_of(model.interpreter) if hasattr(model, "interpreter") else None
     record = BenchmarkRecord(
         path=str(path),
         variant=request["variant"],
@@ -76,6 +79,7 @@ def measure_file(request):
         temperature_c_after=sensors.temperature_c(),
         pinned_cores=timing.cores,
         batch=batch,
+        **(dataclasses.asdict(work) if work else {}),
         **{**latency_fields([timed], timing, batch), "processes": 1 if alone else timing.processes},
     )
     return record, timed
@@ -122,6 +126,8 @@ def main(result_fd):
         return
     found = {**record.to_dict(), "times": packed(timed)}
     _write(result_fd, {"record": found})
+    if request.get("batch"):
+        request["shapes"] = found["input_shapes"]
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, _ARENA_SECONDS)
     _write(result_fd, {"record": {**found, "arena_bytes": measure_arena(request, record.engine)}})
