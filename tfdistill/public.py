@@ -125,7 +125,7 @@ ROOMS = {
         "Cpu": "targets.cpu",
         "History": "history",
         "OperationProfile": "operations",
-        "Roofline": "roofline",
+        "Roofline": "peak",
         "SpeedChange": "history",
         "SpeedComparison": "record",
         "TimedOperation": "operations",
@@ -133,7 +133,7 @@ ROOMS = {
         "benchmark": "run",
         "compare_speed": "comparing",
         "profile_operations": "operations",
-        "roofline": "roofline",
+        "roofline": "peak",
     },
     "pipeline": {
         "LatencyRatio": "latency",

@@ -124,7 +124,9 @@ def test_interval_holds_the_true_median_however_the_runs_depend_on_each_other(na
     assert plain <= most_of_plain
 
 
-@pytest.mark.parametrize(("confidence", "freedom", "value"), [(0.95, 1, 12.7062), (0.95, 4, 2.77645), (0.95, 47, 2.01174), (0.99, 9, 3.24984)])
+@pytest.mark.parametrize(
+    ("confidence", "freedom", "value"), [(0.95, 1, 12.7062), (0.95, 4, 2.77645), (0.95, 47, 2.01174), (0.99, 9, 3.24984)]
+)
 def test_student_quantile_is_that_of_the_tables(confidence, freedom, value):
     assert student_quantile(confidence, freedom) == pytest.approx(value, rel=1e-5)
 

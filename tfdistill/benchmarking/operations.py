@@ -81,7 +81,14 @@ class OperationProfile(Record):
     def summary(self) -> dict[str, Any]:
         """Returns the fields of the summary table, with the times of the kinds of operations."""
         kinds = {name: f"{time:.1f} us" for name, time in list(self.by_name().items())[:10]}
-        return {"path": self.path, "threads": self.threads, "runs": self.runs, "total": f"{self.total_us:.1f} us", "kinds": kinds, "host": self.host}
+        return {
+            "path": self.path,
+            "threads": self.threads,
+            "runs": self.runs,
+            "total": f"{self.total_us:.1f} us",
+            "kinds": kinds,
+            "host": self.host,
+        }
 
     def parts(self) -> dict[str, Any]:
         """Returns the operations that take longest."""

@@ -87,7 +87,9 @@ def _answer(child, log, deadline):
     while not line.endswith(b"\n"):
         ready, _, _ = select.select([child.stdout], [], [], max(deadline - time.monotonic(), 0))
         if not ready:
-            raise BenchmarkError("A stream was still busy at the time limit and was ended.", fix="raise timeout_seconds, or ask for fewer streams")
+            raise BenchmarkError(
+                "A stream was still busy at the time limit and was ended.", fix="raise timeout_seconds, or ask for fewer streams"
+            )
         part = os.read(child.stdout.fileno(), 1 << 16)
         if not part:
             child.wait()

@@ -28,7 +28,9 @@ def benchmark(
     batch: Annotated[int | None, typer.Option(min=1, help="Batch size of all inputs.")] = None,
     streams: Annotated[int, typer.Option(min=1, help="Processes that run a file at the same time, for its throughput.")] = 1,
     cores: Annotated[str | None, typer.Option(help="Cores that the file may run on, such as 0 or 0,2.")] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Run all files by turns and say how many times as fast they are as the first.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Run all files by turns and say how many times as fast they are as the first.")
+    ] = False,
     record: Annotated[pathlib.Path | None, typer.Option(help="Write the records to this folder, as JSON files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
     page: Annotated[
@@ -52,7 +54,14 @@ def benchmark(
     timing = Timing(min_seconds=min(0.5, seconds), max_seconds=seconds, cores=cast(Any, _cores(cores)))
     if compare:
         _refuse_with_compare(batch=batch, streams=streams if streams > 1 else None, html=page, history=history)
-        _compare(files, where, dataclasses.replace(timing, processes=8, warmup_seconds=0.1, min_seconds=min(2.0, seconds)), sizes, record, as_json)
+        _compare(
+            files,
+            where,
+            dataclasses.replace(timing, processes=8, warmup_seconds=0.1, min_seconds=min(2.0, seconds)),
+            sizes,
+            record,
+            as_json,
+        )
         return
     done = []
     for path in files:
@@ -109,14 +118,17 @@ def _changes(path, done):
 
 def _write_page(page, done, changes):
     from tfdistill.benchmarking.operations import profile_operations
-    from tfdistill.benchmarking.roofline import roofline
+    from tfdistill.benchmarking.peak import roofline
     from tfdistill.report.benchmark_page import benchmark_page
     from tfdistill.utils.files import write_whole
 
     profiles, roofs, lacking = {}, {}, {}
     for one in done:
         # Each is an addition to the page: the reason stands there where one cannot be had.
-        for found, make in ((profiles, lambda r: profile_operations(r.path, threads=r.target_settings.get("threads", 1))), (roofs, roofline)):
+        for found, make in (
+            (profiles, lambda r: profile_operations(r.path, threads=r.target_settings.get("threads", 1))),
+            (roofs, roofline),
+        ):
             try:
                 found[one.path] = make(one)
             except TfdistillError as error:

@@ -41,7 +41,9 @@ def parse_target(text):
         name, dot, key = name.strip().partition(".")
         if name not in fields or not equals:
             raise ConfigurationError(
-                f"The target '{kind}' has no setting '{name}' (--target {text})." if equals else f"'{part}' is no setting (--target {text}).",
+                f"The target '{kind}' has no setting '{name}' (--target {text})."
+                if equals
+                else f"'{part}' is no setting (--target {text}).",
                 f"NAME=VALUE with a name of {', '.join(fields) or 'none'}",
                 nearest(name, fields),
             )
@@ -56,9 +58,7 @@ def parse_target(text):
         if name not in settings and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise ConfigurationError(
-            f"--target {text} lacks {', '.join(missing)}.", f"{kind}:{','.join(f'{name}=VALUE' for name in missing)}"
-        )
+        raise ConfigurationError(f"--target {text} lacks {', '.join(missing)}.", f"{kind}:{','.join(f'{name}=VALUE' for name in missing)}")
     return made(**settings)
 
 

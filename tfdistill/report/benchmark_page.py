@@ -75,7 +75,9 @@ def _latency(records, names):
         if record.p50_low_ms is not None:
             low, high = 100 * record.p50_low_ms / most, 100 * record.p50_high_ms / most
             interval = f"<b style='left:calc({low:.2f}% - 3px);width:{max(high - low, 0):.2f}%'></b>"
-        bars = f"<i class='tail' style='width:{min(100 * tail / most, 100):.2f}%'></i><i style='width:{100 * record.p50_ms / most:.2f}%'></i>"
+        bars = (
+            f"<i class='tail' style='width:{min(100 * tail / most, 100):.2f}%'></i><i style='width:{100 * record.p50_ms / most:.2f}%'></i>"
+        )
         rows.append(
             f"<div class='row'><div class='name'>{_text(names[record.path])}</div><div class='track'>{bars}{interval}</div><div class='value'>{_milliseconds(record.p50_ms)}</div></div>"
         )
@@ -106,9 +108,7 @@ def _card(record, name, lacking):
     facts = "".join(f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>" for key, value in rows.items() if value)
     notes = "".join(f"<li>{_text(note)}</li>" for note in (*record.remarks, *lacking))
     notes = f"<ul class='notes'>{notes}</ul>" if notes else ""
-    return (
-        f"<section class='card'><h3>{_text(name)}</h3><div class='big'>{_number(record.p50_ms)} <small>ms, median</small></div><dl>{facts}</dl>{notes}</section>"
-    )
+    return f"<section class='card'><h3>{_text(name)}</h3><div class='big'>{_number(record.p50_ms)} <small>ms, median</small></div><dl>{facts}</dl>{notes}</section>"
 
 
 def _rooflines(roofs, names):

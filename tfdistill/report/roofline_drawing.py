@@ -28,10 +28,14 @@ def roofline_drawing(roofs):
     def y(rate):
         return _HEIGHT - _BOTTOM - (math.log10(rate) - bottom) / (top - bottom) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {_HEIGHT}' role='img' aria-label='Roofline' font-size='13' fill='currentColor'>"]
+    parts = [
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {_HEIGHT}' role='img' aria-label='Roofline' font-size='13' fill='currentColor'>"
+    ]
     for power in range(left, right + 1):
         parts.append(f"<path d='M{x(10.0**power):.1f} {_TOP}V{_HEIGHT - _BOTTOM}' stroke='currentColor' opacity='.12'/>")
-        parts.append(f"<text x='{x(10.0**power):.1f}' y='{_HEIGHT - _BOTTOM + 17}' text-anchor='middle' opacity='.7'>{_power(power)}</text>")
+        parts.append(
+            f"<text x='{x(10.0**power):.1f}' y='{_HEIGHT - _BOTTOM + 17}' text-anchor='middle' opacity='.7'>{_power(power)}</text>"
+        )
     for power in range(bottom, top + 1):
         parts.append(f"<path d='M{_LEFT} {y(10.0**power):.1f}H{_WIDTH - _RIGHT}' stroke='currentColor' opacity='.12'/>")
         parts.append(f"<text x='{_LEFT - 8}' y='{y(10.0**power) + 4:.1f}' text-anchor='end' opacity='.7'>{_power(power)}</text>")
@@ -47,13 +51,19 @@ def roofline_drawing(roofs):
         path = f"M{x(start):.1f} {y(start * roof.peak_gbytes_per_s):.1f}L{x(knee):.1f} {y(roof.peak_gmac_per_s):.1f}H{_WIDTH - _RIGHT}"
         parts.append(f"<path d='{path}' fill='none' stroke='currentColor' stroke-width='1.6' opacity='.65'/>")
         label = f"{roof.compute_type}, {roof.peak_gmac_per_s:.3g} GMAC/s"
-        parts.append(f"<text x='{_WIDTH - _RIGHT - 2}' y='{y(roof.peak_gmac_per_s) - 6:.1f}' text-anchor='end' opacity='.8'>{html.escape(label)}</text>")
+        parts.append(
+            f"<text x='{_WIDTH - _RIGHT - 2}' y='{y(roof.peak_gmac_per_s) - 6:.1f}' text-anchor='end' opacity='.8'>{html.escape(label)}</text>"
+        )
     for name, roof in roofs.items():
         at, height = x(roof.macs_per_byte), y(roof.gmac_per_s)
         parts.append(f"<path d='M{at:.1f} {height:.1f}V{y(roof.roof_gmac_per_s):.1f}' stroke='{colors[name]}' stroke-dasharray='3 4'/>")
         parts.append(f"<circle cx='{at:.1f}' cy='{height:.1f}' r='6' fill='{colors[name]}'><title>{html.escape(name)}</title></circle>")
-    parts.append(f"<text x='{(_LEFT + _WIDTH - _RIGHT) / 2}' y='{_HEIGHT - 6}' text-anchor='middle' opacity='.8'>multiply-accumulates for each byte</text>")
-    parts.append(f"<text transform='translate(13 {(_HEIGHT - _BOTTOM + _TOP) / 2}) rotate(-90)' text-anchor='middle' opacity='.8'>GMAC/s</text></svg>")
+    parts.append(
+        f"<text x='{(_LEFT + _WIDTH - _RIGHT) / 2}' y='{_HEIGHT - 6}' text-anchor='middle' opacity='.8'>multiply-accumulates for each byte</text>"
+    )
+    parts.append(
+        f"<text transform='translate(13 {(_HEIGHT - _BOTTOM + _TOP) / 2}) rotate(-90)' text-anchor='middle' opacity='.8'>GMAC/s</text></svg>"
+    )
     return "".join(parts)
 
 

@@ -11,7 +11,16 @@ from tfdistill.runtime.delegated import DELEGATE, operation_nodes
 # Operations that multiply and accumulate -> place of the kernel among their inputs.
 KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1, "BATCH_MATMUL": 1}
 # Operations whose multiply-accumulates depend on more than the shapes of their tensors.
-UNCOUNTED = {"UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM", "LSTM", "RNN", "SVDF", "WHILE", "IF"}
+UNCOUNTED = {
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    "UNIDIRECTIONAL_SEQUENCE_RNN",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "LSTM",
+    "RNN",
+    "SVDF",
+    "WHILE",
+    "IF",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +60,9 @@ def work_of(interpreter):
         moved += sum(_bytes(tensors[i]) for i in {*inputs, *outputs} if i in tensors)
         unknown |= name in UNCOUNTED or name.startswith("CUSTOM") or name == "CUSTOM"
         if name in KERNELS:
-            macs[_type(tensors[inputs[_data(name)]])] += macs_of(name, [_shape(tensors.get(i)) for i in inputs], _shape(tensors[outputs[0]]))
+            macs[_type(tensors[inputs[_data(name)]])] += macs_of(
+                name, [_shape(tensors.get(i)) for i in inputs], _shape(tensors[outputs[0]])
+            )
     return Work(None if unknown else sum(macs.values()), moved, max(macs, key=macs.get) if macs else None)
 
 

@@ -79,9 +79,11 @@ def roofline(record: BenchmarkRecord) -> Roofline:
     """
     if (record.host.cpu_model, record.host.cores) != (fingerprint().cpu_model, fingerprint().cores):
         raise ConfigurationError(
-            f"The record of '{record.path}' is of another machine: {record.host.line()}.", "one that was measured here", "benchmark the file here"
+            f"The record of '{record.path}' is of another machine: {record.host.line()}.",
+            "one that was measured here",
+            "benchmark the file here",
         )
-    if not record.macs or record.compute_type not in TYPES:
+    if not record.macs or not record.moved_bytes or record.compute_type not in TYPES:
         raise ConfigurationError(
             f"The multiply-accumulates of '{record.path}' are not counted, or their type is none of {', '.join(TYPES)} ({record.compute_type}).",
             "a file of convolutions or dense layers",
