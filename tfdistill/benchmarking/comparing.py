@@ -80,7 +80,7 @@ def compare_speed(
     spec = to_spec(target)
     if getattr(target, "remote", False):
         raise ConfigurationError(
-            f"{target.describe()} cannot run files by turns.", "a target on this machine", "benchmark each with tfdistill.benchmark"
+            f"{target.describe()} cannot run files by turns.", "a target on this machine; tfdistill.benchmark takes all"
         )
     if timing.processes < _LEAST_PROCESSES:
         raise ConfigurationError(
