@@ -54,7 +54,9 @@ def main():
     busy = busy_function()
     added, plain = np.array(added_microseconds(busy, rounds)), np.array(added_microseconds(lambda: None, rounds))
     for words, found in (("a run of 10 us", added), ("one that does nothing", plain)):
-        print(f"The loop adds {np.median(found):.2f} us to {words} (median of {rounds}; half of them {np.percentile(found, 25):.2f} to {np.percentile(found, 75):.2f}).")
+        print(
+            f"The loop adds {np.median(found):.2f} us to {words} (median of {rounds}; half of them {np.percentile(found, 25):.2f} to {np.percentile(found, 75):.2f})."
+        )
     with temporary_folder() as folder:
         for kind in TYPES:
             path = folder / f"{kind}.tflite"

@@ -33,19 +33,24 @@ def with_plain_intervals(kept):
     again.latency_fields = fields
 
 
-def measured(paths, repeats, plain):
+def measured(paths, repeats, plain, records):
     """Dict of path -> list of (record, interval of independent runs)."""
     found = {path: [] for path in paths}
-    for _ in track(range(repeats), "benchmarking"):
+    for number in track(range(repeats), "benchmarking"):
         for path in paths:
             record = benchmark(path)
             found[path].append((record, plain[-1]))
+            if records:
+                record.save(records / f"{path.stem}_{number}.json")
     return found
 
 
 def table(found):
     """The lines of the table, and the fewest intervals that hold."""
-    lines = ["| file | p50 ms | intervals that hold | half width | of independent runs | half width | converged |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| file | p50 ms | intervals that hold | half width | of independent runs | half width | converged |",
+        "|---|---|---|---|---|---|---|",
+    ]
     fewest = []
     for path, rows in found.items():
         grand = float(np.median([record.p50_ms for record, _ in rows]))
@@ -74,11 +79,8 @@ def main():
         if not arguments.files:
             for path, kind in zip(paths, TYPES, strict=True):
                 path.write_bytes(multiply_file(kind))
-        found = measured(paths, arguments.repeats, plain)
+        found = measured(paths, arguments.repeats, plain, arguments.records)
     lines, fewest = table(found)
-    for path, rows in found.items() if arguments.records else ():
-        for i, (record, _) in enumerate(rows):
-            record.save(arguments.records / f"{path.stem}_{i}.json")
     loads = [record.load_average for rows in found.values() for record, _ in rows if record.load_average is not None]
     print("\n".join([*lines, "", f"Load of the machine: {min(loads):.1f} to {max(loads):.1f}. {rows[0][0].host.line()}."]))
     sys.exit(fewest < arguments.least)

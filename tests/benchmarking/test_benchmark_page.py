@@ -8,10 +8,21 @@ import pytest
 from peaks import folder
 
 import tfdistill
-from tfdistill.benchmarking import BenchmarkRecord, OperationProfile, Roofline, SpeedChange, Timing, profile_operations, roofline
+from tfdistill.benchmarking import (
+    BenchmarkRecord,
+    OperationProfile,
+    Roofline,
+    SpeedChange,
+    TimedOperation,
+    Timing,
+    profile_operations,
+    roofline,
+)
 from tfdistill.benchmarking.peak import _size_class
 from tfdistill.errors import ConfigurationError
+from tfdistill.host import HostFingerprint
 from tfdistill.report.benchmark_page import benchmark_page
+from tfdistill.report.operation_picture import operation_picture
 
 QUICK = Timing(warmup_seconds=0, warmup_runs=1, min_seconds=0.05, max_seconds=0.1, processes=1)
 
@@ -60,6 +71,14 @@ def test_operations_are_a_record(tmp_path):
     assert sum(profile.by_name().values()) == pytest.approx(profile.total_us)
     assert profile.slowest(1)[0].mean_us == max(row.mean_us for row in profile.operations)
     assert "Convolution" in str(profile)
+
+
+def test_the_picture_of_operations(tmp_path):
+    host = HostFingerprint("", "", 1, 1, None, "", "", {}, "")
+    rows = tuple(TimedOperation(f"operation {i}", i % 3 > 0, 10.0 / (i + 1), 0.1) for i in range(25))
+    path = operation_picture(OperationProfile("m.tflite", "0", 1, 5, rows, host), tmp_path / "operations.svg")
+    drawn = path.read_text(encoding="utf-8")
+    assert drawn.count("<path") > 25
 
 
 class _Strict(html.parser.HTMLParser):

@@ -30,7 +30,7 @@ def test_batch_and_streams_are_in_the_record():
 
 
 def test_several_processes_share_the_runs():
-    timing = Timing(warmup_seconds=0, warmup_runs=1, min_seconds=0.15, max_seconds=0.3, processes=3, precision=0.9)
+    timing = Timing(warmup_seconds=0, warmup_runs=1, min_runs=18, min_seconds=0, max_seconds=60, processes=3, precision=0.99)
     record = tfdistill.benchmark(folder() / "int8.tflite", timing=timing)
     assert (record.processes, record.converged) == (3, True)
     assert record.warmup_runs >= 3

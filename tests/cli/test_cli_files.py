@@ -152,7 +152,11 @@ def test_benchmark_keeps_a_history_draws_a_page_and_prints_json(folder, exported
     assert "same file" in printed
     page = (tmp_path / "m.html").read_text(encoding="utf-8")
     assert "int8.tflite" in page
-    assert "run by XNNPACK" in page
+    assert "with XNNPACK only" in page
+    code, printed = command(folder, "benchmark", exported, "--seconds", "0.05", "--html", tmp_path / "m.html", "--operations")
+    assert code == 0, printed
+    assert "slowest operations" in printed
+    assert "run by XNNPACK" in (tmp_path / "m.html").read_text(encoding="utf-8")
     code, printed = command(folder, "benchmark", exported, "--seconds", "0.05", "--json", "--batch", "1")
     (found,) = json.loads(printed)
     assert BenchmarkRecord.from_dict(found).path == str(exported)

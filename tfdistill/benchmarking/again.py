@@ -8,7 +8,7 @@ import sys
 from tfdistill.benchmarking import sensors
 from tfdistill.benchmarking.isolation import run_child
 from tfdistill.benchmarking.targets.base import from_spec
-from tfdistill.benchmarking.timing import Timing, latency_fields, packed, time_runs, unpacked, whole_run
+from tfdistill.benchmarking.timing import Timing, latency_fields, packed, time_first, time_runs, unpacked, whole_run
 from tfdistill.errors import TfdistillError
 from tfdistill.runtime import bootstrap
 from tfdistill.runtime.tensors import sample_inputs
@@ -88,7 +88,8 @@ def time_file(request):
     if request.get("invoke_only"):
         model.set_inputs(inputs)
         run = model.invoke
-    timed = time_runs(run, timing)
+    _, first_seconds = time_first(run)
+    timed = dataclasses.replace(time_runs(run, timing), first_seconds=first_seconds)
     return {"times": packed(timed), "init_ms": model.init_seconds * 1e3}
 
 

@@ -121,5 +121,5 @@ def benchmark(
             together = stream_throughput(request, streams, max(timing.min_seconds, 1e-3 * found["p50_ms"]), timeout_seconds)
             throughput = found["batch"] * together.runs_per_s
             found.update(streams=streams, throughput_per_s=throughput, stream_p50_ms=together.p50_ms)
-    found["gmac_per_s"] = found["macs"] / found["p50_ms"] / 1e6 if found["macs"] else None
+    found["gmac_per_s"] = found["macs"] / found["p50_ms"] / 1e6 if found["macs"] and found["p50_ms"] else None
     return BenchmarkRecord.from_dict({**found, "path": str(path)})

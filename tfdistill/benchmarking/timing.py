@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import math
+import time
 import zlib
 from collections.abc import Sequence
 
@@ -87,16 +88,26 @@ def time_runs(run, timing, **options):
 
 
 def whole_run(model, inputs):
-    """Returns a function that runs an opened model once: inputs in, invoke, outputs in host memory, which is when the work is certainly done."""
+    """Returns a function that runs an opened model once: inputs in, invoke, outputs in host memory, which is when the work is certainly done.
+
+    It returns the outputs as a list, in their order.
+    """
     if hasattr(model, "runner"):
         return model.runner(inputs)
 
     def run():
         model.set_inputs(inputs)
         model.invoke()
-        model.read_outputs()
+        return list(model.read_outputs().values())
 
     return run
+
+
+def time_first(run):
+    """Runs a function for the first time; returns (its result, seconds)."""
+    before = time.perf_counter_ns()
+    result = run()
+    return result, (time.perf_counter_ns() - before) / 1e9
 
 
 def require_fixed(model, shapes):

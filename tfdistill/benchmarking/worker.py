@@ -13,7 +13,7 @@ import sys
 from tfdistill.benchmarking import memory, sensors
 from tfdistill.benchmarking.record import BenchmarkRecord
 from tfdistill.benchmarking.targets.base import from_spec
-from tfdistill.benchmarking.timing import Timing, latency_fields, packed, require_fixed, time_runs, whole_run
+from tfdistill.benchmarking.timing import Timing, latency_fields, packed, require_fixed, time_first, time_runs, whole_run
 from tfdistill.errors import TfdistillError
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
@@ -54,7 +54,9 @@ def measure_file(request):
     # A file that takes long to open is measured in this process alone.
     alone = timing.processes == 1 or model.init_seconds > timing.max_seconds / timing.processes
     clock, warmth = sensors.clock_mhz(timing.cores), sensors.temperature_c()
-    timed = time_runs(whole_run(model, inputs), timing if alone else timing.share())
+    run = whole_run(model, inputs)
+    _, first_seconds = time_first(run)
+    timed = dataclasses.replace(time_runs(run, timing if alone else timing.share()), first_seconds=first_seconds)
     batch = next((shape[0] for shape in (info.shape for info in model.inputs.values()) if shape), 1)
     peak = memory.peak_bytes()
     work = work_of(model.interpreter) if hasattr(model, "interpreter") else None

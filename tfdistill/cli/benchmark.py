@@ -33,6 +33,9 @@ def benchmark(
     ] = False,
     record: Annotated[pathlib.Path | None, typer.Option(help="Write the records to this folder, as JSON files.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
+    operations: Annotated[
+        bool, typer.Option("--operations", help="Print the times of the operations inside each file, on the CPU with XNNPACK.")
+    ] = False,
     page: Annotated[
         pathlib.Path | None, typer.Option("--html", help="Write a page with times, operations and what the machine could do to this file.")
     ] = None,
@@ -73,6 +76,8 @@ def benchmark(
         typer.echo(json.dumps([one.to_dict() for one in done], indent=2, allow_nan=False))
     else:
         _print(done)
+    for one in done if operations else ():
+        typer.echo(str(_profile(one)), err=as_json)
     for change in changes:
         typer.echo(change.line(), err=as_json)
     for one in done if record else ():
@@ -117,7 +122,6 @@ def _changes(path, done):
 
 
 def _write_page(page, done, changes):
-    from tfdistill.benchmarking.operations import profile_operations
     from tfdistill.benchmarking.peak import roofline
     from tfdistill.report.benchmark_page import benchmark_page
     from tfdistill.utils.files import write_whole
@@ -125,10 +129,7 @@ def _write_page(page, done, changes):
     profiles, roofs, lacking = {}, {}, {}
     for one in done:
         # Each is an addition to the page: the reason stands there where one cannot be had.
-        for found, make in (
-            (profiles, lambda r: profile_operations(r.path, threads=r.target_settings.get("threads", 1))),
-            (roofs, roofline),
-        ):
+        for found, make in ((profiles, _profile), (roofs, roofline)):
             try:
                 found[one.path] = make(one)
             except TfdistillError as error:
@@ -137,8 +138,17 @@ def _write_page(page, done, changes):
         temporary.write_text(benchmark_page(done, profiles, roofs, lacking, changes), encoding="utf-8")
 
 
+def _profile(record):
+    from tfdistill.benchmarking.operations import profile_operations
+
+    settings = record.target_settings
+    if settings["kind"] != "cpu" or settings.get("kernels", "xnnpack") != "xnnpack" or not settings.get("xnnpack", True):
+        raise ConfigurationError("Operations are timed one by one on the CPU with XNNPACK only.", "that target")
+    return profile_operations(record.path, threads=settings["threads"])
+
+
 def _target(text, threads):
-    from tfdistill.cli.targets import parse_target
+    from tfdistill.cli.target_text import parse_target
 
     where = parse_target(text)
     if threads is None:

@@ -65,7 +65,7 @@ class TFLiteModel:
             arrays: Dict of name -> array of the tensor's type and shape.
 
         Returns:
-            The function. It raises a `RuntimeUnavailableError` as `invoke` does.
+            The function. It returns the outputs as a list, in the order of `outputs`, and raises a `RuntimeUnavailableError` as `invoke` does.
         """
         interpreter = self.interpreter
         set_tensor, invoke, get_tensor = interpreter.set_tensor, interpreter.invoke, interpreter.get_tensor
@@ -77,8 +77,7 @@ class TFLiteModel:
                 for index, array in inputs:
                     set_tensor(index, array)
                 invoke()
-                for index in outputs:
-                    get_tensor(index)
+                return [get_tensor(index) for index in outputs]
             except Exception as error:  # the exception class depends on the native code
                 raise self._failed(error) from error
 

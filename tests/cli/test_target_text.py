@@ -8,8 +8,8 @@ import pytest
 
 from tfdistill.benchmarking import Cpu
 from tfdistill.benchmarking.targets.base import KINDS
-from tfdistill.cli import targets
-from tfdistill.cli.targets import described, parse_target
+from tfdistill.cli import target_text
+from tfdistill.cli.target_text import described, parse_target
 from tfdistill.errors import ConfigurationError
 
 
@@ -75,4 +75,4 @@ def test_every_target_is_described(board):
     lines = described()
     assert [line.split(":")[0] for line in lines] == list(KINDS)
     assert any(line.startswith("board:host,port=22") for line in lines)
-    assert targets.KINDS is KINDS
+    assert target_text.KINDS is KINDS
