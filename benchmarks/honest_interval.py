@@ -82,7 +82,11 @@ def main():
         found = measured(paths, arguments.repeats, plain, arguments.records)
     lines, fewest = table(found)
     loads = [record.load_average for rows in found.values() for record, _ in rows if record.load_average is not None]
-    print("\n".join([*lines, "", f"Load of the machine: {min(loads):.1f} to {max(loads):.1f}. {rows[0][0].host.line()}."]))
+    print(
+        "\n".join(
+            [*lines, "", f"Load of the machine: {min(loads):.1f} to {max(loads):.1f}. {next(iter(found.values()))[0][0].host.line()}."]
+        )
+    )
     sys.exit(fewest < arguments.least)
 
 

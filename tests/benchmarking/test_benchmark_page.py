@@ -19,6 +19,7 @@ from tfdistill.benchmarking import (
     roofline,
 )
 from tfdistill.benchmarking.peak import _size_class
+from tfdistill.cli.benchmark import _profile
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import HostFingerprint
 from tfdistill.report.benchmark_page import benchmark_page
@@ -71,6 +72,12 @@ def test_operations_are_a_record(tmp_path):
     assert sum(profile.by_name().values()) == pytest.approx(profile.total_us)
     assert profile.slowest(1)[0].mean_us == max(row.mean_us for row in profile.operations)
     assert "Convolution" in str(profile)
+
+
+@pytest.mark.parametrize("settings", [{"kind": "gpu", "threads": 1}, {"kind": "cpu", "threads": 1, "kernels": "builtin"}])
+def test_operations_are_not_shown_for_another_target(settings, record):
+    with pytest.raises(ConfigurationError, match="with XNNPACK only"):
+        _profile(dataclasses.replace(record, target_settings=settings))
 
 
 def test_the_picture_of_operations(tmp_path):

@@ -5,9 +5,8 @@ import json
 import os
 import sys
 
-from tfdistill.benchmarking import sensors
 from tfdistill.benchmarking.isolation import run_child
-from tfdistill.benchmarking.targets.base import from_spec
+from tfdistill.benchmarking.opening import open_to_time
 from tfdistill.benchmarking.timing import Timing, latency_fields, packed, time_first, time_runs, unpacked, whole_run
 from tfdistill.errors import TfdistillError
 from tfdistill.runtime import bootstrap
@@ -81,8 +80,7 @@ def _needed(fields, timing, spent):
 def time_file(request):
     """Opens the file of a request and times it, without copies of inputs and outputs for `invoke_only`; returns `times`, a packed `Timed`, and `init_ms`."""
     timing = Timing(**request["timing"])
-    sensors.pin(timing.cores)
-    model = from_spec(request["target"]).open(request["path"], request.get("shapes"))
+    model = open_to_time(request["target"], request["path"], request.get("shapes"), timing.cores)
     inputs = sample_inputs(model.inputs, 0)
     run = whole_run(model, inputs)
     if request.get("invoke_only"):

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfdistill.benchmarking import sensors
 from tfdistill.benchmarking.isolation import run_child
 from tfdistill.benchmarking.measuring import student_quantile
+from tfdistill.benchmarking.opening import open_to_time
 from tfdistill.benchmarking.record import SpeedComparison
-from tfdistill.benchmarking.targets.base import from_spec, to_spec
+from tfdistill.benchmarking.targets.base import to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.timing import Timing, require_fixed, whole_run
 from tfdistill.errors import ConfigurationError, TfdistillError
@@ -78,7 +78,7 @@ def compare_speed(
     target = Cpu() if target is None else target
     timing = Timing(processes=8, warmup_seconds=0.1, min_seconds=2.0) if timing is None else timing
     spec = to_spec(target)
-    if getattr(target, "remote", False):
+    if getattr(target, "remote", False) or not getattr(target, "is_timed", True):
         raise ConfigurationError(
             f"{target.describe()} cannot run files by turns.", "a target on this machine; tfdistill.benchmark takes all"
         )
@@ -200,16 +200,15 @@ def time_files(request):
     Returns:
         Dict of `p50_ms` and `ratios` (to the first file) of each file, and `rounds`.
     """
-    timing, target = Timing(**request["timing"]), from_spec(request["target"])
-    sensors.pin(timing.cores)
-    shapes, draw = request["shapes"] or {}, random.Random(request["seed"])
+    timing, shapes, draw = Timing(**request["timing"]), request["shapes"] or {}, random.Random(request["seed"])
     order, runs = list(range(len(request["paths"]))), {}
     draw.shuffle(order)
     for i in order:
-        own = target.open(request["paths"][i], None) if shapes else None
-        own = {name: shape for name, shape in shapes.items() if name in own.inputs} if own else None
-        model = target.open(request["paths"][i], own or None)
-        require_fixed(model, own or {})
+        model = open_to_time(request["target"], request["paths"][i], None, timing.cores)
+        own = {name: shape for name, shape in shapes.items() if name in model.inputs}
+        require_fixed(model, own)
+        if own:
+            model = open_to_time(request["target"], request["paths"][i], own)
         runs[i] = whole_run(model, sample_inputs(model.inputs, 0))
     for run in runs.values():
         end, count = time.perf_counter() + timing.warmup_seconds, 0

@@ -12,9 +12,8 @@ import time
 
 import numpy as np
 
-from tfdistill.benchmarking import sensors
 from tfdistill.benchmarking.measuring import Timed
-from tfdistill.benchmarking.targets.base import from_spec
+from tfdistill.benchmarking.opening import open_to_time
 from tfdistill.benchmarking.timing import Timing, packed, unpacked, whole_run
 from tfdistill.errors import BenchmarkError, TfdistillError
 from tfdistill.runtime import bootstrap, isolated
@@ -130,8 +129,7 @@ def main(result_fd):
 
 def _opened(request):
     timing = Timing(**request["timing"])
-    sensors.pin(timing.cores)
-    model = from_spec(request["target"]).open(request["path"], request.get("shapes"))
+    model = open_to_time(request["target"], request["path"], request.get("shapes"), timing.cores)
     run = whole_run(model, sample_inputs(model.inputs, 0))
     end, count = time.monotonic() + timing.warmup_seconds, 0
     while count < max(timing.warmup_runs, 1) or time.monotonic() < end:

@@ -17,7 +17,7 @@ def benchmark(
     target: Annotated[
         str,
         typer.Option(
-            help="Where they run: cpu, or with settings cpu:threads=2,xnnpack=false. Kinds and settings are those of tfdistill.benchmarking's targets."
+            help="Where they run: a kind, such as cpu, or with settings: cpu:threads=2. Kinds and settings are those of tfdistill.benchmarking's targets; KIND://VALUE gives the first one."
         ),
     ] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; short for --target cpu:threads=N.")] = None,
