@@ -190,7 +190,9 @@ def median_interval(series, confidence=0.95):
     is not that of independent runs. The series are cut into parts, and the medians of the parts are taken for observations (sectioning: Nakayama,
     ACM TOMACS 24(4), 2014); parts of twice the length follow, down to whole processes (blocking: Flyvbjerg and Petersen, J. Chem. Phys. 91, 1989;
     processes as the highest level: Kalibera and Jones, ISMM 2013). Where the medians of neighbouring parts are still correlated, the interval grows by
-    sqrt((1 + r) / (1 - r)), as that of a first-order autoregressive process. The widest of all is the answer, and never narrower than that of independent runs.
+    sqrt((1 + r) / (1 - r)), as that of a first-order autoregressive process. Where the medians of longer parts differ as much as those of shorter ones, a longer
+    measurement averages nothing out (flicker noise: Allan, IEEE Trans. Instrum. Meas. 36, 1987), so the spread is taken on to the whole length as it has fallen so far. The widest
+    of all is the answer, and never narrower than that of independent runs.
 
     Args:
         series: One array of times for each process, each in the order of its runs.
@@ -205,9 +207,10 @@ def median_interval(series, confidence=0.95):
     if ranks is None or len(values) < _LEAST_PARTS:
         return None
     ordered = np.partition(values, ranks)
-    median, half = float(np.median(values)), 0.0
-    for parts in _levels(series):
-        half = max(half, _half_width(np.array([np.median(part) for part in parts]), median, confidence))
+    median = float(np.median(values))
+    levels = [np.array([np.median(part) for part in parts]) for parts in _levels(series)]
+    half = max([0.0, *(_half_width(medians, median, confidence) for medians in levels)])
+    half = max(half, _extrapolated(levels, median, confidence))
     return max(min(float(ordered[ranks[0]]), median - half), 0.0), max(float(ordered[ranks[1]]), median + half)
 
 
@@ -233,6 +236,19 @@ def _half_width(medians, center, confidence):
     # 1 / count is the bias of the estimate, which the mean of the sample brings.
     correlation = min((around[:-1] * around[1:]).sum() / total + 1 / count, 0.9) if total > 0 else 0.0
     return half * math.sqrt((1 + correlation) / (1 - correlation)) if correlation > 1 / math.sqrt(count) else half
+
+
+def _extrapolated(levels, center, confidence):
+    """Returns the half width for parts whose spread falls with their length by a power between that of flicker noise, 0, and of independent runs, -1/2."""
+    counts = np.array([len(medians) for medians in levels], dtype=np.float64)
+    spreads = np.array([math.sqrt(((medians - center) ** 2).sum() / (len(medians) - 1)) for medians in levels])
+    if not len(counts) or counts[0] == counts[-1] or not spreads.all():
+        return 0.0
+    # A line through the logarithms, each with the weight of its degrees of freedom.
+    x, y, weights = np.log(counts), np.log(spreads), counts - 1
+    x, y = x - np.average(x, weights=weights), y - np.average(y, weights=weights)
+    power = min(max(-float((weights * x * y).sum() / (weights * x**2).sum()), -0.5), 0.0)
+    return student_quantile(confidence, int(counts[-1]) - 1) * float(spreads[-1] * counts[-1] ** power)
 
 
 @functools.cache
