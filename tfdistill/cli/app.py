@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tfdistill.cli import available, cache, files
+from tfdistill.cli import available, benchmark, cache, files
 from tfdistill.cli.quiet import quiet_start, set_verbose
 from tfdistill.errors import TfdistillError, VerificationError
 from tfdistill.version import __version__
@@ -24,7 +24,7 @@ app.command(epilog="Example: tfdistill label teacher.keras my_data:training soft
 app.command(epilog="Example: tfdistill check m.keras --target micro --data test.npz")(files.check)
 app.command(epilog="Example: tfdistill export m.keras --variant int8 --calibration images/ --out m.tflite")(files.export)
 app.command(epilog="Example: tfdistill verify m.tflite m.keras --data test.npz")(files.verify)
-app.command(epilog="Example: tfdistill benchmark float.tflite int8.tflite --threads 2")(files.benchmark)
+app.command(epilog="Example: tfdistill benchmark float.tflite int8.tflite --threads 2 --html page.html")(benchmark.benchmark)
 app.command(epilog="Example: tfdistill inspect m.tflite --html m.html")(files.inspect)
 app.command(name="targets", epilog="Example: tfdistill targets --json")(available.targets)
 
