@@ -4,6 +4,7 @@ import ast
 import functools
 
 import pytest
+import test_benchmark_remedies
 import test_bridge_remedies
 import test_channel_remedies
 import test_compress_remedies
@@ -40,6 +41,7 @@ TABLES = {
     "tests/benchmarking/test_target_outputs.py": [row.words for row in test_target_outputs.ROWS.values()],
     "tests/benchmarking/test_delegates.py": [row.words for row in test_delegates.ROWS.values()],
     "tests/benchmarking/test_micro.py": [row.words for row in test_micro.ROWS.values()],
+    "tests/benchmarking/test_benchmark_remedies.py": [row.words for row in test_benchmark_remedies.ROWS.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],
 }
 # Remedy -> why no row can follow it.

@@ -81,8 +81,17 @@ def sequence_names():
     return {**names, "x": x, "y": y, "keras": keras, "tfdistill": tfdistill}
 
 
+def benchmark_names():
+    """Writes the files that the page measures into the present folder; the page imports what it needs."""
+    model = classifier(16, "teacher")
+    for variant in ("float32", "int8"):
+        tfdistill.export_tflite(model, f"{variant}.tflite", variant, calibration=images()[0])
+    return {}
+
+
 NAMES = {
     "README.md": image_names,
+    "docs/benchmarking.md": benchmark_names,
     "docs/compression.md": compression_names,
     "docs/distillation.md": sequence_names,
     "docs/targets.md": image_names,

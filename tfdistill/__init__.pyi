@@ -10,6 +10,7 @@ from tfdistill import losses as losses
 from tfdistill import pipeline as pipeline
 from tfdistill import preflight as preflight
 from tfdistill import tflite as tflite
+from tfdistill.benchmarking.comparing import compare_speed as compare_speed
 from tfdistill.benchmarking.run import benchmark as benchmark
 from tfdistill.bridge.adopt.adopt import adopt as adopt
 from tfdistill.bridge.convert.to_keras import to_keras as to_keras

@@ -19,19 +19,25 @@ class Delegation:
     Attributes:
         operations: Number of operations in the file.
         delegated: Number of these that a delegate takes.
-        partitions: Number of connected parts that delegates run, each in one call. Between two parts, tensors are handed over.
+        partitions: Number of connected parts that delegates run, each in one call. Between two parts, tensors are handed over. None if the runtime does not
+            say it.
         left: Dict of (operation name, type of its output) -> number of operations that no delegate takes.
     """
 
     operations: int
     delegated: int
-    partitions: int
+    partitions: int | None
     left: Mapping[tuple[str, str], int]
 
     @property
     def share(self):
         """Share of the operations that a delegate takes, from 0 to 1; 0 for a file without operations."""
         return self.delegated / self.operations if self.operations else 0.0
+
+    def named_left(self):
+        """Returns a dict of `"RSQRT int8"` -> number of operations, the most frequent first."""
+        named = {" ".join(filter(None, key)): count for key, count in self.left.items()}
+        return dict(sorted(named.items(), key=lambda item: (-item[1], item[0])))
 
 
 def operation_nodes(interpreter):

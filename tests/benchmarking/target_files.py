@@ -10,7 +10,7 @@ import numpy as np
 from tfdistill.benchmarking import Timing
 from tfdistill.runtime.schema import schema
 
-QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=3, min_seconds=0, max_seconds=0.1)
+QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=3, min_seconds=0, max_seconds=0.1, processes=1)
 # Debian's chromium has a Vulkan driver that computes on the CPU (tests/install_system_packages.sh).
 SWIFTSHADER = pathlib.Path("/usr/lib/chromium/vk_swiftshader_icd.json")
 

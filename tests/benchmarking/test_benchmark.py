@@ -24,7 +24,7 @@ from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import export_tflite
 from tfdistill.utils import deprecation
 
-QUICK = Timing(warmup_seconds=0, min_seconds=0, max_seconds=0.5)
+QUICK = Timing(warmup_seconds=0, min_seconds=0, max_seconds=0.5, processes=1)
 
 
 @pytest.fixture(scope="module")

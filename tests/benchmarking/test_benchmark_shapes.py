@@ -16,7 +16,7 @@ from tfdistill.runtime.capture import captured_output
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import export_tflite
 
-QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=1, min_seconds=0, max_seconds=0.05)
+QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=1, min_seconds=0, max_seconds=0.05, processes=1)
 layers = keras.layers
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tfdistill
-from tfdistill.benchmarking import BenchmarkRecord
+from tfdistill.benchmarking import BenchmarkRecord, SpeedComparison
 from tfdistill.cli import app
 from tfdistill.preflight import Preflight
 from tfdistill.tflite import ExportRecord, FileInspection, LayerErrors, VerificationRecord
@@ -149,6 +149,38 @@ def test_verify_and_benchmark(folder, exported, tmp_path):
     assert "2 threads" in printed
 
 
+def test_benchmark_keeps_a_history_draws_a_page_and_prints_json(folder, exported, tmp_path):
+    words = ["benchmark", exported, "--seconds", "0.05", "--history", tmp_path / "h.jsonl", "--target", "cpu:threads=1"]
+    assert command(folder, *words)[0] == 0
+    code, printed = command(
+        folder, *words, "--html", tmp_path / "m.html", "--shapes", "image=1x8x8x3", "--cores", min(os.sched_getaffinity(0))
+    )
+    assert code == 0, printed
+    code, printed = command(folder, *words)
+    assert code == 0, printed
+    assert "same host" in printed
+    assert "same file" in printed
+    page = (tmp_path / "m.html").read_text(encoding="utf-8")
+    assert "int8.tflite" in page
+    assert "run by XNNPACK" in page
+    code, printed = command(folder, "benchmark", exported, "--seconds", "0.05", "--operations")
+    assert code == 0, printed
+    assert "slowest operations" in printed
+    code, printed = command(folder, "benchmark", exported, "--seconds", "0.05", "--json", "--batch", "1")
+    (found,) = json.loads(printed)
+    assert BenchmarkRecord.from_dict(found).path == str(exported)
+
+
+def test_benchmark_compares(folder, exported, tmp_path):
+    words = ["benchmark", exported, exported, "--compare", "--seconds", "0.05"]
+    code, printed = command(folder, *words, "--json")
+    assert code == 0, printed
+    assert SpeedComparison.from_dict(json.loads(printed)).files[0].ratio == 1.0
+    code, printed = command(folder, *words, "--record", tmp_path)
+    assert "ratio" in printed
+    assert len(SpeedComparison.load(tmp_path / "comparison.json").files) == 2
+
+
 def test_inspect_prints_tables_or_json_and_writes_a_page(folder, exported, tmp_path):
     code, printed = command(folder, "inspect", exported, "--html", tmp_path / "m.html", "--target", "edgetpu")
     assert code == 0, printed
@@ -259,6 +291,15 @@ MISTAKES = {
     "a cache that is none": (["cache", "info", "empty"], 1, "the folder of a finished cache"),
     "a teacher without data": (["label", "m.keras", "data.npz", "soft_targets"], 1, "a function's name as 'module:function'"),
     "no arguments": (["export"], 2, "Missing argument"),
+    "a target misspelt": (["benchmark", "int8.tflite", "--target", "cpv"], 1, "Nearest: 'cpu'"),
+    "a setting misspelt": (["benchmark", "int8.tflite", "--target", "cpu:thread=2"], 1, "Nearest: 'threads'"),
+    "a shape without a name": (["benchmark", "int8.tflite", "--shapes", "1x8x8x3"], 2, "such as image=1x96x96x3"),
+    "a shape of words": (["benchmark", "int8.tflite", "--shapes", "image=small"], 2, "such as image=1x96x96x3"),
+    "cores as words": (["benchmark", "int8.tflite", "--cores", "all"], 2, "such as 0 or 0,2"),
+    "one file to compare": (["benchmark", "int8.tflite", "--compare"], 1, "two or more"),
+    "a comparison with a page": (["benchmark", "int8.tflite", "int8.tflite", "--compare", "--html", "p.html"], 1, "leave --html out"),
+    "a folder as the history": (["benchmark", "int8.tflite", "--history", "images"], 1, "--history 'images' is a folder"),
+    "a folder as the page": (["benchmark", "int8.tflite", "--html", "images"], 1, "--html 'images' is a folder"),
     "no threads": (["benchmark", "m.tflite", "--threads", "0"], 2, "threads"),
 }
 

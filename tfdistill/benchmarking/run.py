@@ -5,14 +5,17 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from tfdistill.benchmarking.again import measured_again
 from tfdistill.benchmarking.isolation import CrashError, run_child
 from tfdistill.benchmarking.record import BenchmarkRecord, untimed
+from tfdistill.benchmarking.streaming import stream_throughput
 from tfdistill.benchmarking.targets.base import Target, to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.timing import Timing
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
 from tfdistill.runtime.interpreter import checked_shape, read_file
+from tfdistill.utils import validate
 from tfdistill.utils.arguments import explains_arguments
 from tfdistill.utils.types import PathLike
 
@@ -37,11 +40,14 @@ def benchmark(
     variant: str | None = None,
     timeout_seconds: float | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    batch: int | None = None,
+    streams: int = 1,
 ) -> BenchmarkRecord:
     """Measures the latency and memory of a .tflite file in a process of its own.
 
-    The file runs one batch at a time, first untimed, then until the confidence interval of the median is as narrow as `timing.precision`
-    or the time limit is reached. One run copies the inputs in, invokes the interpreter, and reads the outputs back into host memory.
+    The file runs one batch at a time, first untimed until the times are stable, then until the confidence interval of the median is as narrow as
+    `timing.precision` or the time limit is reached. One run copies the inputs in, invokes the interpreter, and reads the outputs back into host memory.
+    Several processes share the runs, and the interval holds what differs between them.
 
     On an accelerator a file is timed only if the runtime says that the accelerator runs it. Afterwards the outputs of the last timed run are compared with
     those of the CPU on the same inputs. An accelerator's library or driver that ends the process (an abort, a segmentation fault) is a result: a record with
@@ -57,6 +63,8 @@ def benchmark(
             two minutes.
         shapes: Dict of input name -> full shape, batch included, to resize these inputs to. Required for inputs with axes of any size other
             than the batch. A free batch is run at the size that the file has, usually 1. The record has the shapes of the runs.
+        batch: Batch size to resize every input to, at least 1; None keeps that of the file. Not together with `shapes`, which hold the batch.
+        streams: Number of processes that run the file at the same time for `throughput_per_s`, at least 1. The latencies are those of one alone.
 
     Returns:
         A `BenchmarkRecord`; its method `save(path)` writes it as JSON.
@@ -94,6 +102,11 @@ def benchmark(
         timeout_seconds = 2 * (timing.max_seconds + timing.warmup_seconds) + _OVERHEAD_SECONDS
     if timeout_seconds <= 0:
         raise ConfigurationError(f"timeout_seconds={timeout_seconds} is impossible.", "a number above 0")
+    validate.whole_number("streams", streams)
+    if batch is not None:
+        validate.whole_number("batch", batch)
+        if shapes is not None:
+            raise ConfigurationError(f"batch={batch} and shapes={shapes} contradict each other.", "one of them; the shapes hold the batch")
     if shapes is not None:
         shapes = {name: checked_shape(name, shape) for name, shape in shapes.items()}
     request = {
@@ -102,6 +115,7 @@ def benchmark(
         "timing": dataclasses.asdict(timing),
         "variant": variant,
         "shapes": shapes,
+        "batch": batch,
         "host": fingerprint().to_dict(),
     }
     if target.remote:
@@ -112,6 +126,15 @@ def benchmark(
         if isinstance(target, Cpu):
             raise
         found = _crashed(request, target, error)
+    if "times" in found:
+        if batch is not None:
+            request["shapes"] = found["input_shapes"]
+        found = measured_again(request, found, timeout_seconds)
+        if streams > 1:
+            together = stream_throughput(request, streams, max(timing.min_seconds, 1e-3 * found["p50_ms"]), timeout_seconds)
+            throughput = found["batch"] * together.runs_per_s
+            found.update(streams=streams, throughput_per_s=throughput, stream_p50_ms=together.p50_ms)
+    found["gmac_per_s"] = found["macs"] / found["p50_ms"] / 1e6 if found["macs"] and found["p50_ms"] else None
     return BenchmarkRecord.from_dict({**found, "path": str(path)})
 
 

@@ -10,20 +10,19 @@ import pathlib
 import signal
 import sys
 
-import numpy as np
-
-from tfdistill.benchmarking import memory, truth
+from tfdistill.benchmarking import memory, sensors, truth
 from tfdistill.benchmarking.record import BenchmarkRecord
 from tfdistill.benchmarking.targets.base import from_spec
-from tfdistill.benchmarking.timing import Timing, measure
+from tfdistill.benchmarking.timing import Timing, latency_fields, packed, require_fixed, time_first, time_runs, whole_run
 from tfdistill.benchmarking.untimed import measure_untimed
-from tfdistill.errors import ConfigurationError, TfdistillError, nearest
+from tfdistill.errors import TfdistillError
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
 from tfdistill.runtime.delegated import operation_nodes
 from tfdistill.runtime.file_inputs import declared_inputs
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.runtime.tensors import sample_inputs
+from tfdistill.runtime.work import work_of
 
 # Time limit for what comes after the times: the outputs and the memory with the built-in kernels, which may be slow or lack operations of the file.
 _AFTERWARDS_SECONDS = 60
@@ -37,12 +36,14 @@ def measure_file(request):
             or None) and `host` (fields of the `HostFingerprint`).
 
     Returns:
-        (`BenchmarkRecord` without the memory of the activations and the comparison with the CPU, the `truth.Watched` model).
+        (`BenchmarkRecord` without the memory of the activations and the comparison with the CPU, `Timed` of this process, the `truth.Watched` model). The record's
+        `processes` is how many are to share the runs.
 
     Raises:
         DelegationError: if the target leaves operations to the CPU that it has to run.
     """
     path, target, timing = pathlib.Path(request["path"]), from_spec(request["target"]), Timing(**request["timing"])
+    sensors.pin(timing.cores)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     file = read_file(path)  # also brings the file into the page cache
     digest, size = file.sha256, len(file.content)
@@ -51,13 +52,22 @@ def measure_file(request):
     target.import_runtime()  # before the baseline, so that the import is in it
     memory.reset_peak()
     baseline = memory.resident_bytes()
-    model = truth.Watched(target.open(path, request.get("shapes")))
+    model = target.open(path, request.get("shapes"))
+    if request.get("batch"):
+        model = target.open(path, with_batch(model, request["batch"]))
+    model = truth.Watched(model)
     delegated = truth.delegation_fields(target, truth.require_delegated(target, model))
-    run = model.runner(random_inputs(model))
-    timed = measure(run, timing)
+    inputs = random_inputs(model)
+
+    # A file that takes long to open is measured in this process alone.
+    alone = timing.processes == 1 or model.init_seconds > timing.max_seconds / timing.processes
+    clock, warmth = sensors.clock_mhz(timing.cores), sensors.temperature_c()
+    run = whole_run(model, inputs)
+    _, first_seconds = time_first(run)
+    timed = dataclasses.replace(time_runs(run, timing if alone else timing.share()), first_seconds=first_seconds)
+    batch = next((shape[0] for shape in (info.shape for info in model.inputs.values()) if shape), 1)
     peak = memory.peak_bytes()
-    p50, p90, p99 = (float(np.percentile(timed.seconds, p)) * 1e3 for p in (50, 90, 99))
-    low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
+    work = work_of(model.interpreter) if hasattr(model, "interpreter") else None
     record = BenchmarkRecord(
         path=str(path),
         variant=request["variant"],
@@ -67,52 +77,28 @@ def measure_file(request):
         target_settings=request["target"],
         engine=model.engine,
         input_shapes={name: info.shape for name, info in model.inputs.items()},
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        mean_ms=float(timed.seconds.mean()) * 1e3,
-        min_ms=float(timed.seconds.min()) * 1e3,
-        p50_low_ms=low,
-        p50_high_ms=high,
-        confidence=timing.confidence,
-        runs=len(timed.seconds),
-        warmup_runs=timed.warmup_runs,
-        converged=timed.converged,
         init_ms=model.init_seconds * 1e3,
         arena_bytes=None,
         baseline_rss_bytes=baseline,
         peak_rss_bytes=peak,
         load_average=load,
         host=HostFingerprint.from_dict(request["host"]),
+        clock_mhz_before=clock,
+        clock_mhz_after=sensors.clock_mhz(timing.cores),
+        temperature_c_before=warmth,
+        temperature_c_after=sensors.temperature_c(),
+        pinned_cores=timing.cores,
+        batch=batch,
         **delegated,
+        **(dataclasses.asdict(work) if work else {}),
+        **{**latency_fields([timed], timing, batch), "processes": 1 if alone else timing.processes},
     )
-    return record, model
+    return record, timed, model
 
 
-def require_fixed(declared, shapes):
-    """Checks that all axes but the batch have a fixed size or a size in `shapes`: before the file is opened, as some do not even open at the size of 1 that is
-    written there in place of any.
-
-    Args:
-        declared: Dict of input name -> shape that the file declares, with None for an axis of any size.
-        shapes: Dict of input name -> requested shape.
-
-    Raises:
-        ConfigurationError: if not; the message names every input without a fixed size. Also for a shape of what is no input.
-    """
-    for name in shapes:
-        if declared and name not in declared:
-            raise ConfigurationError(
-                f"shapes has '{name}', which is no input of the file.", f"of {sorted(declared)}", nearest(name, declared)
-            )
-    free = {name: shape for name, shape in declared.items() if name not in shapes and None in shape[1:]}
-    if free:
-        example = {name: tuple(32 if size is None else size for size in (1, *shape[1:])) for name, shape in free.items()}
-        raise ConfigurationError(
-            f"These inputs have no fixed size: {free}.",
-            "the shapes to measure, as time and memory depend on them",
-            f"benchmark(path, shapes={example})",
-        )
+def with_batch(model, batch):
+    """Returns the shapes of an opened model's inputs with another batch size, as `target.open` takes them."""
+    return {name: [batch, *info.shape[1:]] for name, info in model.inputs.items() if info.shape}
 
 
 def random_inputs(model, seed=0):
@@ -147,17 +133,23 @@ def main(result_fd):
     bootstrap.end_with_input()
     target = from_spec(request["target"])
     try:
-        record, model = measure_file(request) if target.is_timed else measure_untimed(request)
-        _write(result_fd, {"record": record.to_dict()})
+        if target.is_timed:
+            record, timed, model = measure_file(request)
+            times = {"times": packed(timed)}
+        else:
+            (record, model), times = measure_untimed(request), {}
+        _write(result_fd, {"record": {**record.to_dict(), **times}})
+        if request.get("batch"):
+            request["shapes"] = record.to_dict()["input_shapes"]
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, _AFTERWARDS_SECONDS)
         record = dataclasses.replace(record, **truth.compared(request, target, model))
     except TfdistillError as error:
         _write(result_fd, {"error": str(error), "kind": type(error).__name__, "parts": [error.happened, error.expected, error.fix]})
         return
-    _write(result_fd, {"record": record.to_dict()})
+    _write(result_fd, {"record": {**record.to_dict(), **times}})
     if record.arena_bytes is None:
-        _write(result_fd, {"record": {**record.to_dict(), "arena_bytes": measure_arena(request, target)}})
+        _write(result_fd, {"record": {**record.to_dict(), **times, "arena_bytes": measure_arena(request, target)}})
 
 
 def _write(descriptor, result):

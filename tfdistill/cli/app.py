@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tfdistill.cli import available, cache, files, kits
+from tfdistill.cli import available, benchmark, cache, files, kits
 from tfdistill.cli.quiet import quiet_start, set_verbose
 from tfdistill.errors import TfdistillError, VerificationError
 from tfdistill.version import __version__
@@ -25,7 +25,7 @@ app.command(epilog="Example: tfdistill check m.keras --target micro --data test.
 app.command(epilog="Example: tfdistill export m.keras --variant int8 --calibration images/ --out m.tflite")(files.export)
 app.command(epilog="Example: tfdistill verify m.tflite m.keras --data test.npz")(files.verify)
 app.command(epilog="Example: tfdistill blame m.tflite m.keras --data test.npz --plot layers.png")(files.blame)
-app.command(epilog="Example: tfdistill benchmark float.tflite int8.tflite --threads 2")(files.benchmark)
+app.command(epilog="Example: tfdistill benchmark float.tflite int8.tflite --threads 2 --html page.html")(benchmark.benchmark)
 app.command(epilog="Example: tfdistill inspect m.tflite --html m.html")(files.inspect)
 app.command(epilog="Example: tfdistill kit m.tflite --for web --out page --open")(kits.kit)
 app.command(name="targets", epilog="Example: tfdistill targets --json")(available.targets)

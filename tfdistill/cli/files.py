@@ -1,4 +1,4 @@
-"""The commands about one file: `tfdistill check`, `tfdistill export`, `tfdistill verify`, `tfdistill blame`, `tfdistill benchmark`, `tfdistill inspect`."""
+"""The commands about one file: `tfdistill check`, `tfdistill export`, `tfdistill verify`, `tfdistill blame`, `tfdistill inspect`."""
 
 import fractions
 import json
@@ -128,33 +128,6 @@ def blame(
     _show(found, record)
     if plot is not None:
         typer.echo(f"Picture: {found.plot(plot)}")
-
-
-def benchmark(
-    files: Annotated[list[pathlib.Path], typer.Argument(help="One or several .tflite files.")],
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Longest time of the timed runs of each file.")] = 10.0,
-    record: Annotated[pathlib.Path | None, typer.Option(help="Write the records to this folder, as JSON files.")] = None,
-):
-    """Measure latency and memory of .tflite files, each in a process of its own."""
-    from rich.console import Console
-
-    from tfdistill.benchmarking.run import benchmark as measure
-    from tfdistill.benchmarking.targets.cpu import Cpu
-    from tfdistill.benchmarking.timing import Timing
-    from tfdistill.report.tables import latency_table
-    from tfdistill.utils.files import writable_folder
-
-    if record is not None:
-        writable_folder(record)
-    timing = Timing(min_seconds=min(1.0, seconds), max_seconds=seconds)
-    done = [measure(path, Cpu(threads=threads), timing=timing) for path in files]
-    if len(done) == 1:
-        _show(done[0], None)
-    else:
-        Console().print(latency_table(done))
-    for one in done if record else ():
-        typer.echo(f"Record: {one.save(cast(Any, record) / f'{pathlib.Path(one.path).stem}.json')}")
 
 
 def inspect(

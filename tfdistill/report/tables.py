@@ -51,12 +51,13 @@ def latency_table(records):
         A `rich.table.Table`: a row per file.
     """
     table = Table(title=records[0].target, box=SIMPLE_HEAD)
-    for heading in ("file", "KiB", "p50 ms", "p90 ms", "p99 ms", "arena KiB"):
+    for heading in ("file", "KiB", "p50 ms", f"{records[0].confidence:.0%} interval", "p90 ms", "p99 ms", "arena KiB"):
         table.add_column(heading, justify="left" if heading == "file" else "right", overflow="fold")
     for record in records:
         arena = "" if record.arena_bytes is None else f"{record.arena_bytes / 1024:.1f}"
-        times = ["" if math.isnan(time) else f"{time:.3f}" for time in (record.p50_ms, record.p90_ms, record.p99_ms)]
-        table.add_row(clean(record.path), f"{record.size_bytes / 1024:.1f}", *times, arena)
+        p50, p90, p99 = ("" if math.isnan(time) else f"{time:.4g}" for time in (record.p50_ms, record.p90_ms, record.p99_ms))
+        interval = "" if record.p50_low_ms is None else f"{record.p50_low_ms:.4g} to {record.p50_high_ms:.4g}"
+        table.add_row(clean(record.path), f"{record.size_bytes / 1024:.1f}", p50, interval, p90, p99, arena)
     return table
 
 
