@@ -37,7 +37,7 @@ LABELS = np.arange(40) % 3
 WHOLE = RNG.integers(0, 8, (20, 5)).astype("int32")
 AFTER_THE_LOOKUP = "look up before the model, in the data pipeline, and export what comes after: keras.Model(model.get_layer('lookup').output, model.output)"
 PRUNE = Prune(0.5, end_step=1, frequency=1)
-QUICK = Timing(min_seconds=0.01, max_seconds=0.05, warmup_seconds=0)
+QUICK = Timing(min_seconds=0.01, max_seconds=0.05, warmup_seconds=0, processes=1)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from tfdistill.benchmarking import Timing
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import census
 
-QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=1, min_seconds=0, max_seconds=0.01)
+QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=1, min_seconds=0, max_seconds=0.01, processes=1)
 
 
 def main(path):

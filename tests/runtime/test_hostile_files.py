@@ -24,7 +24,7 @@ from tfdistill.tflite import census
 from tfdistill.tflite.inspection.weights import integer_weights
 
 HERE = pathlib.Path(__file__).parent
-QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=1, min_seconds=0, max_seconds=0.01)
+QUICK = Timing(warmup_seconds=0, warmup_runs=0, min_runs=1, min_seconds=0, max_seconds=0.01, processes=1)
 
 
 @pytest.fixture(scope="module")
