@@ -181,7 +181,7 @@ def test_a_file_of_floats_is_the_stateful_model_call_by_call(name):
     assert record.verification.samples == CALLS
 
 
-@pytest.mark.parametrize("name", ["GRU", *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS if n != "GRU")])
+@pytest.mark.parametrize("name", ["convolution", *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS if n != "convolution")])
 def test_an_int8_file_carries_its_states_on_by_bytes(name):
     # The bridge does not open a layer of the user's own that assigns to a variable.
     record = exported(name, "int8", road="converter" if name == "convolution" else "auto")
@@ -197,6 +197,7 @@ def test_an_int8_file_carries_its_states_on_by_bytes(name):
     assert np.abs(found - expected).mean() < 0.4 * np.abs(by_hand(record, X) - np.array([by_hand(record, x[None])[0] for x in X])).mean()
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_recurrent_state_are_shared_without_an_operation():
     assert "QUANTIZE" not in {operation.name for operation in exported("GRU", "int8").census.ops}
 
