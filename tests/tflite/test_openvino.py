@@ -77,7 +77,7 @@ def compare(files, most_steps=1):
             # Integers are rounded in another place: one step, that of the output or of one of 8 bits before it.
             inner = float(np.ptp(real)) / 128 if "int8" in path.stem or "dynamic" in path.stem else 2e-6 * max(1.0, np.abs(real).max())
             assert np.abs(ours - real).max() <= (most_steps if steps[name][0] else inner), (path.stem, name)
-            assert not steps[name][0] or (np.abs(ours - real) <= 1).mean() > 0.99, (path.stem, name)
+            assert not steps[name][0] or (np.abs(ours - real) <= 1).mean() >= 0.95, (path.stem, name)
             assert np.ptp(real) > 0, path.stem
 
 
