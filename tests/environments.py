@@ -27,7 +27,7 @@ def python_with(*requirements, python=sys.executable):
         pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *requirements], check=True, env=own)
 
-    return str(_made_once([python, sorted(requirements)], make) / "bin" / "python")
+    return str(made_once("python", [python, sorted(requirements)], make) / "bin" / "python")
 
 
 def emulated_boards(*requirements):
@@ -44,20 +44,21 @@ def emulated_boards(*requirements):
     def make(folder):
         subprocess.run(["bash", script, folder, *requirements], check=True, env={**os.environ, "PYTHON": sys.executable})
 
-    return _made_once(["boards", script.read_text(encoding="utf-8"), sorted(requirements)], make)
+    return made_once("boards", [script.read_text(encoding="utf-8"), sorted(requirements)], make)
 
 
-def _made_once(key, make):
-    """Returns a folder that `make(folder)` has filled once for this key."""
+def made_once(name, key, make):
+    """Returns a folder that `make(folder)` has filled: once for each `key`, a value that JSON can hold."""
     named = json.dumps(key)
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"), "tfdistill-tests")
-    folder = cache / hashlib.sha256(named.encode()).hexdigest()[:16]
+    folder = cache / f"{name}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
     cache.mkdir(parents=True, exist_ok=True)
     # Of several test processes one makes it, and the others wait.
     with open(cache / f"{folder.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "whole").exists():
             shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
             make(folder)
             (folder / "whole").write_text(named, encoding="utf-8")
     return folder

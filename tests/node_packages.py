@@ -1,29 +1,8 @@
-"""Packages of npm for the tests that need them, and other things that are made once for each machine and kept."""
+"""Packages of npm for the tests that need them."""
 
-import fcntl
-import hashlib
-import json
-import os
-import pathlib
-import shutil
 import subprocess
 
-
-def made_once(name, key, make):
-    """Returns a folder that `make(folder)` has filled: once for each `key`, a value that JSON can hold."""
-    named = json.dumps(key)
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"), "tfdistill-tests")
-    folder = cache / f"{name}-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    # Of several test processes one makes it, and the others wait.
-    with open(cache / f"{folder.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "whole").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            make(folder)
-            (folder / "whole").write_text(named, encoding="utf-8")
-    return folder
+from environments import made_once
 
 
 def node_modules(*requirements):

@@ -138,10 +138,10 @@ def _require_fixed(model, shapes):
 
 def _statistics(timed, batch):
     """Returns what the times tell: median with its interval, tails, jitter between successive runs, and a drift over the runs."""
+    import measuring
     import numpy as np
 
     seconds = timed.seconds
-    third = len(seconds) // 3
     low, high = (None, None) if timed.interval is None else (end * 1e3 for end in timed.interval)
     return {
         **{f"p{p}_ms": float(np.percentile(seconds, p)) * 1e3 for p in (50, 90, 95, 99)},
@@ -152,12 +152,11 @@ def _statistics(timed, batch):
         "runs": len(seconds),
         "warmup_runs": timed.warmup_runs,
         "converged": bool(timed.converged),
-        # Where the code that takes the times knows them.
-        **({"warmup_stable": bool(timed.warmup_stable)} if hasattr(timed, "warmup_stable") else {}),
-        **({"first_inference_ms": timed.first_seconds * 1e3} if hasattr(timed, "first_seconds") else {}),
+        "warmup_stable": bool(timed.warmup_stable),
+        "first_inference_ms": timed.first_seconds * 1e3,
         "max_ms": float(seconds.max()) * 1e3,
-        "jitter_ms": float(np.median(np.abs(np.diff(seconds)))) * 1e3 if len(seconds) > 1 else 0.0,
-        "drift": float(np.median(seconds[-third:]) / np.median(seconds[:third]) - 1) if third else 0.0,
+        "jitter_ms": float(measuring.jitter(seconds)) * 1e3,
+        "drift": float(measuring.drift(seconds)),
         "throughput_per_s": batch[0] * len(seconds) / float(seconds.sum()),
         "batch": int(batch[0]),
     }

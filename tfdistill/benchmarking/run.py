@@ -119,6 +119,12 @@ def benchmark(
         "host": fingerprint().to_dict(),
     }
     if target.remote:
+        if batch is not None or streams != 1 or timing.cores is not None:
+            raise ConfigurationError(
+                f"batch={batch}, streams={streams} and cores={timing.cores} for {target.describe()}.",
+                "the defaults of these three, which are for targets on this machine",
+                "give the batch by shapes={name: shape}" if batch is not None else None,
+            )
         return remote_record(target, {**request, "timeout_seconds": timeout_seconds}, path)
     try:
         found = run_child(request, timeout_seconds, expected_seconds=timing.max_seconds + timing.warmup_seconds)

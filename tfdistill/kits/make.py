@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfdistill.errors import ConfigurationError, ExportError
+from tfdistill.errors import ConfigurationError, ExportError, RuntimeUnavailableError
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.kits.description import DESCRIPTION, LABELS, MODEL, describe, holds_pixels, layout_of, looks_like_image, real_range
 from tfdistill.kits.devices import Device, device_module
@@ -131,7 +131,7 @@ def kit(
     described = describe(file, report, layout, labels=labels, normalization=normalization, states=states, limits=limits)
     _require_runs(module.refusals(described, report), file, device)
     runner = getattr(module, "Runner", LiteRT)(file, described)
-    largest = made_vectors(described, samples, runner.run)
+    largest = made_vectors(described, samples, runner.run, _builtin_runner(module, file, described))
     described["tolerance"] = tolerances(described, report, largest, runner.least_steps)
     described["made_with"]["kernels"] = runner.kernels
     files = {
@@ -159,6 +159,16 @@ def kit(
         notes=tuple(_notes(described, samples) + list(getattr(module, "notes", lambda *_: [])(described, report))),
         host=fingerprint(),
     )
+
+
+def _builtin_runner(module, file, described):
+    """Returns what runs the file with LiteRT's own kernels, for devices whose older runtimes have no others; None where it is not needed, or they do not run it."""
+    if not getattr(module, "OLD_RUNTIMES", False):
+        return None
+    try:
+        return LiteRT(file, described, "builtin").run
+    except RuntimeUnavailableError:
+        return None
 
 
 def _require_runs(refused, file, device):

@@ -49,8 +49,8 @@ class LiteRT:
 
     kernels, least_steps = "xnnpack", 0
 
-    def __init__(self, file, description):
-        self._opened, self._description = open_file(file), description
+    def __init__(self, file, description, kernels=kernels):
+        self._opened, self._description = open_file(file, kernels=kernels), description
 
     def run(self, sequences):
         """Runs sequences, each from states of zero.
@@ -83,13 +83,14 @@ def zero_state(tensor):
     return np.full(tensor["shape"], tensor["zero_point"] or 0, tensor["dtype"])
 
 
-def made_vectors(description, samples, run):
+def made_vectors(description, samples, run, run_builtin=None):
     """Makes the vectors of a kit.
 
     Args:
         description: The `Description`, in which the vectors are written down.
         samples: Array (samples, ...) of real values, or dict of input name -> array, whose first samples the vectors are made of; None for made-up ones.
         run: As `LiteRT.run`.
+        run_builtin: The same with LiteRT's own kernels, whose outputs older runtimes give; None leaves these out.
 
     Returns:
         Dict of output name -> largest absolute value.
@@ -102,12 +103,14 @@ def made_vectors(description, samples, run):
     sources = {tensor["name"]: tensor for tensor in description["inputs"] if tensor["kind"] != "state"}
     given = _made_up(sources, steps, description["sha256"]) if samples is None else _of_samples(sources, samples, steps)
     sequences = [{name: array[number * steps : (number + 1) * steps] for name, array in given.items()} for number in range(COUNT)]
-    for number, (inputs, outputs) in enumerate(zip(sequences, run(sequences), strict=True)):
+    ran = zip(sequences, run(sequences), run_builtin(sequences) if run_builtin else [None] * COUNT, strict=True)
+    for number, (inputs, outputs, builtin) in enumerate(ran):
         vector = {"inputs": {}, "outputs": {}, "steps": steps}
-        for side, arrays in (("inputs", inputs), ("outputs", outputs)):
+        sides = {"inputs": inputs, "outputs": outputs, **({"outputs_builtin": builtin} if builtin else {})}
+        for side, arrays in sides.items():
             for index, (name, array) in enumerate(arrays.items()):
-                path = f"vectors/{number}_{_file_name(name, side, index)}.bin"
-                vector[side][name] = path
+                path = f"vectors/{number}_{_file_name(name, side, index)}{'_builtin' if side == 'outputs_builtin' else ''}.bin"
+                vector.setdefault(side, {})[name] = path
                 little = array.astype(array.dtype.newbyteorder("<"))
                 description.vectors[path] = little.tobytes()
         for name, array in outputs.items():

@@ -10,6 +10,7 @@ import tempfile
 import xml.etree.ElementTree as ET
 
 import node_packages
+from environments import made_once
 
 HERE = pathlib.Path(__file__).parent
 KIT = HERE.parents[2] / "export" / "android"
@@ -44,7 +45,7 @@ def core():
         code, said = compile_kotlin(folder, *sources, options=["-Xexplicit-api=strict"])
         assert code == 0, said
 
-    return node_packages.made_once("kotlin", [versions()["kotlin"], *(path.read_text(encoding="utf-8") for path in sources)], make)
+    return made_once("kotlin", [versions()["kotlin"], *(path.read_text(encoding="utf-8") for path in sources)], make)
 
 
 def run_jobs(jobs):

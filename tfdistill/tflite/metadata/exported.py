@@ -44,6 +44,8 @@ def described_export(content, metadata, record, model):
 def _provenance(record, model):
     """How a file was made: settings, versions, checksums and results. No time and no machine, so that the same export gives the same bytes."""
     found = {name: getattr(record, name) for name in _SETTINGS}
+    if record.states:
+        found["states"] = {state.input: state.output for state in record.states}
     found["versions"] = {"tfdistill": record.host.library_version, "python": record.host.python, **record.host.packages}
     found["sha256_of_weights"], found["sha256_without_metadata"] = sha256_of_weights(model), record.sha256
     if record.verification is not None:
