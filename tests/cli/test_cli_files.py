@@ -140,6 +140,10 @@ def test_verify_and_benchmark(folder, exported, tmp_path):
     assert code == 0, printed
     record = VerificationRecord.load(tmp_path / "v.json")
     assert (record.variant, record.accuracy) == ("int8", 1.0)
+    words = ["verify", exported, "m.keras", "--data", "data.npz", "--target", "cpu:kernels=builtin", "--record", tmp_path / "v2.json"]
+    code, printed = command(folder, *words)
+    assert code == 0, printed
+    assert VerificationRecord.load(tmp_path / "v2.json").engine == "CPU, 1 thread, built-in kernels"
     code, printed = command(folder, "benchmark", exported, "--seconds", "0.05", "--record", tmp_path / "b")
     assert code == 0, printed
     assert BenchmarkRecord.load(tmp_path / "b/int8.json").target == "CPU, 1 thread, XNNPACK"

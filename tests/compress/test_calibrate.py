@@ -276,6 +276,19 @@ def test_bias_correction_reaches_layers_of_every_activation(activation, channels
     assert np.abs(np.asarray(quantized.get_layer("first").layer.bias)).max() < 0.2
 
 
+def test_bias_correction_leaves_what_runs_several_times():
+    keras.utils.set_random_seed(0)
+    one, two = keras.Input((7,)), keras.Input((7,))
+    body = keras.Sequential([keras.Input((7,)), L.Dense(5, activation="relu", name="inner")], name="body")
+    model = keras.Model([one, two], L.Dense(3, name="head")(L.Concatenate()([body(one), body(two)])))
+    rng = np.random.default_rng(1)
+    x = [rng.normal(-2.0, 1.0, (64, 7)).astype("float32"), rng.normal(2.0, 1.0, (64, 7)).astype("float32")]
+    quantize = Quantize()
+    plan = quantize.plan(model)
+    assert [row.name for row in plan.rows if "bias corrected" in row.reason] == ["head"]
+    np.testing.assert_array_equal(named_layers(quantize.apply(model, x).legacy)["body/inner"].layer.bias, np.zeros(5))
+
+
 def test_bias_correction_lowers_the_error_of_coarse_weights():
     model = biased("silu")
     expected = np.asarray(model(X))

@@ -166,7 +166,9 @@ def made(name):
 
 def samples(model, count=16):
     tensor, rng = model.inputs[0], np.random.default_rng(0)
-    return rng.random((count, *tensor.shape[1:])).astype(keras.backend.standardize_dtype(tensor.dtype))
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    numbers = rng.random((count, *tensor.shape[1:]))
+    return numbers.astype(dtype) if "float" in dtype else np.round(numbers).astype(dtype)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MODELS])

@@ -93,18 +93,23 @@ def verify(
     model: Model,
     data: Annotated[str, typer.Option(help=f"Data to compare the two on. {_DATA}")],
     variant: Annotated[str | None, typer.Option(help="Variant whose tolerances apply; that of the file if not given.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What runs the file, as in tfdistill benchmark: micro, ssh://pi@board; this process if not given.")
+    ] = None,
     rescale: Rescale = 1.0,
     record: Record = None,
 ):
     """Compare a .tflite file with its Keras model; exit code 3 if it computes something else."""
     quiet_start()
     from tfdistill.bridge.load import load_model
+    from tfdistill.cli.target_text import parse_target
     from tfdistill.tflite.verification.verify import verify as compare
 
     refuse_folder(record)
+    device = parse_target(target) if target else None
     loaded = load_model(model)
     (samples,) = load_all((data,), loaded, rescale)
-    _show(compare(file, loaded, samples, variant=cast(Any, variant)), record)
+    _show(compare(file, loaded, samples, variant=cast(Any, variant), target=device), record)
 
 
 def blame(

@@ -60,7 +60,7 @@ def corrected_by(places, decided):
     for path, place in places.items():
         quantization = decided[path].quantization
         rounded = decided[path].done and quantization is not None and quantization.weights
-        if not rounded or place.calls != 1 or introspection.kind_of(place.layer) not in CORRECTABLE:
+        if not rounded or place.runs != 1 or introspection.kind_of(place.layer) not in CORRECTABLE:
             continue
         if place.layer.use_bias if hasattr(place.layer, "use_bias") else place.layer.bias is not None:
             found[path] = (path, "bias")

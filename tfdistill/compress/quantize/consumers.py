@@ -48,7 +48,8 @@ class Place:
         layer: The live tf_keras layer, without wrappers.
         readers: The layers that read its output, one entry for each time; None stands for the model's own output.
         sources: The layers whose outputs it reads; None stands for one of the model's inputs.
-        calls: How often it is called.
+        calls: How often it is called in the model that it is in.
+        runs: How often it runs in one run of the whole model, which may call a nested one several times.
         dtypes: Names of the types of its outputs.
         rank: Number of axes of its first output.
         sized: Whether all of these axes but the batch are of known length.
@@ -64,6 +65,7 @@ class Place:
     readers: tuple
     sources: tuple
     calls: int
+    runs: int
     dtypes: tuple[str, ...]
     rank: int | None
     sized: bool
@@ -138,6 +140,7 @@ def _together(path, places):
         readers=tuple(reader for place in places for reader in place.readers),
         sources=tuple(source for place in places for source in place.sources),
         calls=sum(place.calls for place in places),
+        runs=sum(place.runs for place in places),
         dtypes=tuple(dtype for place in places for dtype in place.dtypes),
         sized=all(place.sized for place in places),
         masked=any(place.masked for place in places),
@@ -145,7 +148,7 @@ def _together(path, places):
     )
 
 
-def _collect(model, prefix, found):
+def _collect(model, prefix, found, runs=1):
     import tensorflow as tf
 
     tfk = imports.tf_keras()
@@ -168,7 +171,7 @@ def _collect(model, prefix, found):
         if key not in outputs or introspection.is_input_quantizer(layer):
             continue
         if isinstance(inner, tfk.Model):
-            _collect(inner, f"{prefix}{inner.name}/", found)
+            _collect(inner, f"{prefix}{inner.name}/", found, runs * len(outputs[key]))
             continue
         flat = [tensor for call in outputs[key] for tensor in call]
         lengths = {x.shape[1] if (x.shape.rank or 0) > 1 else None for x in firsts[key]}
@@ -178,6 +181,7 @@ def _collect(model, prefix, found):
             readers=tuple(readers[key]),
             sources=tuple(sources[key]),
             calls=len(outputs[key]),
+            runs=runs * len(outputs[key]),
             dtypes=tuple(tensor.dtype.name for tensor in flat),
             rank=flat[0].shape.rank if flat else None,
             sized=bool(flat) and flat[0].shape.rank is not None and flat[0].shape[1:].is_fully_defined(),
