@@ -80,7 +80,7 @@ class CensusRecord(Record):
         >>> [op.name for op in record.ops]
         ['CONV_2D', 'MEAN', 'FULLY_CONNECTED']
         >>> record.dtypes
-        {'int32': 2, 'int8': 6}
+        {'int32': 3, 'int8': 6}
     """
 
     path: str
