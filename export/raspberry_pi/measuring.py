@@ -254,7 +254,7 @@ def _extrapolated(levels, center, confidence):
     return student_quantile(confidence, int(counts[-1]) - 1) * float(spreads[-1] * counts[-1] ** power)
 
 
-@functools.lru_cache(maxsize=None)  # Python 3.8 has no functools.cache
+@functools.lru_cache(maxsize=None)  # noqa: UP033 (Python 3.8 has no functools.cache)
 def student_quantile(confidence, freedom):
     """Returns t such that Student's distribution with `freedom` (1 or more, whole) degrees of freedom has `confidence` between -t and t."""
     low, high = 0.0, 1.0
