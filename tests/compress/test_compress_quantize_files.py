@@ -248,7 +248,7 @@ def test_a_loop_is_refused_before_the_converter_crashes_on_it(tmp_path):
     assert "unroll=True writes it out" in row.reason
     with pytest.raises(ModelError, match="'long'"):
         QuantizeAware().apply(model)
-    applied, x = QuantizeAware().apply(model, dry_run=False), np.ones((16, 200, 3), "float32")
+    applied, x = QuantizeAware().apply(model, dry_run=False), np.random.default_rng(0).random((16, 200, 3), "float32")
     applied.compile("sgd", "mse")
     applied.fit(x, np.zeros((16, 2)), verbose=0)
     with pytest.raises(ModelError, match="holds a loop"):

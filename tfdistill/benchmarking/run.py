@@ -123,7 +123,6 @@ def benchmark(
             raise ConfigurationError(
                 f"batch={batch}, streams={streams} and cores={timing.cores} for {target.describe()}.",
                 "the defaults of these three, which are for targets on this machine",
-                "give the batch by shapes={name: shape}" if batch is not None else None,
             )
         return remote_record(target, {**request, "timeout_seconds": timeout_seconds}, path)
     try:

@@ -115,7 +115,7 @@ def layers_alone(
         model: A Keras model, which is calibrated first; or one that `QuantizeAware` or `Quantize` returned, with its own ranges.
         data: Samples to measure on, in any form that `export_tflite` takes for calibration; a tuple (inputs, labels) gives accuracies too.
         calibration: Samples for the ranges of a float model; at least 16.
-        step: Settings of the calibration: `tfdistill.compress.Quantize`. None takes the defaults.
+        step: Settings of the calibration: `tfdistill.compress.Quantize`. None takes the defaults. Biases are not corrected here, whatever it says.
         task: Task of the outputs, as `verify` takes it.
         max_samples: Largest number of samples that is measured on, at least 1.
 
@@ -155,7 +155,8 @@ def layers_alone(
 def _quantized(model, calibration, step):
     ready = isinstance(model, AdoptedModel) and quantized_layers(model.legacy)
     if not ready:
-        return (step or Quantize()).apply(model, calibration=calibration)
+        # Corrected biases would stand against roundings that are switched off.
+        return dataclasses.replace(step or Quantize(), bias_correction=False).apply(model, calibration=calibration)
     if calibration is not None or step is not None:
         raise ConfigurationError(
             f"'{model.name}' is quantized already, and {'step=' if step is not None else 'calibration='} was given.",
