@@ -125,8 +125,10 @@ def test_a_damaged_file_and_a_missing_adb(phone, tmp_path):
     assert phone.leftovers() == []
 
 
+# Where tests run in the background of a shell, Ctrl-C is ignored, which processes inherit.
 INTERRUPTED = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tfdistill.benchmarking import Adb, Timing, benchmark
 benchmark(sys.argv[1], Adb(**json.loads(sys.argv[2])), timing=Timing(warmup_seconds=0, min_seconds=50, max_seconds=60))
 """

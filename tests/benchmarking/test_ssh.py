@@ -263,8 +263,10 @@ def test_a_time_limit_ends_the_run_there_too(server, file):
     assert processes_in(server) == []
 
 
+# Where tests run in the background of a shell, Ctrl-C is ignored, which processes inherit.
 INTERRUPTED = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tfdistill.benchmarking import Ssh, Timing, benchmark
 benchmark(sys.argv[1], Ssh(**json.loads(sys.argv[2])), timing=Timing(warmup_seconds=0, min_seconds=50, max_seconds=60))
 """
