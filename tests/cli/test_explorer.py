@@ -32,6 +32,14 @@ def named_outputs(graph):
     return {each["value"] for each in attributes if each["key"] == "tensor_name"}
 
 
+# Where tests run in the background of a shell, Ctrl-C is ignored, which processes inherit.
+PROGRAM = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("tfdistill", run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 def test_the_file_is_shown_with_colors(tmp_path):
     model = keras.Sequential(
@@ -41,7 +49,7 @@ def test_the_file_is_shown_with_colors(tmp_path):
     tfdistill.export_tflite(model, path, "dynamic_range")
     bin_folder = pathlib.Path(environments.python_with(EXPLORER)).parent
     env = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "BROWSER": "true", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "tfdistill", "inspect", path, "--explorer", "--target", "micro"]
+    command = [sys.executable, "-c", PROGRAM, "inspect", path, "--explorer", "--target", "micro"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True) as process:
         try:
             lines = iter(process.stdout.readline, "")
