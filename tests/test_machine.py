@@ -30,7 +30,7 @@ def test_without_a_name_it_is_the_instruction_set(tmp_path):
 
 
 def test_clock_and_temperature(tmp_path):
-    assert (machine.clock_mhz(tmp_path), machine.temperature_c(tmp_path)) == (None, None)
+    assert (machine.clock_mhz(system=tmp_path), machine.temperature_c(tmp_path)) == (None, None)
     for core, kilohertz in ((0, "600000"), (1, "1500000"), (2, "nothing")):
         folder = tmp_path / f"devices/system/cpu/cpu{core}/cpufreq"
         folder.mkdir(parents=True)
@@ -40,6 +40,6 @@ def test_clock_and_temperature(tmp_path):
         folder.mkdir(parents=True)
         (folder / "type").write_text(kind)
         (folder / "temp").write_text(degrees)
-    assert (machine.clock_mhz(tmp_path), machine.temperature_c(tmp_path)) == (1500.0, 51.234)
+    assert (machine.clock_mhz(system=tmp_path), machine.temperature_c(tmp_path)) == (1500.0, 51.234)
     (tmp_path / "class/thermal/thermal_zone1/temp").write_text("")
     assert machine.temperature_c(tmp_path) == 80.0

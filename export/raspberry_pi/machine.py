@@ -72,13 +72,15 @@ def cpu_model(cpuinfo="/proc/cpuinfo"):
     return ", ".join(names) or platform.processor() or platform.machine()
 
 
-def clock_mhz(system="/sys"):
-    """Returns the fastest clock of the cores at this moment, in MHz; None where the system does not show it, as in most virtual machines.
+def clock_mhz(cores=None, system="/sys"):
+    """Returns the fastest clock of some cores at this moment, in MHz; None where the system does not show it, as in most virtual machines.
 
     Args:
+        cores: Numbers of the cores; None for all.
         system: The folder of the system's files.
     """
-    found = [_number(path) for path in pathlib.Path(system).glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
+    paths = pathlib.Path(system).glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
+    found = [_number(path) for path in paths if cores is None or int(path.parts[-3][3:]) in cores]
     return max((kilohertz / 1000 for kilohertz in found if kilohertz), default=None)
 
 

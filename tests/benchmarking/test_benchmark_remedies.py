@@ -9,7 +9,7 @@ from peaks import folder as files
 from remedies_of_source import Row, check
 
 import tfdistill
-from tfdistill.benchmarking import Timing, roofline, sensors
+from tfdistill.benchmarking import Timing, pinning, roofline
 from tfdistill.benchmarking.streaming import stream_throughput
 from tfdistill.benchmarking.targets.base import KINDS, to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
@@ -40,7 +40,7 @@ def streams(seconds):
 def pinned_where_none_can_be(cores):
     with mock.patch.dict(vars(os)):
         del os.sched_setaffinity
-        sensors.pin(cores)
+        pinning.pin(cores)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,11 @@ from peaks import folder
 import tfdistill
 from tfdistill.benchmarking import Timing
 from tfdistill.benchmarking.again import _needed
-from tfdistill.benchmarking.sensors import clock_mhz, temperature_c
 from tfdistill.benchmarking.streaming import _run_between, stream_throughput
 from tfdistill.benchmarking.targets.base import to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.errors import BenchmarkError, ConfigurationError
+from tfdistill.utils.machine import clock_mhz, temperature_c
 
 QUICK = Timing(warmup_seconds=0, warmup_runs=1, min_seconds=0.05, max_seconds=0.1, processes=1)
 

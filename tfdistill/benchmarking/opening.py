@@ -1,6 +1,6 @@
 """Opens a file on a target in a process that times it: the one way of all processes but the first, which also examines the file."""
 
-from tfdistill.benchmarking import sensors
+from tfdistill.benchmarking import pinning
 from tfdistill.benchmarking.targets.base import from_spec
 from tfdistill.benchmarking.truth import require_delegated
 
@@ -21,7 +21,7 @@ def open_to_time(spec, path, shapes=None, cores=None):
         ConfigurationError: if the process cannot be pinned to these cores.
         TfdistillError: if the target cannot open the file, or leaves operations to the CPU that it has to run.
     """
-    sensors.pin(cores)
+    pinning.pin(cores)
     target = from_spec(spec)
     model = target.open(path, shapes)
     require_delegated(target, model)

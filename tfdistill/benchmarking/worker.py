@@ -10,7 +10,7 @@ import pathlib
 import signal
 import sys
 
-from tfdistill.benchmarking import memory, sensors, truth
+from tfdistill.benchmarking import memory, pinning, truth
 from tfdistill.benchmarking.record import BenchmarkRecord
 from tfdistill.benchmarking.targets.base import from_spec
 from tfdistill.benchmarking.timing import Timing, latency_fields, packed, require_fixed, time_first, time_runs, whole_run
@@ -23,6 +23,7 @@ from tfdistill.runtime.file_inputs import declared_inputs
 from tfdistill.runtime.interpreter import open_file, read_file
 from tfdistill.runtime.tensors import sample_inputs
 from tfdistill.runtime.work import work_of
+from tfdistill.utils.machine import clock_mhz, temperature_c
 
 # Time limit for what comes after the times: the outputs and the memory with the built-in kernels, which may be slow or lack operations of the file.
 _AFTERWARDS_SECONDS = 60
@@ -43,7 +44,7 @@ def measure_file(request):
         DelegationError: if the target leaves operations to the CPU that it has to run.
     """
     path, target, timing = pathlib.Path(request["path"]), from_spec(request["target"]), Timing(**request["timing"])
-    sensors.pin(timing.cores)
+    pinning.pin(timing.cores)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     file = read_file(path)  # also brings the file into the page cache
     digest, size = file.sha256, len(file.content)
@@ -61,7 +62,7 @@ def measure_file(request):
 
     # A file that takes long to open is measured in this process alone.
     alone = timing.processes == 1 or model.init_seconds > timing.max_seconds / timing.processes
-    clock, warmth = sensors.clock_mhz(timing.cores), sensors.temperature_c()
+    clock, warmth = clock_mhz(timing.cores), temperature_c()
     run = whole_run(model, inputs)
     _, first_seconds = time_first(run)
     timed = dataclasses.replace(time_runs(run, timing if alone else timing.share()), first_seconds=first_seconds)
@@ -84,9 +85,9 @@ def measure_file(request):
         load_average=load,
         host=HostFingerprint.from_dict(request["host"]),
         clock_mhz_before=clock,
-        clock_mhz_after=sensors.clock_mhz(timing.cores),
+        clock_mhz_after=clock_mhz(timing.cores),
         temperature_c_before=warmth,
-        temperature_c_after=sensors.temperature_c(),
+        temperature_c_after=temperature_c(),
         pinned_cores=timing.cores,
         batch=batch,
         **delegated,
