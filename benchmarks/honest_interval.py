@@ -1,6 +1,6 @@
 """Whether the interval of a benchmark's median is honest: repeats it and counts the intervals that hold the median of all medians.
 
-    python benchmarks/honest_interval.py [FILE ...] [--repeats 40] [--least 36] [--records runs/honest_interval]
+    python benchmarks/honest_interval.py [FILE ...] [--repeats 40] [--least 36] [--pause 0] [--records runs/honest_interval]
 
 Without files, two are made: a convolution in int8 and one in float32. The files are measured by turns, so the repetitions of one are spread over the whole time and meet whatever
 the machine does meanwhile. Beside the library's interval stands that of independent runs, from the same times. Ends with exit code 1 if fewer than `--least` intervals of a file hold.
@@ -15,6 +15,7 @@ import numpy as np
 from tfdistill.benchmarking import again
 from tfdistill.benchmarking.measuring import median_ranks
 from tfdistill.benchmarking.run import benchmark
+from tfdistill.benchmarking.timing import Timing
 from tfdistill.runtime.peak_files import TYPES, multiply_file
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import track
@@ -33,12 +34,12 @@ def with_plain_intervals(kept):
     again.latency_fields = fields
 
 
-def measured(paths, repeats, plain, records):
+def measured(paths, repeats, timing, plain, records):
     """Dict of path -> list of (record, interval of independent runs)."""
     found = {path: [] for path in paths}
     for number in track(range(repeats), "benchmarking"):
         for path in paths:
-            record = benchmark(path)
+            record = benchmark(path, timing=timing)
             found[path].append((record, plain[-1]))
             if records:
                 record.save(records / f"{path.stem}_{number}.json")
@@ -70,6 +71,7 @@ def main():
     parser.add_argument("files", nargs="*", type=pathlib.Path)
     parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--least", type=int, default=36, help="intervals that are to hold")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between the processes of one benchmark")
     parser.add_argument("--records", type=pathlib.Path, help="folder to write the records to")
     arguments = parser.parse_args()
     plain = []
@@ -79,7 +81,7 @@ def main():
         if not arguments.files:
             for path, kind in zip(paths, TYPES, strict=True):
                 path.write_bytes(multiply_file(kind))
-        found = measured(paths, arguments.repeats, plain, arguments.records)
+        found = measured(paths, arguments.repeats, Timing(pause_seconds=arguments.pause), plain, arguments.records)
     lines, fewest = table(found)
     loads = [record.load_average for rows in found.values() for record, _ in rows if record.load_average is not None]
     print(

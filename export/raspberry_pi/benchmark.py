@@ -7,7 +7,6 @@
 """
 
 import argparse
-import base64
 import importlib.metadata
 import json
 import os
@@ -19,11 +18,9 @@ from errors import KitError
 HERE = pathlib.Path(__file__).resolve().parent
 # Distribution names of the packages whose version can change a measurement.
 PACKAGES = ("ai-edge-litert", "tflite-runtime", "numpy")
-# An array is sent in parts of about this many bytes.
-_PART_BYTES = 1 << 20
 
 
-def measure_file(path, threads=1, kernels="xnnpack", timing=None, shapes=None):
+def measure_file(path, threads=1, kernels="xnnpack", timing=None, shapes=None, kept=None):
     """Measures a file.
 
     Args:
@@ -32,6 +29,8 @@ def measure_file(path, threads=1, kernels="xnnpack", timing=None, shapes=None):
         kernels: `xnnpack`, `builtin` or `reference`.
         timing: Dict of the keyword arguments of `measuring.measure`; None for the defaults.
         shapes: Dict of input name -> full shape, for inputs without a fixed size.
+        kept: Dict that gets `given`, the inputs of all runs, and `first` and `last`, the outputs of these runs: dicts of name -> array of the tensor's type. None for
+            no use of them.
 
     Returns:
         Dict of the fields of a record of tfdistill that this board knows.
@@ -52,12 +51,14 @@ def measure_file(path, threads=1, kernels="xnnpack", timing=None, shapes=None):
     baseline = process_memory.resident_bytes()
     model = runtime.Model(path, threads, kernels, shapes)
     _require_fixed(model, shapes or {})
-    inputs = random_inputs(model)
+    inputs, kept = random_inputs(model), {} if kept is None else kept
+    kept["given"] = inputs
 
     def run():
         model.set_inputs(inputs)
         model.invoke()
-        model.read_outputs()  # the work is certainly done only when the outputs are in host memory
+        kept["last"] = model.read_outputs()  # the work is certainly done only when the outputs are in host memory
+        kept.setdefault("first", kept["last"])
 
     clock, warmth = machine.clock_mhz(), machine.temperature_c()
     timed = measuring.measure(run, **timing)
@@ -177,82 +178,6 @@ def _delegated(model):
     }
 
 
-def send_outputs(request, send):
-    """Runs a file on the inputs of a request and sends its outputs as `{"array": name, ...}`, some samples at a time.
-
-    Args:
-        request: Dict of `file`, `threads`, `kernels`, `shapes`, and `inputs`: input name -> .npy file of (samples, ...).
-        send: Function that sends a dict.
-    """
-    import numpy as np
-    import runtime
-
-    model = runtime.Model(request["file"], request["threads"], request["kernels"], request.get("shapes"))
-    arrays = {name: np.load(path, allow_pickle=False) for name, path in request["inputs"].items()}
-    if list(arrays) == [""] and len(model.inputs) == 1:  # a single array, for the only input
-        arrays = dict(zip(model.inputs, arrays.values()))
-    if set(arrays) != set(model.inputs):
-        raise KitError(f"The inputs {sorted(arrays)} do not fit the file, which has {sorted(model.inputs)}.")
-    for name, tensor in model.inputs.items():
-        if arrays[name].ndim == 0 or arrays[name].shape[1:] != tensor.shape[1:] or not len(arrays[name]):
-            raise KitError(f"Input '{name}' was given the shape {arrays[name].shape}; the file takes (samples, *{tensor.shape[1:]}).")
-    counts = {len(array) for array in arrays.values()}
-    if len(counts) > 1:
-        raise KitError(f"The inputs have different numbers of samples: {sorted(counts)}.")
-    count, batch = counts.pop(), next(iter(model.inputs.values())).shape[0]
-    waiting, done = {name: [] for name in model.outputs}, 0
-    while done < count:
-        part = {name: array[done : done + batch] for name, array in arrays.items()}
-        size = len(next(iter(part.values())))
-        if size < batch:  # filled up with copies of the last sample, whose outputs are dropped
-            part = {name: np.concatenate([array, np.repeat(array[-1:], batch - size, axis=0)]) for name, array in part.items()}
-        for name, values in model.run(part).items():
-            waiting[name].append(values[:size] if values.shape[:1] == (batch,) else values[None])
-        done += size
-        if done == count or sum(array.nbytes for arrays_of in waiting.values() for array in arrays_of) > _PART_BYTES:
-            for name, several in waiting.items():
-                _send_array(name, np.concatenate(several), send)
-                several.clear()
-            send({"done": done, "of": count})
-
-
-def _send_array(name, values, send):
-    data = base64.b64encode(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()).decode()
-    send({"array": name, "dtype": values.dtype.name, "shape": list(values.shape), "data": data})
-
-
-def answer(request, send):
-    """Does what a request of `tfdistill.benchmarking.Ssh` asks for.
-
-    Args:
-        request: Dict of `task`, `measure` or `outputs`, and its arguments.
-        send: Function that sends a dict.
-    """
-    errors.require_numpy()
-    if request["task"] == "outputs":
-        send_outputs(request, send)
-        return
-    record = measure_file(request["file"], request["threads"], request["kernels"], request["timing"], request.get("shapes"))
-    send({"record": record})  # sent now, as what follows may crash
-    send({"record": {**record, "arena_bytes": measure_arena(request["file"], request.get("shapes"))}})
-
-
-def serve_request(path, descriptor):
-    """Answers the request in a file with lines of JSON."""
-
-    def send(message):
-        data = memoryview(json.dumps(message).encode() + b"\n")
-        while data:
-            data = data[os.write(descriptor, data) :]
-
-    try:
-        answer(json.loads(pathlib.Path(path).read_text(encoding="utf-8")), send)
-    except KitError as error:
-        send({"error": error.happened, "fix": error.fix})
-    except MemoryError as error:
-        send({"error": f"The memory of the board does not suffice: {error}", "fix": None})
-
-
 def main():
     """Measures the file of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -268,7 +193,9 @@ def main():
     parser.add_argument("--result-fd", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.request:
-        serve_request(given.request, given.result_fd)
+        import answers
+
+        answers.serve_request(given.request, given.result_fd)
         return 0
     errors.require_numpy()
     shapes = {}

@@ -240,6 +240,7 @@ def test_times_survive_json():
     "arguments",
     [
         {"processes": 0},
+        {"pause_seconds": -1},
         {"cores": ()},
         {"cores": (-1,)},
         {"cores": (0.5,)},

@@ -48,11 +48,13 @@ def board(server, **settings):
 def test_a_board_sends_the_record_that_the_desk_makes(server, file, tmp_path):
     here = tfdistill.benchmark(file, timing=QUICK)
     there = tfdistill.benchmark(file, board(server), timing=QUICK, variant="int8")
-    for name in ("sha256", "size_bytes", "engine", "input_shapes", "arena_bytes", "confidence", "path"):
+    for name in ("sha256", "size_bytes", "engine", "input_shapes", "arena_bytes", "confidence", "path", "macs", "moved_bytes"):
         assert getattr(there, name) == getattr(here, name), name
     assert 0 < there.min_ms <= there.p50_ms <= there.p90_ms <= there.p99_ms
     assert there.host.packages["numpy"] == here.host.packages["numpy"]
     assert (there.host.cpu_model, there.host.library_version) == (here.host.cpu_model, here.host.library_version)
+    assert (there.reference_kernels, there.reference_max_abs_error, there.reference_max_steps) == ("xnnpack", 0.0, 0)
+    assert there.macs > 0 and there.gmac_per_s == pytest.approx(there.macs / there.p50_ms / 1e6)
     assert (there.variant, there.target) == ("int8", "127.0.0.1: CPU, 1 thread, XNNPACK")
     assert from_spec(there.target_settings) == board(server)
     assert type(there).load(there.save(tmp_path / "record.json")) == there
@@ -81,6 +83,7 @@ def test_an_emulated_raspberry_pi_computes_the_same_to_the_bit(name, server, fil
     record = tfdistill.benchmark(file, board(server, python=python), timing=QUICK)
     assert (record.host.machine, record.host.cpu_model) == ("aarch64", {"pi4": "Cortex-A72", "pi5": "Cortex-A76"}[name])
     assert record.arena_bytes == tfdistill.benchmark(file, timing=QUICK).arena_bytes
+    assert (record.reference_kernels, record.reference_max_steps) == ("xnnpack", 0)
     images = np.random.default_rng(2).random((200, 8, 8, 1), dtype="float32")
     found, expected = board(server, python=python).outputs(file, images), open_file(file).run(images)
     np.testing.assert_array_equal(found["logits"], expected["logits"])

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 import os
 import sys
+import time
 
 from tfdistill.benchmarking.isolation import run_child
 from tfdistill.benchmarking.opening import open_to_time
@@ -11,6 +13,7 @@ from tfdistill.benchmarking.timing import Timing, latency_fields, packed, time_f
 from tfdistill.errors import TfdistillError
 from tfdistill.runtime import bootstrap
 from tfdistill.runtime.tensors import sample_inputs
+from tfdistill.utils.progress import progress
 
 # Warm-up of a further process, as a share of that of the first: the file is in the page cache by then.
 _WARMUP_SHARE = 1 / 3
@@ -45,6 +48,7 @@ def measured_again(request, found, timeout_seconds):
     def follow(count, share):
         share = dataclasses.replace(share, warmup_seconds=timing.warmup_seconds * _WARMUP_SHARE, warmup_runs=min(timing.warmup_runs, 1))
         for _ in range(count):
+            _pause(timing.pause_seconds)
             one = run_child(
                 {**request, "timing": dataclasses.asdict(share)},
                 timeout_seconds,
@@ -63,6 +67,13 @@ def measured_again(request, found, timeout_seconds):
         several = list(follow(timing.processes, share))
         fields = {**latency_fields(several, timing, found["batch"]), "first_inference_ms": fields["first_inference_ms"]}
     return {**found, **fields, "init_ms": sorted(inits)[len(inits) // 2]}
+
+
+def _pause(seconds):
+    with progress("waiting before the next process (seconds)", math.ceil(seconds)) as advance:
+        for second in range(math.ceil(seconds)):
+            time.sleep(min(1.0, seconds - second))
+            advance()
 
 
 def _needed(fields, timing, spent):

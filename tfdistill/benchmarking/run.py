@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from tfdistill.benchmarking.again import measured_again
+from tfdistill.benchmarking.checked_here import checked_here
 from tfdistill.benchmarking.isolation import CrashError, run_child
 from tfdistill.benchmarking.record import BenchmarkRecord, untimed
 from tfdistill.benchmarking.streaming import stream_throughput
@@ -119,10 +120,10 @@ def benchmark(
         "host": fingerprint().to_dict(),
     }
     if target.remote:
-        if batch is not None or streams != 1 or timing.cores is not None:
+        if batch is not None or streams != 1 or timing.cores is not None or timing.pause_seconds:
             raise ConfigurationError(
-                f"batch={batch}, streams={streams} and cores={timing.cores} for {target.describe()}.",
-                "the defaults of these three, which are for targets on this machine",
+                f"batch={batch}, streams={streams}, cores={timing.cores} and pause_seconds={timing.pause_seconds:g} for {target.describe()}.",
+                "the defaults of these four, which are for targets on this machine",
             )
         return remote_record(target, {**request, "timeout_seconds": timeout_seconds}, path)
     try:
@@ -139,7 +140,7 @@ def benchmark(
             together = stream_throughput(request, streams, max(timing.min_seconds, 1e-3 * found["p50_ms"]), timeout_seconds)
             throughput = found["batch"] * together.runs_per_s
             found.update(streams=streams, throughput_per_s=throughput, stream_p50_ms=together.p50_ms)
-    found["gmac_per_s"] = found["macs"] / found["p50_ms"] / 1e6 if found["macs"] and found["p50_ms"] else None
+    found["gmac_per_s"] = _rate(found)
     return BenchmarkRecord.from_dict({**found, "path": str(path)})
 
 
@@ -152,9 +153,17 @@ def remote_record(target, request, path):
         path: The file, as the caller named it.
     """
     known = {field.name for field in dataclasses.fields(BenchmarkRecord)}
-    found = {name: value for name, value in target.measure(request).items() if name in known}
+    measured = target.measure(request)
+    found = {name: value for name, value in measured.items() if name in known}
+    found.update(checked_here(request, measured.get("arrays")))
+    found["gmac_per_s"] = _rate(found)
     own = {"path": str(path), "variant": request["variant"], "target": target.describe(), "target_settings": request["target"]}
     return BenchmarkRecord.from_dict({**found, **own}, source=target.describe())
+
+
+def _rate(found):
+    """Returns the billions of multiply-accumulates in a second, or None."""
+    return found["macs"] / found["p50_ms"] / 1e6 if found.get("macs") and found.get("p50_ms") else None
 
 
 def _crashed(request, target, error):

@@ -33,6 +33,8 @@ class Timing:
         max_seconds: Time limit of the timed runs. If it is reached first, the record has `converged=False`.
         processes: Number of processes that share the timed runs, at least 1; each opens the file anew. Where the file comes to lie in memory changes its
             time by up to a percent, which the runs of one process cannot show. A file that takes long to open is measured in one process.
+        pause_seconds: Pause before each further process; 0 or more. Processors of shared machines and phones change between speeds that last for half a minute: an interval holds
+            only those that its processes met, and pauses of 10 s have them meet several. Not for other devices.
         cores: Numbers of the cores that the process may run on, from 0 on, which pins its threads (Linux only); None for all.
 
     Example:
@@ -50,13 +52,14 @@ class Timing:
     min_seconds: float = 0.5
     max_seconds: float = 10.0
     processes: int = 5
+    pause_seconds: float = 0.0
     cores: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         for name, low, high in (("precision", 0, 1), ("confidence", 0, 1), ("max_seconds", 0, math.inf)):
             if not low < getattr(self, name) < high:
                 raise ConfigurationError(f"{name}={getattr(self, name)} is impossible.", f"a number above {low} and below {high}")
-        for name, low in (("warmup_seconds", 0), ("warmup_runs", 0), ("min_runs", 1), ("min_seconds", 0)):
+        for name, low in (("warmup_seconds", 0), ("warmup_runs", 0), ("min_runs", 1), ("min_seconds", 0), ("pause_seconds", 0)):
             if getattr(self, name) < low:
                 raise ConfigurationError(f"{name}={getattr(self, name)} is impossible.", f"at least {low}")
         if self.min_seconds > self.max_seconds:

@@ -118,12 +118,12 @@ class Watched:
 def compared(request, target, watched):
     """Runs the same file on the CPU, on the inputs of the timed runs, and compares.
 
-    A target's own kernels are not compared with themselves.
+    A target's own kernels are not compared with themselves, but those of another device with the same ones here.
 
     Args:
         request: The request of the measuring process.
         target: The target.
-        watched: The `Watched` model, which ran all its runs on the same inputs.
+        watched: The `Watched` model, which ran all its runs on the same inputs; or anything that has `given`, `first` and `last`.
 
     Returns:
         The fields of the record; empty if no kernels of the CPU run the file.
@@ -132,9 +132,11 @@ def compared(request, target, watched):
         BenchmarkError: if the outputs have other shapes than the reference's, or are NaN or infinite where that is finite.
     """
     own = getattr(target, "kernels", None) if not target.accelerator else None
-    for kernels in _REFERENCES:
-        if kernels == own:
-            continue
+    if target.remote:
+        references = dict.fromkeys((own or _REFERENCES[0], *_REFERENCES))
+    else:
+        references = dict.fromkeys(kernels for kernels in _REFERENCES if kernels != own)
+    for kernels in references:
         try:
             model = open_file(request["path"], kernels=kernels, shapes=request.get("shapes"), trusted=True)
             one, two = _run(model, watched.given), _run(model, watched.given)

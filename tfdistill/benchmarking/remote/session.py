@@ -22,7 +22,7 @@ from tfdistill.runtime.isolated import last_lines, standard_descriptors_taken
 from tfdistill.utils.shipped import device_folder
 
 # The program that is run on a board, with the modules that it imports.
-RUNNER = ("benchmark.py", "errors.py", "runtime.py", "measuring.py", "process_memory.py", "delegated.py", "machine.py")
+RUNNER = ("benchmark.py", "answers.py", "errors.py", "runtime.py", "measuring.py", "process_memory.py", "delegated.py", "machine.py")
 # What Python runs on the board: the program that it reads from its standard input. Modules that lie in the home folder are not imported by mistake.
 _START = "import sys;sys.path[:]=[p for p in sys.path if p];exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 _POLL_SECONDS = 0.1

@@ -157,7 +157,8 @@ class Ssh:
             request: Dict of `path`, `timing`, `shapes` and `timeout_seconds`, as `tfdistill.benchmark` makes it.
 
         Returns:
-            Dict of the fields of the record that the board knows.
+            Dict of the fields of the record that the board knows, and `arrays`: dict of `given`, the inputs of its runs, and `first` and `last`, the outputs of
+            these runs, each a dict of name -> array of the tensor's type.
 
         Raises:
             BenchmarkError: if the board cannot be reached or does not run the file.
@@ -171,16 +172,19 @@ class Ssh:
             "shapes": request["shapes"],
         }
         expected = request["timing"]["max_seconds"] + request["timing"]["warmup_seconds"]
-        record = None
+        record: Any = None
+        arrays: dict[str, dict[str, np.ndarray]] = {"given": {}, "first": {}, "last": {}}
         content = pathlib.Path(request["path"]).read_bytes()
         with contextlib.closing(
             self._asked(asked, {"model.tflite": content}, request["timeout_seconds"], "benchmarking", expected)
         ) as answers:
             for message in answers:
                 record = message.get("record", record)
+                if "array" in message and message.get("part") in arrays:
+                    arrays[message["part"]][str(message["array"])] = self._array(message)
         if not isinstance(record, dict) or not isinstance(record.get("host"), dict):
             raise BenchmarkError(f"{self.host} sent no record.", "a record of the measurement")
-        return {**record, "host": {**record["host"], "library_version": __version__}}
+        return {**record, "arrays": arrays, "host": {**record["host"], "library_version": __version__}}
 
     def outputs(
         self, path: PathLike, inputs: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, timeout_seconds: float = 600.0
