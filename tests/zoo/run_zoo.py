@@ -1,8 +1,9 @@
 """Runs the zoo, a row per process, and writes its records and its part of docs/coverage.md.
 
-    python tests/zoo/run_zoo.py [--only NAME ...] [--resume] [--records runs/zoo] [--page docs/coverage.md]
+    python tests/zoo/run_zoo.py [--only NAME ...] [--resume] [--records runs/zoo] [--page docs/coverage.md] [--files FOLDER] [--again COLUMN ...]
 
-With `--only` the other rows of the page come from the records that are there. With `--resume` only what has no record, or failed, is run.
+With `--only` the other rows of the page come from the records that are there. With `--resume` only what has no record, or failed, is run, and the columns of `--again`. With `--files`
+the .tflite files are kept (about 1 GB), so that the times can be taken again in a minute when the machine is at rest: `--resume --files runs/zoo_files --workers 1 --again "float32, ms" "int8, ms" "int8 / float32"`.
 """
 
 import pathlib

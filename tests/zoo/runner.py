@@ -51,6 +51,8 @@ def main(zoo, description):
     parser.add_argument(
         "--resume", action="store_true", help="keep what is done: only rows and stages without a result, or that failed, are run"
     )
+    parser.add_argument("--files", type=pathlib.Path, help="folder that keeps the .tflite files of each row")
+    parser.add_argument("--again", nargs="+", default=[], metavar="COLUMN", help="with --resume: stages that are run again")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
@@ -59,15 +61,16 @@ def main(zoo, description):
 
     if arguments.row:
         path = path_of(arguments.row)
-        for row in zoo.run_row(arguments.row, ZooRow.load(path) if path.exists() else None):
+        kept = {"files": arguments.files / path.stem} if arguments.files else {}
+        for row in zoo.run_row(arguments.row, ZooRow.load(path) if path.exists() else None, **kept):
             row.save(path)
         return
 
     chosen = arguments.only or zoo.names
     for name in chosen:
-        _begin(path_of(name), zoo.columns, arguments.resume)
+        _begin(path_of(name), [column for column in zoo.columns if column not in arguments.again], arguments.resume)
     with progress("Models", total=len(chosen)) as advance, concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
-        running = {pool.submit(_run_row, zoo, name, path_of(name), arguments.records): name for name in chosen}
+        running = {pool.submit(_run_row, zoo, name, path_of(name), arguments): name for name in chosen}
         for done in concurrent.futures.as_completed(running):
             cells = done.result()
             print(f"{running[done]:<20}", "  ".join(cells[c].text.strip().splitlines()[0][:60] for c in zoo.columns), flush=True)
@@ -91,14 +94,15 @@ def _begin(path, columns, resume):
         dataclasses.replace(row, cells=kept).save(path)
 
 
-def _run_row(zoo, name, path, records):
+def _run_row(zoo, name, path, arguments):
     """Runs one row in processes of its own: a crash inside the converter costs one stage, and memory is given back. Returns its cells."""
     while True:
         cells = ZooRow.load(path).cells if path.exists() else {}
         before = len(cells)
         if before == len(zoo.columns):
             return cells
-        command = [sys.executable, zoo.script, "--row", name, "--records", str(records)]
+        command = [sys.executable, zoo.script, "--row", name, "--records", str(arguments.records)]
+        command += ["--files", str(arguments.files)] if arguments.files else []
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=zoo.seconds)
             ended, error = f"the process ended with {done.returncode}", done.stderr

@@ -1,13 +1,16 @@
 """The zoo's small models go the whole road. `make zoo`, a step of a release, runs all of it and writes docs/coverage.md."""
 
+import argparse
 import functools
 import pathlib
+import shutil
 
 import pytest
 import runner
+from small_files import int8_file
 from stages import FAILED, PASSED, REFUSED, Cell, Refused, ZooRow, run_stage, run_stages
 from zoo_models import SMALL, bidirectional_gru, gru, lstm, mobile_block
-from zoo_rows import COLUMNS, run_row
+from zoo_rows import COLUMNS, TIMES, run_row, timed
 
 from tfdistill.host import fingerprint
 
@@ -50,12 +53,22 @@ def test_a_row_reads_itself_again_and_goes_on(tmp_path):
     assert [cell.text for cell in after.cells.values()] == ["0", "1"]
 
 
+def test_the_times_are_taken_again_from_files_that_were_kept(tmp_path):
+    for path in timed(tmp_path):
+        shutil.copy(int8_file(), path)
+    row = ZooRow("unet", 3, {column: Cell(PASSED, "kept", 0.1) for column in COLUMNS if column not in TIMES}, fingerprint())
+    *_, after = run_row("unet", row, builder=pytest.fail, files=tmp_path)
+    assert list(after.cells) == list(COLUMNS)
+    assert all(float(after.cells[column].text.split()[0]) > 0 for column in TIMES)
+    assert {cell.text for column, cell in after.cells.items() if column not in TIMES} == {"kept"}
+
+
 def test_a_process_that_ends_costs_one_stage(tmp_path):
     """A script whose second stage ends the process: that stage has failed, the others are run."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
     zoo = runner.Zoo(str(script), ("a",), ("one", "two", "three"), None, tmp_path, "# Two", lambda rows: "", 120)
-    cells = runner._run_row(zoo, "a", tmp_path / "a.json", tmp_path)
+    cells = runner._run_row(zoo, "a", tmp_path / "a.json", argparse.Namespace(records=tmp_path, files=None))
     assert [(cell.state, cell.text) for cell in cells.values()] == [(PASSED, "1"), (FAILED, "the process ended with 7"), (PASSED, "3")]
 
 

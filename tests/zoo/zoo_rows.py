@@ -44,6 +44,8 @@ COLUMNS = (
     "int8 / float32",
     "XNNPACK",
 )
+# The columns that `Speed` fills.
+TIMES = COLUMNS[-4:]
 NAMES = (*FAMILIES, *SMALL)
 SAMPLES, HELD_OUT = 64, 64
 # Mean difference between a file and its Keras model that is always near enough, as a share of the output's scale: about five of its 256 steps.
@@ -84,7 +86,7 @@ def _opened(model):
     return model if is_sequential(model) else open_model(model)
 
 
-def run_row(name, row=None, columns=COLUMNS, builder=None):
+def run_row(name, row=None, columns=COLUMNS, builder=None, files=None):
     """Takes one model all the way.
 
     Args:
@@ -92,12 +94,23 @@ def run_row(name, row=None, columns=COLUMNS, builder=None):
         row: `ZooRow` of the stages that were run before, if any.
         columns: The stages to run.
         builder: Function that builds the model, where it is not the zoo's own of that name.
+        files: Folder that keeps the .tflite files; None keeps none. With both files there, the stages of `TIMES` need no model.
 
     Yields:
         A `ZooRow` after every stage.
     """
+    if (
+        row is not None
+        and files is not None
+        and set(COLUMNS) - set(TIMES) <= set(row.cells)
+        and all(path.exists() for path in timed(files))
+    ):
+        yield from run_stages(row, dict(zip(TIMES, Speed(name, *timed(files)).stages(), strict=True)))
+        return
     model = build(name, builder)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = files or temporary
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         road = Road(name, model, pathlib.Path(folder), data_of_row(model))
         stages = dict(zip(COLUMNS, road.stages(), strict=True))
         yield from run_stages(row or ZooRow(name, model.count_params(), {}, fingerprint()), {column: stages[column] for column in columns})
@@ -138,10 +151,7 @@ class Road:
             self.parity,
             self.by_training,
             self.by_calibration,
-            lambda: f"{self.speed.p50_ms[0]:.3f}",
-            lambda: f"{self.speed.p50_ms[1]:.3f}",
-            self.ratio,
-            lambda: f"{100 * self.speed.delegated[1]:.0f} %",
+            *(functools.partial(self._timed, number) for number in range(len(TIMES))),
         )
 
     def bridge(self):
@@ -165,7 +175,7 @@ class Road:
     @functools.cached_property
     def trained(self):
         """Record of the int8 file of `quantized`. It is an error if a float tensor is left in it."""
-        return export_tflite(self.quantized, self.folder / "trained.tflite", "int8", calibration=self.x, tolerances=Tolerances())
+        return export_tflite(self.quantized, timed(self.folder)[1], "int8", calibration=self.x, tolerances=Tolerances())
 
     def parity(self):
         apart = verified_difference(self.trained)
@@ -203,15 +213,11 @@ class Road:
         return told
 
     @functools.cached_property
-    def speed(self):
-        """Times of the float32 and the int8 file, and what XNNPACK takes of each."""
-        record = export_tflite(self.model, self.folder / "float32.tflite")
-        return alternate(record.path, self.trained.path)
+    def _speed(self):
+        return Speed(self.name, export_tflite(self.model, timed(self.folder)[0]).path, self.trained.path)
 
-    def ratio(self):
-        ratio = self.speed.ratio
-        goal = GOALS.get(self.name)
-        return f"{ratio:.2f}" + ("" if goal is None or ratio <= goal else f" (over {goal:g}: {slowest(self.trained.path)})")
+    def _timed(self, number):
+        return self._speed.stages()[number]()
 
     def _shrink(self, step):
         plan = step.plan(self.model)
@@ -220,6 +226,41 @@ class Road:
 
     def _finished(self, step, student):
         return finished(step, student, self.teacher, *keras.tree.map_structure(lambda array: array[:32], (self.x, self.y)))
+
+
+class Speed:
+    """The times of a model's float32 and int8 file, and what XNNPACK takes of the latter.
+
+    Args:
+        name: Name of the row.
+        whole: Path of the float32 file.
+        integers: Path of the int8 file.
+    """
+
+    def __init__(self, name, whole, integers):
+        self.name, self.files = name, (whole, integers)
+
+    @functools.cached_property
+    def found(self):
+        return alternate(*self.files)
+
+    def stages(self):
+        """Returns the functions of the columns `TIMES`."""
+        return (
+            lambda: f"{self.found.p50_ms[0]:.3f}",
+            lambda: f"{self.found.p50_ms[1]:.3f}",
+            self._ratio,
+            lambda: f"{100 * self.found.delegated[1]:.0f} %",
+        )
+
+    def _ratio(self):
+        ratio, goal = self.found.ratio, GOALS.get(self.name)
+        return f"{ratio:.2f}" + ("" if goal is None or ratio <= goal else f" (over {goal:g}: {slowest(self.files[1])})")
+
+
+def timed(folder):
+    """Returns the paths of the float32 and the int8 file in a folder."""
+    return pathlib.Path(folder, "float32.tflite"), pathlib.Path(folder, "trained.tflite")
 
 
 def size(record):
