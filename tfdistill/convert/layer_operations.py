@@ -5,6 +5,7 @@ import typing
 
 from tfdistill.convert.census import FLOAT_TYPES
 from tfdistill.convert.unaligned import unaligned_channels
+from tfdistill.convert.waste import is_whole, remove_waste
 from tfdistill.runtime.operations import TYPES
 from tfdistill.runtime.schema import schema
 
@@ -55,6 +56,8 @@ def layer_operations(content):
     """
     classes = schema()
     model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
+    if is_whole(model):
+        remove_waste(model, classes)  # as the exported file has it
     names = {value: name for name, value in vars(classes.BuiltinOperator).items() if isinstance(value, int)}
     types = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
     codes = [names[max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)] for code in model.operatorCodes]

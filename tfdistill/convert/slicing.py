@@ -61,7 +61,7 @@ def _piece(file, graph, operator):
     options, sizes = operator.builtinOptions, listed(source.shape)
     if any(values is None or len(values) != len(sizes) for values in (starts, ends, strides)) or not sizes:
         return None
-    if options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask or set(listed(strides)) != {1}:
+    if options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask or options.offset or set(listed(strides)) != {1}:
         return None
     if any(size < 0 for tensor in (source, target) for size in listed(tensor.shapeSignature)):
         return None

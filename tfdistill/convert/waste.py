@@ -15,6 +15,11 @@ _PURE = frozenset({"DEQUANTIZE", "FULLY_CONNECTED", "QUANTIZE", "RESHAPE", "TRAN
 _KEEPS_AXES, _ITS_RUNTIME = 5, "2.0.0"
 
 
+def is_whole(model):
+    """Whether the weights of a parsed file stand in its tables, and not behind them, as those beyond 2 GiB do."""
+    return not any(getattr(buffer, "offset", 0) > 1 for buffer in model.buffers)
+
+
 def remove_waste(model, classes):
     """Edits a parsed file in place.
 
