@@ -1,4 +1,6 @@
-"""Calibrates the five trained nets of MLPerf Tiny to int8 and compares the files with the benchmark's own; writes docs/mlperf_tiny.md.
+"""Calibrates the five trained nets of MLPerf Tiny, and four of them written in Keras 3, to int8 and compares the files with the benchmark's own.
+
+Writes docs/mlperf_tiny.md.
 
     TFDISTILL_MLPERF_TINY=folder python benchmarks/mlperf_tiny.py [--only ad01 ...] [--micro PYTHON] [--records runs/mlperf_tiny] [--page docs/mlperf_tiny.md]
 
@@ -11,21 +13,21 @@ file's input has, loud in the first coefficient as spoken words are.
 """
 
 import argparse
-import dataclasses
 import os
 import pathlib
 import subprocess
 import sys
 
 import keras
+import mlperf_tiny_nets
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from mlperf_tiny_page import RebuiltNet, TinyNet, page
 
 import tfdistill
 from tfdistill.compress import Quantize
 from tfdistill.errors import ConfigurationError
-from tfdistill.host import HostFingerprint, fingerprint
-from tfdistill.records import Record
+from tfdistill.host import fingerprint
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import Tolerances
 from tfdistill.utils.files import temporary_folder, write_whole
@@ -33,41 +35,6 @@ from tfdistill.utils.progress import track
 
 FOLDER = "TFDISTILL_MLPERF_TINY"
 SAMPLES = 192
-
-
-@dataclasses.dataclass(frozen=True)
-class TinyNet(Record):
-    """One net, calibrated here and by the benchmark's authors. Errors are mean absolute differences to the float net, as a share of its output's range.
-
-    Attributes:
-        name: Name of the net.
-        data: What it was calibrated and compared on.
-        bytes_ours: Size of the file that `export_tflite` wrote.
-        bytes_official: Size of the benchmark's own int8 file.
-        error_ours: Mean error, on samples that were not calibrated on.
-        error_official: The same of the official file.
-        argmax_ours: Share of the samples whose largest output is the float net's, 0 to 1; None where the outputs are no classes.
-        argmax_official: The same of the official file.
-        micro_arena_bytes: Memory that tflite-micro takes for the file; None where tflite-micro was not there.
-        micro_largest_steps: Largest difference between tflite-micro and LiteRT's own kernels, in steps of the output.
-        micro_reference_steps: The same to LiteRT's reference kernels, which are slow and plain.
-        micro_official_steps: Both of the official file.
-        host: Machine and package versions.
-    """
-
-    name: str
-    data: str
-    bytes_ours: int
-    bytes_official: int
-    error_ours: float
-    error_official: float
-    argmax_ours: float | None
-    argmax_official: float | None
-    micro_arena_bytes: int | None
-    micro_largest_steps: int | None
-    micro_reference_steps: int | None
-    micro_official_steps: tuple[int, int] | None
-    host: HostFingerprint
 
 
 def sounds(folder, shape):
@@ -160,6 +127,40 @@ def measure(name, folder, micro):
     )
 
 
+# Net -> (function that makes it, row of `NETS` of the trained one, official float file).
+REBUILT = {
+    "resnet8": (mlperf_tiny_nets.resnet8, "resnet", "pretrainedResnet.tflite"),
+    "mobilenet_v1": (mlperf_tiny_nets.mobilenet_v1, "vww", "vww_96_float.tflite"),
+    "autoencoder": (mlperf_tiny_nets.autoencoder, "ad01", "ad01_fp32.tflite"),
+    "ds_cnn": (mlperf_tiny_nets.ds_cnn, "kws", "kws_ref_model_float32.tflite"),
+}
+
+
+def measure_rebuilt(name, folder):
+    """Returns the `RebuiltNet` of a net."""
+    make, trained, official_float = REBUILT[name]
+    h5, official, samples, _, _, step = NETS[trained]
+    model, original = make(), tfdistill.load_model(folder / h5)
+    model.set_weights(original.get_weights())
+    x = samples(folder, (1, *model.input_shape[1:]))
+    calibration, held_out = x[: len(x) // 2], x[len(x) // 2 :]
+    difference = np.abs(model.predict(held_out, verbose=0) - original.predict(held_out, verbose=0)).max()
+    with temporary_folder() as place:
+        float32 = tfdistill.export_tflite(model, place / "float.tflite", "float32", tolerances=Tolerances())
+        quantized = step.apply(model, calibration=calibration)
+        int8 = tfdistill.export_tflite(quantized, place / "int8.tflite", "int8", calibration=calibration, tolerances=Tolerances())
+    return RebuiltNet(
+        name=name,
+        parameters=model.count_params(),
+        float_bytes=float32.size_bytes,
+        float_bytes_official=(folder / official_float).stat().st_size,
+        int8_bytes=int8.size_bytes,
+        int8_bytes_official=(folder / official).stat().st_size,
+        largest_difference=float(difference),
+        host=fingerprint(),
+    )
+
+
 def _outputs(file, x):
     (outputs,) = file.run(x).values()
     return outputs
@@ -212,69 +213,28 @@ def in_micro(path, x, place, python):
     return int(said.split("total")[1].split()[0]), apart
 
 
-HEAD = """# MLPerf Tiny
-
-The five trained nets of [MLPerf Tiny](https://github.com/mlcommons/tiny), from their .h5 files: `tfdistill.load_model`, `Quantize().apply(model, calibration=x)`,
-`export_tflite`, against the int8 files that the benchmark publishes. Made by `benchmarks/mlperf_tiny.py`. The autoencoder (ad01) is made of dense layers alone; its
-official file has one scale for each of them, and so has ours, by `Quantize(per_channel_dense=False)`. The row below it is the default: finer, and larger.
-
-- **error**: mean absolute difference to the float net on samples that were not calibrated on, as a share of the float net's range of outputs. The official files were
-  calibrated on other data.
-- **argmax**: share of the samples whose largest output is that of the float net.
-- **tflite-micro**: memory for tensors and bookkeeping.
-- **steps**: largest difference between tflite-micro and LiteRT's own kernels, and after the slash its reference kernels (`OpResolverType.BUILTIN_REF`), in steps of the
-  output; in brackets those of the official file.
-
-Bytes and error are at most those of the official file in every row but the second. That one stays the default, as its error is smaller by far; on a microcontroller
-the scales take memory, too.
-
-tflite-micro computes nearly what LiteRT's reference kernels do. Run operation by operation, both give the same to the bit in all convolutions, sums, means and poolings of
-kws and resnet, ours and the official ones. FULLY_CONNECTED of resnet differs by one step in both files; ad01 is ten such layers. LiteRT's own kernels round
-otherwise: first in MEAN of our kws, by one step, where the official file has AVERAGE_POOL_2D, and in the third CONV_2D of both files of resnet, by one step. A step
-of the logits, 0.1, is up to 8 steps of 1/256 behind a softmax.
-
-"""
-
-
-def page(rows):
-    """Returns the page of the records, in Markdown."""
-    lines = [
-        "| net | bytes | official | error | official | argmax | official | tflite-micro, bytes | steps | data |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
-    ]
-    for row in rows:
-        micro = ["", ""]
-        if row.micro_arena_bytes is not None:
-            official = "/".join(map(str, row.micro_official_steps))
-            micro = [f"{row.micro_arena_bytes:,}", f"{row.micro_largest_steps}/{row.micro_reference_steps} ({official})"]
-        argmax = ["" if share is None else f"{100 * share:.1f} %" for share in (row.argmax_ours, row.argmax_official)]
-        lines.append(
-            f"| {row.name} | {row.bytes_ours:,} | {row.bytes_official:,} | {100 * row.error_ours:.3f} % | {100 * row.error_official:.3f} % "
-            f"| {argmax[0]} | {argmax[1]} | {micro[0]} | {micro[1]} | {row.data} |"
-        )
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(rows[0].host.packages.items()))
-    return HEAD + "\n".join(lines) + f"\n\nOn {rows[0].host.cpu_model}; {versions}.\n"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--only", nargs="+", choices=[*NETS, *REBUILT], default=[*NETS, *REBUILT])
     parser.add_argument("--micro", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--records", type=pathlib.Path, default=pathlib.Path("runs/mlperf_tiny"))
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/mlperf_tiny.md"))
     arguments = parser.parse_args()
     if FOLDER not in os.environ:
         raise ConfigurationError(f"{FOLDER} is not set.", "the folder with the nets of MLPerf Tiny, such as ad01.h5 and ad01_int8.tflite")
+    folder, paths = (
+        pathlib.Path(os.environ[FOLDER]),
+        {name: arguments.records / f"{name.replace(', ', '_').replace(' ', '_')}.json" for name in (*NETS, *REBUILT)},
+    )
     for name in track(arguments.only, "Nets"):
         keras.utils.set_random_seed(0)
-        row = measure(name, pathlib.Path(os.environ[FOLDER]), arguments.micro)
-        row.save(arguments.records / f"{name.replace(', ', '_').replace(' ', '_')}.json")
+        row = measure(name, folder, arguments.micro) if name in NETS else measure_rebuilt(name, folder)
+        row.save(paths[name])
         print(row, flush=True)
-    rows = [
-        TinyNet.load(path) for name in NETS if (path := arguments.records / f"{name.replace(', ', '_').replace(' ', '_')}.json").exists()
-    ]
+    rows = [TinyNet.load(paths[name]) for name in NETS if paths[name].exists()]
+    rebuilt = [RebuiltNet.load(paths[name]) for name in REBUILT if paths[name].exists()]
     with write_whole(arguments.page) as beside:
-        beside.write_text(page(rows), encoding="utf-8")
+        beside.write_text(page(rows, rebuilt), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -360,7 +360,7 @@ def test_long_recurrent_layers_are_written_out_or_not(layer, more, unroll, actio
     [
         (layers.GRU, None, True, "impossible", "fixed length"),
         (layers.GRU, 8, False, "impossible", "unroll=True"),
-        (layers.LSTM, 8, "auto", "done", "8 steps written out in the file: about 12 KiB and 1 s of conversion"),
+        (layers.LSTM, 8, "auto", "done", "8 steps written out in the file: about 9 KiB and 1 s of conversion"),
         (layers.LSTM, 8, False, "skipped", "unroll=True writes it out"),
         (functools.partial(layers.LSTM, stateful=False, recurrent_dropout=0.1), 8, False, "impossible", "as a loop"),
     ],

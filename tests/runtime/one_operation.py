@@ -105,8 +105,12 @@ def _reduced(name, axes=(1, 2), out=(1, 8)):
     return Operation(name, (Tensor(IMAGE), _constant(axes)), (Tensor(out),), {"keepDims": False}, "ReducerOptions")
 
 
-def _moved(name, out, *constants, options_class="", shape=IMAGE, **options):
-    return Operation(name, (Tensor(shape), *constants), (Tensor(out),), options, options_class)
+def _moved(name, out, *constants, options_class="", shape=IMAGE, form="", **options):
+    return Operation(name, (Tensor(shape), *constants), (Tensor(out),), options, options_class, form=form)
+
+
+def _bounds(ends, strides):
+    return _constant([0] * len(ends)), _constant(ends), _constant(strides)
 
 
 _STRIDES = {"strideH": 1, "strideW": 1}
@@ -180,8 +184,15 @@ OPERATIONS = (
     Operation("UNPACK", (Tensor((1, 2, 8, 8)),), (Tensor(VECTORS), Tensor(VECTORS)), {"num": 2, "axis": 1}, "UnpackOptions"),
     Operation("SPLIT", (_constant(3), Tensor(IMAGE)), (Tensor((1, 8, 8, 4)), Tensor((1, 8, 8, 4))), {"numSplits": 2}, "SplitOptions"),
     _moved("SLICE", (1, 4, 4, 8), _constant([0, 1, 1, 0]), _constant([1, 4, 4, 8]), options_class="SliceOptions"),
+    _moved("STRIDED_SLICE", (1, 4, 4, 8), *_bounds((1, 4, 4, 8), (1, 1, 1, 1)), options_class="StridedSliceOptions"),
+    _moved("STRIDED_SLICE", (1, 4, 4, 8), *_bounds(IMAGE, (1, 2, 2, 1)), options_class="StridedSliceOptions", form="with strides"),
     _moved(
-        "STRIDED_SLICE", (1, 4, 4, 8), _constant([0] * 4), _constant(IMAGE), _constant([1, 2, 2, 1]), options_class="StridedSliceOptions"
+        "STRIDED_SLICE",
+        (1, 8, 8),
+        *_bounds((1, 1, 8, 8), (1, 1, 1, 1)),
+        options_class="StridedSliceOptions",
+        form="without an axis",
+        shrinkAxisMask=2,
     ),
     _moved("PAD", (1, 10, 10, 8), _constant([[0, 0], [1, 1], [1, 1], [0, 0]]), options_class="PadOptions"),
     _moved("MIRROR_PAD", (1, 10, 10, 8), _constant([[0, 0], [1, 1], [1, 1], [0, 0]]), options_class="MirrorPadOptions", mode=0),

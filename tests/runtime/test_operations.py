@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import pytest
 from measure_operations import TAKES, measured, runtime_of
-from one_operation import OPERATIONS
+from one_operation import OPERATIONS, one_operation
 from packaging.version import Version
 
 from tfdistill import export_tflite
+from tfdistill.convert.layer_operations import form_of
 from tfdistill.errors import ConfigurationError
 from tfdistill.runtime.delegated import delegation
 from tfdistill.runtime.interpreter import open_file
@@ -59,6 +60,13 @@ def test_an_unknown_target_gets_the_nearest():
 def test_every_operation_is_asked_for_once():
     keys = [operation.key for operation in OPERATIONS]
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("operation", [o for o in OPERATIONS if not o.form.startswith("with RELU")], ids=lambda operation: operation.key)
+def test_the_form_of_an_operation_is_read_from_the_file(operation):
+    model = schema().ModelT.InitFromObj(schema().Model.GetRootAs(one_operation(operation, operation.types[0]), 0))
+    graph = model.subgraphs[0]
+    assert form_of(model, graph, graph.operators[0], operation.name) == operation.key
 
 
 def chain(*activations):

@@ -2,7 +2,7 @@
 
 from tfdistill.convert.packing import pack
 from tfdistill.convert.short_names import shorten_names
-from tfdistill.convert.waste import remove_waste
+from tfdistill.convert.waste import is_whole, remove_waste
 from tfdistill.runtime.schema import schema
 
 
@@ -17,7 +17,7 @@ def finish(content):
     """
     classes = schema()
     model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
-    if any(getattr(buffer, "offset", 0) > 1 for buffer in model.buffers):
+    if not is_whole(model):
         return content
     remove_waste(model, classes)
     shorten_names(model)

@@ -4,7 +4,9 @@ import re
 import typing
 
 from tfdistill.convert.census import FLOAT_TYPES
+from tfdistill.convert.parsed_file import ParsedFile, listed
 from tfdistill.convert.unaligned import unaligned_channels
+from tfdistill.convert.waste import is_whole, remove_waste
 from tfdistill.runtime.operations import TYPES
 from tfdistill.runtime.schema import schema
 
@@ -55,6 +57,8 @@ def layer_operations(content):
     """
     classes = schema()
     model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
+    if is_whole(model):
+        remove_waste(model, classes)  # as the exported file has it
     names = {value: name for name, value in vars(classes.BuiltinOperator).items() if isinstance(value, int)}
     types = {value: name.lower() for name, value in vars(classes.TensorType).items() if isinstance(value, int)}
     codes = [names[max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)] for code in model.operatorCodes]
@@ -69,9 +73,25 @@ def layer_operations(content):
     return tuple(found)
 
 
-def form_of(name, shapes):
-    """Returns the name of an operation in the tables of targets, where operands of different shapes are an operation of their own."""
-    return f"{name} broadcast" if name in _BROADCASTING and len(set(shapes)) > 1 else name
+def form_of(model, graph, operator, name):
+    """Returns the name of an operation in the tables of targets, where some forms of an operation are one of their own.
+
+    Args:
+        model: `ModelT` of the schema.
+        graph: Its graph with the operation.
+        operator: The operation.
+        name: Its name in the .tflite schema.
+    """
+    inputs = [graph.tensors[index] for index in listed(operator.inputs) if index >= 0]
+    if name in _BROADCASTING and len({tuple(listed(tensor.shape)) for tensor in inputs}) > 1:
+        return f"{name} broadcast"
+    if name == "STRIDED_SLICE":
+        strides = ParsedFile(model, schema()).constant(graph, int(operator.inputs[3]))
+        if strides is None or set(listed(strides)) != {1}:
+            return f"{name} with strides"
+        if operator.builtinOptions.shrinkAxisMask:
+            return f"{name} without an axis"
+    return name
 
 
 def computing_type(name, inputs, outputs):
@@ -96,7 +116,7 @@ def _operation(model, graph, operator, name, types):
     inputs = [graph.tensors[index] for index in operator.inputs if index >= 0]
     outputs = [graph.tensors[index] for index in operator.outputs]
     maker = outputs[0]
-    plain, name = name, form_of(name, [tuple(() if tensor.shape is None else tensor.shape) for tensor in inputs])
+    plain, name = name, form_of(model, graph, operator, name)
     if name == "DEQUANTIZE":
         # Its result has the name of what it reads; it is there for the layer that computes on with floats.
         reader = next((other for other in graph.operators if operator.outputs[0] in other.inputs), operator)

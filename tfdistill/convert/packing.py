@@ -28,17 +28,32 @@ def pack(model, classes):
 
 
 class _SharingBuilder(flatbuffers.Builder):
-    """Writes equal strings, vectors and tables once."""
+    """Writes equal strings, vectors and tables once, and the fields of a table in the order of their sizes, so that none is there to align the next one."""
 
     def __init__(self, size):
         super().__init__(size)
-        self._written = {}
+        self._written, self._fields = {}, []
 
     def once(self, key, write):
         """Returns the offset of what `write` wrote when it was first called with this key."""
         if key not in self._written:
             self._written[key] = write()
         return self._written[key]
+
+    def PrependSlot(self, flags, o, x, d):
+        if x != d:
+            self._fields.append((flags.bytewidth, o, lambda: self.Prepend(flags, x)))
+
+    def PrependUOffsetTRelativeSlot(self, o, x, d):
+        if x != d:
+            self._fields.append((flatbuffers.number_types.UOffsetTFlags.bytewidth, o, lambda: self.PrependUOffsetTRelative(x)))
+
+    def EndObject(self):
+        for _, slot, write in sorted(self._fields, key=lambda field: -field[0]):
+            write()
+            self.Slot(slot)
+        self._fields = []
+        return super().EndObject()
 
     def CreateString(self, s, *args, **kwargs):
         return self.once(("string", s), lambda: super(_SharingBuilder, self).CreateString(s, *args, **kwargs))

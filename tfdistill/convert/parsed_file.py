@@ -1,5 +1,7 @@
 """A parsed .tflite file that is edited: its operations by name, its constants, and what equal parts become one."""
 
+import collections
+
 import numpy as np
 
 from tfdistill.convert.packing import content_of
@@ -8,6 +10,20 @@ from tfdistill.convert.packing import content_of
 def listed(values):
     """Returns a vector of a parsed file as a list of numbers; an empty one for a vector that is not there."""
     return [] if values is None else [int(value) for value in values]
+
+
+def readers_of(graph):
+    """Returns a dict of tensor -> the operations that read it."""
+    found = collections.defaultdict(list)
+    for operator in graph.operators:
+        for index in set(listed(operator.inputs)):
+            found[index].append(operator)
+    return found
+
+
+def makers_of(graph):
+    """Returns a dict of tensor -> the operation that writes it."""
+    return {index: operator for operator in graph.operators for index in listed(operator.outputs)}
 
 
 class ParsedFile:
@@ -40,6 +56,13 @@ class ParsedFile:
         if data is None or not len(data) or tensor.type != self.classes.TensorType.INT32:
             return None
         return np.asarray(data, np.uint8).view(np.int32).reshape(-1)
+
+    def operation_like(self, operator, inputs, outputs):
+        """Returns an operation with the code and options of another."""
+        made = self.classes.OperatorT()
+        vars(made).update(vars(operator))
+        made.inputs, made.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        return made
 
     def add_tensor(self, graph, like, shape, buffer=0):
         """Returns the index of a new tensor of the type, name and quantization of another."""
@@ -95,8 +118,9 @@ class ParsedFile:
             operator.inputs = np.array([same.get(int(i), int(i)) for i in listed(operator.inputs)], np.int32)
 
     def drop_codes(self):
-        """Leaves out the codes that no operation has."""
-        used = sorted({operator.opcodeIndex for graph in self.model.subgraphs for operator in graph.operators or []})
+        """Leaves out the codes that no operation has; the one that most have is the first, whose number takes no space in them."""
+        counts = collections.Counter(operator.opcodeIndex for graph in self.model.subgraphs for operator in graph.operators or [])
+        used = sorted(counts, key=lambda index: (-counts[index], index))
         places = {index: place for place, index in enumerate(used)}
         for graph in self.model.subgraphs:
             for operator in graph.operators or []:

@@ -3,17 +3,21 @@
 Every edit is exact: the file computes the same integers.
 """
 
-import collections
-
 import numpy as np
 
 from tfdistill.convert.packing import content_of
-from tfdistill.convert.parsed_file import ParsedFile, listed
+from tfdistill.convert.parsed_file import ParsedFile, listed, makers_of, readers_of
+from tfdistill.convert.slicing import split_once
 
 # Operations without effects of their own, which are left out once nothing reads what they compute.
 _PURE = frozenset({"DEQUANTIZE", "FULLY_CONNECTED", "QUANTIZE", "RESHAPE", "TRANSPOSE", "UNPACK"})
 # The version of FULLY_CONNECTED that keeps the axes of its input, and the first runtime that has it.
 _KEEPS_AXES, _ITS_RUNTIME = 5, "2.0.0"
+
+
+def is_whole(model):
+    """Whether the weights of a parsed file stand in its tables, and not behind them, as those beyond 2 GiB do."""
+    return not any(getattr(buffer, "offset", 0) > 1 for buffer in model.buffers)
 
 
 def remove_waste(model, classes):
@@ -22,6 +26,7 @@ def remove_waste(model, classes):
     - RESHAPE, TRANSPOSE and QUANTIZE that change nothing go; of two RESHAPEs or TRANSPOSEs in a row one stays; DEQUANTIZE followed by QUANTIZE to the same integers
       goes. A TRANSPOSE that moves only axes of one element becomes a RESHAPE, which copies nothing.
     - One FULLY_CONNECTED of a whole sequence takes the place of those of all its steps.
+    - One SPLIT takes the place of the STRIDED_SLICEs that cut a tensor of integers to equal pieces.
     - Equal constants and equal buffers become one; tensors, buffers and operation codes that nothing uses go.
 
     Args:
@@ -34,24 +39,13 @@ def remove_waste(model, classes):
     file.share_buffers()
     for graph in model.subgraphs:
         file.share_constants(graph)
-        while any(edit(file, graph) for edit in (_join_moves, _reshape_instead, _join_steps, _drop_unread, _bypass)):
+        while any(edit(file, graph) for edit in (_join_moves, _reshape_instead, _join_steps, split_once, _drop_unread, _bypass)):
             pass
+        file.share_buffers()  # of constants that the edits made
+        file.share_constants(graph)
         _drop_tensors(model, model.subgraphs.index(graph), graph)
     file.drop_codes()
     file.share_buffers()
-
-
-def _readers(graph):
-    """Returns a dict of tensor -> the operations that read it."""
-    found = collections.defaultdict(list)
-    for operator in graph.operators:
-        for index in set(listed(operator.inputs)):
-            found[index].append(operator)
-    return found
-
-
-def _makers(graph):
-    return {index: operator for operator in graph.operators for index in listed(operator.outputs)}
 
 
 def _is_fixed(tensor):
@@ -70,7 +64,7 @@ def _same(one, other):
 
 def _join_moves(file, graph):
     """Makes one of two RESHAPEs, or TRANSPOSEs, in a row."""
-    makers, changed = _makers(graph), False
+    makers, changed = makers_of(graph), False
     for operator in graph.operators:
         name = file.name_of(operator)
         before = makers.get(int(operator.inputs[0])) if name in ("RESHAPE", "TRANSPOSE") else None
@@ -117,7 +111,7 @@ def _keeps_order(shape, order):
 
 def _bypass(file, graph):
     """Leaves out operations whose output is their input, or the input of the operation before them."""
-    makers, readers = _makers(graph), _readers(graph)
+    makers, readers = makers_of(graph), readers_of(graph)
     inputs, outputs = set(listed(graph.inputs)), set(listed(graph.outputs))
     for operator in graph.operators:
         name = file.name_of(operator)
@@ -152,44 +146,48 @@ def _reads(operators, old, new):
 
 def _join_steps(file, graph):
     """Computes a FULLY_CONNECTED of all steps of a sequence at once, before the sequence is taken apart."""
-    readers, made_here, outside = _readers(graph), set(_makers(graph)), set(listed(graph.outputs))
+    readers, made_here = readers_of(graph), set(makers_of(graph))
     for unpack in graph.operators:
         parts = listed(unpack.outputs)
-        if file.name_of(unpack) != "UNPACK" or unpack.builtinOptions.axis != 0 or len(parts) < 2 or outside & set(parts):
+        if file.name_of(unpack) != "UNPACK" or unpack.builtinOptions.axis != 0 or len(parts) < 2:
             continue
         whole = graph.tensors[int(unpack.inputs[0])]
-        products = [readers[part][0] for part in parts if len(readers[part]) == 1 and readers[part][0].inputs[0] == part]
-        if len(products) < len(parts) or not _is_fixed(whole) or len(listed(whole.shape)) != 3:
+        if not _is_fixed(whole) or len(listed(whole.shape)) != 3:
             continue
-        kinds = {
-            (
-                file.name_of(p),
-                p.opcodeIndex,
-                content_of((p.inputs[1:], p.builtinOptions)),
-                content_of(_kind(graph.tensors[int(p.outputs[0])])),
-            )
-            for p in products
-        }
-        if len(kinds) != 1 or file.name_of(products[0]) != "FULLY_CONNECTED" or made_here & set(listed(products[0].inputs)[1:]):
-            continue
-        like = graph.tensors[int(products[0].outputs[0])]
-        joined = file.add_tensor(graph, like, [len(parts), *listed(like.shape)])
-        made = file.classes.OperatorT()
-        vars(made).update(vars(products[0]))
-        made.inputs = np.array([int(unpack.inputs[0]), *listed(products[0].inputs)[1:]], np.int32)
-        made.outputs = np.array([joined], np.int32)
-        made.builtinOptions = file.classes.FullyConnectedOptionsT()
-        vars(made.builtinOptions).update(vars(products[0].builtinOptions))
-        made.builtinOptions.keepNumDims = True
-        made.opcodeIndex = file.code("FULLY_CONNECTED", max(_KEEPS_AXES, file.model.operatorCodes[products[0].opcodeIndex].version))
-        file.require_runtime(_ITS_RUNTIME)
-        unpack.inputs = np.array([joined], np.int32)
-        unpack.outputs = np.array([int(p.outputs[0]) for p in products], np.int32)
-        gone = {id(p) for p in products}
-        place = graph.operators.index(unpack)
-        graph.operators = [p for p in [*graph.operators[:place], made, *graph.operators[place:]] if id(p) not in gone]
-        return True
+        # By what each reader does with its step: a layer that goes forwards and one that goes backwards read the same steps.
+        found = [{_product_of(file, graph, p): p for p in readers[part] if p.inputs[0] == part} for part in parts]
+        for kind in found[0]:
+            products = [each[kind] for each in found if kind in each]
+            if kind is None or len(products) < len(parts) or made_here & set(listed(products[0].inputs)[1:]):
+                continue
+            _join(file, graph, unpack, products)
+            return True
     return False
+
+
+def _product_of(file, graph, operator):
+    """Returns what a FULLY_CONNECTED does with its first input, as a value that can be compared; None for any other operation."""
+    if file.name_of(operator) != "FULLY_CONNECTED":
+        return None
+    kind = _kind(graph.tensors[int(operator.outputs[0])])
+    return operator.opcodeIndex, content_of((operator.inputs[1:], operator.builtinOptions)), content_of(kind)
+
+
+def _join(file, graph, unpack, products):
+    """Puts one FULLY_CONNECTED of a whole sequence, and what takes its result apart, in the place of those of the steps."""
+    like = graph.tensors[int(products[0].outputs[0])]
+    joined = file.add_tensor(graph, like, [len(products), *listed(like.shape)])
+    made = file.operation_like(products[0], [int(unpack.inputs[0]), *listed(products[0].inputs)[1:]], [joined])
+    made.builtinOptions = file.classes.FullyConnectedOptionsT()
+    vars(made.builtinOptions).update(vars(products[0].builtinOptions))
+    made.builtinOptions.keepNumDims = True
+    made.opcodeIndex = file.code("FULLY_CONNECTED", max(_KEEPS_AXES, file.model.operatorCodes[products[0].opcodeIndex].version))
+    file.require_runtime(_ITS_RUNTIME)
+    taken_apart = file.operation_like(unpack, [joined], [int(p.outputs[0]) for p in products])
+    gone = {id(p) for p in products}
+    place = graph.operators.index(unpack)
+    kept = [*graph.operators[: place + 1], made, taken_apart, *graph.operators[place + 1 :]]
+    graph.operators = [p for p in kept if id(p) not in gone]
 
 
 def _kind(tensor):

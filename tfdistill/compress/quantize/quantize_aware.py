@@ -62,7 +62,7 @@ class QuantizeAware(Step):
             Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, EinsumDense and MultiHeadAttention; a layer of another class stays at 8, and the plan says so.
         activation_bits: 8; or 16, for export as int16x8: weights are trained in 8 bits, and activations are calibrated, as rounding to 65,536 steps does not
             affect training.
-        unroll: Whether recurrent layers are written out step by step in the file, where each step takes about 1.5 KiB: `"auto"` writes out those
+        unroll: Whether recurrent layers are written out step by step in the file, where each step takes up to 1.3 KiB: `"auto"` writes out those
             of up to 128 steps, True all of fixed length, False only those built with `unroll=True`. A layer that is not written out is not trained quantized:
             an LSTM becomes TFLite's own operation, calibrated by the converter; TFLite has no integer operation for any other loop.
         target: What is to run the file: `"xnnpack"`, the delegate that phones and a Raspberry Pi use by default; `"builtin"`, the interpreter's own kernels; `"micro"`,

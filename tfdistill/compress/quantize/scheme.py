@@ -11,7 +11,7 @@ import typing
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.introspection import kind_of
 from tfdistill.bridge.integer.activations import RELU
-from tfdistill.bridge.integer.recurrent import is_known
+from tfdistill.bridge.integer.recurrent import cells_of, is_known
 from tfdistill.bridge.integer.rounding import FLOAT
 from tfdistill.bridge.recurrent_kernels import is_standard_lstm
 from tfdistill.bridge.wrappers.quantization_settings import Quantization, QuantizedWeight
@@ -34,9 +34,11 @@ from tfdistill.compress.step import AUTO
 WEIGHTS, OUTPUT, INSIDE = "weights and output trained quantized", "output trained quantized", "weights trained quantized"
 PASSES, FUSED = "adds no range of its own", "rounded with the layer behind it"
 UNROLLED = "weights and states trained quantized"
-# Of a GRU, whatever its units: size of a step in the file and processor time to convert it; and processor time before the first step of training, whatever its
-# steps, as a graph of training has one of them in a loop. Measured by `benchmarks/first_step.py`.
-_KIB_OF_A_STEP, _SECONDS_OF_A_STEP, _SECONDS_OF_A_LAYER = 1.5, 0.1, 2
+# Size of a step of each cell in the file, whatever its units (`benchmarks/recurrent.py`).
+_KIB_OF_A_STEP = {"GRUCell": 1.3, "LSTMCell": 1.1, "SimpleRNNCell": 0.25}
+# Of a GRU, whatever its units: processor time to convert a step; and processor time before the first step of training, whatever its steps, as a graph of training
+# has one of them in a loop. Measured by `benchmarks/first_step.py`.
+_SECONDS_OF_A_STEP, _SECONDS_OF_A_LAYER = 0.1, 2
 RESCALED = "folded into the layer behind it, which is trained quantized"
 FOLDED = "folded into the layer before it, which is trained quantized"
 CALIBRATED = "calibrated, not trained quantized"
@@ -187,7 +189,8 @@ def _recurrent(place, most):
         quantization = Quantization(
             _weights(layer, kind, 8, folding=False), output=getattr(layer, "merge_mode", None) in COMPUTING_MERGE_MODES, form="recurrent"
         )
-        size, seconds = _KIB_OF_A_STEP * place.length, max(1.0, _SECONDS_OF_A_STEP * place.length)
+        size = place.length * sum(_KIB_OF_A_STEP[type(cell).__name__] for cell in cells_of(layer))
+        seconds = max(1.0, _SECONDS_OF_A_STEP * place.length)
         cost = f"about {size:.0f} KiB and {seconds:.0f} s of conversion, and {_SECONDS_OF_A_LAYER} s before the first training step"
         return LayerQuantization(True, f"{UNROLLED}, {place.length} steps written out in the file: {cost}", quantization)
     fix = ""

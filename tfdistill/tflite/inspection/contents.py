@@ -106,7 +106,7 @@ class _Contents:
                     "reads": sorted({makers[i] for i in inputs if i in makers}),
                     "macs": self._macs(graph, name, operator),
                     "weights_bytes": sum(len(self.model.buffers[b].data) for b in {graph.tensors[i].buffer for i in own}),
-                    "form": form_of(name, [tuple(_sizes(graph.tensors[i])) for i in inputs]),
+                    "form": form_of(self.model, graph, operator, name),
                 }
             )
             makers.update((i, place) for i in outputs)
