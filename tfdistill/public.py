@@ -55,10 +55,12 @@ ROOMS = {
         "TeacherBounded": "regression",
     },
     "compress": {
+        "BitAssignment": "bits.record",
         "ChannelCall": "channels.call",
         "ChannelLayerPlan": "channels.plan",
         "ChannelPlan": "channels.plan",
         "Cluster": "cluster.cluster",
+        "LayerBits": "bits.record",
         "LayerPlan": "plan",
         "LeaveWhole": "channels.call",
         "LowRank": "low_rank.low_rank",
@@ -70,6 +72,7 @@ ROOMS = {
         "Quantize": "quantize.calibrate",
         "QuantizeAware": "quantize.quantize_aware",
         "Step": "step",
+        "assign_bits": "bits.assign",
         "register_channels": "channels.rules.table",
         "shrink_like": "shrink.shrink_like",
     },
@@ -156,6 +159,7 @@ ROOMS = {
         "roofline": "peak",
     },
     "pipeline": {
+        "FileLatency": "latency",
         "LatencyRatio": "latency",
         "Road": "road",
         "under_teacher": "road",

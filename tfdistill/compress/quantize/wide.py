@@ -32,9 +32,7 @@ def with_wide_layers(places, decided, layers, activation_bits, weight_bits):
     weights = {path: weight_bits.get(path, 8) for path in places}
     changed = dict(decided)
     for path in (path for path in layers if bits.get(path) == 16):
-        place = places[path]
-        while (reader := among(place.reader, known)) is not None and fused(place, known, weights):
-            place = reader
+        place = rounded_by(places[path], known, weights)
         quantization = decided[place.path].quantization
         if quantization is None or not decided[place.path].done or not rounds_activations(quantization):
             if path in named:
@@ -50,6 +48,19 @@ def with_wide_layers(places, decided, layers, activation_bits, weight_bits):
             quantization=quantization._replace(wide=True), reason=f"{decided[place.path].reason}, activations of 16 bits"
         )
     return changed
+
+
+def rounded_by(place, known, weight_bits):
+    """Returns the `Place` of the layer that rounds what a layer computes: the last one of those that the converter fuses with it.
+
+    Args:
+        place: `Place` of the layer.
+        known: Dict of id of layer to `Place`.
+        weight_bits: Dict of path to the bits of weights.
+    """
+    while (reader := among(place.reader, known)) is not None and fused(place, known, weight_bits):
+        place = reader
+    return place
 
 
 def rounds_activations(quantization):
