@@ -122,6 +122,7 @@ ROOMS = {
         "UnalignedChannels": "inspection.inspect",
         "Variant": ".convert.variants",
         "VerificationRecord": "verification.record",
+        "WiderLayer": "kept_wider",
         "accuracy_by_stage": "blame.stages",
         "add_metadata": "metadata.write",
         "census": ".convert.census",

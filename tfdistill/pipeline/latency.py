@@ -8,6 +8,7 @@ import keras
 from tfdistill.benchmarking.alternating import alternate
 from tfdistill.benchmarking.run import benchmark
 from tfdistill.benchmarking.targets.cpu import Cpu
+from tfdistill.benchmarking.timing import Timing
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import Tolerances, VariantName, variant_named
 from tfdistill.tflite.export import export_tflite
@@ -24,7 +25,7 @@ class FileLatency:
 
     Args:
         threads: CPU threads, at least 1.
-        seconds: How long it runs at least, above 0.
+        seconds: How long it runs at most, above 0.
 
     Raises:
         ConfigurationError: if a setting has a wrong value.
@@ -51,7 +52,9 @@ class FileLatency:
         Raises:
             TfdistillError: as `tfdistill.benchmark`.
         """
-        return benchmark(path, Cpu(threads=self.threads), min_seconds=self.seconds).p50_ms
+        return benchmark(
+            path, Cpu(threads=self.threads), timing=Timing(min_seconds=min(self.seconds, 0.5), max_seconds=self.seconds)
+        ).p50_ms
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no equality that is one bool

@@ -193,7 +193,9 @@ def quantized_layer_class():
             rounding = _in_the_file.get() or not left_float
             now = self.quantization
             ranges = functools.partial(self._range, number=number)
-            quantize = ActivationRounder(ranges, training, rounding, _in_the_file.get(), measuring, now.positive, now.scores, now.replaced, now.hides, now.wide)
+            quantize = ActivationRounder(
+                ranges, training, rounding, _in_the_file.get(), measuring, now.positive, now.scores, now.replaced, now.hides, now.wide
+            )
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}
             if source := source_of(args):

@@ -130,6 +130,6 @@ def _with_bits(row, bits):
     if bits == 8:
         return row
     if bits == 4:
-        rise = f"the error grows from {row.error_8_bits:.4g} to {row.error_4_bits:.4g} for {row.bytes_8_bits - row.bytes_4_bits:,} bytes less"
-        return dataclasses.replace(row, bits=4, why=rise)
-    return dataclasses.replace(row, bits=16, why=f"the error falls from {row.error_8_bits:.4g} to {row.error_16_bits:.4g}")
+        why = f"error {row.error_4_bits - row.error_8_bits:+.2g}, {row.bytes_8_bits - row.bytes_4_bits:,} bytes less"
+        return dataclasses.replace(row, bits=4, why=why)
+    return dataclasses.replace(row, bits=16, why=f"error {row.error_16_bits - row.error_8_bits:+.2g}")

@@ -47,7 +47,9 @@ def choices(step, opened):
     narrow = dataclasses.replace(step, weight_bits=4)._decide(opened)[0]
     places = consumers.places(opened.legacy)
     known, bits = {id(place.layer): place for place in places.values()}, dict.fromkeys(places, 8)
-    operations = {row.name: row.operations for row in step._plan(opened, *step._decide(opened)[:2], step._aware._tried(opened, decided, True)).rows}
+    operations = {
+        row.name: row.operations for row in step._plan(opened, *step._decide(opened)[:2], step._aware._tried(opened, decided, True)).rows
+    }
     ends = {path: rounded_by(place, known, bits).path for path, place in places.items() if decided[path].done}
     members = {}
     for path, end in ends.items():

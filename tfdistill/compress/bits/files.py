@@ -69,9 +69,7 @@ class Files:
         quantized, _ = quantized_on(with_bits(self._step, bits, self._weighted), self._model, self._signature, self._calibration)
         path = self._folder / f"{len(self._made)}.tflite"
         with initial_states(quantized):
-            content = convert(
-                quantized, self._signature, variant_named("int8"), "int8", self._calibration, self._signature.batch_size or 1
-            )
+            content = convert(quantized, self._signature, variant_named("int8"), "int8", self._calibration, self._signature.batch_size or 1)
         path.write_bytes(finish(content))
         outputs = open_file(path, trusted=True).run(self._samples.inputs)
         return MadeFile(dict(bits), path, path.stat().st_size, worst_share(self._floats, outputs))

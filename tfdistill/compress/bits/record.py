@@ -13,7 +13,7 @@ class LayerBits(Record):
     Attributes:
         name: Path of the layer.
         bits: 4: weights of 4 bits, activations of 8. 8: both of 8. 16: weights of 8 bits, activations of 16.
-        why: Why it has these.
+        why: What these bits change against 8; of a layer of 8 bits what it cannot have, or nothing.
         error_8_bits: Error of the outputs with all layers at 8 bits: root mean square of the difference to the float outputs, as a share of their standard deviation;
             of several outputs the largest.
         error_4_bits: The same with this layer at 4 bits and the others at 8; None where it cannot have them.
@@ -37,6 +37,11 @@ class LayerBits(Record):
     bytes_8_bits: int = 0
     bytes_4_bits: int | None = None
     bytes_16_bits: int | None = None
+
+    def summary(self) -> dict[str, typing.Any]:
+        """Returns the fields of a table."""
+        names = ("name", "bits", "error_4_bits", "error_16_bits", "bytes_8_bits", "why")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,11 +120,15 @@ class Search:
     def _too_slow(self, took):
         fastest = min(self._times.values())
         return self._refused(
-            f"latency_ms={self._budgets.latency_ms:g}", f"{took:.4g} ms; the fastest file took {fastest:.4g} ms", f"latency_ms={_above(fastest)} or more"
+            f"latency_ms={self._budgets.latency_ms:g}",
+            f"{took:.4g} ms; the fastest file took {fastest:.4g} ms",
+            f"latency_ms={_above(fastest)} or more",
         )
 
     def _refused(self, budget, closest, fix):
-        return ModelError(f"No bits of the layers of '{self._name}' meet {budget}: the closest is {closest}.", "a budget that can be met", fix)
+        return ModelError(
+            f"No bits of the layers of '{self._name}' meet {budget}: the closest is {closest}.", "a budget that can be met", fix
+        )
 
     @staticmethod
     def _first(most, holds):

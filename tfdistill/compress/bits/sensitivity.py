@@ -83,7 +83,7 @@ def sensitivities(model, signature, calibration, samples, step=None, bits=(4, 8,
                 LayerBits(
                     name=choice.path,
                     bits=8,
-                    why="as in an int8 file" + (f"; {choice.why_not}" if choice.why_not else ""),
+                    why=choice.why_not,
                     error_8_bits=base,
                     error_4_bits=errors.get(4),
                     error_16_bits=errors.get(16),

@@ -105,7 +105,8 @@ class QuantizeAware(Step):
         activation_bits, given = settings_by_layer("activation_bits", self.activation_bits, "8 or 16")
         if any(isinstance(bits, bool) or bits not in (8, 16) for bits in given):
             raise ConfigurationError(
-                f"activation_bits={self.activation_bits!r}.", "8, or 16 for export as int16x8, or a dict of layer names and patterns to these"
+                f"activation_bits={self.activation_bits!r}.",
+                "8, or 16 for export as int16x8, or a dict of layer names and patterns to these",
             )
         object.__setattr__(self, "activation_bits", activation_bits)
         weight_bits, given = settings_by_layer("weight_bits", self.weight_bits, "8 or 4")

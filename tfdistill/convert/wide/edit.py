@@ -1,7 +1,6 @@
 """Gives some tensors of an int8 file 16 bits: the operations that write and read them compute with int16 activations, and QUANTIZE stands where types meet."""
 
 import copy
-import math
 
 import numpy as np
 
@@ -58,7 +57,9 @@ class _Widening:
         self._require_kernels(wide)
         # Which operations compute with int16, and what all tensors were, before the first of them changes.
         chosen = {id(operator) for operator in self._graph.operators if self._computes_wide(operator, wide)}
-        before = {index: (float(q.scale[0]), int(q.zeroPoint[0])) for index in self._int8() for q in [self._graph.tensors[index].quantization]}
+        before = {
+            index: (float(q.scale[0]), int(q.zeroPoint[0])) for index in self._int8() for q in [self._graph.tensors[index].quantization]
+        }
         for index in wide:
             self._make_wide(self._graph.tensors[index], *before[index])
         outputs, operators = listed(self._graph.outputs), []
@@ -110,7 +111,9 @@ class _Widening:
         return self._parsed.name_of(operator)
 
     def _require_kernels(self, wide):
-        lacking = {self._name_of(self._makers[index]): index for index in sorted(wide) if not is_widened(self._name_of(self._makers[index]))}
+        lacking = {
+            self._name_of(self._makers[index]): index for index in sorted(wide) if not is_widened(self._name_of(self._makers[index]))
+        }
         if lacking:
             names = ", ".join(
                 f"{kind} ('{self._graph.tensors[index].name.replace(_SCOPE, b'').decode(errors='replace').partition(';')[0]}')"
