@@ -25,7 +25,6 @@ from tfdistill.utils.progress import progress
 # Variant -> the bits that its layers begin with.
 _BEGIN = {"int8": 8, "int8_int4_mixed": 4}
 _MEASURED_ON = 256
-_LEAVE_OUT = "leave max_accuracy_drop_points out, or give variant='int8'"
 
 
 def controlled_export(export, model, path, limit, settings):
@@ -50,9 +49,8 @@ def controlled_export(export, model, path, limit, settings):
     limit = validate.number("max_accuracy_drop_points", limit, at_least=0.0, at_most=100.0)
     model = _require_fit(exportable(model), settings)
     search = _Search(export, model, settings, limit)
-    with temporary_folder() as folder, progress("holding the accuracy") as advance:
-        search.begin(folder, advance)
-        count = search.smallest()
+    with temporary_folder() as folder, progress("holding the accuracy"):
+        count = search.smallest(pathlib.Path(folder))
     step, kept = search.step(count), search.kept(count)
     with quantized_by(step):
         record = export(model, path, **{**settings, "road": "bridge"})
@@ -65,11 +63,11 @@ class _Search:
     def __init__(self, export, model, settings, limit):
         self._export, self._model, self._settings, self._limit = export, model, settings, limit
         self._base = Quantize(target=TARGETS_OF_RUNTIMES.get(settings["runtime"], "xnnpack"))
-        self._drops, self._rows, self._order = {}, (), []
+        self._drops, self._rows, self._order, self._narrow = {}, (), [], set()
 
-    def begin(self, folder, advance):
-        """Measures the layers, and keeps where files are made."""
-        self._folder, self._advance, signature = pathlib.Path(folder), advance, describe(self._model)
+    def _measure_layers(self):
+        """Finds the order in which layers get wider."""
+        signature = describe(self._model)
         limit = self._settings["max_calibration_samples"]
         calibration = collect(self._settings["calibration"], signature, "calibration", MIN_CALIBRATION_SAMPLES, limit)
         samples = collect(self._settings["calibration"], signature, "calibration", 1, min(_MEASURED_ON, limit))
@@ -79,14 +77,10 @@ class _Search:
         narrow = narrowing(self._rows)
         outer = [row.name for row in self._rows if row.bytes_8_bits]
         # The first and the last layer with weights are those that 4 bits hurt most, at the fewest bytes.
-        begin_narrow = [name for name in narrow if name not in (outer[0], outer[-1])] if self._begin == 4 else []
+        begin_narrow = [name for name in narrow if name not in (outer[0], outer[-1])] if _BEGIN[self._settings["variant"]] == 4 else []
         # At least one layer keeps its 4 bits, or the file would be one of int8.
         self._narrow = set(begin_narrow)
         self._order = [(name, 8) for name in reversed(begin_narrow[1:])] + [(name, 16) for name in widening(self._rows)]
-
-    @property
-    def _begin(self):
-        return _BEGIN[self._settings["variant"]]
 
     def step(self, count):
         """Returns the `Quantize` with the first layers of the order wider."""
@@ -105,14 +99,22 @@ class _Search:
             for name, bits in self._order[:count]
         )
 
-    def smallest(self):
+    def smallest(self, folder):
         """Returns the smallest number of layers that suffices.
+
+        Args:
+            folder: Folder for the files.
 
         Raises:
             VerificationError: if all of them do not.
         """
+        if _BEGIN[self._settings["variant"]] == 4:
+            self._measure_layers()  # which says what can have 4 bits
+        self._folder = folder
         if self._holds(0):
             return 0
+        if not self._rows:
+            self._measure_layers()
         most = len(self._order)
         if not most or not self._holds(most):
             best = min(self._drops, key=self._drops.get)
@@ -136,7 +138,6 @@ class _Search:
                 warnings.simplefilter("ignore")  # the export of the file that is found says them
                 record = self._export(self._model, self._folder / f"{count}.tflite", **{**self._settings, **plain})
             self._drops[count] = drop_points(record)
-            self._advance()
         return self._drops[count] <= self._limit + 1e-9
 
 
@@ -152,33 +153,36 @@ def drop_points(record):
     outputs = record.verification.outputs.values() if record.verification else ()
     drops = [100 * (o.keras_accuracy - o.accuracy) for o in outputs if o.accuracy is not None and o.keras_accuracy is not None]
     if not drops:
-        raise DataError(
-            "max_accuracy_drop_points needs an accuracy, and verify_on gives none.",
-            "held-out samples with labels of classes or decisions",
-            "give the labels along with the inputs: verify_on=(x, y)",
-        )
+        raise _no_accuracy()
     return max(drops)
+
+
+def _no_accuracy():
+    return DataError(
+        "max_accuracy_drop_points needs an accuracy, and verify_on gives none.",
+        "held-out samples with labels of classes or decisions",
+        "give the labels along with the inputs: verify_on=(x, y)",
+    )
 
 
 def _require_fit(model, settings):
     """Returns a model whose accuracy can be held with these settings."""
-    wrong = [
-        (settings["variant"] not in _BEGIN, f"the variant '{settings['variant']}'", f"one of {', '.join(_BEGIN)}", _LEAVE_OUT),
+    for found, what, expected, fix in (
+        (settings["variant"] not in _BEGIN, f"the variant '{settings['variant']}'", f"one of {', '.join(_BEGIN)}", "give variant='int8'"),
         (
             settings["road"] not in ("auto", "bridge"),
             f"road='{settings['road']}'",
-            "the bridge, which knows the bits of each layer",
+            "the bridge, which knows the bits of layers",
             "leave road= out",
         ),
         (
             settings["states"] != "inside",
             f"states='{settings['states']}'",
             "a model without explicit states",
-            "leave max_accuracy_drop_points out",
+            "leave max_accuracy_drop_points= out",
         ),
         (settings["batch_size"] is None, "batch_size=None", "a fixed batch", "leave batch_size= out"),
-    ]
-    for found, what, expected, fix in wrong:
+    ):
         if found:
             raise ConfigurationError(f"max_accuracy_drop_points was given with {what}.", expected, fix)
     require_float(model)
@@ -203,8 +207,10 @@ def _require_held_out(model, calibration, verify_on):
             "give arrays",
         )
     signature = describe(model)
-    given, held = (_hashes(collect(data, signature, what)) for data, what in ((calibration, "calibration"), (verify_on, "verification")))
-    known = set(given)
+    held_out = collect(verify_on, signature, "verification")
+    if held_out.labels is None:
+        raise _no_accuracy()
+    known, held = set(_hashes(collect(calibration, signature, "calibration"))), _hashes(held_out)
     shared = sum(one in known for one in held)
     if 2 * shared > len(held):
         raise DataError(
