@@ -68,7 +68,7 @@ def test_nothing_is_widened_where_8_bits_suffice(tmp_path):
 
 @pytest.mark.slow
 def test_where_no_bits_suffice_nothing_is_written(tmp_path):
-    with pytest.raises(VerificationError, match="the best loses .* with .*'outlier'.* kept wider. Nothing was written"):
+    with pytest.raises(VerificationError, match=r"the best loses .* with .*'outlier'.* kept wider. Nothing was written"):
         export(tmp_path, 0)
     assert list(tmp_path.iterdir()) == []
 
