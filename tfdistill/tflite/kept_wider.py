@@ -17,7 +17,8 @@ class WiderLayer(Record):
         error_after: The same with this layer wider.
 
     Example:
-        >>> record = tfdistill.export_tflite(student, "exact.tflite", "int8", calibration=x[:32], verify_on=(x, y), max_accuracy_drop_points=5)
+        >>> data = {"calibration": x[:32], "verify_on": (x, y)}
+        >>> record = tfdistill.export_tflite(student, "exact.tflite", "int8", max_accuracy_drop_points=50, **data)
         >>> [row.name for row in record.kept_wider]
         []
     """

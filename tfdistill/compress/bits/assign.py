@@ -72,8 +72,8 @@ def assign_bits(
         BridgeError, ExportError: if the file cannot be made.
 
     Example:
-        >>> assigned = tfdistill.compress.assign_bits(student, x, calibration=x, max_error=0.2)
-        >>> assigned.error <= 0.2, {row.name: row.bits for row in assigned.layers}
+        >>> assigned = tfdistill.compress.assign_bits(student, x, calibration=x, max_error=2.0)
+        >>> assigned.error <= 2.0, {row.name: row.bits for row in assigned.layers}
         (True, {'conv': 4, 'pool': 8, 'logits': 4})
         >>> aware = tfdistill.compress.QuantizeAware(weight_bits=assigned.weight_bits)
     """

@@ -23,7 +23,7 @@ class LayerBits(Record):
         bytes_16_bits: The same at 16 bits, with what its biases grow by.
 
     Example:
-        >>> row = tfdistill.compress.assign_bits(student, x, calibration=x, max_error=0.2).row("conv")
+        >>> row = tfdistill.compress.assign_bits(student, x, calibration=x, max_error=2.0).row("conv")
         >>> row.bits, row.bytes_8_bits, row.bytes_4_bits
         (4, 72, 36)
     """
@@ -59,7 +59,7 @@ class BitAssignment(Record):
         files: Number of files that were made to find these bits.
 
     Example:
-        >>> assigned = tfdistill.compress.assign_bits(student, x, calibration=x, max_error=0.2)
+        >>> assigned = tfdistill.compress.assign_bits(student, x, calibration=x, max_error=2.0)
         >>> assigned.weight_bits["conv"], assigned.wide_layers, assigned.size_bytes < assigned.size_bytes_all_8
         (4, (), True)
         >>> quantize = tfdistill.compress.Quantize(weight_bits=assigned.weight_bits, activation_bits=assigned.activation_bits)
