@@ -38,8 +38,8 @@ def test_the_file_computes_what_the_model_does(name, tmp_path):
     assert record.dtypes["int16"] >= 2
     assert record.wide_layers
     # Of the int8 file the kernels and the model differ by a step here and there; of this one by a 256th of that.
-    assert share_of_spread(np.asarray(wide(x)), outputs) < 0.004
-    assert share_of_spread(outputs, run(record.path, x, xnnpack=False)) < 0.004
+    assert share_of_spread(np.asarray(wide(x)), outputs) < (0.01 if name == "resized" else 0.002)  # RESIZE_BILINEAR has weights of 10 bits
+    assert share_of_spread(outputs, run(record.path, x, xnnpack=False)) < 0.002
     exact, of_narrow = np.asarray(model(x)), np.asarray(narrow(x))
     assert share_of_spread(exact, outputs) < share_of_spread(exact, of_narrow)
 

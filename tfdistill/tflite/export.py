@@ -19,6 +19,7 @@ from tfdistill.convert.scales import require_bounded_scales
 from tfdistill.convert.signature import describe, output_shapes
 from tfdistill.convert.state_scales import with_equal_state_scales
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
+from tfdistill.convert.wide.found import split_by_width, told_narrow
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
 from tfdistill.runtime.versions import RuntimeName, require_runtime
@@ -222,7 +223,8 @@ def export_tflite(
 
         with names_explicit_states(model, stream):
             taken = take_road(road, source, written, kind, representative, write, runtime, adjust)
-        warn(taken.warnings)
+        wide, narrow = split_by_width(temporary.read_bytes(), taken.wide)
+        warn((*taken.warnings, *told_narrow(narrow)))
         contents = taken.result
         verification, warned = None, ()
         if for_verification is not None and not contents.flex_ops:
@@ -257,7 +259,7 @@ def export_tflite(
             road=taken.road,
             road_reason=taken.reason,
             float_layers=floats,
-            wide_layers=taken.wide,
+            wide_layers=wide,
             runtime=runtime,
             states=stream.record(contents) if stream else (),
             split=split.branches if split else {},

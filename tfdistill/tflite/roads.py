@@ -42,7 +42,7 @@ class Taken:
         reason: Why the converter took the place of the bridge; empty if it did not.
         result: What `write` returned.
         warnings: What the user is to be warned of.
-        wide: Names of the layers with activations of 16 bits.
+        wide: Names of the layers that should have activations of 16 bits.
     """
 
     road: str | None

@@ -1,6 +1,8 @@
 """Which layers have activations of 16 bits in a model whose other activations have 8."""
 
 from tfdistill.bridge.adopt.introspection import kind_of
+from tfdistill.bridge.wrappers.quantization_settings import Quantization
+from tfdistill.compress.quantize.consumers import FIXED, activation_of
 from tfdistill.compress.quantize.fusion import among, fused
 from tfdistill.compress.quantize.layer_table import rule_of
 from tfdistill.compress.selection import select_values
@@ -33,8 +35,10 @@ def with_wide_layers(places, decided, layers, activation_bits, weight_bits):
     changed = dict(decided)
     for path in (path for path in layers if bits.get(path) == 16):
         place = rounded_by(places[path], known, weights)
-        quantization = decided[place.path].quantization
-        if quantization is None or not decided[place.path].done or not rounds_activations(quantization):
+        # The range of a sigmoid needs no rounding; its tensor has a type all the same.
+        fixed = activation_of(place.layer) in FIXED
+        quantization = decided[place.path].quantization or Quantization(output=False)
+        if not decided[place.path].done or not (fixed or rounds_activations(quantization)):
             if path in named:
                 raise ModelError(
                     f"'{path}' cannot have activations of 16 bits: {decided[place.path].reason}.", "a layer that rounds what it computes"
