@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import test_benchmark_remedies
+import test_bits_remedies
 import test_bridge_remedies
 import test_channel_remedies
 import test_compress_remedies
@@ -42,6 +43,7 @@ TABLES = {
     "tests/benchmarking/test_delegates.py": [row.words for row in test_delegates.ROWS.values()],
     "tests/benchmarking/test_micro.py": [row.words for row in test_micro.ROWS.values()],
     "tests/benchmarking/test_benchmark_remedies.py": [row.words for row in test_benchmark_remedies.ROWS.values()],
+    "tests/compress/test_bits_remedies.py": [row.words for row in test_bits_remedies.ROWS.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],
 }
 # Remedy -> why no row can follow it.

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tfdistill.compress import Quantize, QuantizeAware
+from tfdistill.compress.bits.switches import Switches
 from tfdistill.convert.samples import collect
 from tfdistill.convert.signature import describe
 from tfdistill.errors import ConfigurationError, DataError
 from tfdistill.tflite import export_tflite, layer_error, layers_alone
-from tfdistill.tflite.blame.alone import _Switches
 
 L = keras.layers
 
@@ -18,7 +18,7 @@ L = keras.layers
 def switched(name, quantized):
     """Outputs with everything in float, and with everything rounded, as lists."""
     signature = describe(quantized)
-    switches = _Switches(quantized, signature)
+    switches = Switches(quantized, signature)
     samples = collect(blame_models.data(name), signature)
     count = len(switches.names)
     return [list(switches.run(samples, np.full(count, on)).values()) for on in (False, True)]
@@ -43,7 +43,7 @@ def test_a_folded_rescaling_is_switched_off_whole():
     x = np.random.default_rng(0).integers(0, 256, (32, 6, 6, 1)).astype("float32")
     quantized = Quantize(bias_correction=False).apply(model, calibration=x)
     signature = describe(quantized)
-    switches = _Switches(quantized, signature)
+    switches = Switches(quantized, signature)
     (off,) = switches.run(collect(x, signature), np.zeros(len(switches.names), bool)).values()
     np.testing.assert_allclose(off, model(x), rtol=1e-4, atol=1e-4)
 

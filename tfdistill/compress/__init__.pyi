@@ -1,4 +1,7 @@
 # Made by `make api` from tfdistill/public.py.
+from tfdistill.compress.bits.assign import assign_bits as assign_bits
+from tfdistill.compress.bits.record import BitAssignment as BitAssignment
+from tfdistill.compress.bits.record import LayerBits as LayerBits
 from tfdistill.compress.channels.call import ChannelCall as ChannelCall
 from tfdistill.compress.channels.call import LeaveWhole as LeaveWhole
 from tfdistill.compress.channels.plan import ChannelLayerPlan as ChannelLayerPlan

@@ -13,6 +13,7 @@ from tfdistill.convert.census import census
 from tfdistill.convert.finite import require_finite
 from tfdistill.convert.graph_files import SIGNATURE, save
 from tfdistill.convert.variants import VARIANTS
+from tfdistill.convert.wide.edit import with_wide_activations
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError, TfdistillError
 from tfdistill.runtime import tensorflow_lite
 from tfdistill.runtime.capture import captured_output
@@ -47,11 +48,12 @@ def convert(model, signature, variant, io, samples=None, batch_size=1, allow_fle
         ConfigurationError: if the model was built for another batch, or trained for another variant.
         DataError: if calibration data is needed and missing.
         ModelError: if the model's shapes cannot be fixed, or if it has a layer that cannot be calibrated.
-        ExportError: if the converter fails, with its output.
+        ExportError: if the converter fails, with its output, or a layer cannot have the activations of 16 bits that it should have.
     """
-    return convert_traced(
+    content = convert_traced(
         lambda: _trace(model, signature, batch_size), model.name, variant, io, samples, batch_size, allow_flex, per_channel_dense
     )
+    return with_wide_activations(content, model.name)
 
 
 def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_flex=False, per_channel_dense=True):

@@ -6,12 +6,55 @@ import pathlib
 import keras
 
 from tfdistill.benchmarking.alternating import alternate
+from tfdistill.benchmarking.run import benchmark
+from tfdistill.benchmarking.targets.cpu import Cpu
+from tfdistill.benchmarking.timing import Timing
 from tfdistill.convert.signature import describe
 from tfdistill.convert.variants import Tolerances, VariantName, variant_named
 from tfdistill.tflite.export import export_tflite
 from tfdistill.utils import validate
 from tfdistill.utils.files import temporary_folder
-from tfdistill.utils.types import Data
+from tfdistill.utils.types import Data, PathLike
+
+
+@dataclasses.dataclass(frozen=True)
+class FileLatency:
+    """Measures the time of one run of a file: `assign_bits(model, x, latency_ms=0.5, latency=FileLatency())`.
+
+    The file runs in a process of its own on this machine. The time is the median.
+
+    Args:
+        threads: CPU threads, at least 1.
+        seconds: How long it runs at most, above 0.
+
+    Raises:
+        ConfigurationError: if a setting has a wrong value.
+
+    Example:
+        >>> latency = tfdistill.pipeline.FileLatency(seconds=0.1)
+        >>> latency("student.tflite") > 0
+        True
+    """
+
+    threads: int = 1
+    seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        validate.whole_number("threads", self.threads, at_least=1, owner="FileLatency")
+        validate.number("seconds", self.seconds, above=0, owner="FileLatency")
+
+    def __call__(self, path: PathLike) -> float:
+        """Returns the median time of one run in milliseconds.
+
+        Args:
+            path: The .tflite file.
+
+        Raises:
+            TfdistillError: as `tfdistill.benchmark`.
+        """
+        return benchmark(
+            path, Cpu(threads=self.threads), timing=Timing(min_seconds=min(self.seconds, 0.5), max_seconds=self.seconds)
+        ).p50_ms
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no equality that is one bool

@@ -24,6 +24,7 @@ from tfdistill.tflite.inspection.inspect import TargetShare as TargetShare
 from tfdistill.tflite.inspection.inspect import UnalignedChannels as UnalignedChannels
 from tfdistill.tflite.inspection.inspect import inspect as inspect
 from tfdistill.tflite.inspection.preserved import check_preserved_structure as check_preserved_structure
+from tfdistill.tflite.kept_wider import WiderLayer as WiderLayer
 from tfdistill.tflite.metadata.read import FileDescription as FileDescription
 from tfdistill.tflite.metadata.read import InputDescription as InputDescription
 from tfdistill.tflite.metadata.read import read_metadata as read_metadata

@@ -19,9 +19,11 @@ from tfdistill.convert.scales import require_bounded_scales
 from tfdistill.convert.signature import describe, output_shapes
 from tfdistill.convert.state_scales import with_equal_state_scales
 from tfdistill.convert.variants import IoType, Tolerances, VariantName, resolve_io, variant_named
+from tfdistill.convert.wide.found import split_by_width, told_narrow
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
 from tfdistill.runtime.versions import RuntimeName, require_runtime
+from tfdistill.tflite.accuracy_control import controlled_export
 from tfdistill.tflite.destination import destination
 from tfdistill.tflite.export_record import ExportRecord
 from tfdistill.tflite.inspection.preserved import require_trained_bits
@@ -47,6 +49,7 @@ from tfdistill.utils.types import Data, PathLike
     optimizations="give variant='int8', 'float16' or 'dynamic_range'",
     inference_input_type="give io='int8', 'uint8' or 'float32'",
     y="give the labels along with the inputs: verify_on=(x, y)",
+    max_accuracy_drop="give it in points, as max_accuracy_drop_points=0.5, which keeps layers wider until it is met",
 )
 @names_layers
 def export_tflite(
@@ -66,6 +69,7 @@ def export_tflite(
     metadata: FileMetadata | None = None,
     states: States = "inside",
     outputs: Outputs = "joined",
+    max_accuracy_drop_points: float | None = None,
 ) -> ExportRecord:
     """Exports a Keras model as a .tflite file, checks its contents, and compares its outputs with those of the model.
 
@@ -107,6 +111,10 @@ def export_tflite(
             call. Calibration and verification then take the samples for one sequence of calls. See docs/verification.md.
         outputs: `"split"` gives each branch of an output that ends in a Concatenate, such as a detector's boxes and scores, an output, a scale and a name of its own:
             that of the layer that computes it. Labels are then by these names.
+        max_accuracy_drop_points: Most points of accuracy that the file may lose on `verify_on`, against the Keras model: 0.5 is from 90 % to 89.5 %. If it loses more,
+            layers are kept wider: 8-bit weights where the variant has 4, then activations of 16 bits; those first that win most for each byte, as few as
+            suffice. `record.kept_wider` lists them. For the variants of 8-bit activations; `verify_on` is held-out data with labels. None keeps the variant's bits;
+            `Tolerances(max_accuracy_drop=0.005)` is a limit alone, as a share, which refuses the file.
 
     Returns:
         An `ExportRecord`.
@@ -119,7 +127,7 @@ def export_tflite(
             not allowed, or if `runtime` does not have its operations.
         InvariantError: if the model is quantization-aware and some of its ranges were never trained, or if it computes NaN or infinite numbers on the
             calibration data.
-        VerificationError: if the outputs of the file are beyond the tolerances.
+        VerificationError: if the outputs of the file are beyond the tolerances, or no bits hold `max_accuracy_drop_points`.
 
     Warns:
         UserWarning: if a few calibration samples stretch the integer range of an input (the message gives their indices), if the
@@ -138,23 +146,25 @@ def export_tflite(
         raise ConfigurationError(f"batch_size={batch_size} is impossible.", "at least 1, or None for a free batch")
     if max_calibration_samples < MIN_CALIBRATION_SAMPLES:
         raise ConfigurationError(f"max_calibration_samples={max_calibration_samples} is too few.", f"at least {MIN_CALIBRATION_SAMPLES}")
+    data = {"calibration": calibration, "verify_on": verify_on}
+    settings: dict[str, typing.Any] = {
+        "variant": variant,
+        "batch_size": batch_size,
+        "io": io,
+        "tolerances": tolerances,
+        "allow_flex": allow_flex,
+        "road": road,
+        "max_calibration_samples": max_calibration_samples,
+        "task": task,
+        "runtime": runtime,
+        "metadata": metadata,
+        "states": states,
+        "outputs": outputs,
+    }
     if isinstance(model, Mapping):
-        data = {"calibration": calibration, "verify_on": verify_on}
-        settings: dict[str, typing.Any] = {
-            "variant": variant,
-            "batch_size": batch_size,
-            "io": io,
-            "tolerances": tolerances,
-            "allow_flex": allow_flex,
-            "road": road,
-            "max_calibration_samples": max_calibration_samples,
-            "task": task,
-            "runtime": runtime,
-            "metadata": metadata,
-            "states": states,
-            "outputs": outputs,
-        }
-        return export_signatures(model, path, export_tflite, data, settings)
+        return export_signatures(model, path, export_tflite, data, settings | {"max_accuracy_drop_points": max_accuracy_drop_points})
+    if max_accuracy_drop_points is not None:
+        return controlled_export(export_tflite, model, path, max_accuracy_drop_points, data | settings)
     kind = variant_named(variant)
     io = resolve_io(kind, io)
     limits = tolerances_or_default(kind, tolerances)
@@ -213,7 +223,8 @@ def export_tflite(
 
         with names_explicit_states(model, stream):
             taken = take_road(road, source, written, kind, representative, write, runtime, adjust)
-        warn(taken.warnings)
+        wide, narrow = split_by_width(temporary.read_bytes(), taken.wide)
+        warn((*taken.warnings, *told_narrow(narrow)))
         contents = taken.result
         verification, warned = None, ()
         if for_verification is not None and not contents.flex_ops:
@@ -248,6 +259,7 @@ def export_tflite(
             road=taken.road,
             road_reason=taken.reason,
             float_layers=floats,
+            wide_layers=wide,
             runtime=runtime,
             states=stream.record(contents) if stream else (),
             split=split.branches if split else {},

@@ -7,6 +7,7 @@ from tfdistill.convert.census import CensusRecord
 from tfdistill.convert.file_tensors import FileTensor
 from tfdistill.host import HostFingerprint
 from tfdistill.records import Record
+from tfdistill.tflite.kept_wider import WiderLayer
 from tfdistill.tflite.signatures import SignatureRecord
 from tfdistill.tflite.streaming import FileState
 from tfdistill.tflite.verification.figures import metrics_of
@@ -31,6 +32,9 @@ class ExportRecord(Record):
         road_reason: Why the converter took the place of the bridge; empty if it did not.
         runtime: What is to open the file; None for today's LiteRT.
         float_layers: Names of the layers of an integer file that have a part in float, by `QuantizeAware(integer_only=False)`.
+        wide_layers: Names of the layers of an int8 file whose activations have 16 bits, by `Quantize(activation_bits=...)`.
+        kept_wider: `WiderLayer` of each layer that `max_accuracy_drop_points` kept wider, in the order in which they were.
+        accuracy_drop_points: Points of accuracy that the file loses against the Keras model on `verify_on`, with `max_accuracy_drop_points`; None without.
         verified_on: Data of the verification: `verify_on`, `calibration`, or None if the file was not verified.
         verification: Result of the verification; None if the file was not verified.
         census: Contents of the file.
@@ -63,6 +67,9 @@ class ExportRecord(Record):
     road: str | None = None
     road_reason: str = ""
     float_layers: tuple[str, ...] = ()
+    wide_layers: tuple[str, ...] = ()
+    kept_wider: tuple[WiderLayer, ...] = ()
+    accuracy_drop_points: float | None = None
     runtime: str | None = None
     states: tuple[FileState, ...] = ()
     split: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -109,5 +116,5 @@ class ExportRecord(Record):
         )
 
     def parts(self) -> dict[str, Any]:
-        """Returns the tables of the inputs, the outputs and the states."""
-        return {"inputs": self.inputs, "outputs": self.outputs, "states": self.states}
+        """Returns the tables of the inputs, the outputs, the states and the layers that were kept wider."""
+        return {"inputs": self.inputs, "outputs": self.outputs, "states": self.states, "kept wider": self.kept_wider}

@@ -1,11 +1,13 @@
 """Who makes integers of a float model from calibration data: the bridge, whose graph quantization-aware training has too, or TensorFlow's converter."""
 
+import contextlib
+import contextvars
 import dataclasses
 import typing
 import warnings
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
-from tfdistill.bridge.adopt.trained_ranges import quantized_layers
+from tfdistill.bridge.adopt.trained_ranges import quantized_layers, wide_layers
 from tfdistill.compress.quantize.calibrate import Quantize, quantized_on
 from tfdistill.errors import ConfigurationError, DataError, TfdistillError
 from tfdistill.tflite.runtimes import TARGETS_OF_RUNTIMES
@@ -18,6 +20,19 @@ Road = typing.Literal["auto", "bridge", "converter"]
 _BRIDGED = ("int8",)
 
 
+_step = contextvars.ContextVar("_step", default=None)
+
+
+@contextlib.contextmanager
+def quantized_by(step):
+    """While open, the bridge makes integers with this `Quantize` instead of its defaults."""
+    token = _step.set(step)
+    try:
+        yield
+    finally:
+        _step.reset(token)
+
+
 @dataclasses.dataclass(frozen=True)
 class Taken:
     """The road that was taken.
@@ -27,12 +42,14 @@ class Taken:
         reason: Why the converter took the place of the bridge; empty if it did not.
         result: What `write` returned.
         warnings: What the user is to be warned of.
+        wide: Names of the layers that should have activations of 16 bits.
     """
 
     road: str | None
     reason: str
     result: typing.Any
     warnings: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
 
 
 def require_road(road, variant):
@@ -69,17 +86,19 @@ def take_road(road, model, signature, variant, samples, write, runtime=None, adj
     """
     ready = isinstance(model, AdoptedModel) and quantized_layers(model.legacy)
     if samples is None or ready:
-        return Taken(CONVERTER if samples is not None else None, "", write(model))
+        wide = tuple(wide_layers(model.legacy)) if ready else ()
+        return Taken(CONVERTER if samples is not None else None, "", write(model), wide=wide)
     if road == CONVERTER or variant.name not in _BRIDGED:
         return Taken(CONVERTER, "", write(model))
     try:
         with warnings.catch_warnings():
             # Those of the bridge are about a model that the user would train or save; this one is neither.
             warnings.simplefilter("ignore")
-            quantized, notes = quantized_on(Quantize(target=TARGETS_OF_RUNTIMES.get(runtime, "xnnpack")), model, signature, samples)
+            step = _step.get() or Quantize(target=TARGETS_OF_RUNTIMES.get(runtime, "xnnpack"))
+            quantized, notes = quantized_on(step, model, signature, samples)
         if adjust is not None:
             adjust(quantized)
-        return Taken(BRIDGE, "", write(quantized), tuple(notes))
+        return Taken(BRIDGE, "", write(quantized), tuple(notes), tuple(wide_layers(quantized.legacy)))
     except DataError:
         raise
     except Exception as error:  # of the user's layers too, which the converter may take all the same

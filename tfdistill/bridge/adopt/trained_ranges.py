@@ -24,6 +24,12 @@ def float_layers(legacy):
     return [layer.layer.name for layer in layers if are_floats(layer.quantization)]
 
 
+def wide_layers(legacy):
+    """Lists the names of the layers of a tf_keras model with quantizers whose activations have 16 bits."""
+    layers = [layer for layer in all_layers(legacy) if is_quantized_layer(layer)]
+    return [layer.layer.name for layer in layers if layer.quantization.wide]
+
+
 def wrong_ranges(layer):
     """Yields a text for every range of a quantization wrapper that was never trained: it starts at -6 to 6, and the first batch of training moves it."""
     for what, low, high in introspection.ranges_of(layer):

@@ -7,6 +7,7 @@ import math
 from tfdistill.bridge.integer import hiding
 from tfdistill.bridge.integer.measuring import Widest
 from tfdistill.bridge.integer.shared_ranges import SharedRanges
+from tfdistill.bridge.integer.wide import clipped, round_wide
 
 # Activations whose range the converter fixes: one that is trained would be rounded to a second time, in float.
 FIXED_RANGES = {"softmax": (0.0, 255 / 256), "sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
@@ -103,15 +104,26 @@ class ActivationRounder:
         scores: Whether what it computes is only read by softmaxes, so that numbers which hide scores may be others that do.
         hides: Whether such numbers may come, as far as the graph shows: then whether they did is remembered beside each range, and ranges are of what is seen.
         replaced: Pairs (name of a form, name of the one that is computed in its place).
+        wide: Whether tensors are rounded to 65,536 steps around 0. A file is traced with 256 of them, and widened afterwards.
 
     Attributes:
         ready: List of the results that have a range already, and are not to be rounded to another one.
     """
 
     def __init__(
-        self, variables, training, rounding=True, in_the_file=False, measuring=None, positive=(), scores=False, replaced=(), hides=False
+        self,
+        variables,
+        training,
+        rounding=True,
+        in_the_file=False,
+        measuring=None,
+        positive=(),
+        scores=False,
+        replaced=(),
+        hides=False,
+        wide=False,
     ):
-        self._replaced = dict(replaced)
+        self._replaced, self._wide = dict(replaced), wide and not in_the_file
         self._variables, self._rounding, self._in_the_file, self.positive = variables, rounding, in_the_file, positive
         self.scores, self._hides = scores, scores and hides
         self._move = measuring.move if measuring is not None else _move_range if training else None
@@ -163,7 +175,7 @@ class ActivationRounder:
         scores = scores or self.scores
         if scores and self._rounding and tf.get_static_value(x) is not None:
             x = hiding.without_large_numbers(x)
-        wide, x = tf.cast(x, tf.float32), _clipped(x, low, high)
+        wide, x = tf.cast(x, tf.float32), clipped(x, low, high)
         # What is beyond the range that follows is clipped to its ends, here and in the file.
         seen, margins = tf.cast(x, tf.float32), None
         if counted is not None:
@@ -181,7 +193,7 @@ class ActivationRounder:
             scale = tf.maximum(high / 127.0, -low / 128.0)
             low, high = -128.0 * scale, 127.0 * scale
         # What is not clipped yet ends at the last of the steps, as it does in the file, and not halfway between two of them.
-        rounded = tf.quantization.fake_quant_with_min_max_vars(wide, low, high)
+        rounded = round_wide(wide, low, high) if self._wide else tf.quantization.fake_quant_with_min_max_vars(wide, low, high)
         if positive and not self._in_the_file:
             rounded = tf.maximum(rounded, tf.maximum((high - low) / 255.0, _TINY))
         rounded = tf.cast(rounded, x.dtype)
@@ -231,7 +243,8 @@ class ActivationRounder:
 
         if not self._rounding:
             return x
-        return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), *FIXED_RANGES[activation]), x.dtype)
+        ends, bits = ((-1.0, 32767 / 32768), 16) if self._wide else (FIXED_RANGES[activation], 8)
+        return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), *ends, num_bits=bits), x.dtype)
 
     def within(self, x, low, high):
         """Clips to a range that is known beforehand, one end of which is 0, and rounds to 256 steps of it."""
@@ -239,7 +252,8 @@ class ActivationRounder:
 
         if not self._rounding:
             return tf.clip_by_value(x, tf.cast(low, x.dtype), tf.cast(high, x.dtype))
-        return tf.cast(tf.quantization.fake_quant_with_min_max_args(tf.cast(x, tf.float32), low, high), x.dtype)
+        rounded = round_wide if self._wide else tf.quantization.fake_quant_with_min_max_args
+        return tf.cast(rounded(tf.cast(x, tf.float32), low, high), x.dtype)
 
     def divisor(self, x, what):
         """Rounds a tensor of numbers that are not negative; what would become 0 becomes one step, in the file too."""
@@ -293,13 +307,6 @@ class ActivationRounder:
         yield self._shared
         self._shared.move()
         self._shared = None
-
-
-def _clipped(x, low, high):
-    import tensorflow as tf
-
-    x = x if low is None else tf.maximum(x, tf.cast(low, x.dtype))
-    return x if high is None else tf.minimum(x, tf.cast(high, x.dtype))
 
 
 def _move_range(variables, lowest, highest):

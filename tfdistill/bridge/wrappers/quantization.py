@@ -21,6 +21,7 @@ from tfdistill.bridge.integer.rescaled import added_bias, source_of
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.all_in_float import is_left_in_float
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
+from tfdistill.bridge.wrappers.other_settings import settings_instead
 from tfdistill.bridge.wrappers.quantization_settings import Quantization, read_settings
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
 
@@ -28,6 +29,9 @@ from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
 _FIRST_SETTINGS = 4
 # Argument of a quantized layer's call: which of the calls of its model this is. It is part of the model's graph, and so of its config.
 _NUMBER = "number_of_call"
+
+# Name scope of what layers with activations of 16 bits compute, by which their tensors are found in the file.
+WIDE_SCOPE = "tfdistill_wide"
 
 _in_the_file = contextvars.ContextVar("_in_the_file", default=False)
 
@@ -141,8 +145,8 @@ def quantized_layer_class():
 
         @property
         def quantization(self):
-            """The layer's `Quantization`."""
-            return self._quantizing.settings
+            """The layer's `Quantization`, or the one that `other_settings` has for it."""
+            return settings_instead(self) or self._quantizing.settings
 
         @property
         def ranges(self):
@@ -187,20 +191,20 @@ def quantized_layer_class():
                 in_float or self.quantization.observed or (measuring is not None and not measuring.rounding and not self.quantization.form)
             )
             rounding = _in_the_file.get() or not left_float
-            known = self.quantization.positive, self.quantization.scores, self.quantization.replaced, self.quantization.hides
+            now = self.quantization
             ranges = functools.partial(self._range, number=number)
-            quantize = ActivationRounder(ranges, training, rounding, _in_the_file.get(), measuring, *known)
+            quantize = ActivationRounder(
+                ranges, training, rounding, _in_the_file.get(), measuring, now.positive, now.scores, now.replaced, now.hides, now.wide
+            )
             weight_of = self.quantized if rounding else self.effective
             weights = {w.path: weight_of(w) for w in self.quantization.weights}
             if source := source_of(args):
                 args, weights = self._before_rescaling(source, args, self.effective if in_float else None)
-            with (
-                replaced_weights(self.layer, weights),
-                self._quantized_activation_inputs(quantize),
-            ):
-                compute = FORMS.get(self.quantization.form)
-                outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
-            return self._quantize_outputs(outputs, quantize) if self.quantization.output else outputs
+            with tf.name_scope(WIDE_SCOPE) if now.wide and _in_the_file.get() else contextlib.nullcontext():
+                with replaced_weights(self.layer, weights), self._quantized_activation_inputs(quantize):
+                    compute = FORMS.get(now.form)
+                    outputs = compute(self.layer, quantize, args, kwargs) if compute else self.layer(*args, **kwargs)
+                return self._quantize_outputs(outputs, quantize) if now.output else outputs
 
         def _before_rescaling(self, source, args, unrounded):
             """Returns the arguments and weights with which the file computes this layer on what a Rescaling before it reads."""

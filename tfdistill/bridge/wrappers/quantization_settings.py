@@ -46,6 +46,7 @@ class Quantization(typing.NamedTuple):
         scores: Whether its output is only read by softmaxes.
         replaced: Pairs (name of a form or activation function, name of the form that is computed in its place).
         hides: Whether numbers that hide scores may be in what it computes; with `scores` alone.
+        wide: Whether its activations have 16 bits, among those of 8 bits of other layers.
     """
 
     weights: tuple[QuantizedWeight, ...] = ()
@@ -57,6 +58,7 @@ class Quantization(typing.NamedTuple):
     scores: bool = False
     replaced: tuple[tuple[str, str], ...] = ()
     hides: bool = False
+    wide: bool = False
 
 
 def read_settings(fields, name):

@@ -31,7 +31,7 @@ from tfdistill.compress.selection import Selection, select_values, settings_by_l
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
 from tfdistill.convert.signature import describe
-from tfdistill.errors import DataError, ModelError
+from tfdistill.errors import ConfigurationError, DataError, ModelError
 from tfdistill.runtime.operations import Target
 from tfdistill.utils import validate
 from tfdistill.utils.types import Data
@@ -70,6 +70,7 @@ class Quantize(Step):
         exclude: Layers to leave in float wherever Keras runs them, in the same forms; overrides `layers`. Their ranges are measured all the same, and the file, which is
             full integer, rounds them over these.
         weight_bits: 8 or 4; or a dict of names and patterns to these, where the first that matches a layer counts and `"*"` matches the rest. As in `QuantizeAware`.
+        activation_bits: 8; or a dict of names and patterns to 8 or 16, where the rest has 8. As in `QuantizeAware`.
         unroll: Whether recurrent layers are written out step by step: `"auto"` writes out those of up to 128 steps, True all of fixed length, False only those
             built with `unroll=True`. As in `QuantizeAware`.
         ranges: `"auto"`, `"minmax"` or `"mse"`; or a dict of names and patterns to these. Layers that no pattern matches have `"auto"`.
@@ -103,6 +104,7 @@ class Quantize(Step):
     layers: Selection = None
     exclude: Selection = None
     weight_bits: typing.Literal[8, 4] | dict[str, typing.Literal[8, 4]] = 8
+    activation_bits: typing.Literal[8] | dict[str, typing.Literal[8, 16]] = 8
     unroll: AutoOrBool = AUTO
     ranges: Method | dict[str, Method] = AUTO
     bias_correction: bool = True
@@ -115,7 +117,14 @@ class Quantize(Step):
     def __post_init__(self):
         require_forms(self)
         require_auto_or_bool(self, "unroll")
+        if self.activation_bits == 16:
+            raise ConfigurationError(
+                "activation_bits=16: Quantize makes int8 files, in which single layers have activations of 16 bits.",
+                "8, or a dict of layer names and patterns to 8 or 16",
+                "for 16 bits everywhere give the float model to export_tflite(model, path, 'int16x8', calibration=samples)",
+            )
         object.__setattr__(self, "weight_bits", self._aware.weight_bits)
+        object.__setattr__(self, "activation_bits", self._aware.activation_bits)
         ranges, given = settings_by_layer("ranges", self.ranges, "'auto', 'minmax' or 'mse'")
         for method in given:
             validate.one_of("ranges", method, (AUTO, MINMAX, MSE))
@@ -193,7 +202,7 @@ class Quantize(Step):
     @property
     def _aware(self):
         """The `QuantizeAware` whose model this is."""
-        shared = ("layers", "exclude", "weight_bits", "unroll", "target", "approximate", "integer_only")
+        shared = ("layers", "exclude", "weight_bits", "activation_bits", "unroll", "target", "approximate", "integer_only")
         return QuantizeAware(**{name: getattr(self, name) for name in shared})
 
     def _decide(self, opened):

@@ -26,6 +26,7 @@ from tfdistill.compress.quantize.preserved import structure
 from tfdistill.compress.quantize.scheme import layer_quantizations, takes_bits
 from tfdistill.compress.quantize.start import measured_start
 from tfdistill.compress.quantize.target_forms import faster_in_float, require_forms, told_faster, with_target_forms
+from tfdistill.compress.quantize.wide import is_mixed, with_wide_layers
 from tfdistill.compress.selection import Selection, select, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, frozen_note, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
@@ -61,7 +62,8 @@ class QuantizeAware(Step):
         weight_bits: 8 or 4; or a dict of names and patterns to these, where the first that matches a layer counts and `"*"` matches the rest. 4 bits are for
             Conv2D, DepthwiseConv2D, SeparableConv2D, Dense, EinsumDense and MultiHeadAttention; a layer of another class stays at 8, and the plan says so.
         activation_bits: 8; or 16, for export as int16x8: weights are trained in 8 bits, and activations are calibrated, as rounding to 65,536 steps does not
-            affect training.
+            affect training. Or a dict of names and patterns to these, where the rest has 8: the int8 file then computes these layers, and what reads them, with int16
+            activations. Those have no kernels in XNNPACK, so they run slower, in the interpreter's own.
         unroll: Whether recurrent layers are written out step by step in the file, where each step takes up to 1.3 KiB: `"auto"` writes out those
             of up to 128 steps, True all of fixed length, False only those built with `unroll=True`. A layer that is not written out is not trained quantized:
             an LSTM becomes TFLite's own operation, calibrated by the converter; TFLite has no integer operation for any other loop.
@@ -91,7 +93,7 @@ class QuantizeAware(Step):
     preserve_sparsity: AutoOrBool = AUTO
     preserve_clusters: AutoOrBool = AUTO
     weight_bits: typing.Literal[8, 4] | dict[str, typing.Literal[8, 4]] = 8
-    activation_bits: typing.Literal[8, 16] = 8
+    activation_bits: typing.Literal[8, 16] | dict[str, typing.Literal[8, 16]] = 8
     unroll: AutoOrBool = AUTO
     target: Target = "xnnpack"
     approximate: bool = False
@@ -100,8 +102,13 @@ class QuantizeAware(Step):
     def __post_init__(self):
         require_forms(self)
         require_auto_or_bool(self, "preserve_sparsity", "preserve_clusters", "unroll")
-        if self.activation_bits not in (8, 16):
-            raise ConfigurationError(f"activation_bits={self.activation_bits!r}.", "8, or 16 for export as int16x8")
+        activation_bits, given = settings_by_layer("activation_bits", self.activation_bits, "8 or 16")
+        if any(isinstance(bits, bool) or bits not in (8, 16) for bits in given):
+            raise ConfigurationError(
+                f"activation_bits={self.activation_bits!r}.",
+                "8, or 16 for export as int16x8, or a dict of layer names and patterns to these",
+            )
+        object.__setattr__(self, "activation_bits", activation_bits)
         weight_bits, given = settings_by_layer("weight_bits", self.weight_bits, "8 or 4")
         for bits in given:
             if isinstance(bits, bool) or bits not in (4, 8):
@@ -125,7 +132,7 @@ class QuantizeAware(Step):
     @property
     def takes_calibration(self) -> bool:
         """Whether activations have ranges that `apply` can measure: not with 16 bits."""
-        return self.activation_bits == 8
+        return self.activation_bits != 16
 
     def plan(self, model: keras.Model, dry_run: bool = True) -> Plan:
         """Lists layer by layer what the step would do to `model`. The model is not changed.
@@ -202,7 +209,7 @@ class QuantizeAware(Step):
             for note in check_calibration(opened, signature, samples):
                 warnings.warn(note, UserWarning, stacklevel=2)
             return measured_start(opened, decided, signature, samples)
-        made = build(opened, decided, quantize_inputs=self.activation_bits == 8)
+        made = build(opened, decided, quantize_inputs=self.activation_bits != 16)
         return adopt(made, original=opened.original, name=opened.adopted.name)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
@@ -220,10 +227,12 @@ class QuantizeAware(Step):
         chosen, named = select(opened.layers, self.layers, self.exclude)
         bits = self._bits(opened.layers, chosen)
         places = consumers.places(opened.legacy)
-        decided = layer_quantizations(places, chosen, bits, self.activation_bits, self.unroll)
-        if self.activation_bits == 8:
+        decided = layer_quantizations(places, chosen, bits, 16 if self.activation_bits == 16 else 8, self.unroll)
+        if self.activation_bits != 16:
             forms = (self.target, self.approximate, self.integer_only)
             decided = {path: with_target_forms(places[path], decision, *forms) for path, decision in decided.items()}
+        if is_mixed(self.activation_bits):
+            decided = with_wide_layers(places, decided, opened.layers, self.activation_bits, bits)
         return {path: self._with_structure(layer, decided[path]) for path, layer in opened.layers.items()}, named
 
     def _with_structure(self, layer, decision):
@@ -254,7 +263,7 @@ class QuantizeAware(Step):
         return {path: bits.get(path, 8) for path in chosen}
 
     def _variant(self):
-        return "int8" if self.activation_bits == 8 else "int16x8"
+        return "int16x8" if self.activation_bits == 16 else "int8"
 
     def _tried(self, opened, decided, dry_run):
         return try_conversion(opened, decided, self._variant()) if dry_run else NOT_TRIED
@@ -269,7 +278,7 @@ class QuantizeAware(Step):
         return dataclasses.replace(plan, findings=(*plan.findings, *told_faster(self._faster(opened, decided, plan), self.target)))
 
     def _faster(self, opened, decided, plan):
-        if not plan.operations or self.activation_bits != 8:
+        if not plan.operations or self.activation_bits == 16:
             return []
         return faster_in_float(plan.rows, consumers.places(opened.legacy), decided, self.target, self.integer_only)
 

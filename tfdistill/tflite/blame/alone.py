@@ -1,26 +1,20 @@
 """What the rounding of each layer does to a quantized model: each layer alone quantized, and each layer alone left in float."""
 
 import dataclasses
-import math
 import typing
 
 import keras
 import numpy as np
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
-from tfdistill.bridge.adopt.layers import input_quantizers
-from tfdistill.bridge.adopt.rewire import replay
-from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
-from tfdistill.bridge.wrappers.all_in_float import left_in_float
-from tfdistill.bridge.wrappers.quantization import is_quantized_layer, numbered
-from tfdistill.compress import rebuild
+from tfdistill.bridge.wrappers.quantization import is_quantized_layer
+from tfdistill.compress.bits.switches import Switches, worst_share
 from tfdistill.compress.quantize.calibrate import Quantize
 from tfdistill.convert.samples import collect
 from tfdistill.convert.signature import describe
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.records import Record
-from tfdistill.runtime.tensors import pad_batch
 from tfdistill.tflite.source import exportable
 from tfdistill.tflite.verification.comparison import compare
 from tfdistill.tflite.verification.reference import by_output, training_hints
@@ -31,7 +25,6 @@ from tfdistill.utils.progress import progress
 from tfdistill.utils.types import Data, PathLike
 
 MAX_SAMPLES = 64
-_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +130,7 @@ def layers_alone(
     quantized = _quantized(exportable(model), calibration, step)
     signature = describe(quantized)
     samples = collect(data, signature, "comparison", 1, max_samples)
-    switches = _Switches(quantized, signature)
+    switches = Switches(quantized, signature)
     judge = _Judge(quantized, signature, samples, switches, task)
     count = len(switches.names)
     with progress("rounding each layer alone", 2 * count + 1) as advance:
@@ -172,65 +165,6 @@ def _quantized(model, calibration, step):
     return model
 
 
-class _Switches:
-    """A quantized model in which the rounding of each layer is switched on and off.
-
-    Attributes:
-        names: Names of the inputs and paths of the layers that round.
-    """
-
-    def __init__(self, model, signature):
-        import tensorflow as tf
-
-        self._model, self._signature = model, signature
-        legacy = model.legacy
-        inputs = {id(layer): layer.name.removeprefix("quantize_") for layer in input_quantizers(legacy)}
-        layers = {id(layer): path for path, layer in rebuild.open_model(model).layers.items() if is_quantized_layer(layer)}
-        named = {**inputs, **layers}
-        self.names = list(named.values())
-        places = {key: place for place, key in enumerate(named)}
-
-        def run(tensors, switches):
-            def call(layer, args, kwargs, number):
-                kwargs = numbered(layer, kwargs, number)
-                if id(layer) not in places:
-                    return layer(*args, **kwargs)
-
-                def rounded():
-                    return layer(*args, **kwargs)
-
-                def in_float():
-                    if id(layer) in inputs:
-                        return tf.identity(args[0])
-                    with left_in_float():
-                        return layer(*args, **kwargs)
-
-                return tf.cond(switches[places[id(layer)]], rounded, in_float)
-
-            return replay(legacy, call, tensors)
-
-        self._run = tf.function(run, autograph=False, reduce_retracing=True)
-
-    def run(self, samples, switches):
-        """Returns a dict of output name -> array (samples, ...).
-
-        Args:
-            samples: `Samples`.
-            switches: Booleans, one for each of `names`: whether it rounds.
-        """
-        import tensorflow as tf
-
-        size, parts = self._signature.inputs[0].batch or min(_BATCH, samples.count), {}
-        for batch in samples.batches(size):
-            count = len(next(iter(batch.values())))
-            tensors = tf.nest.flatten(self._signature.pack(pad_batch(batch, size)))
-            with initial_states(self._model):
-                outputs = self._run([tf.constant(x) for x in tensors], tf.constant(switches))
-            for name, tensor in self._signature.name_outputs(outputs).items():
-                parts.setdefault(name, []).append(np.asarray(tensor)[:count])
-        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-
-
 class _Judge:
     """Compares the outputs with some layers rounded with those of the float model."""
 
@@ -247,8 +181,7 @@ class _Judge:
     def __call__(self, switches):
         """Returns the error and the accuracy, or None, with these layers rounded."""
         outputs = self._switches.run(self._samples, switches)
-        error = max(_share(self._floats[name], array) for name, array in outputs.items())
-        return error, self._accuracy(outputs) if self._labels else None
+        return worst_share(self._floats, outputs), self._accuracy(outputs) if self._labels else None
 
     def _accuracy(self, outputs):
         compared = [
@@ -256,9 +189,3 @@ class _Judge:
             for name, labels in self._labels.items()
         ]
         return lowest(one.accuracy for one in compared)
-
-
-def _share(expected, actual):
-    expected, actual = np.asarray(expected, np.float64), np.asarray(actual, np.float64)
-    error, spread = math.sqrt(np.square(actual - expected).mean()), float(expected.std())
-    return error / spread if spread > 0 else error

@@ -1,0 +1,1 @@
+"""Activations of 16 bits for some operations of an int8 file."""
