@@ -14,7 +14,7 @@ from tfdistill.bridge.adopt.states import initial_states
 from tfdistill.bridge.wrappers.all_in_float import is_left_in_float
 from tfdistill.bridge.wrappers.base import variable_at
 from tfdistill.bridge.wrappers.given_weights import given_weights
-from tfdistill.compress.rounding.calls import Call, Targets, first_of, kept_samples, seen_calls
+from tfdistill.compress.rounding.calls import Call, Targets, first_of, kept_samples, run_with_all, seen_calls
 from tfdistill.compress.rounding.grid import grid_of
 from tfdistill.compress.rounding.learn import Rounding
 from tfdistill.compress.rounding.record import LayerRounding, RoundingRecord
@@ -59,7 +59,7 @@ def learn_rounding(model, units, settings, places, signature, samples):
         stack.enter_context(given_weights(given))
         for path, unit in units.items():
             stack.enter_context(seen_calls(layers[path], functools.partial(look, unit, advance)))
-        model.legacy(inputs, training=False)
+        run_with_all(model, inputs, signature.inputs[0].batch)
     rows = []
     for path, found in learned.items():
         rows.append(_row(units[path], layers[path], found))

@@ -47,7 +47,9 @@ def rounded_as_learned(made, rounding, layers, places, decided, signature, sampl
         raise ModelError(
             f"rounding={rounding!r}, but '{made.name}' has no weights whose rounding could be learned.",
             f"kernels of {'4 or 8' if most_bits(rounding) == 8 else '4'} bits, without clusters",
-            "leave out rounding=" if most_bits(rounding) == 8 else "give weight_bits=4, or rounding={'*': 'adaround'} for weights of 8 bits",
+            "leave out rounding="
+            if most_bits(rounding) == 8
+            else "give weight_bits=4, or rounding={'*': 'adaround'} for weights of 8 bits",
         )
     for path in wanted:
         if path in named and path not in units:

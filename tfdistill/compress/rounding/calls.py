@@ -78,6 +78,31 @@ def _size(layer):
     return int(np.prod([axis or 1 for axis in shape[1:]]))
 
 
+def run_with_all(model, inputs, fixed):
+    """Runs a model on all samples at once.
+
+    Args:
+        model: `AdoptedModel`.
+        inputs: Its inputs, as it takes them.
+        fixed: Batch size of the model; None if it is free.
+
+    Raises:
+        ModelError: if it has a fixed one, and needs it.
+    """
+    import tensorflow as tf
+
+    try:
+        model.legacy(inputs, training=False)
+    except tf.errors.InvalidArgumentError as error:
+        if fixed is None:
+            raise
+        raise ModelError(
+            f"The rounding of '{model.name}' cannot be learned: its inputs have a batch of {fixed}, and it does not run with more samples at once.",
+            "a model of free batch size",
+            "build it with keras.Input(shape) in place of keras.Input(batch_shape=...)",
+        ) from error
+
+
 class _EnoughError(Exception):
     """Ends a run of the float model."""
 
@@ -135,18 +160,8 @@ class Targets:
                     stack.enter_context(seen_calls(self._layers[other.path], _bound(keep_call, other)))
             stack.enter_context(left_in_float())
             stack.enter_context(unrounded_inputs(input_quantizers(self._model.legacy)))
-            try:
-                self._model.legacy(self._inputs, training=False)
-            except _EnoughError:
-                pass
-            except Exception as error:
-                if self._fixed is None:
-                    raise
-                raise ModelError(
-                    f"The rounding of '{self._model.name}' cannot be learned: its inputs have a batch of {self._fixed}, and it does not run with more samples at once.",
-                    "a model of free batch size",
-                    "build it with keras.Input(shape) in place of keras.Input(batch_shape=...)",
-                ) from error
+            with contextlib.suppress(_EnoughError):
+                run_with_all(self._model, self._inputs, self._fixed)
         self._calls = {path: calls for path, calls in self._calls.items() if path in self._outputs}
 
 

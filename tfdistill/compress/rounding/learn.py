@@ -55,7 +55,9 @@ class Rounding:
 
         self._layer, self._run, self._calls, self._targets, self._grids, self._nearest = layer, run, calls, targets, grids, nearest
         self.count = int(targets[0].shape[0])
-        self._error = tf.function(self._error_of, autograph=False)
+        # Traced here: a function that is traced when it is called warns where there are several like it.
+        weights = {path: tf.TensorSpec(grid.part.shape, tf.float32) for path, grid in grids.items()}
+        self._error = tf.function(self._error_of, autograph=False).get_concrete_function(tf.TensorSpec((None,), tf.int64), weights)
 
     def learn(self, steps, seed, advance):
         """Learns the rounding.
@@ -104,7 +106,9 @@ class Rounding:
             values = [variable.value for variable in variables.values()]
             optimizer.apply(tape.gradient(loss, values), list(variables.values()))
 
-        stepping, size = tf.function(step, autograph=False), self._batch()
+        scalar = tf.TensorSpec((), tf.float32)
+        size = self._batch()
+        stepping = tf.function(step, autograph=False).get_concrete_function(tf.TensorSpec((size,), tf.int64), scalar, scalar)
         for number in range(steps):
             beta = beta_at(number / steps)
             index = np.sort(rng.choice(self.count, size, replace=False))

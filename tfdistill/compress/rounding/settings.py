@@ -7,8 +7,10 @@ from tfdistill.compress.selection import select_values, settings_by_layer
 from tfdistill.errors import ConfigurationError
 from tfdistill.utils import validate
 
-NEAREST, ADAROUND = "nearest", "adaround"
-MAX, MSE = "max", "mse"
+NEAREST: typing.Final = "nearest"
+ADAROUND: typing.Final = "adaround"
+MAX: typing.Final = "max"
+MSE: typing.Final = "mse"
 
 
 @dataclasses.dataclass(frozen=True)
