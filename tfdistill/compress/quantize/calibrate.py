@@ -167,7 +167,7 @@ class Quantize(Step):
                 several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches. Labels are not used.
 
         Returns:
-            An `AdoptedModel` with the same weights, but for corrected biases, and measured ranges.
+            An `AdoptedModel` with the same weights, but for learned rounding and corrected biases, and measured ranges.
 
         Raises:
             DataError: if there is no calibration data, or it is too small, constant, not finite or of the wrong shape.

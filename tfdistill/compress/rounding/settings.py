@@ -36,7 +36,7 @@ class AdaRound:
     Example:
         >>> quantize = tfdistill.compress.Quantize(weight_bits=4, rounding=tfdistill.compress.AdaRound(steps=50))
         >>> quantize.plan(student, dry_run=False).row("conv").reason
-        'weights quantized, 4 bits, rounding learned, bias corrected by the mean of 'norm''
+        'weights quantized, 4 bits, rounding learned, bias corrected'
     """
 
     steps: int = 500
