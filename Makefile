@@ -22,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers mixed-bits shrinking operations api kits lint format clean
+.PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers adaround mixed-bits shrinking operations api kits lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -110,6 +110,10 @@ integers: $(STAMP)
 # Bytes against accuracy of int8 files with weights of 4 bits in some layers, on Fashion-MNIST: docs/mixed_bits.md. Records and trained nets in runs/mixed_bits.
 mixed-bits: $(STAMP)
 	$(BIN)/python benchmarks/mixed_bits.py
+
+# Accuracy of int8 files with weights of 4 bits, rounded to nearest and as AdaRound learns: docs/adaround.md. What was interrupted goes on; records in runs/adaround.
+adaround: $(STAMP)
+	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python benchmarks/adaround.py
 
 # Accuracy of pruned channels and low-rank factorizations on Fashion-MNIST, on one core: docs/shrinking.md. What was interrupted goes on; records in runs/shrinking.
 shrinking: $(STAMP)

@@ -6,7 +6,7 @@ from keras import layers
 from low_rank_models import randomized
 
 import tfdistill
-from tfdistill.compress import Cluster, LowRank, Prune, PruneChannels, QuantizeAware
+from tfdistill.compress import AdaRound, Cluster, LowRank, Prune, PruneChannels, Quantize, QuantizeAware
 
 SHRUNK = "shrink_like"
 CRITERIA = ("magnitude", "taylor", "fisher", "movement")
@@ -17,6 +17,7 @@ STEPS = {
     **{f"Prune {criterion}": Prune(0.5, end_step=4, frequency=1, criterion=criterion) for criterion in CRITERIA},
     "Cluster": Cluster(4),
     "QuantizeAware": QuantizeAware(),
+    "Quantize": Quantize(weight_bits=4, rounding=AdaRound(steps=20)),
 }
 NAMES = (*STEPS, SHRUNK)
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -36,7 +37,9 @@ def images(samples=32, seed=0):
 
 
 def applied(name, model):
-    return tfdistill.shrink_like(model, width=0.5, divisor=1) if name == SHRUNK else STEPS[name].apply(model)
+    if name == SHRUNK:
+        return tfdistill.shrink_like(model, width=0.5, divisor=1)
+    return STEPS[name].apply(model, images()[0]) if STEPS[name].needs_data else STEPS[name].apply(model)
 
 
 def trained(name, model, batch_size=8):

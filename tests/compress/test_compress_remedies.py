@@ -15,7 +15,7 @@ from remedies_of_source import Row, check
 import tfdistill
 from tfdistill.bridge import AdoptedModel, host, register_bridge
 from tfdistill.bridge.convert import layers as convert_layers
-from tfdistill.compress import Cluster, Prune, Quantize, QuantizeAware
+from tfdistill.compress import AdaRound, Cluster, Prune, Quantize, QuantizeAware, rounding_of
 from tfdistill.tflite import check_preserved_structure
 from tfdistill.tflite.inspection.preserved import require_trained_bits
 
@@ -191,7 +191,51 @@ def by_gradients(criterion, scope):
         return Prune(0.5, end_step=4, criterion=criterion).apply(net())
 
 
+FEW = AdaRound(steps=2)
+
+
+def plain_relu():
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, layers.ReLU(name="relu")(layers.LayerNormalization()(layers.Dense(8, name="dense")(inputs))))
+
+
+def of_one_batch(free):
+    """A net that has its batch of 4 written down, and the same with a free one."""
+    inputs = keras.Input((8,)) if free else keras.Input(batch_shape=(4, 8))
+    return keras.Model(inputs, layers.Dense(3)(keras.ops.reshape(inputs, (-1 if free else 4, 8))))
+
+
 ROWS = {
+    "a class in place of its settings": Row(
+        "give AdaRound(...), not the class",
+        lambda f: Quantize(weight_bits=4, rounding=AdaRound),
+        lambda f: Quantize(weight_bits=4, rounding=AdaRound()),
+    ),
+    "no weights of 4 bits": Row(
+        "give weight_bits=4, or rounding={'*': 'adaround'} for weights of 8 bits",
+        lambda f: Quantize(rounding=FEW).apply(net(), calibration=X),
+        lambda f: [Quantize(rounding={"*": FEW}).apply(net(), X), Quantize(weight_bits=4, rounding=FEW).apply(net(), X)],
+    ),
+    "nothing to learn": Row(
+        "leave out rounding=",
+        lambda f: Quantize(rounding={"relu": FEW}).apply(plain_relu(), calibration=X),
+        lambda f: Quantize().apply(plain_relu(), calibration=X),
+    ),
+    "nothing to learn in one of them": Row(
+        "leave 'relu' out of rounding=",
+        lambda f: Quantize(rounding={"relu": FEW, "dense": FEW}).apply(plain_relu(), calibration=X),
+        lambda f: Quantize(rounding={"dense": FEW}).apply(plain_relu(), calibration=X),
+    ),
+    "a batch of fixed size": Row(
+        "build it with keras.Input(shape) in place of keras.Input(batch_shape=...)",
+        lambda f: Quantize(weight_bits=4, rounding=FEW).apply(of_one_batch(False), calibration=X),
+        lambda f: Quantize(weight_bits=4, rounding=FEW).apply(of_one_batch(True), calibration=X),
+    ),
+    "a record of another process": Row(
+        "save the record where the model is made: rounding_of(model).save('rounding.json')",
+        lambda f: rounding_of(net()),
+        lambda f: rounding_of(Quantize(weight_bits=4, rounding=FEW).apply(net(), X)).save(f / "rounding.json"),
+    ),
     "gradients of several devices": Row(
         "prune by criterion='magnitude', or outside the strategy",
         lambda f: by_gradients("taylor", tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()),

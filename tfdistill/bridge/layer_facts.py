@@ -36,6 +36,19 @@ def carries_mask(tensor):
     return getattr(tensor, "_keras_mask", None) is not None
 
 
+def with_mask_of(tensor, made, change):
+    """Lets the mask that travels with one tf_keras tensor travel with another one that was made of it.
+
+    Args:
+        tensor: The one that has the mask, if there is one.
+        made: The other one, which is returned.
+        change: Function of the mask that returns that of the other one.
+    """
+    if (mask := getattr(tensor, "_keras_mask", None)) is not None:
+        made._keras_mask = change(mask)
+    return made
+
+
 def is_called_with(layer, place, name):
     """Returns whether a call of a tf_keras layer gives an argument, be it a tensor or a constant.
 

@@ -17,5 +17,9 @@ from tfdistill.compress.plan import Plan as Plan
 from tfdistill.compress.prune.prune import Prune as Prune
 from tfdistill.compress.quantize.calibrate import Quantize as Quantize
 from tfdistill.compress.quantize.quantize_aware import QuantizeAware as QuantizeAware
+from tfdistill.compress.rounding.record import LayerRounding as LayerRounding
+from tfdistill.compress.rounding.record import RoundingRecord as RoundingRecord
+from tfdistill.compress.rounding.record import rounding_of as rounding_of
+from tfdistill.compress.rounding.settings import AdaRound as AdaRound
 from tfdistill.compress.shrink.shrink_like import shrink_like as shrink_like
 from tfdistill.compress.step import Step as Step

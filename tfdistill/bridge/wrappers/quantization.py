@@ -21,6 +21,7 @@ from tfdistill.bridge.integer.rescaled import added_bias, source_of
 from tfdistill.bridge.integer.rounding import ActivationRounder, cluster_means, round_weights
 from tfdistill.bridge.wrappers.all_in_float import is_left_in_float
 from tfdistill.bridge.wrappers.base import TransparentWrapper, replaced_weights, variable_at
+from tfdistill.bridge.wrappers.given_weights import given_weight
 from tfdistill.bridge.wrappers.other_settings import settings_instead
 from tfdistill.bridge.wrappers.quantization_settings import Quantization, read_settings
 from tfdistill.bridge.wrappers.tfmot import quantize_layer_class
@@ -239,6 +240,8 @@ def quantized_layer_class():
 
         def quantized(self, weight, scale=1.0):
             """Returns a weight, one of `quantization.weights`, times a number, as the file holds it: a float32 tensor."""
+            if (given := given_weight(self, weight.path)) is not None:
+                return given
             value = self.effective(weight)
             return round_weights(value if scale == 1.0 else scale * value, weight.bits, weight.axes)
 

@@ -27,6 +27,9 @@ from tfdistill.compress.quantize.quiet_rows import normalized_twice
 from tfdistill.compress.quantize.scheme import CALIBRATED
 from tfdistill.compress.quantize.smoothing import require_smoothable, smooth_channels, smoothable
 from tfdistill.compress.quantize.target_forms import approximation_notes, require_forms
+from tfdistill.compress.rounding import settings as rounding_settings
+from tfdistill.compress.rounding.apply import rounded_as_learned, rounding_told
+from tfdistill.compress.rounding.settings import NEAREST, Way
 from tfdistill.compress.selection import Selection, select_values, settings_by_layer
 from tfdistill.compress.step import AUTO, AutoOrBool, Step, require_applied, require_auto_or_bool, set_selectors
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect
@@ -73,6 +76,9 @@ class Quantize(Step):
         activation_bits: 8; or a dict of names and patterns to 8 or 16, where the rest has 8. As in `QuantizeAware`.
         unroll: Whether recurrent layers are written out step by step: `"auto"` writes out those of up to 128 steps, True all of fixed length, False only those
             built with `unroll=True`. As in `QuantizeAware`.
+        rounding: How weights are rounded. `"nearest"`, to the nearest step; `"adaround"`, up or down as learned on the calibration data (`AdaRound`, also for its
+            settings), in layers whose weights have 4 bits; or a dict of names and patterns to these, which also takes layers of 8 bits: `{"*": "adaround"}`.
+            Where weights of 4 bits lose accuracy, most of it comes back. The plan says which layers, `rounding_of` what it did to each.
         ranges: `"auto"`, `"minmax"` or `"mse"`; or a dict of names and patterns to these. Layers that no pattern matches have `"auto"`.
 
         bias_correction: Whether the biases of convolutions and dense layers are shifted so that the mean of each channel, over the calibration data, is that of
@@ -106,6 +112,7 @@ class Quantize(Step):
     weight_bits: typing.Literal[8, 4] | dict[str, typing.Literal[8, 4]] = 8
     activation_bits: typing.Literal[8] | dict[str, typing.Literal[8, 16]] = 8
     unroll: AutoOrBool = AUTO
+    rounding: Way | dict[str, Way] = NEAREST
     ranges: Method | dict[str, Method] = AUTO
     bias_correction: bool = True
     smooth: float | None = None
@@ -125,6 +132,7 @@ class Quantize(Step):
             )
         object.__setattr__(self, "weight_bits", self._aware.weight_bits)
         object.__setattr__(self, "activation_bits", self._aware.activation_bits)
+        object.__setattr__(self, "rounding", rounding_settings.checked(self.rounding))
         ranges, given = settings_by_layer("ranges", self.ranges, "'auto', 'minmax' or 'mse'")
         for method in given:
             validate.one_of("ranges", method, (AUTO, MINMAX, MSE))
@@ -168,7 +176,7 @@ class Quantize(Step):
                 several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of batches. Labels are not used.
 
         Returns:
-            An `AdoptedModel` with the same weights, but for corrected biases, and measured ranges.
+            An `AdoptedModel` with the same weights, but for learned rounding and corrected biases, and measured ranges.
 
         Raises:
             DataError: if there is no calibration data, or it is too small, constant, not finite or of the wrong shape.
@@ -222,8 +230,10 @@ class Quantize(Step):
         places = consumers.places(opened.legacy)
         corrected = corrected_by(places, decided) if self.bias_correction else {}
         smoothed = smoothable(places, decided) if self.smooth is not None else {}
+        told = rounding_told(self.rounding, opened.layers, places, decided)
         rows = tuple(
-            row if row.action == IMPOSSIBLE else _told(row, decided[row.name], methods[row.name], corrected, smoothed) for row in plan.rows
+            row if row.action == IMPOSSIBLE else _told(row, decided[row.name], methods[row.name], told.get(row.name), corrected, smoothed)
+            for row in plan.rows
         )
         return dataclasses.replace(plan, step=repr(self), rows=rows)
 
@@ -255,6 +265,9 @@ def quantized_on(step, model, signature, samples):
     twice = normalized_twice(decided, made, signature, samples)
     if twice is not decided:
         made, multiplied = _measured(step, opened, twice, methods, places, signature, samples, plan)
+    if rounding_settings.is_learned(step.rounding):
+        rounded_as_learned(made, step.rounding, opened.layers, places, decided, signature, samples)
+        measure_ranges(made, signature, samples, methods)
     if step.bias_correction:
         correct_biases(made, opened.legacy, signature, samples, corrected_by(places, decided), multiplied)
     return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
@@ -284,11 +297,12 @@ def _per_channel(layer, decision):
     return decision._replace(quantization=decision.quantization._replace(weights=weights))
 
 
-def _told(row, decision, method, corrected, smoothed):
-    """Returns the row of a plan in the words of this step, with the method of its ranges, how its bias is corrected, and for which layers its channels are scaled."""
+def _told(row, decision, method, rounding, corrected, smoothed):
+    """Returns the row of a plan in the words of this step: how its weights are rounded, its ranges found, its bias corrected, and its channels scaled."""
     reason = row.reason
     for old, new in _WORDS:
         reason = reason.replace(old, new)
+    reason += f", {rounding}" if rounding else ""
     measured = decision.quantization
     if measured is not None and (measured.output or measured.activations or measured.form):
         reason += f", range by {method}"

@@ -58,6 +58,7 @@ def measure_ranges(model, signature, samples, methods):
         InvariantError: if a layer computes NaN or infinite numbers on the data; the first one is named.
     """
     runner = Runner(model, signature, samples)
+    _forget_ranges(model)
     _measure_inputs(model, signature, samples)
     runner.run(Widest(rounding=False))
     if first := next(not_finite_places(model.legacy), None):
@@ -81,6 +82,15 @@ def measure_ranges(model, signature, samples, methods):
                 variable.assign(end)
         found.append(MeasuredRange(path, what, lowest, highest, float(low), float(high)))
     return found
+
+
+def _forget_ranges(model):
+    """Lets the first values that are seen take the place of ranges that were measured before."""
+    for layer in named_layers(model.legacy).values():
+        if is_quantized_layer(layer):
+            for _, _, batches in layer.ranges.values():
+                if batches is not None:
+                    batches.assign(0.0)
 
 
 def _measure_inputs(model, signature, samples):
