@@ -69,7 +69,9 @@ def placed_kernels(file):
     for graph in file.model.subgraphs:
         seen = set()
         stored = {
-            int(operator.outputs[0]): int(operator.inputs[0]) for operator in graph.operators or [] if file.name_of(operator) == "DEQUANTIZE"
+            int(operator.outputs[0]): int(operator.inputs[0])
+            for operator in graph.operators or []
+            if file.name_of(operator) == "DEQUANTIZE"
         }
         for operator in graph.operators or []:
             inputs = listed(operator.inputs)

@@ -75,13 +75,16 @@ def form_of(name, shapes):
 
 
 def computing_type(name, inputs, outputs):
-    """Returns the type that an operation computes with, as the tables of targets have it: `dynamic` for floats with an 8-bit kernel. Else that of its first tensor.
+    """Returns the type that an operation computes with, as the tables of targets have it: `dynamic` for floats with an 8-bit kernel. Else that of its first tensor:
+    `int4` where weights of 4 bits become floats, but not where integers are multiplied with them.
 
     Args:
         name: Its name in the .tflite schema.
         inputs: List of the types of the tensors that it reads.
         outputs: List of the types of the tensors that it writes.
     """
+    if name == "DEQUANTIZE" and inputs[:1] == ["int4"]:
+        return "int4"
     kinds = outputs if name == "QUANTIZE" else [*inputs[:1], *outputs]
     found = next((kind for kind in kinds if kind in FLOAT_TYPES or kind in ("int8", "int16")), kinds[0] if kinds else "")
     kernel = KERNELS.get(name)

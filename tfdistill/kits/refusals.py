@@ -80,6 +80,8 @@ def lacking(report, runtime):
 
 def _other_variant(report):
     """Returns what would run in a runtime, for a file with operations that it does not have."""
+    if any(operation.kind == "int4" for operation in report.operations):
+        return "take the variant int8_int4_mixed or int8: it makes no floats of weights of 4 bits"
     if any(operation.kind == "dynamic" for operation in report.operations):
         return "take the variant int8: it has no operations of mixed types"
     return "replace the layers that they come from; tfdistill.check(model, target='micro') names them"

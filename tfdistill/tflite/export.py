@@ -25,10 +25,10 @@ from tfdistill.host import fingerprint
 from tfdistill.runtime.versions import RuntimeName, require_runtime
 from tfdistill.tflite.destination import destination
 from tfdistill.tflite.export_record import ExportRecord
+from tfdistill.tflite.four_bits import FLOATS, require_four_bits
 from tfdistill.tflite.inspection.preserved import require_trained_bits
 from tfdistill.tflite.metadata.exported import described_export, require_fit_to_model
 from tfdistill.tflite.metadata.settings import FileMetadata
-from tfdistill.tflite.four_bits import FLOATS, require_four_bits
 from tfdistill.tflite.roads import QUANTIZER, Road, require_road, take_road
 from tfdistill.tflite.runtimes import ONE_SCALE_FOR_DENSE, require_runs_in
 from tfdistill.tflite.signatures import export_signatures
@@ -209,7 +209,9 @@ def export_tflite(
                 require_no_flex(contents)
             if kind.integer_only:
                 by_intention = (lambda name: any(f"quant_{n}/" in name for n in floats)) if floats else None
-                require_integer(contents, io == "float32", by_intention, LEAVE_ROAD_OUT if quantize is not None and road == QUANTIZER else None)
+                require_integer(
+                    contents, io == "float32", by_intention, LEAVE_ROAD_OUT if quantize is not None and road == QUANTIZER else None
+                )
                 require_trained_bits(temporary, source)
                 require_bounded_scales(temporary.read_bytes(), str(path))
             # Last, as what is refused is told by the whole names, which begin with the scopes of the layers.

@@ -54,7 +54,9 @@ def require_road(road, variant):
         takers = [name for name, takes in _ROADS.items() if road in takes]
         raise ConfigurationError(
             f"road='{road}' for the variant '{variant.name}'.",
-            f"the variant {' or '.join(takers)}" if road != CONVERTER else f"road='{roads[0]}', as TensorFlow's converter makes no weights of 4 bits",
+            f"the variant {' or '.join(takers)}"
+            if road != CONVERTER
+            else f"road='{roads[0]}', as TensorFlow's converter makes no weights of 4 bits",
             f"road='auto' or road='{roads[0]}'",
         )
 

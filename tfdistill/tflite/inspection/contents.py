@@ -137,9 +137,17 @@ class _Contents:
         """Dict of what constants are (weights, biases, others) and their type -> bytes; each buffer counts once."""
         roles = {}
         for graph in self.model.subgraphs:
-            for operator in graph.operators or []:
+            # Weights that DEQUANTIZE makes floats of are weights all the same.
+            stored = {
+                int(operator.outputs[0]): int(operator.inputs[0])
+                for operator in graph.operators or []
+                if self.codes[operator.opcodeIndex][0] == "DEQUANTIZE"
+            }
+            # Others than DEQUANTIZE first: it says nothing of what its constant is.
+            for operator in sorted(graph.operators or [], key=lambda one: self.codes[one.opcodeIndex][0] == "DEQUANTIZE"):
                 kernel = KERNELS.get(self.codes[operator.opcodeIndex][0])
-                for place, i in enumerate(listed(operator.inputs)):
+                for place, given in enumerate(listed(operator.inputs)):
+                    i = stored.get(given, given)
                     if i >= 0 and self._is_constant(tensor := graph.tensors[i]):
                         role = "weights" if place == kernel else "biases" if kernel == 1 and place == 2 else "other constants"
                         roles.setdefault(tensor.buffer, f"{role} {self.types[tensor.type]}")
