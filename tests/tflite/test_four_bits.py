@@ -23,7 +23,7 @@ from tfdistill.convert import quantizer
 from tfdistill.convert.file_kernels import placed_kernels
 from tfdistill.convert.quantizer import inner_kernels, with_versions
 from tfdistill.convert.signature import describe
-from tfdistill.errors import ConfigurationError, ExportError, InvariantError, MissingPackageError, ModelError
+from tfdistill.errors import ConfigurationError, ExportError, MissingPackageError, ModelError
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.schema import schema
 from tfdistill.tflite import Tolerances, export_tflite, verify
@@ -369,6 +369,12 @@ def normalized():
     return keras.Sequential([keras.Input((6,), name="x"), L.Dense(8), L.LayerNormalization(), L.Dense(8), L.Dense(3)])
 
 
+def spoilt():
+    model = keras.models.clone_model(built(mlp))
+    model.set_weights([np.full_like(w, np.nan) if w.shape == (24, 24) else w for w in built(mlp).get_weights()])
+    return model
+
+
 def every_layer_in_4_bits(folder):
     quantized = Quantize(weight_bits=4).apply(built(one_layer), data_of(built(one_layer)))
     return export(quantized, folder, MIXED, calibration=None)
@@ -419,6 +425,11 @@ REMEDIES = {
         lambda f: export(built(recurrent), f, MIXED, road="quantizer"),
         lambda f: export(built(recurrent), f, MIXED),
     ),
+    "numbers that are not finite": Row(
+        "check the weights, and that calibration data is scaled as in training",
+        lambda f: export(spoilt(), f, MIXED, road="quantizer"),
+        lambda f: export(built(mlp), f, MIXED, road="quantizer"),
+    ),
     "a road that leads elsewhere": Row(
         "road='auto' or road='quantizer'",
         lambda f: export(built(mlp), f, W4, road="bridge"),
@@ -447,14 +458,6 @@ REMEDIES = {
 @pytest.mark.parametrize("row", REMEDIES)
 def test_what_an_error_says_to_do_works(row, tmp_path):
     check(REMEDIES[row], tmp_path)
-
-
-def test_a_refused_file_is_not_written(tmp_path):
-    for row in REMEDIES.values():
-        if "kit" not in row.words and "makes no floats" not in row.words:
-            with pytest.raises(tfdistill.errors.TfdistillError):
-                row.provoke(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def failing(monkeypatch, content):
@@ -495,15 +498,6 @@ def test_what_the_quantizer_raises_is_told(tmp_path, monkeypatch):
     assert isinstance(caught.value.__cause__, KeyError)
     assert caught.value.fix == "export it as dynamic_range, whose weights have 8 bits"
     export(built(mlp), tmp_path, "dynamic_range")
-
-
-def test_numbers_that_are_not_finite_are_refused(tmp_path):
-    model = built(mlp)
-    spoilt = keras.models.clone_model(model)
-    spoilt.set_weights([np.full_like(w, np.nan) if w.shape == (24, 24) else w for w in model.get_weights()])
-    with pytest.raises((InvariantError, ExportError)):
-        export(spoilt, tmp_path, MIXED, road="quantizer")
-    assert list(tmp_path.iterdir()) == []
 
 
 def installed():
