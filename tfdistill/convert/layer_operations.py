@@ -14,6 +14,8 @@ _IN_SCOPE = re.compile(rf"(?<![\w.]){_SCOPE}(\d+)(?:_\d+)?/")
 _BROADCASTING = ("ADD", "SUB", "MUL")
 # Operations with a kernel -> the position of it among their inputs; the bias stands behind it.
 KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1, "BATCH_MATMUL": 1, "GATHER": 0}
+# A form of an operation in no table of targets.
+DENSE, DENSE_OF_FOUR_BITS = "FULLY_CONNECTED", "FULLY_CONNECTED of int4 with a scale for each output"
 
 
 class LayerOperation(typing.NamedTuple):
@@ -72,6 +74,17 @@ def layer_operations(content):
 def form_of(name, shapes):
     """Returns the name of an operation in the tables of targets, where operands of different shapes are an operation of their own."""
     return f"{name} broadcast" if name in _BROADCASTING and len(set(shapes)) > 1 else name
+
+
+def four_bits_per_channel(name, kernel):
+    """Whether an operation is a dense layer whose weights have 4 bits and a scale for each output, which LiteRT computes, and older runtimes and tflite-micro do not.
+
+    Args:
+        name: Its name in the .tflite schema.
+        kernel: The tensor of its weights, parsed.
+    """
+    scales = getattr(kernel.quantization, "scale", None)
+    return name == DENSE and kernel.type == schema().TensorType.INT4 and scales is not None and len(scales) > 1
 
 
 def computing_type(name, inputs, outputs):

@@ -41,6 +41,8 @@ class Quantization:
         io: Type of float inputs and outputs.
         samples: Calibration `Samples`; None for the variant int4_weights, which needs none.
         batch_size: Batch size of the file; None if it is free.
+        per_channel_dense: Whether the 4-bit weights of dense layers have a scale for each output in integer arithmetic, too; older runtimes and tflite-micro compute
+            with one for all.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Quantization:
     io: str
     samples: typing.Any = None
     batch_size: int | None = 1
+    per_channel_dense: bool = True
 
     def __call__(self, content):
         """Returns the quantized file.
@@ -92,7 +95,10 @@ class Quantization:
         """Sets the recipe of integer arithmetic, and returns the ranges."""
         quantizer.add_static_config(".*", packages.operations.ALL_SUPPORTED, 8, 8)
         for operation, output in inner_kernels(content, _FOUR_BITS_OF_INTEGERS):
-            quantizer.add_static_config(f"^{re.escape(output)};", packages.operations[_FOUR_BITS_OF_INTEGERS[operation]], 8, 4)
+            kind, granularity = packages.operations[_FOUR_BITS_OF_INTEGERS[operation]], packages.types.QuantGranularity
+            per_channel = operation != "FULLY_CONNECTED" or self.per_channel_dense
+            scales = granularity.CHANNELWISE if per_channel else granularity.TENSORWISE
+            quantizer.add_static_config(f"^{re.escape(output)};", kind, 8, 4, weight_granularity=scales)
         for side in (packages.operations.INPUT, packages.operations.OUTPUT):
             if self.io == "float32":
                 quantizer.update_quantization_recipe(".*", side, algorithm_key=packages.nothing)

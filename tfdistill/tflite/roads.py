@@ -92,7 +92,7 @@ def take_road(road, model, signature, variant, samples, write, runtime=None, adj
         if road == QUANTIZER:
             raise _no_road(model, ready, variant)
         return Taken(CONVERTER if samples is not None else None, "", write(model))
-    by_quantizer = Quantization(model.name, variant, io, samples, batch_size)
+    by_quantizer = Quantization(model.name, variant, io, samples, batch_size, per_channel_dense=runtime is None)
     if road == QUANTIZER:
         return Taken(QUANTIZER, "", write(model, by_quantizer))
     if road == CONVERTER or variant.name not in _ROADS:

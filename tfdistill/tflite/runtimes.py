@@ -1,5 +1,6 @@
 """Whether a runtime on devices runs a file."""
 
+from tfdistill.convert.layer_operations import DENSE_OF_FOUR_BITS
 from tfdistill.errors import ExportError
 from tfdistill.runtime.operations import TYPES, operation_table
 from tfdistill.runtime.versions import runtime_versions
@@ -9,7 +10,8 @@ from tfdistill.tflite.inspection.contents import read_contents
 ONE_SCALE_FOR_DENSE = ("tflite-runtime-2.14",)
 # Runtime -> the target whose table says which types its operations have, where versions do not.
 TARGETS_OF_RUNTIMES = {"tflite-micro": "micro"}
-# Weights of 4 bits that become floats; measured: both runtimes multiply integers with such weights, and neither makes floats of them.
+# Weights of 4 bits that become floats. Measured: both runtimes multiply integers with weights of 4 bits, in dense layers with one scale for all outputs, and neither
+# makes floats of them.
 WEIGHTS_OF_FLOATS = "int4"
 
 
@@ -30,6 +32,8 @@ def refused_by(runtime, operations):
         left = table and row["kind"] in TYPES and operation_table(table).leaves(row["form"], row["kind"])
         if reason is None and (left or row["kind"] == WEIGHTS_OF_FLOATS):
             reason = f"{row['name']} of {row['kind']}"
+        elif reason is None and row["form"] == DENSE_OF_FOUR_BITS:
+            reason = DENSE_OF_FOUR_BITS
         if reason:
             found.setdefault(reason)
     return tuple(found)

@@ -4,7 +4,7 @@ import collections
 import math
 
 from tfdistill.convert.census import FLOAT_TYPES, TRANSLATORS, count_content, op_code
-from tfdistill.convert.layer_operations import KERNELS, computing_type, form_of
+from tfdistill.convert.layer_operations import DENSE, DENSE_OF_FOUR_BITS, KERNELS, computing_type, form_of, four_bits_per_channel
 from tfdistill.convert.parsed_file import listed
 from tfdistill.convert.unaligned import unaligned_channels
 from tfdistill.errors import ExportError
@@ -106,11 +106,16 @@ class _Contents:
                     "reads": sorted({makers[i] for i in inputs if i in makers}),
                     "macs": self._macs(graph, name, operator),
                     "weights_bytes": sum(len(self.model.buffers[b].data) for b in {graph.tensors[i].buffer for i in own}),
-                    "form": form_of(name, [tuple(_sizes(graph.tensors[i])) for i in inputs]),
+                    "form": self._form(graph, name, inputs),
                 }
             )
             makers.update((i, place) for i in outputs)
         return rows
+
+    def _form(self, graph, name, inputs):
+        if name == DENSE and len(inputs) > 1 and four_bits_per_channel(name, graph.tensors[inputs[1]]):
+            return DENSE_OF_FOUR_BITS
+        return form_of(name, [tuple(_sizes(graph.tensors[i])) for i in inputs])
 
     def _kind(self, graph, name, operator):
         inputs, outputs = ([self.types[graph.tensors[i].type] for i in _indices(places)] for places in (operator.inputs, operator.outputs))
