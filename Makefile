@@ -22,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers adaround mixed-bits shrinking operations api kits lint format clean
+.PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers adaround variants mixed-bits shrinking operations api kits lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -118,6 +118,10 @@ adaround: $(STAMP)
 # Accuracy of pruned channels and low-rank factorizations on Fashion-MNIST, on one core: docs/shrinking.md. What was interrupted goes on; records in runs/shrinking.
 shrinking: $(STAMP)
 	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python benchmarks/shrinking.py
+
+# Size, error, agreement and latency of every variant of six nets, on one core: docs/variants.md. What was interrupted goes on; records in runs/variants.
+variants: $(STAMP)
+	TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(BIN)/python benchmarks/variants.py
 
 # The fast tests of one room, without those that tests/thorough.txt lists, in about a minute: make quick ROOM=losses
 quick: $(STAMP)

@@ -32,6 +32,7 @@ EXTRAS = {
     "micro": ["tflite-micro>=0.dev20260801"],
 }
 EXTRAS["all"] = sorted({package for packages in EXTRAS.values() for package in packages})
+# Without the quantizer, which takes one version of ai-edge-litert alone, the newest: requirements.txt has it, requirements-lowest.txt an older one.
 EXTRAS["dev"] = sorted(
     {
         *EXTRAS["demo"],

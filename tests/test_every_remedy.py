@@ -12,6 +12,7 @@ import test_compress_remedies
 import test_delegates
 import test_export_remedies
 import test_folder_remedies
+import test_four_bits
 import test_kit_remedies
 import test_low_rank_settings
 import test_metadata_remedies
@@ -37,6 +38,7 @@ TABLES = {
     "tests/tflite/test_metadata_remedies.py": [row.words for row in test_metadata_remedies.ROWS.values()],
     "tests/benchmarking/test_remote_remedies.py": [row.words for row in test_remote_remedies.ROWS.values()],
     "tests/tflite/test_export_remedies.py": [row.words for row in test_export_remedies.ROWS.values()],
+    "tests/tflite/test_four_bits.py": [row.words for row in test_four_bits.REMEDIES.values()],
     "tests/preflight/test_preflight_remedies.py": [row.words for row in test_preflight_remedies.ROWS.values()],
     "tests/kits/test_kit_remedies.py": [row.words for row in test_kit_remedies.ROWS.values()],
     "tests/benchmarking/test_target_outputs.py": [row.words for row in test_target_outputs.ROWS.values()],

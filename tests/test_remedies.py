@@ -370,7 +370,7 @@ ROWS = {
         lambda: export(QuantizeAware().apply(net()), "int8"), "train the model with fit", lambda: export(quantized(), "int8")
     ),
     "a trained int8 model as float16": Row(
-        lambda: export(quantized(), "float16"), "export it as int8", lambda: export(quantized(), "int8")
+        lambda: export(quantized(), "float16"), "export it as int8, train it with", lambda: export(quantized(), "int8")
     ),
     "tolerances that a good file fails": Row(
         lambda: tfdistill.verify(int8_file(), net(), X, variant="float32"),

@@ -103,6 +103,7 @@ ROOMS = {
         "ExportRecord": "export_record",
         "FileDescription": "metadata.read",
         "FileInspection": "inspection.inspect",
+        "FileKernel": ".convert.file_kernels",
         "FileMetadata": "metadata.settings",
         "FileOperation": "inspection.inspect",
         "FileState": "streaming",

@@ -12,6 +12,7 @@ from tfdistill.cli.quiet import quiet_start
 from tfdistill.errors import ConfigurationError
 
 _DATA = f"{FORMS[0].upper()}{FORMS[1:]}. A named function is code of your own that is run."
+_VARIANTS = "float32, float16, dynamic_range, int8, int16x8, int4_weights or int8_int4_mixed."
 Model = Annotated[pathlib.Path, typer.Argument(help="A .keras or .h5 file of Keras 3 or Keras 2, or a SavedModel folder of Keras 2.")]
 
 
@@ -50,11 +51,15 @@ def read_normalization(text):
 def export(
     model: Model,
     out: Annotated[pathlib.Path, typer.Option(help="The .tflite file to write.")],
-    variant: Annotated[str, typer.Option(help="float32, float16, dynamic_range, int8 or int16x8.")] = "float32",
-    calibration: Annotated[str | None, typer.Option(help=f"Data that shows the ranges to int8 and int16x8. {_DATA}")] = None,
+    variant: Annotated[str, typer.Option(help=_VARIANTS)] = "float32",
+    calibration: Annotated[str | None, typer.Option(help=f"Data that shows the ranges to integer activations. {_DATA}")] = None,
     verify_on: Annotated[str | None, typer.Option(help="Data to compare file and model on; the calibration data if not given.")] = None,
     io: Annotated[str, typer.Option(help="Type of float inputs and outputs: auto, float32, int8, uint8 or int16.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Batch size of the file.")] = 1,
+    road: Annotated[str, typer.Option(help="Who makes the integers: auto, bridge, converter or quantizer.")] = "auto",
+    runtime: Annotated[
+        str | None, typer.Option(help="What is to run the file, if not today's LiteRT: tflite-runtime-2.14 or tflite-micro.")
+    ] = None,
     rescale: Rescale = 1.0,
     labels: Annotated[
         pathlib.Path | None, typer.Option(help="Text file with the name of a class on each line, to write into the file.")
@@ -84,7 +89,8 @@ def export(
     about = _metadata(labels, normalization, author, license)
     loaded = load_model(model)
     samples, others = load_all((calibration, verify_on), loaded, rescale)
-    done = export_tflite(loaded, out, cast(Any, variant), samples, others, batch_size, cast(Any, io), metadata=about)
+    settings: dict[str, Any] = {"road": road, "runtime": runtime, "metadata": about}
+    done = export_tflite(loaded, out, cast(Any, variant), samples, others, batch_size, cast(Any, io), **settings)
     _show(done, record)
 
 
@@ -170,7 +176,7 @@ def inspect(
 
 def check(
     model: Model,
-    variant: Annotated[str, typer.Option(help="float32, float16, dynamic_range, int8 or int16x8.")] = "int8",
+    variant: Annotated[str, typer.Option(help=_VARIANTS)] = "int8",
     target: Annotated[str, typer.Option(help="What is to run the file: xnnpack, builtin, micro, edgetpu or gpu.")] = "xnnpack",
     data: Annotated[
         str | None, typer.Option(help=f"Samples, with which inputs and outputs of several scales are measured. {_DATA}")

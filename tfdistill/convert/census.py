@@ -5,7 +5,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+from tfdistill.convert.file_kernels import FileKernel, kernels_in
 from tfdistill.convert.file_tensors import FileTensor, listed
+from tfdistill.convert.parsed_file import ParsedFile
 from tfdistill.errors import ExportError
 from tfdistill.records import Record
 from tfdistill.runtime.interpreter import ModelFile, read_file
@@ -74,6 +76,7 @@ class CensusRecord(Record):
         min_runtime_version: Oldest TFLite runtime that has all operations, as the converter wrote it; empty if it did not.
         inputs: The inputs in the order of the file, with scale and zero point.
         outputs: The outputs likewise.
+        kernels: The weights of the operations, with the bits of each.
 
     Example:
         >>> record = tfdistill.census("student.tflite")
@@ -95,6 +98,7 @@ class CensusRecord(Record):
     min_runtime_version: str
     inputs: tuple[FileTensor, ...] = ()
     outputs: tuple[FileTensor, ...] = ()
+    kernels: tuple[FileKernel, ...] = ()
 
     @property
     def flex_ops(self) -> tuple[str, ...]:
@@ -241,6 +245,7 @@ def _count(model, classes):
         "min_runtime_version": _min_runtime_version(model),
         "inputs": [tensor.to_dict() for tensor in listed(model, type_names, "inputs")],
         "outputs": [tensor.to_dict() for tensor in listed(model, type_names, "outputs")],
+        "kernels": [kernel.to_dict() for kernel in kernels_in(ParsedFile(model, classes))],
     }
 
 
@@ -267,13 +272,14 @@ def _min_runtime_version(model):
     return ""
 
 
-def require_integer(record, float_io=False, by_intention=None):
+def require_integer(record, float_io=False, by_intention=None, fix=None):
     """Checks that a file computes in integers only.
 
     Args:
         record: The file's `CensusRecord`.
         float_io: Whether its inputs and outputs may be float.
         by_intention: As in `CensusRecord.stray_floats`.
+        fix: What to do about it, where more is known of how the file was made.
 
     Raises:
         ExportError: if there is a float tensor; the message lists each with the operation that writes it.
@@ -283,7 +289,7 @@ def require_integer(record, float_io=False, by_intention=None):
         raise ExportError(
             f"'{record.path}' should hold integers only, but has {len(stray)} float tensors:\n" + _listing(stray),
             "integer tensors only" + (", but for float inputs and outputs" if float_io else ""),
-            "leave these layers out or replace them, or export as dynamic_range or float16",
+            fix or "leave these layers out or replace them, or export as dynamic_range or float16",
         )
 
 

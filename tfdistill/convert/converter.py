@@ -21,7 +21,10 @@ from tfdistill.runtime.tensors import pad_batch
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import progress
 
-_INTEGER_OPERATIONS = {"int8": "TFLITE_BUILTINS_INT8", "int16x8": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"}
+# Bits of the activations -> the set of operations.
+_INTEGER_OPERATIONS = {8: "TFLITE_BUILTINS_INT8", 16: "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"}
+# Variants of which the converter makes a file of floats: `tfdistill.convert.quantizer` makes the integers of it.
+AS_FLOAT32 = ("float32", "int4_weights")
 
 
 def convert(model, signature, variant, io, samples=None, batch_size=1, allow_flex=False, per_channel_dense=True):
@@ -109,7 +112,7 @@ def _convert(folder, variant, io, feed, allow_flex, per_channel_dense):
     converter = tensorflow_lite.saved_model_converter(folder, SIGNATURE)
     converter.experimental_enable_resource_variables = True
     converter.target_spec.supported_ops = [tensorflow_lite.operation_set("TFLITE_BUILTINS")]
-    if variant.name != "float32":
+    if variant.name not in AS_FLOAT32:
         converter.optimizations = [tensorflow_lite.default_optimization()]
     if variant.name == "float16":
         converter.target_spec.supported_types = [tf.float16]
@@ -119,7 +122,7 @@ def _convert(folder, variant, io, feed, allow_flex, per_channel_dense):
             # Without calibration the converter rejects the integer-only set even if all ranges are trained. The census checks afterwards
             # that the file is integer.
             converter.representative_dataset = feed
-            converter.target_spec.supported_ops = [tensorflow_lite.operation_set(_INTEGER_OPERATIONS[variant.name])]
+            converter.target_spec.supported_ops = [tensorflow_lite.operation_set(_INTEGER_OPERATIONS[variant.activation_bits])]
     if not per_channel_dense:
         tensorflow_lite.one_scale_for_dense(converter)
     if allow_flex:
@@ -215,11 +218,7 @@ def _check_fits(name, variant, samples, definition, trained):
     if not variant.integer_only:
         return
     if samples is None and not trained:
-        raise DataError(
-            f"The variant '{variant.name}' of the model '{name}' needs calibration data: the model has no trained ranges.",
-            "a few hundred samples of real data",
-            "export_tflite(..., calibration=samples); on the command line, --calibration DATA",
-        )
+        raise needs_calibration(variant, name)
     functions = definition.library.function
     # tf_keras marks its recurrent layers, and the converter fuses a marked LSTM into one operation. Any other loop crashes the calibrator.
     marks = {function.attr["api_implements"].s.partition(b"_")[0] for function in functions if "api_implements" in function.attr}
@@ -230,6 +229,20 @@ def _check_fits(name, variant, samples, definition, trained):
             "a graph without loops for an integer variant",
             "train it with tfdistill.compress.QuantizeAware, which computes recurrent layers in integers, or export as dynamic_range or float16",
         )
+
+
+def needs_calibration(variant, name):
+    """Returns the error of an integer variant without data that shows the ranges.
+
+    Args:
+        variant: A `Variant`.
+        name: Name of the model.
+    """
+    return DataError(
+        f"The variant '{variant.name}' of the model '{name}' needs calibration data: the model has no trained ranges.",
+        "a few hundred samples of real data",
+        "export_tflite(..., calibration=samples); on the command line, --calibration DATA",
+    )
 
 
 @contextlib.contextmanager

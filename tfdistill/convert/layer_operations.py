@@ -16,6 +16,8 @@ _IN_SCOPE = re.compile(rf"(?<![\w.]){_SCOPE}(\d+)(?:_\d+)?/")
 _BROADCASTING = ("ADD", "SUB", "MUL")
 # Operations with a kernel -> the position of it among their inputs; the bias stands behind it.
 KERNELS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1, "CONV_3D": 1, "BATCH_MATMUL": 1, "GATHER": 0}
+# A form of an operation in no table of targets.
+DENSE, DENSE_OF_FOUR_BITS = "FULLY_CONNECTED", "FULLY_CONNECTED of int4 with a scale for each output"
 
 
 class LayerOperation(typing.NamedTuple):
@@ -94,14 +96,28 @@ def form_of(model, graph, operator, name):
     return name
 
 
+def four_bits_per_channel(name, kernel):
+    """Whether an operation is a dense layer whose weights have 4 bits and a scale for each output, which LiteRT computes, and older runtimes and tflite-micro do not.
+
+    Args:
+        name: Its name in the .tflite schema.
+        kernel: The tensor of its weights, parsed.
+    """
+    scales = getattr(kernel.quantization, "scale", None)
+    return name == DENSE and kernel.type == schema().TensorType.INT4 and scales is not None and len(scales) > 1
+
+
 def computing_type(name, inputs, outputs):
-    """Returns the type that an operation computes with, as the tables of targets have it: `dynamic` for floats with an 8-bit kernel. Else that of its first tensor.
+    """Returns the type that an operation computes with, as the tables of targets have it: `dynamic` for floats with an 8-bit kernel. Else that of its first tensor:
+    `int4` where weights of 4 bits become floats, but not where integers are multiplied with them.
 
     Args:
         name: Its name in the .tflite schema.
         inputs: List of the types of the tensors that it reads.
         outputs: List of the types of the tensors that it writes.
     """
+    if name == "DEQUANTIZE" and inputs[:1] == ["int4"]:
+        return "int4"
     kinds = outputs if name == "QUANTIZE" else [*inputs[:1], *outputs]
     found = next((kind for kind in kinds if kind in FLOAT_TYPES or kind in ("int8", "int16")), kinds[0] if kinds else "")
     kernel = KERNELS.get(name)

@@ -64,6 +64,11 @@ class ParsedFile:
         made.inputs, made.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
         return made
 
+    def is_constant(self, tensor):
+        """Whether a tensor has elements in the file."""
+        data = self.model.buffers[tensor.buffer].data
+        return data is not None and len(data) > 0
+
     def add_tensor(self, graph, like, shape, buffer=0):
         """Returns the index of a new tensor of the type, name and quantization of another."""
         made = self.classes.TensorT()

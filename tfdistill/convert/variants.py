@@ -5,7 +5,7 @@ from typing import Literal
 
 from tfdistill.errors import ConfigurationError, nearest
 
-VariantName = Literal["float32", "float16", "dynamic_range", "int8", "int16x8"]
+VariantName = Literal["float32", "float16", "dynamic_range", "int8", "int16x8", "int4_weights", "int8_int4_mixed"]
 IoType = Literal["auto", "float32", "int8", "uint8", "int16"]
 
 
@@ -75,6 +75,8 @@ class Variant:
         tolerances: The default limits of its verification.
         means: What the name means.
         takes_trained_ranges: Whether a model that was trained quantization-aware can be exported as this variant.
+        activation_bits: Bits of the activations in the file: 32 for floats, 16 or 8.
+        weight_bits: The fewest bits that weights have in the file.
 
     Example:
         >>> variant = tfdistill.tflite.VARIANTS["int8"]
@@ -88,11 +90,19 @@ class Variant:
     tolerances: Tolerances
     means: str
     takes_trained_ranges: bool = False
+    activation_bits: int = 32
+    weight_bits: int = 32
 
 
 # An R-squared of 0.5 is what an index reaches whose range is one and a half quantization steps wide.
 _EIGHT_BITS = Tolerances(
     max_relative_mean_error=0.1, min_argmax_agreement=0.9, min_r_squared=0.5, max_accuracy_drop=DEFAULT_ACCURACY_DROP, max_error_rise=0.1
+)
+# A step of 4-bit weights is 1/7 of a channel's largest one, 18 times that of 8 bits: rounding alone changes what a layer computes by about a tenth of its spread,
+# and the layers of a network add that up. Without training a few points of accuracy are the usual price (docs/variants.md), so 0.01 would refuse most files;
+# these limits refuse those in which a layer is lost. Whoever trains for 4 bits gives the limits of int8.
+_FOUR_BITS = Tolerances(
+    max_relative_mean_error=0.15, min_argmax_agreement=0.8, min_r_squared=0.5, max_accuracy_drop=0.05, max_error_rise=0.25
 )
 VARIANTS: dict[VariantName, Variant] = {
     variant.name: variant
@@ -114,6 +124,7 @@ VARIANTS: dict[VariantName, Variant] = {
                 max_relative_error=2e-2, min_argmax_agreement=0.98, min_r_squared=0.99, max_accuracy_drop=0.005, max_error_rise=0.05
             ),
             "weights stored in float16, arithmetic in float32",
+            weight_bits=16,
         ),
         Variant(
             "dynamic_range",
@@ -121,6 +132,7 @@ VARIANTS: dict[VariantName, Variant] = {
             False,
             _EIGHT_BITS,
             "weights in int8, activations quantized at run time",
+            weight_bits=8,
         ),
         Variant(
             "int8",
@@ -129,6 +141,8 @@ VARIANTS: dict[VariantName, Variant] = {
             _EIGHT_BITS,
             "weights and activations in int8, ranges from calibration or training",
             takes_trained_ranges=True,
+            activation_bits=8,
+            weight_bits=8,
         ),
         Variant(
             "int16x8",
@@ -140,6 +154,26 @@ VARIANTS: dict[VariantName, Variant] = {
                 max_relative_mean_error=0.02, min_argmax_agreement=0.97, min_r_squared=0.98, max_accuracy_drop=0.005, max_error_rise=0.05
             ),
             "weights in int8, activations in int16, ranges from calibration",
+            activation_bits=16,
+            weight_bits=8,
+        ),
+        Variant(
+            "int4_weights",
+            ("float32",),
+            False,
+            _FOUR_BITS,
+            "weights stored in int4, those of depthwise and transposed convolutions in int8, arithmetic in float32",
+            weight_bits=4,
+        ),
+        Variant(
+            "int8_int4_mixed",
+            ("int8", "uint8", "float32"),
+            True,
+            _FOUR_BITS,
+            "activations in int8, weights in int4 but for the first and last layers and what has no 4-bit form, ranges from calibration or training",
+            takes_trained_ranges=True,
+            activation_bits=8,
+            weight_bits=4,
         ),
     )
 }

@@ -184,6 +184,8 @@ def _variant(report):
     if isinstance(said, str):
         return said
     kinds = {operation.kind for operation in report.operations}
+    if any(kernel.bits == 4 for kernel in report.census.kernels):
+        return "int8_int4_mixed" if kinds & {"int8", "uint8"} else "int4_weights"
     for kind, variant in (("int16", "int16x8"), ("int8", "int8"), ("uint8", "uint8"), ("dynamic", "dynamic_range")):
         if kind in kinds:
             return variant

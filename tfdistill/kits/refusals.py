@@ -2,6 +2,8 @@
 
 import typing
 
+from tfdistill.convert.layer_operations import DENSE_OF_FOUR_BITS
+
 _NUMBERS = ("float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool")
 
 
@@ -80,6 +82,10 @@ def lacking(report, runtime):
 
 def _other_variant(report):
     """Returns what would run in a runtime, for a file with operations that it does not have."""
+    if any(DENSE_OF_FOUR_BITS in lacks for lacks in report.runtimes.values()):
+        return "export it with runtime='tflite-micro': dense layers with weights of 4 bits then have one scale"
+    if any(operation.kind == "int4" for operation in report.operations):
+        return "take the variant int8_int4_mixed or int8: it makes no floats of weights of 4 bits"
     if any(operation.kind == "dynamic" for operation in report.operations):
         return "take the variant int8: it has no operations of mixed types"
     return "replace the layers that they come from; tfdistill.check(model, target='micro') names them"

@@ -63,13 +63,13 @@ def found_by_conversion(opened, variant, target, cast):
     """
     broken = _not_finite(opened)
     if quantized_layers(opened.legacy):
-        conversion = try_quantized(opened, variant.name)
+        conversion = try_quantized(opened, "int8" if variant.activation_bits == 8 else variant.name)
         return Tried([*broken, *_refused(opened, conversion, {}, cast)], conversion.operations)
     if not variant.integer_only:
         conversion = try_floats(opened, variant.name)
         loops = _float_loops(opened, conversion.operations)
         return Tried([*broken, *_refused(opened, conversion, {}, cast), *loops], conversion.operations)
-    tried = tried_plan(QuantizeAware(target=target, activation_bits=8 if variant.name == "int8" else 16), opened)
+    tried = tried_plan(QuantizeAware(target=target, activation_bits=variant.activation_bits), opened)
     impossible = {row.name: row.reason for row in tried.plan.rows if row.action == IMPOSSIBLE and row.name in opened.layers}
     findings = [*broken, *_refused(opened, tried.conversion, impossible, cast), *_calibrated_loops(opened, tried.plan)]
     return Tried(findings, tried.conversion.operations, tried.faster_in_float)

@@ -68,7 +68,7 @@ def _with_bridge(opened, signature, variant, target, cast, samples):
     """Lists what is found of a model by its tf_keras form."""
     tried = found_by_conversion(opened, variant, target, cast)
     traced = all(finding.kind != "not_converted" for finding in tried.findings)
-    eight_bits = variant.name == "int8"
+    eight_bits = variant.activation_bits == 8
     heads = traced_heads(opened) if eight_bits and traced else []
     last = {head.last for head in heads}
     findings = [*tried.findings, *found_in_operations(tried.operations, variant.name, target, tried.faster_in_float, last, opened.layers)]

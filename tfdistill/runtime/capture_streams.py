@@ -61,6 +61,35 @@ class ThreadStreams:
             self.stack.callback(vars(stream).pop, "isatty", None)
 
 
+class WithoutBars:
+    """While another package works in this thread, drops what it writes to `sys.stderr`: the progress bars of tqdm, which `captured_output` shows on a terminal.
+
+    What other threads write is shown, but for the thread with which tqdm draws bars again. A bar that was begun before keeps its stream.
+    """
+
+    def __enter__(self):
+        self.stream, self.owner = sys.stderr, threading.get_ident()
+        sys.stderr = self
+        return self
+
+    def __exit__(self, *ended):
+        if sys.stderr is self:
+            sys.stderr = self.stream
+
+    def write(self, text):
+        """Writes a text, or drops it; returns its length."""
+        if threading.get_ident() == self.owner or type(threading.current_thread()).__name__ == "TMonitor":
+            return len(text)
+        return self.stream.write(text)
+
+    def isatty(self):
+        """Returns False, so that nothing is drawn."""
+        return False
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
 def _descriptor(stream):
     # Ordinary streams only: those of notebooks and test runners do not write to the descriptor.
     if not isinstance(stream, io.TextIOWrapper):

@@ -1,6 +1,7 @@
 # Made by `make api` from tfdistill/public.py.
 from tfdistill.convert.census import CensusRecord as CensusRecord
 from tfdistill.convert.census import census as census
+from tfdistill.convert.file_kernels import FileKernel as FileKernel
 from tfdistill.convert.file_tensors import FileTensor as FileTensor
 from tfdistill.convert.image_folder import ImageFolder as ImageFolder
 from tfdistill.convert.variants import Tolerances as Tolerances

@@ -14,6 +14,7 @@ from tfdistill.convert.converter import convert
 from tfdistill.convert.finish import finish
 from tfdistill.convert.image_folder import normalized_folder
 from tfdistill.convert.order import in_order
+from tfdistill.convert.quantizer import LEAVE_ROAD_OUT
 from tfdistill.convert.samples import MAX_CALIBRATION_SAMPLES, MIN_CALIBRATION_SAMPLES, collect, require_variation
 from tfdistill.convert.scales import require_bounded_scales
 from tfdistill.convert.signature import describe, output_shapes
@@ -26,10 +27,11 @@ from tfdistill.runtime.versions import RuntimeName, require_runtime
 from tfdistill.tflite.accuracy_control import controlled_export
 from tfdistill.tflite.destination import destination
 from tfdistill.tflite.export_record import ExportRecord
+from tfdistill.tflite.four_bits import FLOATS, require_four_bits
 from tfdistill.tflite.inspection.preserved import require_trained_bits
 from tfdistill.tflite.metadata.exported import described_export, require_fit_to_model
 from tfdistill.tflite.metadata.settings import FileMetadata
-from tfdistill.tflite.roads import Road, require_road, take_road
+from tfdistill.tflite.roads import QUANTIZER, Road, require_road, take_road
 from tfdistill.tflite.runtimes import ONE_SCALE_FOR_DENSE, require_runs_in
 from tfdistill.tflite.signatures import export_signatures
 from tfdistill.tflite.source import exportable, names_layers
@@ -81,7 +83,8 @@ def export_tflite(
             A dict of names to models, `{"serving_default": model, "features": other}`, becomes a file of several signatures, which share equal weights. Each model is
             converted and verified by itself; `calibration` and `verify_on` are for all, or dicts by the same names. The first signature is the main graph.
         path: The file to write, ending in `.tflite`. Its folder is created if missing.
-        variant: `"float32"`, `"float16"`, `"dynamic_range"`, `"int8"` or `"int16x8"`; see `tfdistill.tflite.VARIANTS`.
+        variant: `"float32"`, `"float16"`, `"dynamic_range"`, `"int8"`, `"int16x8"`, `"int4_weights"` or `"int8_int4_mixed"`; see
+            `tfdistill.tflite.VARIANTS`. `"int4_weights"` needs the extra `tfdistill[quantizer]`.
         calibration: Samples that show the ranges of the activations to an integer variant; at least 16. An array (samples, ...), a list or
             dict of arrays for several inputs, a tuple (inputs, labels), a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterator of
             batches; or a function that returns one of these, such as TensorFlow's `representative_dataset`; or a folder of images, as a path or an
@@ -89,8 +92,8 @@ def export_tflite(
         verify_on: Samples to compare the outputs on, in the same forms; with labels for the accuracy. Defaults to the calibration data.
             Without either, the file is not verified and `record.verification` is None.
         batch_size: Batch size of the file, at least 1; None leaves it free.
-        io: Type of float inputs and outputs. `"auto"` is the variant's default: int8 for `"int8"`, int16 for `"int16x8"`, else float32. An
-            `"int8"` file can also have `"uint8"` or `"float32"`, an `"int16x8"` file `"float32"`.
+        io: Type of float inputs and outputs. `"auto"` is the variant's default: int8 for `"int8"` and `"int8_int4_mixed"`, int16 for `"int16x8"`, else float32. A
+            file of 8-bit activations can also have `"uint8"` or `"float32"`, an `"int16x8"` file `"float32"`.
         tolerances: `tfdistill.tflite.Tolerances`; None takes the variant's.
         allow_flex: Whether operations that need the TensorFlow runtime are allowed. A file with such operations does not run in LiteRT
             alone and is not verified.
@@ -100,8 +103,9 @@ def export_tflite(
             compiled loss and the last activation.
         road: Who makes integers of a model from calibration data. `"bridge"`: `tfdistill.compress.Quantize`, which computes every layer in
             operations that TFLite has in integers and measures the range of each tensor. `"converter"`: TensorFlow's converter with its own
-            calibrator. `"auto"`: the bridge for `"int8"`, or the converter if the bridge refuses the model; record and a warning then say
-            why. A model with trained or measured ranges needs neither.
+            calibrator. `"quantizer"`: litert-quantizer with its own, for weights of 4 bits, from the extra `tfdistill[quantizer]`. `"auto"`: the bridge for `"int8"`
+            and `"int8_int4_mixed"`, or the converter or the quantizer if the bridge refuses the model; record and a warning then say why. A model with trained or
+            measured ranges needs none; the weights of `"int4_weights"` are always the quantizer's.
         runtime: What is to run the file, if it is not today's LiteRT: `"tflite-runtime-2.14"`, the last one for boards of 32 bits and Python 3.8 to 3.11, or
             `"tflite-micro"`. The file then gets operations that it has, where there is a choice, and one that it would not run is refused, with what it lacks.
         metadata: `tfdistill.tflite.FileMetadata` to write into the file: labels, normalization, author, license. With it goes how the file was made: settings, versions,
@@ -185,25 +189,27 @@ def export_tflite(
     normalization = None if metadata is None else metadata.normalization
     calibration, verify_on = (normalized_folder(data, normalization) for data in (calibration, verify_on))
     for_calibration, for_verification = _samples(calibration, verify_on, signature, max_calibration_samples)
-    floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.name == "int8" else ()
+    floats = tuple(float_layers(model.legacy)) if isinstance(model, AdoptedModel) and kind.activation_bits == 8 else ()
     # The calibrator would make integers of what is to stay in float.
     representative = for_calibration if kind.integer_only and not floats else None
     if representative:
         require_variation(representative)
     extreme = extreme_calibration(representative, signature) if representative else {}
     warn(extreme.values())
-    mixed = mixed_heads(model, signature, representative) if representative and kind.name == "int8" and split is None else []
+    mixed = mixed_heads(model, signature, representative) if representative and kind.activation_bits == 8 and split is None else []
     source, written, adjust = model, signature, None
     if stream:
         source, written, adjust = stream.explicit.model, stream.signature, stream.share_ranges
         representative = stream.with_states(representative) if representative else None
     with write_whole(path) as temporary:
 
-        def write(source):
+        def write(source, quantize=None):
+            # Of a file of floats, in which the converter does as for the variant of float arithmetic.
+            as_made = (kind, io, representative) if quantize is None else (FLOATS, "float32", None)
             with initial_states(source):
-                temporary.write_bytes(
-                    convert(source, written, kind, io, representative, batch_size, allow_flex, runtime not in ONE_SCALE_FOR_DENSE)
-                )
+                temporary.write_bytes(convert(source, written, *as_made, batch_size, allow_flex, runtime not in ONE_SCALE_FOR_DENSE))
+            if quantize is not None:
+                temporary.write_bytes(quantize(temporary.read_bytes()))
             if stream:
                 temporary.write_bytes(with_equal_state_scales(temporary.read_bytes(), stream.names))
             names = output_shapes(stream.explicit.model if stream else model, written)
@@ -212,17 +218,22 @@ def export_tflite(
             if not allow_flex:
                 require_no_flex(contents)
             if kind.integer_only:
-                require_integer(contents, io == "float32", (lambda name: any(f"quant_{n}/" in name for n in floats)) if floats else None)
+                by_intention = (lambda name: any(f"quant_{n}/" in name for n in floats)) if floats else None
+                require_integer(
+                    contents, io == "float32", by_intention, LEAVE_ROAD_OUT if quantize is not None and road == QUANTIZER else None
+                )
                 require_trained_bits(temporary, source)
                 require_bounded_scales(temporary.read_bytes(), str(path))
             # Last, as what is refused is told by the whole names, which begin with the scopes of the layers.
             temporary.write_bytes(finish(temporary.read_bytes()))
+            if kind.weight_bits == 4:
+                require_four_bits(temporary, path, kind, opens=quantize is not None and not contents.flex_ops)
             if runtime is not None:
                 require_runs_in(runtime, temporary.read_bytes(), path)
             return dataclasses.replace(census(temporary, True), path=str(path))
 
         with names_explicit_states(model, stream):
-            taken = take_road(road, source, written, kind, representative, write, runtime, adjust)
+            taken = take_road(road, source, written, kind, representative, write, runtime, adjust, io, batch_size)
         wide, narrow = split_by_width(temporary.read_bytes(), taken.wide)
         warn((*taken.warnings, *told_narrow(narrow)))
         contents = taken.result

@@ -28,8 +28,8 @@ class ExportRecord(Record):
         dtypes: Type -> number of tensors.
         min_runtime_version: Oldest TFLite runtime that has all operations; empty if the converter did not write it.
         calibration_samples: Number of calibration samples; 0 if none, or if a model with parts in float by choice, whose ranges are all known, needs none.
-        road: How the integers were found from the calibration data: `bridge`, `converter`, or None without calibration.
-        road_reason: Why the converter took the place of the bridge; empty if it did not.
+        road: Who made the integers: `bridge`, `converter` or `quantizer`; None where there are none, or the model had its own.
+        road_reason: Why another road took the place of the bridge; empty if none did.
         runtime: What is to open the file; None for today's LiteRT.
         float_layers: Names of the layers of an integer file that have a part in float, by `QuantizeAware(integer_only=False)`.
         wide_layers: Names of the layers of an int8 file whose activations have 16 bits, by `Quantize(activation_bits=...)`.
@@ -104,6 +104,11 @@ class ExportRecord(Record):
     def outputs(self) -> tuple[FileTensor, ...]:
         """The outputs likewise."""
         return self.census.outputs
+
+    @property
+    def weight_bits(self) -> dict[str, int]:
+        """Bits of the weights of each layer: name of the constant in the file, which begins with that of the layer -> 4, 8, 16 or, for floats, 32."""
+        return {kernel.name: kernel.bits for kernel in self.census.kernels}
 
     def summary(self) -> dict[str, Any]:
         """Returns the fields of a summary table."""

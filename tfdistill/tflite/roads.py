@@ -1,23 +1,30 @@
-"""Who makes integers of a float model from calibration data: the bridge, whose graph quantization-aware training has too, or TensorFlow's converter."""
+"""Who makes integers of a float model: the bridge, whose graph quantization-aware training has too, TensorFlow's converter, or litert-quantizer."""
 
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import typing
 import warnings
 
 from tfdistill.bridge.adopt.adopt import AdoptedModel
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers, wide_layers
 from tfdistill.compress.quantize.calibrate import Quantize, quantized_on
-from tfdistill.errors import ConfigurationError, DataError, TfdistillError
+from tfdistill.compress.quantize.outer_layers import NothingInFourBits, in_four_bits
+from tfdistill.convert.converter import needs_calibration
+from tfdistill.convert.quantizer import Quantization
+from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
+from tfdistill.tflite.inspection.preserved import has_trained_bits
 from tfdistill.tflite.runtimes import TARGETS_OF_RUNTIMES
 from tfdistill.utils import validate
 
 BRIDGE: typing.Final = "bridge"
 CONVERTER: typing.Final = "converter"
-Road = typing.Literal["auto", "bridge", "converter"]
-# The variants whose integers the bridge can make.
-_BRIDGED = ("int8",)
+QUANTIZER: typing.Final = "quantizer"
+Road = typing.Literal["auto", "bridge", "converter", "quantizer"]
+# Variant -> the roads that lead to it, the one of `"auto"` first. The converter makes the other variants alone.
+_ROADS = {"int8": (BRIDGE, CONVERTER), "int8_int4_mixed": (BRIDGE, QUANTIZER), "int4_weights": (QUANTIZER,)}
+_FOUR_BITS_TOO = "train it again with QuantizeAware(weight_bits=4), or export it as int8"
 
 
 _step = contextvars.ContextVar("_step", default=None)
@@ -38,8 +45,8 @@ class Taken:
     """The road that was taken.
 
     Attributes:
-        road: `"bridge"` or `"converter"`; None without calibration.
-        reason: Why the converter took the place of the bridge; empty if it did not.
+        road: `"bridge"`, `"converter"` or `"quantizer"`; None where no integers were made, or the model had its own.
+        reason: Why another road took the place of the bridge; empty if none did.
         result: What `write` returned.
         warnings: What the user is to be warned of.
         wide: Names of the layers that should have activations of 16 bits.
@@ -58,57 +65,100 @@ def require_road(road, variant):
     Raises:
         ConfigurationError: naming the road and the variant.
     """
-    validate.one_of("road", road, ("auto", BRIDGE, CONVERTER))
-    if road == BRIDGE and variant.name not in _BRIDGED:
+    validate.one_of("road", road, typing.get_args(Road))
+    roads = _ROADS.get(variant.name, (CONVERTER,))
+    if road != "auto" and road not in roads:
+        takers = [name for name, takes in _ROADS.items() if road in takes]
         raise ConfigurationError(
-            f"road='{BRIDGE}' for the variant '{variant.name}'.", f"the variant {', '.join(_BRIDGED)}", f"road='auto' or road='{CONVERTER}'"
+            f"road='{road}' for the variant '{variant.name}'.",
+            f"the variant {' or '.join(takers)}"
+            if road != CONVERTER
+            else f"road='{roads[0]}', as TensorFlow's converter makes no weights of 4 bits",
+            f"road='auto' or road='{roads[0]}'",
         )
 
 
-def take_road(road, model, signature, variant, samples, write, runtime=None, adjust=None):
-    """Writes the file of a model on the road that is asked for; with `"auto"` on the bridge, or else on the converter's.
+def take_road(road, model, signature, variant, samples, write, runtime=None, adjust=None, io="float32", batch_size=1):
+    """Writes the file of a model on the road that is asked for; with `"auto"` on the bridge, or else on the other one that leads to the variant.
 
     Args:
-        road: `"auto"`, `"bridge"` or `"converter"`.
+        road: One of `Road`.
         model: The model.
         signature: Its `ModelSignature`.
         variant: A `Variant`.
         samples: Calibration `Samples`; None without.
-        write: Function of a model (the given one, or its quantized form): converts it and checks the file.
+        write: Function of a model (the given one, or its quantized form), and of a `Quantization` that makes integers of a file of floats where that is to be done:
+            converts it and checks the file.
         runtime: What is to open the file, one of `tfdistill.runtime.versions.RUNTIMES`; None for today's LiteRT.
         adjust: Function of the bridge's quantized model that changes its ranges before it is written; None for none.
+        io: Type of float inputs and outputs.
+        batch_size: Batch size of the file; None if it is free.
 
     Returns:
         `Taken`.
 
     Raises:
-        TfdistillError: from the bridge if that is asked for; with `"auto"`, from the converter if both roads fail.
+        TfdistillError: from the bridge if that is asked for; with `"auto"`, from the other road if both fail.
     """
+    if variant.name == "int4_weights":
+        return Taken(QUANTIZER, "", write(model, Quantization(model.name, variant, io, None, batch_size)))
     ready = isinstance(model, AdoptedModel) and quantized_layers(model.legacy)
+    if ready and variant.weight_bits == 4:
+        _require_four_bits(model)
     if samples is None or ready:
+        if road == QUANTIZER:
+            raise _no_road(model, ready, variant)
         wide = tuple(wide_layers(model.legacy)) if ready else ()
         return Taken(CONVERTER if samples is not None else None, "", write(model), wide=wide)
-    if road == CONVERTER or variant.name not in _BRIDGED:
+    by_quantizer = Quantization(model.name, variant, io, samples, batch_size, per_channel_dense=runtime is None)
+    if road == QUANTIZER:
+        return Taken(QUANTIZER, "", write(model, by_quantizer))
+    if road == CONVERTER or variant.name not in _ROADS:
         return Taken(CONVERTER, "", write(model))
+    step = Quantize(target=TARGETS_OF_RUNTIMES.get(runtime, "xnnpack"))
     try:
         with warnings.catch_warnings():
             # Those of the bridge are about a model that the user would train or save; this one is neither.
             warnings.simplefilter("ignore")
-            step = _step.get() or Quantize(target=TARGETS_OF_RUNTIMES.get(runtime, "xnnpack"))
-            quantized, notes = quantized_on(step, model, signature, samples)
+            chosen = _step.get()
+            if chosen is None:
+                chosen = functools.partial(in_four_bits, step) if variant.weight_bits == 4 else step
+            quantized, notes = quantized_on(chosen, model, signature, samples)
         if adjust is not None:
             adjust(quantized)
         return Taken(BRIDGE, "", write(quantized), tuple(notes), tuple(wide_layers(quantized.legacy)))
-    except DataError:
+    except (DataError, NothingInFourBits):
         raise
     except Exception as error:  # of the user's layers too, which the converter may take all the same
         if road == BRIDGE:
             raise
         refused = error
+    other = _ROADS[variant.name][1]
     try:
-        result = write(model)
+        result = write(model, by_quantizer if other == QUANTIZER else None)
     except TfdistillError as error:
         raise error from refused
     reason = getattr(refused, "happened", f"{type(refused).__name__}: {refused}")
-    told = f"The integers of '{model.name}' were made by TensorFlow's converter (road='{CONVERTER}'), as the bridge refused the model: {reason}"
-    return Taken(CONVERTER, reason, result, (told,))
+    maker = "litert-quantizer" if other == QUANTIZER else "TensorFlow's converter"
+    told = f"The integers of '{model.name}' were made by {maker} (road='{other}'), as the bridge refused the model: {reason}"
+    return Taken(other, reason, result, (told,))
+
+
+def _require_four_bits(model):
+    if not has_trained_bits(model, 4):
+        raise ModelError(
+            f"No weights of '{model.name}' were trained with 4 bits: rounded to 4 bits now, they would be none that it was trained for.",
+            "a model with weights of 4 bits, or one that is not quantized yet",
+            _FOUR_BITS_TOO,
+        )
+
+
+def _no_road(model, ready, variant):
+    """Returns the error of road='quantizer' for a model that it is not for: one without calibration data, or one with ranges of its own."""
+    if not ready:
+        return needs_calibration(variant, model.name)
+    return ConfigurationError(
+        f"road='{QUANTIZER}' for '{model.name}', which is quantized.",
+        "a model in floats, of which it makes integers",
+        "leave road= out: the integers of the model are used as they are",
+    )

@@ -1,5 +1,6 @@
 """Whether a runtime on devices runs a file."""
 
+from tfdistill.convert.layer_operations import DENSE_OF_FOUR_BITS
 from tfdistill.errors import ExportError
 from tfdistill.runtime.operations import TYPES, operation_table
 from tfdistill.runtime.versions import runtime_versions
@@ -9,6 +10,9 @@ from tfdistill.tflite.inspection.contents import read_contents
 ONE_SCALE_FOR_DENSE = ("tflite-runtime-2.14",)
 # Runtime -> the target whose table says which types its operations have, where versions do not.
 TARGETS_OF_RUNTIMES = {"tflite-micro": "micro"}
+# Weights of 4 bits that become floats. Measured: both runtimes multiply integers with weights of 4 bits, in dense layers with one scale for all outputs, and neither
+# makes floats of them.
+WEIGHTS_OF_FLOATS = "int4"
 
 
 def refused_by(runtime, operations):
@@ -25,8 +29,11 @@ def refused_by(runtime, operations):
     found = {}
     for row in operations:
         reason = versions.refuses(row["name"], row["version"])
-        if reason is None and table and row["kind"] in TYPES and operation_table(table).leaves(row["form"], row["kind"]):
+        left = table and row["kind"] in TYPES and operation_table(table).leaves(row["form"], row["kind"])
+        if reason is None and (left or row["kind"] == WEIGHTS_OF_FLOATS):
             reason = f"{row['name']} of {row['kind']}"
+        elif reason is None and row["form"] == DENSE_OF_FOUR_BITS:
+            reason = DENSE_OF_FOUR_BITS
         if reason:
             found.setdefault(reason)
     return tuple(found)
@@ -43,9 +50,16 @@ def require_runs_in(runtime, content, path):
     Raises:
         ExportError: with the operations that the runtime does not have.
     """
-    refused = refused_by(runtime, read_contents(content, None)["operations"])
+    operations = read_contents(content, None)["operations"]
+    refused = refused_by(runtime, operations)
     if not refused:
         return
+    if any(row["kind"] == WEIGHTS_OF_FLOATS for row in operations):
+        raise ExportError(
+            f"{runtime_versions(runtime).runtime} makes no floats of the weights of 4 bits in '{path}'. It lacks {', '.join(refused)}.",
+            "operations of that runtime",
+            "export as int8_int4_mixed, whose weights of 4 bits it multiplies integers with, or as int8",
+        )
     raise ExportError(
         f"{runtime_versions(runtime).runtime} does not run '{path}'. It lacks {', '.join(refused)}.",
         "operations of that runtime",

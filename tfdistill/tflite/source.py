@@ -127,7 +127,10 @@ def names_layers(export: Callable[P, R]) -> Callable[P, R]:
         try:
             return export(*args, **kwargs)
         except ExportError as error:
-            raise explained(error, args[0] if args else kwargs["model"]) from error
+            told = explained(error, args[0] if args else kwargs["model"])
+            if told is error:  # which keeps its own cause
+                raise
+            raise told from error
 
     return call
 

@@ -1,6 +1,7 @@
 """Imports optional packages at their first use, or names the extra that installs them."""
 
 import importlib
+import importlib.util
 
 from tfdistill.errors import MissingPackageError
 
@@ -10,6 +11,7 @@ EXTRAS = {
     "optuna": "search",
     "ray": "ray",
     "litert_quantizer": "quantizer",
+    "ai_edge_quantizer": "quantizer",
     "matplotlib": "report",
     "jinja2": "report",
     "sklearn": "demo",
@@ -38,6 +40,23 @@ def require(module, why):
         if error.name is None or error.name.partition(".")[0] != package:
             raise
         raise missing_package(package, why) from error
+
+
+def require_one(modules, why):
+    """Imports the first of several modules that is installed: names that one package has had.
+
+    Args:
+        modules: Their dotted import names, today's first.
+        why: As for `require`.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingPackageError: if none is installed; the message has the command that installs the first.
+    """
+    found = (name for name in modules if importlib.util.find_spec(name.partition(".")[0]) is not None)
+    return require(next(found, modules[0]), why)
 
 
 def missing_package(package, why):

@@ -242,7 +242,7 @@ def quantized_on(step, model, signature, samples):
     """Does the work of `Quantize.apply`.
 
     Args:
-        step: `Quantize`.
+        step: `Quantize`, or a function that makes one for the `Opened` model.
         model: A built Keras 3 model, or an `AdoptedModel`.
         signature: Its `ModelSignature`.
         samples: Calibration `Samples`.
@@ -251,6 +251,7 @@ def quantized_on(step, model, signature, samples):
         The `AdoptedModel`, and a list of sentences to warn the user by.
     """
     opened = rebuild.open_to_apply(model, "Quantize", trains=False)
+    step = step if isinstance(step, Quantize) else step(opened)
     decided, methods, named = step._decide(opened)
     plan = step._plan(opened, decided, methods)
     plan.require_work(named)

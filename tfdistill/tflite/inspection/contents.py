@@ -4,7 +4,7 @@ import collections
 import math
 
 from tfdistill.convert.census import FLOAT_TYPES, TRANSLATORS, count_content, op_code
-from tfdistill.convert.layer_operations import KERNELS, computing_type, form_of
+from tfdistill.convert.layer_operations import DENSE, DENSE_OF_FOUR_BITS, KERNELS, computing_type, form_of, four_bits_per_channel
 from tfdistill.convert.parsed_file import listed
 from tfdistill.convert.unaligned import unaligned_channels
 from tfdistill.errors import ExportError
@@ -106,11 +106,16 @@ class _Contents:
                     "reads": sorted({makers[i] for i in inputs if i in makers}),
                     "macs": self._macs(graph, name, operator),
                     "weights_bytes": sum(len(self.model.buffers[b].data) for b in {graph.tensors[i].buffer for i in own}),
-                    "form": form_of(self.model, graph, operator, name),
+                    "form": self._form(graph, operator, name, inputs),
                 }
             )
             makers.update((i, place) for i in outputs)
         return rows
+
+    def _form(self, graph, operator, name, inputs):
+        if name == DENSE and len(inputs) > 1 and four_bits_per_channel(name, graph.tensors[inputs[1]]):
+            return DENSE_OF_FOUR_BITS
+        return form_of(self.model, graph, operator, name)
 
     def _kind(self, graph, name, operator):
         inputs, outputs = ([self.types[graph.tensors[i].type] for i in _indices(places)] for places in (operator.inputs, operator.outputs))
@@ -137,9 +142,17 @@ class _Contents:
         """Dict of what constants are (weights, biases, others) and their type -> bytes; each buffer counts once."""
         roles = {}
         for graph in self.model.subgraphs:
-            for operator in graph.operators or []:
+            # Weights that DEQUANTIZE makes floats of are weights all the same.
+            stored = {
+                int(operator.outputs[0]): int(operator.inputs[0])
+                for operator in graph.operators or []
+                if self.codes[operator.opcodeIndex][0] == "DEQUANTIZE"
+            }
+            # Others than DEQUANTIZE first: it says nothing of what its constant is.
+            for operator in sorted(graph.operators or [], key=lambda one: self.codes[one.opcodeIndex][0] == "DEQUANTIZE"):
                 kernel = KERNELS.get(self.codes[operator.opcodeIndex][0])
-                for place, i in enumerate(listed(operator.inputs)):
+                for place, given in enumerate(listed(operator.inputs)):
+                    i = stored.get(given, given)
                     if i >= 0 and self._is_constant(tensor := graph.tensors[i]):
                         role = "weights" if place == kernel else "biases" if kernel == 1 and place == 2 else "other constants"
                         roles.setdefault(tensor.buffer, f"{role} {self.types[tensor.type]}")

@@ -44,6 +44,11 @@ def require_trained_bits(path, model):
         )
 
 
+def has_trained_bits(model, bits):
+    """Whether a model quantizes weights to that many bits, in training or by calibration."""
+    return any(weight.bits == bits for _, weight in _quantized(model))
+
+
 def check_preserved_structure(path: PathLike, model: keras.Model) -> None:
     """Checks that the zeros and clusters that quantization-aware training preserves are in the .tflite file.
 

@@ -12,8 +12,13 @@ def variant_of(contents):
     """
     types = set(contents.dtypes)
     integers = types & {"int8", "uint8", "int4", "int2"}
+    four_bits = any(kernel.bits == 4 for kernel in contents.kernels)
     if not contents.stray_floats(float_io=True) and (integers or "int16" in types):
+        if four_bits and "int16" not in types:
+            return "int8_int4_mixed"
         return "int16x8" if "int16" in types else "int8"
+    if four_bits:
+        return "int4_weights"
     constants = {tensor.dtype for tensor in contents.float_tensors if tensor.made_by == "constant"}
     if "float16" in constants:
         return "float16"
