@@ -47,16 +47,3 @@ def names_of(model, graph, side):
 
 def _text(name):
     return (name or b"").decode("utf-8", errors="replace")
-
-
-def keeps_state(content):
-    """Whether operations of a file keep something from one run to the next: in variable tensors, as a fused LSTM does, or in resources.
-
-    Args:
-        content: The file as bytes, of which a runtime has opened the same.
-    """
-    made = schema()
-    model = made.Model.GetRootAs(content)
-    graphs = (model.Subgraphs(i) for i in range(model.SubgraphsLength()))
-    tensors = (graph.Tensors(i) for graph in graphs for i in range(graph.TensorsLength()))
-    return any(tensor.IsVariable() or tensor.Type() == made.TensorType.RESOURCE for tensor in tensors)

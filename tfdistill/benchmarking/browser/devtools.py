@@ -26,15 +26,22 @@ class Connection:
         messages: Descriptor that messages are read from.
         child: Its `subprocess.Popen`.
         log: File that it prints to.
+        seconds: Number, or function that returns one: the longest wait for an answer.
+        on_wait: Function that is called regularly while one is waited for.
 
     Attributes:
         product: Name and version, such as `Chrome/156.0.8078.108`; None before the first page.
     """
 
-    def __init__(self, commands, messages, child, log):
+    def __init__(self, commands, messages, child, log, seconds=120.0, on_wait=None):
         self._commands, self._messages, self._child, self._log = commands, messages, child, log
+        self._seconds, self._on_wait = seconds, on_wait
         self._numbers, self._rest, self._waiting = itertools.count(1), [], []
         self.product = None
+
+    def deadline(self):
+        """Returns when to stop waiting for an answer that is asked for now, as `time.monotonic` counts."""
+        return time.monotonic() + (self._seconds() if callable(self._seconds) else self._seconds)
 
     def page(self, kind=None, **settings):
         """Returns the page that is open at the start, as a `Page` or a class derived from it."""
@@ -44,14 +51,12 @@ class Connection:
         session = self.call("Target.attachToTarget", targetId=found["targetId"], flatten=True)["sessionId"]
         return (kind or Page)(self, session, found["targetId"], **settings)
 
-    def call(self, method, session=None, seconds=60.0, on_wait=None, on_event=None, **parameters):
+    def call(self, method, session=None, on_event=None, **parameters):
         """Calls a method of the protocol and returns its result.
 
         Args:
             method: Its name.
             session: Session of a page; None for the browser.
-            seconds: The longest wait.
-            on_wait: Function that is called regularly meanwhile.
             on_event: Function of the messages that come meanwhile and are no answer.
             **parameters: Its parameters.
 
@@ -61,11 +66,11 @@ class Connection:
             RuntimeUnavailableError: if it ends before.
             BenchmarkError: if it refuses the call.
         """
-        number, end = next(self._numbers), time.monotonic() + seconds
+        number, end = next(self._numbers), self.deadline()
         message = {"id": number, "method": method, "params": parameters, **({"sessionId": session} if session else {})}
         self._send(json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._receive(end, on_wait)
+            answer = self._receive(end)
             if answer.get("id") == number:
                 if "error" in answer:
                     raise BenchmarkError(f"The browser refuses {method}: {answer['error'].get('message')}")
@@ -80,13 +85,13 @@ class Connection:
         except BrokenPipeError as error:
             raise self._ended() from error
 
-    def _receive(self, end, on_wait):
+    def _receive(self, end):
         while not self._waiting:
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeoutError
-            if on_wait:
-                on_wait()
+            if self._on_wait:
+                self._on_wait()
             if not select.select([self._messages], [], [], min(left, _POLL_SECONDS))[0]:
                 continue
             block = os.read(self._messages, 1 << 20)
@@ -117,16 +122,14 @@ class Page:
         session: Its session.
         target: Its id among the browser's targets.
         domains: Domains of the protocol whose events are kept.
-        seconds: Number, or function that returns one: the longest wait for an answer.
-        on_wait: Function that is called regularly while it is waited for.
 
     Attributes:
         events: Events so far.
     """
 
-    def __init__(self, connection, session, target, domains=("Page", "Runtime"), seconds=120.0, on_wait=None):
+    def __init__(self, connection, session, target, domains=("Page", "Runtime")):
         self.connection, self.events = connection, []
-        self._session, self._target, self._seconds, self._on_wait = session, target, seconds, on_wait
+        self._session, self._target = session, target
         for domain in domains:
             self.call(f"{domain}.enable")
 
@@ -138,8 +141,7 @@ class Page:
             CrashError: if the page or the browser crashes.
             BenchmarkError: if the browser refuses the call.
         """
-        seconds = self._seconds() if callable(self._seconds) else self._seconds
-        return self.connection.call(method, self._session, seconds, self._on_wait, self._take, **parameters)
+        return self.connection.call(method, self._session, self._take, **parameters)
 
     def evaluate(self, code):
         """Returns the value of an expression, awaited where it is a promise.
@@ -147,9 +149,10 @@ class Page:
         Raises:
             PageError: if it throws, with what the page printed.
         """
+        before = len(self.events)
         done = self.call("Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True, userGesture=True)
         if "exceptionDetails" in done:
-            raise PageError(f"{_thrown(done['exceptionDetails'])}{self._printed()}")
+            raise PageError(f"{_thrown(done['exceptionDetails'])}{self._printed(before)}")
         return done["result"].get("value")
 
     def open(self, address):
@@ -161,7 +164,7 @@ class Page:
 
     def until(self, condition):
         """Waits until an expression is true; returns its value."""
-        end = time.monotonic() + (self._seconds() if callable(self._seconds) else self._seconds)
+        end = self.connection.deadline()
         while time.monotonic() < end:
             if value := self.evaluate(condition):
                 return value
@@ -177,10 +180,10 @@ class Page:
         if event.get("sessionId") == self._session:
             self.events.append(event)
 
-    def _printed(self):
-        """Returns what the page printed, as the end of a message."""
-        calls = [event["params"]["args"] for event in self.events if event.get("method") == "Runtime.consoleAPICalled"]
-        lines = [" ".join(str(one.get("value", one.get("description", ""))) for one in call) for call in calls]
+    def _printed(self, since=0):
+        """Returns what the page printed since an event, as the end of a message."""
+        calls = [event["params"]["args"] for event in self.events[since:] if event.get("method") == "Runtime.consoleAPICalled"]
+        lines = [_without_places(" ".join(str(one.get("value", one.get("description", ""))) for one in call)) for call in calls]
         return "\nThe page printed:\n" + "\n".join(lines[-_LINES:]) if lines else ""
 
 
@@ -191,4 +194,9 @@ def _how(status, code):
 
 def _thrown(details):
     error = details.get("exception", {})
-    return str(error.get("description") or error.get("value") or details.get("text"))
+    return _without_places(str(error.get("description") or error.get("value") or details.get("text")))
+
+
+def _without_places(text):
+    """Leaves out the places in the code of an error."""
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("at "))

@@ -14,7 +14,6 @@ from tfdistill.benchmarking.browser.devtools import PageError
 from tfdistill.benchmarking.browser.program import started
 from tfdistill.errors import BenchmarkError, ConfigurationError
 from tfdistill.runtime import litert_js
-from tfdistill.runtime.file_inputs import keeps_state
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.model import RunsSamples
 from tfdistill.utils.files import temporary_folder
@@ -47,7 +46,6 @@ class BrowserFile(RunsSamples):
         self.init_seconds, self.clock_step_seconds = said["milliseconds"] / 1e3, said["step"] / 1e3
         self._inputs = self._in_the_order_of(said["inputs"], self.inputs)
         self._outputs = self._in_the_order_of(said["outputs"], self.outputs)
-        self._anew = keeps_state((folder / _MODEL).read_bytes())
 
     def run(self, inputs, advance=None):
         """Runs the file on any number of samples, many batches in one call; see `RunsSamples.run`."""
@@ -90,7 +88,7 @@ class BrowserFile(RunsSamples):
 
     def _run_batches(self, arrays):
         with self._given(arrays) as files:
-            return self._arrays(self._called("run", files, self._anew))
+            return self._arrays(self._called("run", files))
 
     @contextlib.contextmanager
     def _given(self, arrays):
@@ -127,7 +125,7 @@ class BrowserFile(RunsSamples):
         same_names = {detail["name"] for detail in details} == set(infos)
         ordered = [infos[detail["name"]] for detail in details] if same_names else list(infos.values())
         there = [(detail["dtype"], tuple(detail["shape"])) for detail in details]
-        if there != [(info.dtype, info.shape) for info in ordered]:
+        if len(there) != len(ordered) or not all(_same(one, info) for one, info in zip(there, ordered, strict=True)):
             raise BenchmarkError(
                 f"LiteRT.js says that '{self.path}' has {there}; here LiteRT says { {info.name: (info.dtype, info.shape) for info in ordered} }.",
                 "one type and shape of each input and output",
@@ -169,11 +167,12 @@ def opened(program, path, shapes, timeout_seconds, on_wait=None):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
         try:
-            with started(program) as browser:
-                page = browser.page(
-                    seconds=lambda: timeout_seconds - (time.monotonic() - began),
-                    on_wait=on_wait and (lambda: on_wait(time.monotonic() - began)),
-                )
+            waiting = {
+                "seconds": lambda: timeout_seconds - (time.monotonic() - began),
+                "on_wait": on_wait and (lambda: on_wait(time.monotonic() - began)),
+            }
+            with started(program, **waiting) as browser:
+                page = browser.page()
                 page.open(f"{address}{folder.name}/{_PAGE[0]}")
                 yield BrowserFile(path, page, folder, here)
         except TimeoutError as error:
@@ -194,16 +193,25 @@ def _opened_here(path, shapes):
             "types that LiteRT.js takes",
             fix="export it with io='uint8' or io='float32'; the file computes in the same integers" if quantized else None,
         )
-    for name, shape in (shapes or {}).items():
-        if name not in here.inputs:
-            raise ConfigurationError(f"shapes has '{name}', which is no input of '{path}'.", f"of {sorted(here.inputs)}")
-        if tuple(shape) != here.inputs[name].shape:
+    if unknown := set(shapes or ()) - set(here.inputs):
+        raise ConfigurationError(f"shapes has {sorted(unknown)}, which are no inputs of '{path}'.", f"of {sorted(here.inputs)}")
+    for name, info in here.inputs.items():
+        declared = info.signature or info.shape
+        if declared != tuple((shapes or {}).get(name, info.shape)):
+            asked = f", and shapes has {tuple(shapes[name])}" if name in (shapes or {}) else ""
             raise ConfigurationError(
-                f"shapes has {tuple(shape)} for '{name}', and '{path}' has {here.inputs[name].shape}: LiteRT.js resizes no input.",
-                "the shape of the file",
-                "export the model with that shape: keras.Input(batch_shape=...) and batch_size=",
+                f"Input '{name}' of '{path}' has the shape {declared}{asked}: LiteRT.js runs a file at fixed sizes alone, that of the batch too.",
+                "a file that has these sizes",
+                "export the model with the sizes in keras.Input, and the batch in batch_size=",
             )
     return here
+
+
+def _same(there, info):
+    """Whether LiteRT.js says the same of a tensor as LiteRT; an axis of an output that only a run knows is -1 there."""
+    dtype, shape = there
+    sizes = zip(shape, info.shape, strict=False)
+    return dtype == info.dtype and len(shape) == len(info.shape) and all(size in (-1, known) for size, known in sizes)
 
 
 def _filled(arrays, batch):

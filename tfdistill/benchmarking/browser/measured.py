@@ -9,10 +9,9 @@ import pathlib
 import statistics
 
 from tfdistill.benchmarking.browser.file import opened
-from tfdistill.benchmarking.timing import Timing, latency_fields, require_fixed, time_runs
+from tfdistill.benchmarking.timing import Timing, latency_fields, time_runs
 from tfdistill.host import fingerprint
 from tfdistill.runtime import litert_js
-from tfdistill.runtime.file_inputs import declared_inputs
 from tfdistill.runtime.tensors import sample_inputs
 from tfdistill.utils.machine import clock_mhz, temperature_c
 from tfdistill.utils.progress import progress
@@ -34,7 +33,6 @@ def measured(program, request):
         Dict of the fields of the record, and `arrays`: dict of `given`, `first` and `last`, each a dict of name -> array.
     """
     content, timing = pathlib.Path(request["path"]).read_bytes(), Timing(**request["timing"])
-    require_fixed(declared_inputs(content), request["shapes"] or {})
     load, clock, warmth = os.getloadavg()[0] if hasattr(os, "getloadavg") else None, clock_mhz(), temperature_c()
     with (
         progress("benchmarking in the browser (seconds)", round(timing.max_seconds + timing.warmup_seconds)) as advance,

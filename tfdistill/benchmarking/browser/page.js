@@ -4,13 +4,13 @@ import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 
 const KINDS = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array };
 
-let content, model, inputs; // inputs: [{values, shape}] of the timed runs, in the order of the file
+let model, inputs; // inputs: [{values, shape}] of the timed runs, in the order of the file
 let ends; // the outputs of the first and the last timed run
 
 /** Opens the file; returns what it says of itself, and of this page's clock. */
 async function open(path) {
   await loadLiteRt(new URL("litert/wasm/", document.baseURI).href);
-  content = new Uint8Array(await read(path));
+  const content = new Uint8Array(await read(path));
   const began = performance.now();
   model = await loadAndCompile(content, { accelerator: "wasm" });
   const milliseconds = performance.now() - began;
@@ -24,16 +24,12 @@ async function open(path) {
   };
 }
 
-/** Runs the batches that lie one after the other in files, {path, dtype, shape} of each input. With `anew` the file is opened again before each, which resets its state. */
-async function run(files, anew) {
+/** Runs the batches that lie one after the other in files, {path, dtype, shape} of each input. */
+async function run(files) {
   const given = await Promise.all(files.map(async ({ path, dtype }) => new KINDS[dtype](await read(path))));
   const sizes = files.map(({ shape }) => elements(shape));
   const found = model.getOutputDetails().map(({ dtype }) => ({ dtype, shapes: [], parts: [] }));
   for (let batch = 0; batch < given[0].length / sizes[0]; batch++) {
-    if (anew) {
-      model.delete();
-      model = await loadAndCompile(content, { accelerator: "wasm" });
-    }
     const tensors = given.map((values, i) => new Tensor(values.slice(batch * sizes[i], (batch + 1) * sizes[i]), files[i].shape));
     const made = await model.run(tensors);
     for (const [i, tensor] of made.entries()) {

@@ -21,7 +21,7 @@ FLAGS = (
     *("--headless", "--remote-debugging-pipe", "--disable-gpu", "--no-first-run", "--no-default-browser-check", "--disable-extensions"),
     # Nothing is fetched from elsewhere: no updates, no lists, and no name or address but this machine's own.
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-breakpad", "--disable-quic"),
-    *("--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
+    *("--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"),
     # A page that is measured is not slowed down as one in the background; shared memory lies in files where /dev/shm is small, as in containers.
     *("--disable-renderer-backgrounding", "--disable-background-timer-throttling", "--disable-dev-shm-usage"),
 )
@@ -52,7 +52,7 @@ def found_program(program=None):
 
 
 @contextlib.contextmanager
-def started(program=None, flags=()):
+def started(program=None, flags=(), **waiting):
     """Starts a browser; ends it and removes its profile when the block ends.
 
     It is driven through two pipes, to which no other program has access: there is no port. It ends when the pipes close, so also when this process is killed.
@@ -60,6 +60,7 @@ def started(program=None, flags=()):
     Args:
         program: Its name or path; None for the first that is installed.
         flags: Further options.
+        **waiting: `seconds` and `on_wait` of the `Connection`.
 
     Yields:
         A `Connection`.
@@ -73,7 +74,7 @@ def started(program=None, flags=()):
     with temporary_folder() as profile, tempfile.TemporaryFile() as log:
         command = [path, *FLAGS, *sandbox, *flags, f"--user-data-dir={profile}", "about:blank"]
         with _running(command, {**os.environ, "HOME": str(profile)}, log) as (child, commands, messages):
-            yield Connection(commands, messages, child, log)
+            yield Connection(commands, messages, child, log, **waiting)
 
 
 @contextlib.contextmanager
