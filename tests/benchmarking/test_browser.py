@@ -1,5 +1,6 @@
 """Files in a real browser: what LiteRT.js computes there, in which time, and everything that goes wrong on the way."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -119,8 +120,8 @@ def test_the_record(tmp_path):
     here = tfdistill.benchmark(path, timing=dataclasses.replace(QUICK, processes=1))
     for name in ("sha256", "size_bytes", "input_shapes", "confidence", "path", "macs", "moved_bytes", "batch"):
         assert getattr(record, name) == getattr(here, name), name
-    assert 0 < record.min_ms <= record.p50_low_ms <= record.p50_ms <= record.p50_high_ms
-    assert record.p50_ms <= record.p90_ms <= record.p99_ms <= record.max_ms
+    assert record.p50_low_ms <= record.p50_ms <= record.p50_high_ms
+    assert 0 < record.min_ms <= record.p50_ms <= record.p90_ms <= record.p99_ms <= record.max_ms
     assert (record.status, record.target, record.processes) == ("measured", "browser, LiteRT.js (wasm)", 1)
     assert record.engine.startswith("LiteRT.js 2.5.3 in ")
     assert record.host.packages["@litertjs/core"] == "2.5.3"
@@ -237,6 +238,13 @@ def test_a_browser_that_does_not_start_says_why(tmp_path):
         Browser(path).outputs(file_of("float32 auto"), IMAGES)
 
 
+def test_windows_is_told_that_it_has_no_such_target(monkeypatch):
+    monkeypatch.setattr(os, "name", "nt")
+    with pytest.raises(RuntimeUnavailableError, match="Windows does not hand over"), program.started():
+        pass
+    monkeypatch.undo()
+
+
 def test_a_browser_that_says_nothing_is_ended(tmp_path):
     path = fake(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 1000")
     with pytest.raises(BenchmarkError, match=r"still busy after 0\.5 s"):
@@ -303,22 +311,25 @@ def test_messages_are_whole_however_they_arrive(sizes):
 
 @pytest.fixture
 def own_folder(tmp_path, monkeypatch):
-    """A folder for temporary files, by which the processes of a browser are known: its profile is there, and is their home."""
+    """A folder for temporary files, by which a browser is known: its profile is there."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path
 
 
+# Folder -> the groups of processes of browsers that were seen there.
+GROUPS = {}
+
+
 def processes(folder, words=b""):
-    """Process ids of a browser with its home in a folder, whose command has these words."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        try:
-            if f"HOME={folder}/".encode() in (entry / "environ").read_bytes() and words in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except (OSError, ValueError):
-            continue  # no process, one that has ended, or another user's
-    return found
+    """Process ids of a browser with its profile in a folder, and of all processes of its group, whose command has these words."""
+    commands = {}
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            commands[int(entry.name)] = (entry / "cmdline").read_bytes(), os.getpgid(int(entry.name))
+    groups = GROUPS.setdefault(folder, set())
+    groups |= {group for command, group in commands.values() if f"--user-data-dir={folder}/".encode() in command}
+    return [pid for pid, (command, group) in commands.items() if group in groups and command and words in command]
 
 
 def wait_for(condition, seconds=60):
@@ -353,7 +364,7 @@ def kill(pids):
 # What crashes -> how it is found, and what the record says.
 CRASHES = {
     "the page": (b"--type=renderer", "The page crashed: its process"),
-    "the browser": (b"--user-data-dir", "The browser ended in the middle: its process was killed by SIGSEGV"),
+    "the browser": (b"--remote-debugging-pipe", "The browser ended in the middle: its process was killed by SIGSEGV"),
 }
 
 

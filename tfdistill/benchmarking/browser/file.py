@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import math
 import pathlib
@@ -40,7 +41,7 @@ class BrowserFile(RunsSamples):
 
     def __init__(self, path, page, folder, here):
         self.path, self.inputs, self.outputs = path, here.inputs, here.outputs
-        self._page, self._folder = page, folder
+        self._page, self._folder, self._numbers = page, folder, itertools.count()
         self.product = page.connection.product
         said = self._called("open", _MODEL, what="does not open")
         self.init_seconds, self.clock_step_seconds = said["milliseconds"] / 1e3, said["step"] / 1e3
@@ -94,8 +95,8 @@ class BrowserFile(RunsSamples):
     def _given(self, arrays):
         """Writes arrays to where the page reads them from, during the block."""
         files = []
-        for number, info in enumerate(self._inputs):
-            name = f"input_{number}.bin"
+        for info in self._inputs:
+            name = f"input_{next(self._numbers)}.bin"  # of its own, as browsers keep what they have read under a name
             array = np.ascontiguousarray(arrays[info.name])
             (self._folder / name).write_bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
             files.append({"path": name, "dtype": info.dtype, "shape": list(info.shape)})

@@ -97,7 +97,7 @@ function clockStep() {
 }
 
 async function read(path) {
-  const answer = await fetch(path);
+  const answer = await fetch(path, { cache: "no-store" });
   if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
   return answer.arrayBuffer();
 }

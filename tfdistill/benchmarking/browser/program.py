@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 
-from tfdistill.benchmarking.browser import launch
 from tfdistill.benchmarking.browser.devtools import Connection
 from tfdistill.errors import RuntimeUnavailableError
 from tfdistill.runtime.isolated import standard_descriptors_taken
@@ -25,6 +24,7 @@ FLAGS = (
     # A page that is measured is not slowed down as one in the background; shared memory lies in files where /dev/shm is small, as in containers.
     *("--disable-renderer-backgrounding", "--disable-background-timer-throttling", "--disable-dev-shm-usage"),
 )
+_LAUNCH = pathlib.Path(__file__).with_name("launch.py")
 _GOODBYE_SECONDS = 5.0
 
 
@@ -66,8 +66,12 @@ def started(program=None, flags=(), **waiting):
         A `Connection`.
 
     Raises:
-        RuntimeUnavailableError: if there is none, or the system does not start it.
+        RuntimeUnavailableError: if there is none, the system does not start it, or this is Windows.
     """
+    if os.name == "nt":
+        raise RuntimeUnavailableError(
+            "Windows does not hand over the descriptors through which a browser is driven here.", "Linux or macOS"
+        )
     path = found_program(program)
     # Chromium does not start as root with its sandbox. For everybody else it stays on.
     sandbox = ("--no-sandbox",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
@@ -84,7 +88,7 @@ def _running(command, environment, log):
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
     try:
-        start = [sys.executable or "python", "-I", "-S", str(pathlib.Path(launch.__file__)), str(theirs_in), str(theirs_out), *command]
+        start = [sys.executable or "python", "-I", "-S", str(_LAUNCH), str(theirs_in), str(theirs_out), *command]
         # In a session of its own, so that Ctrl-C reaches this process alone, which then ends the browser in order.
         child = subprocess.Popen(
             start,
