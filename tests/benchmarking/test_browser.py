@@ -245,7 +245,8 @@ def test_windows_is_told_that_it_has_no_such_target(monkeypatch):
     monkeypatch.undo()
 
 
-def test_a_browser_that_says_nothing_is_ended(tmp_path):
+def test_a_browser_that_says_nothing_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "_GOODBYE_SECONDS", 0.1)
     path = fake(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 1000")
     with pytest.raises(BenchmarkError, match=r"still busy after 0\.5 s"):
         Browser(path).outputs(file_of("float32 auto"), IMAGES, timeout_seconds=0.5)

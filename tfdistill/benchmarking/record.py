@@ -195,7 +195,6 @@ class BenchmarkRecord(Record):
                 "engine",
                 "input_shapes",
                 "runs",
-                "runs_per_time",
                 "processes",
                 "converged",
                 "init_ms",

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from tfdistill.benchmarking.browser.devtools import PageError
-from tfdistill.benchmarking.browser.program import started
+from tfdistill.benchmarking.browser.program import found_program, started
 from tfdistill.errors import BenchmarkError, ConfigurationError
 from tfdistill.runtime import litert_js
 from tfdistill.runtime.interpreter import open_file
@@ -158,6 +158,7 @@ def opened(program, path, shapes, timeout_seconds, on_wait=None):
         CrashError: if the page or the browser crashes.
     """
     here = _opened_here(path, shapes)
+    found_program(program)  # before anything is fetched for it
     files = litert_js.files()
     began = time.monotonic()
     with temporary_folder() as served_folder, served(served_folder) as address:
