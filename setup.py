@@ -58,7 +58,13 @@ setup(
     cmdclass={"build_py": BuildWithKits},
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["tfdistill", "tfdistill.*"]),
-    package_data={"tfdistill": ["py.typed", "runtime/operation_tables/*.json", "runtime/operation_versions/*.json"], "": ["*.pyi"]},
+    package_data={
+        "tfdistill": [
+            *("py.typed", "runtime/operation_tables/*.json", "runtime/operation_versions/*.json"),
+            *("benchmarking/browser/*.html", "benchmarking/browser/*.js"),
+        ],
+        "": ["*.pyi"],
+    },
     install_requires=[
         # What quantization-aware layers need of tf-keras came with 2.20, and each tf-keras takes the TensorFlow of its own number alone.
         "tensorflow>=2.20,<2.22",

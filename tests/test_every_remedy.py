@@ -7,6 +7,7 @@ import pytest
 import test_benchmark_remedies
 import test_bits_remedies
 import test_bridge_remedies
+import test_browser
 import test_channel_remedies
 import test_compress_remedies
 import test_delegates
@@ -42,6 +43,7 @@ TABLES = {
     "tests/preflight/test_preflight_remedies.py": [row.words for row in test_preflight_remedies.ROWS.values()],
     "tests/kits/test_kit_remedies.py": [row.words for row in test_kit_remedies.ROWS.values()],
     "tests/benchmarking/test_target_outputs.py": [row.words for row in test_target_outputs.ROWS.values()],
+    "tests/benchmarking/test_browser.py": [row.words for row in test_browser.ROWS.values()],
     "tests/benchmarking/test_delegates.py": [row.words for row in test_delegates.ROWS.values()],
     "tests/benchmarking/test_micro.py": [row.words for row in test_micro.ROWS.values()],
     "tests/benchmarking/test_benchmark_remedies.py": [row.words for row in test_benchmark_remedies.ROWS.values()],

@@ -143,6 +143,7 @@ ROOMS = {
     "benchmarking": {
         "Adb": "targets.adb",
         "BenchmarkRecord": "record",
+        "Browser": "targets.browser",
         "ComparedFile": "record",
         "Cpu": "targets.cpu",
         "Delegate": "targets.delegate",

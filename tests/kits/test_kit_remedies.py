@@ -13,10 +13,10 @@ from kit_models import LABELS, file_of, kit_of, pixels
 from remedies_of_source import Row, check
 
 import tfdistill
-from tfdistill.kits import npm
-from tfdistill.kits.devices import web
-from tfdistill.kits.serve import served
+from tfdistill.runtime import litert_js
 from tfdistill.tflite import Normalization
+from tfdistill.utils import npm
+from tfdistill.utils.serve import served
 
 
 def make(name, device, folder, **arguments):
@@ -107,7 +107,7 @@ def logarithm(folder, **arguments):
 @functools.cache
 def cache_with_archives():
     """A cache of npm's archives, as another machine has it."""
-    for package in (web.CORE, web.UTILS):
+    for package in (litert_js.CORE, litert_js.UTILS):
         npm.fetched(package)
     return npm.cache_folder()
 

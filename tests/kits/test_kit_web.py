@@ -17,9 +17,9 @@ from kit_models import ABOUT, LABELS, ROOT, file_of, kit_of, pixels
 from PIL import Image
 
 import tfdistill
-from tfdistill.kits.serve import served
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.tensors import TensorInfo
+from tfdistill.utils.serve import served
 
 PAGE = ROOT / "export" / "web"
 SELFTEST = "document.querySelector('#selftest').dataset.state"

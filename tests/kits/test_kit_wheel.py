@@ -77,3 +77,14 @@ print(json.dumps({"package": tfdistill.__file__, "places": place, "files": recor
     assert pathlib.Path(said["package"]).parent == installed
     assert {pathlib.Path(place).parent for place in said["places"]} == {installed / "export"}
     assert (tmp_path / "kit" / "src" / "model_data.cc").is_file()
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_page_that_runs_files_in_a_browser(wheel):
+    place = "tfdistill/benchmarking/browser"
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name: archive.read(name) for name in archive.namelist() if name.startswith(place) and not name.endswith(".py")}
+    assert found == {
+        path.relative_to(ROOT).as_posix(): path.read_bytes() for path in (ROOT / place).iterdir() if path.suffix in (".html", ".js")
+    }
+    assert len(found) == 2

@@ -11,9 +11,9 @@ from chromium import chromium
 from reader_models import IMAGES, SERIES, attention, images, recurrent
 
 import tfdistill
-from tfdistill.kits.serve import served
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import Normalization, Tolerances
+from tfdistill.utils.serve import served
 
 # Model, variant, type of inputs and outputs: those that LiteRT.js takes.
 FILES = [

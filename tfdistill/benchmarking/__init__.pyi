@@ -14,6 +14,7 @@ from tfdistill.benchmarking.record import ComparedFile as ComparedFile
 from tfdistill.benchmarking.record import SpeedComparison as SpeedComparison
 from tfdistill.benchmarking.run import benchmark as benchmark
 from tfdistill.benchmarking.targets.adb import Adb as Adb
+from tfdistill.benchmarking.targets.browser import Browser as Browser
 from tfdistill.benchmarking.targets.cpu import Cpu as Cpu
 from tfdistill.benchmarking.targets.delegate import Delegate as Delegate
 from tfdistill.benchmarking.targets.gpu import Gpu as Gpu

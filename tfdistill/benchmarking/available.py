@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tfdistill.benchmarking.targets.base import KINDS, Target, to_spec
+from tfdistill.benchmarking.targets.browser import Browser
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.targets.delegate import Delegate
 from tfdistill.benchmarking.targets.gpu import Gpu
 from tfdistill.benchmarking.targets.micro import Micro
 from tfdistill.benchmarking.targets.npu import Npu
+from tfdistill.errors import TfdistillError
 from tfdistill.records import Record
 from tfdistill.runtime import isolated
 from tfdistill.runtime.compiled import VENDORS
@@ -20,7 +22,7 @@ from tfdistill.utils import validate
 from tfdistill.utils.files import temporary_folder
 from tfdistill.utils.progress import progress
 
-Kind = Literal["cpu", "gpu", "npu", "micro", "delegate"]
+Kind = Literal["cpu", "gpu", "npu", "micro", "browser", "delegate"]
 
 # Delegates of devices that are widely used, by the names that their makers give the libraries.
 DELEGATES = {
@@ -60,11 +62,11 @@ def available_targets(kinds: Sequence[Kind] | None = None) -> tuple[TargetRecord
     """Tries every kind of target on this machine, each in a process of its own.
 
     Args:
-        kinds: Which to try: of `"cpu"`, `"gpu"`, `"npu"`, `"micro"` and `"delegate"`; None for all.
+        kinds: Which to try: of `"cpu"`, `"gpu"`, `"npu"`, `"micro"`, `"browser"` and `"delegate"`; None for all.
 
     Returns:
-        A `TargetRecord` of each: of the CPU with every interpreter, the GPU, the NPUs of all vendors, tflite-micro, and the delegates of devices that are widely
-        used. Others are tried by `benchmark(path, Delegate(library))`.
+        A `TargetRecord` of each: of the CPU with every interpreter, the GPU, the NPUs of all vendors, tflite-micro, the browser, and the delegates of devices that
+        are widely used. The browser is tried if LiteRT.js has been fetched before: nothing is fetched here. Other delegates are tried by `benchmark(path, Delegate(library))`.
 
     Raises:
         ConfigurationError: if there is no such kind.
@@ -80,6 +82,7 @@ def available_targets(kinds: Sequence[Kind] | None = None) -> tuple[TargetRecord
         ("GPU", "Gpu()", Gpu()),
         *((f"NPU, {vendor}", f"Npu({vendor!r})", Npu(vendor)) for vendor in VENDORS),
         ("tflite-micro", "Micro()", Micro()),
+        ("browser", "Browser()", Browser()),
         *((name, f"Delegate({library!r})", Delegate(library)) for name, library in DELEGATES.items()),
     ]
     wanted = [row for row in wanted if kinds is None or row[2].kind in kinds]
@@ -93,9 +96,30 @@ def available_targets(kinds: Sequence[Kind] | None = None) -> tuple[TargetRecord
 
 
 def _tried(target: Target, folder: pathlib.Path) -> tuple[bool, str]:
+    if isinstance(target, Browser):
+        return _tried_browser(target, folder)
     request = json.dumps({"target": to_spec(target), "folder": str(folder)}).encode() + b"\n"
     ended = isolated.run("tfdistill.benchmarking.available_child", request, _SECONDS)
     if ended.failure:
         return False, "\n".join(filter(None, [f"The process that tried it {ended.failure}.", *ended.log.splitlines()[-_LINES:]]))
     answer = json.loads(ended.output)
     return answer["usable"], answer["text"]
+
+
+def _tried_browser(target: Browser, folder: pathlib.Path) -> tuple[bool, str]:
+    """Tries a browser from this process: the browser is a process of its own anyway."""
+    from tfdistill.benchmarking.browser.file import opened
+    from tfdistill.runtime import litert_js
+    from tfdistill.runtime.small_file import addition
+    from tfdistill.runtime.tensors import sample_inputs
+
+    if not litert_js.is_fetched():
+        return False, f"{litert_js.CORE.name} {litert_js.CORE.version} is not here yet; the first benchmark in a browser fetches it by npm"
+    path = folder / "browser.tflite"
+    path.write_bytes(addition())
+    try:
+        with opened(target.program, path, None, _SECONDS) as file:
+            file.run(sample_inputs(file.inputs, 0))
+            return True, f"LiteRT.js {litert_js.CORE.version}, {file.product.replace('/', ' ')}"
+    except TfdistillError as error:
+        return False, error.happened

@@ -25,7 +25,7 @@ class BenchmarkRecord(Record):
         size_bytes: Size of the file.
         target: Description of the target.
         target_settings: Settings of the target; `kind` names its class.
-        engine: Import name of the interpreter.
+        engine: Import name of the interpreter; of a `Browser` the name and version of LiteRT.js and the browser.
         input_shapes: Input name -> shape of the runs, batch first.
         p50_ms: Median latency.
         p90_ms: 90th percentile; NaN from a device that does not report it, as Android's do not.
@@ -36,6 +36,8 @@ class BenchmarkRecord(Record):
         p50_high_ms: Upper end of that interval.
         confidence: Level of that interval, for example 0.95.
         runs: Number of timed runs.
+        runs_per_time: Number of runs in a row that each time is the mean of: 1, or more of a fast file in a `Browser`, whose clock is coarse. The percentiles and
+            extremes are those of these means.
         warmup_runs: Number of untimed runs before those.
         converged: Whether the median reached `Timing.precision` before the time limit.
         init_ms: Time to open the file and allocate its tensors, measured once with the file in the page cache.
@@ -149,6 +151,7 @@ class BenchmarkRecord(Record):
     reference_max_steps: int | None = None
     arena_sections: dict[str, int] = dataclasses.field(default_factory=dict)
     operators: tuple[str, ...] = ()
+    runs_per_time: int = 1
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -160,6 +163,10 @@ class BenchmarkRecord(Record):
             found.append("The time limit came before the precision.")
         if not self.warmup_stable:
             found.append("The times still changed when the warm-up ended.")
+        if self.runs_per_time > 1:
+            found.append(
+                f"Each time is the mean of {self.runs_per_time} runs in a row, as the clock there is coarse: single slow runs do not show."
+            )
         before, after = self.clock_mhz_before, self.clock_mhz_after
         if before and after and after < (1 - _NOTICED) * before:
             found.append(f"The processor slowed down from {before:,.0f} to {after:,.0f} MHz.")

@@ -51,12 +51,12 @@ def benchmark(
     Several processes share the runs, and the interval holds what differs between them.
 
     On an accelerator a file is timed only if the runtime says that the accelerator runs it. Afterwards the outputs of the last timed run are compared with
-    those of the CPU on the same inputs. An accelerator's library or driver that ends the process (an abort, a segmentation fault) is a result: a record with
+    those of the CPU on the same inputs. An accelerator's library or driver that ends the process (an abort, a segmentation fault), or a browser that crashes, is a result: a record with
     `status="crashed"`, without times.
 
     Args:
         path: The file.
-        target: Where the file runs: on this machine `Cpu`, `Gpu`, `Npu`, `Delegate` or `Micro`; elsewhere a board (`Ssh`) or an Android device (`Adb`). None is
+        target: Where the file runs: on this machine `Cpu`, `Gpu`, `Npu`, `Delegate`, `Micro` or `Browser`; elsewhere a board (`Ssh`) or an Android device (`Adb`). None is
             `Cpu(threads=1)`.
         timing: When to stop; None is `Timing()`.
         variant: Name of the file in the record, for example `"int8"`.
@@ -153,7 +153,10 @@ def remote_record(target, request, path):
         path: The file, as the caller named it.
     """
     known = {field.name for field in dataclasses.fields(BenchmarkRecord)}
-    measured = target.measure(request)
+    try:
+        measured = target.measure(request)
+    except CrashError as error:
+        return BenchmarkRecord.from_dict({**_crashed(request, target, error), "path": str(path)})
     found = {name: value for name, value in measured.items() if name in known}
     found.update(checked_here(request, measured.get("arrays")))
     found["gmac_per_s"] = _rate(found)

@@ -41,8 +41,8 @@ def kit(
     from rich.console import Console
 
     from tfdistill.kits.make import kit as make_kit
-    from tfdistill.kits.serve import served
     from tfdistill.tflite.metadata.settings import Normalization
+    from tfdistill.utils.serve import served
 
     if open_page and device != "web":
         raise ConfigurationError(f"--open is given for {device}, which has no page.", "--for web", "leave --open out")

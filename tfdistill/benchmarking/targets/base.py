@@ -11,13 +11,14 @@ A target is a frozen dataclass with a `kind` and these members:
 
 The fields must be numbers, strings, booleans and dicts of them, because the target is sent to the measuring process as JSON.
 
-A target whose class has `remote = True` is another device. It has a method `measure(request)` in place of `open`, which returns the fields of the record that the
+A target whose class has `remote = True` is another device, or a program that opens files itself, as a browser does. It has a method `measure(request)` in place of `open`, which returns the fields of the record that the
 device knows.
 """
 
 import dataclasses
 
 from tfdistill.benchmarking.targets.adb import Adb
+from tfdistill.benchmarking.targets.browser import Browser
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.targets.delegate import Delegate
 from tfdistill.benchmarking.targets.gpu import Gpu
@@ -26,8 +27,8 @@ from tfdistill.benchmarking.targets.npu import Npu
 from tfdistill.benchmarking.targets.ssh import Ssh
 from tfdistill.errors import ConfigurationError
 
-KINDS = {target.kind: target for target in (Cpu, Gpu, Npu, Delegate, Micro, Ssh, Adb)}
-Target = Cpu | Gpu | Npu | Delegate | Micro | Ssh | Adb
+KINDS = {target.kind: target for target in (Cpu, Gpu, Npu, Delegate, Micro, Browser, Ssh, Adb)}
+Target = Cpu | Gpu | Npu | Delegate | Micro | Browser | Ssh | Adb
 
 
 def to_spec(target):

@@ -1,4 +1,4 @@
-"""Serves a web kit on this machine, to be looked at in a browser."""
+"""Serves a folder on this machine, to a browser on this machine."""
 
 import contextlib
 import functools
@@ -50,14 +50,14 @@ class _Server(http.server.ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def served(folder, port=0):
-    """Serves a folder on the loopback address during the block.
+    """Serves a folder on the loopback address during the block, as cross-origin isolated pages, whose clocks are finer.
 
     Args:
-        folder: The folder of a web kit.
+        folder: The folder.
         port: Port; 0 for any that is free.
 
     Yields:
-        The address of the page, such as `http://127.0.0.1:8000/`.
+        The address of the folder, such as `http://127.0.0.1:8000/`.
 
     Raises:
         ConfigurationError: if the port is taken.

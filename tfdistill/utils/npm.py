@@ -64,6 +64,11 @@ def fetched(package):
         return {member.name.partition("/")[2]: archive.extractfile(member).read() for member in files}
 
 
+def is_kept(package):
+    """Whether a package is in the cache."""
+    return _is_whole(cache_folder() / package.file_name, package)
+
+
 def _is_whole(path, package):
     return path.is_file() and _integrity(path.read_bytes()) == package.integrity
 
@@ -79,7 +84,7 @@ def _packed(package):
         raise RuntimeUnavailableError(
             f"The program 'npm' is not installed; it is needed once, to fetch {package.name} {package.version}.",
             "npm on the search path, or the archive in the cache",
-            f"install Node.js, or copy the archive to '{cache_folder() / package.file_name}' from a machine that made such a kit",
+            f"install Node.js, or copy the archive to '{cache_folder() / package.file_name}' from a machine that has fetched it",
         )
     with temporary_folder() as folder, progress(f"Fetching {package.name}"):
         command = [npm, "pack", f"{package.name}@{package.version}", "--pack-destination", str(folder), "--silent"]

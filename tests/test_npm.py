@@ -9,7 +9,7 @@ import tarfile
 import pytest
 
 from tfdistill.errors import RuntimeUnavailableError
-from tfdistill.kits import npm
+from tfdistill.utils import npm
 
 
 def archive(text):
