@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfdistill import export_tflite
-from tfdistill.bridge import adopt, to_tf_keras
+from tfdistill.bridge import adopt, check_parity, to_tf_keras
 from tfdistill.bridge.imports import tf_keras
 from tfdistill.bridge.recurrent_kernels import copy_layer, is_standard_lstm, leave_out_cudnn, marked_for_the_converter
 from tfdistill.compress import Cluster
@@ -57,3 +57,28 @@ def test_what_the_bridge_makes_and_loads_has_the_steps_alone(tmp_path):
     # TFLite has one operation for the marked layer.
     record = export_tflite(adopt(to_tf_keras(model)), tmp_path / "made.tflite")
     assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in {op.name for op in record.census.ops}
+
+
+STATEFUL = {
+    "SimpleRNN": lambda L: L.SimpleRNN(4, stateful=True),
+    "GRU": lambda L: L.GRU(4, stateful=True),
+    "LSTM": lambda L: L.LSTM(4, stateful=True, return_sequences=True),
+    "both directions": lambda L: L.Bidirectional(L.GRU(4, stateful=True)),
+}
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_layer_that_carries_its_state_on_is_bridged_and_keeps_it(name):
+    inputs = keras.Input(batch_shape=(2, 5, 3))
+    model = keras.Model(inputs, keras.layers.Dense(2)(STATEFUL[name](keras.layers)(inputs)))
+    rng = np.random.default_rng(0)
+    first, *others = (rng.normal(size=(2, 5, 3)).astype("float32") for _ in range(3))
+    copy = to_tf_keras(model)  # which compares every layer more than once
+    for x in (first, *others):
+        np.testing.assert_allclose(copy(x), model(x), atol=1e-6)
+    check_parity(model, copy)  # amid a sequence
+    for x in others:
+        found = np.asarray(model(x))
+        np.testing.assert_allclose(copy(x), found, atol=1e-6)
+    model.layers[1].reset_state()
+    assert np.abs(np.asarray(model(others[-1])) - found).max() > 1e-3  # it does depend on what came before

@@ -94,7 +94,18 @@ def causal():
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
+def sums():
+    """Sums of three, of which two are added up elsewhere too."""
+    inputs = keras.Input((8, 8, 4))
+    a = layers.Conv2D(4, 3, padding="same")(inputs)
+    b = layers.Conv2D(4, 3, padding="same", groups=2, name="grouped")(a)
+    c = layers.Conv2D(4, 3, padding="same")(b)
+    x = layers.Add()([layers.Add()([a, b, c]), layers.Add()([a, b]), layers.Average()([a, b, inputs])])
+    return keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Multiply()([x, a, b]))))
+
+
 MODELS = {
+    "sums of three": sums,
     "causal attention": causal,
     "grouped attention": grouped,
     "sequential": sequential,

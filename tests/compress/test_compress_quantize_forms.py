@@ -39,6 +39,11 @@ def attending(layer, mask_value=None, **settings):
     return keras.Model(inputs, layer(x, x, **settings))
 
 
+def merging(layer, several=lambda x: [x, layers.Conv1D(4, 1)(x), layers.Conv1D(4, 3, padding="same")(x)]):
+    inputs = keras.Input((STEPS, 4))
+    return keras.Model(inputs, layer(several(inputs)))
+
+
 def translator():
     inputs = keras.Input((STEPS, 4))
     _, *states = layers.LSTM(5, return_state=True, unroll=True)(inputs)
@@ -71,6 +76,11 @@ MODELS = {
     "grouped attention causal": lambda: attending(layers.GroupQueryAttention(4, 2, 1), use_causal_mask=True),
     "attention causal": lambda: attending(layers.MultiHeadAttention(2, 4), use_causal_mask=True),
     "attention masked": lambda: attending(layers.MultiHeadAttention(2, 4), mask_value=0.0),
+    "Add of three": lambda: merging(layers.Add()),
+    "Multiply of three": lambda: merging(layers.Multiply()),
+    "Average of three": lambda: merging(layers.Average()),
+    "Add that broadcasts": lambda: merging(layers.Add(), several=lambda x: [x, x[:, :1], x[..., :1]]),
+    "Add of several ranks": lambda: merging(layers.Add(), several=lambda x: [x, layers.GlobalAveragePooling1D()(x), x]),
     "three forms": lambda: signal(
         layers.Conv1D(6, 1), layers.LayerNormalization(), layers.SeparableConv1D(5, 3, activation="hard_sigmoid")
     ),

@@ -323,3 +323,17 @@ def test_an_unknown_target_is_refused_with_the_nearest(step, target, match):
 )
 def test_layers_are_found_in_names(name, layers):
     assert layers_in(name) == layers
+
+
+def test_the_plan_says_the_operations_of_convolutions_of_groups():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 4)),
+            L.Conv2D(8, 3, groups=2, name="grouped"),
+            L.Conv2D(8, 3, groups=4, activation="relu", name="fused"),
+            L.Flatten(),
+            L.Dense(2),
+        ]
+    )
+    plan = QuantizeAware().plan(model)
+    assert plan.row("grouped").operations == plan.row("fused").operations == ("CONV_2D",)

@@ -7,6 +7,7 @@ import pathlib
 import re
 
 from tfdistill.bridge.adopt.precision import in_float32
+from tfdistill.bridge.grouped_kernels import grouped_in_the_graph
 from tfdistill.bridge.recurrent_kernels import marked_for_the_converter
 from tfdistill.bridge.wrappers.quantization import as_in_the_file
 from tfdistill.convert.census import census
@@ -85,7 +86,7 @@ def convert_traced(trace, name, variant, io, samples=None, batch_size=1, allow_f
     captured = None
     try:
         with captured_output() as captured:
-            with marked_for_the_converter(), as_in_the_file() if variant.integer_only else contextlib.nullcontext():
+            with marked_for_the_converter(), grouped_in_the_graph(), as_in_the_file() if variant.integer_only else contextlib.nullcontext():
                 concrete = trace()
             definition = concrete.graph.as_graph_def()
             trained = _holds(definition, "FakeQuantWithMinMax")

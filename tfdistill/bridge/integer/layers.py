@@ -72,6 +72,23 @@ def average_of_steps(layer, quantize, args, kwargs):
     return quantize(mean * root, "half") * root
 
 
+def merge_of_several(layer, quantize, args, kwargs):
+    """An Add or Multiply of several tensors, or an Average: two at a time, what they make together rounded before the next one. A file has no operation for more."""
+    import tensorflow as tf
+
+    kind, inputs = type(layer).__name__, args[0]
+    if len({x.shape.rank for x in inputs}) > 1 or inputs[0].shape.rank is None:
+        return layer(*args, **kwargs)  # which gives them axes first
+    combine, averages = tf.multiply if kind == "Multiply" else tf.add, kind == "Average"
+    # From the last one on: the first ones are often what another layer adds up too, over a range of its own. The converter makes one sum of both, in float.
+    total, *others = reversed(inputs)
+    for left, x in reversed([*enumerate(reversed(others))]):
+        total = combine(total, x)
+        if averages or left:
+            total = quantize(total, f"of_{len(inputs) - left}")
+    return total / len(inputs) if averages else total
+
+
 def elu_layer(layer, quantize, args, kwargs):
     """An ELU layer."""
     return elu(args[0], quantize, "input", float(layer.alpha))
@@ -196,6 +213,7 @@ FORMS = {
     "layer normalization": normalizations.layer_normalization,
     "masked_softmax": masked_softmax,
     "masking": masking,
+    "merge of several": merge_of_several,
     PRELU: prelu,
     "normalization alone": normalizations.normalization_alone,
     "operation": operation,

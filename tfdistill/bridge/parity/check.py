@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfdistill.bridge.parity.graphs import has_graph, run_every_call
 from tfdistill.bridge.parity.layers import compare_layers
-from tfdistill.bridge.parity.run import arrays, difference, statistics_kept
+from tfdistill.bridge.parity.run import arrays, difference, each_call_alone, statistics_kept
 from tfdistill.errors import BridgeError, TfdistillError
 from tfdistill.graph.batches import rows_of
 from tfdistill.graph.functional import as_functional, index_bounds
@@ -71,7 +71,7 @@ def check_parity(
     Each layer is compared with its counterpart on equal inputs, as the models' outputs alone show too little. Outputs that differ may come from a
     model that amplifies rounding; outputs that agree may come from a softmax that is 1 whatever is wrong before it. Two layers may differ by what
     rounding explains; `tfdistill.bridge.parity.layers` describes how that is measured. Neither model is changed: after a comparison in training
-    mode, moving statistics get their values back.
+    mode, moving statistics get their values back. Layers that carry a state from call to call begin each of the check's calls without one, and keep theirs.
 
     Args:
         keras_model: Functional or Sequential `keras.Model`.
@@ -99,19 +99,20 @@ def check_parity(
         tfdistill.errors.BridgeError: ...The first layer that differs is 'student/norm'...
     """
     opened = inlined_as(as_functional(keras_model), {layer.name for layer in tf_keras_model.layers})
-    if inputs is None:
-        inputs = random_inputs(opened, seed, batch_size)
-        with needed_sizes(f"The model '{keras_model.name}'", inputs):
+    with each_call_alone(opened, tf_keras_model):
+        if inputs is None:
+            inputs = random_inputs(opened, seed, batch_size)
+            with needed_sizes(f"The model '{keras_model.name}'", inputs):
+                seen = run_every_call(opened, inputs, training)
+        else:
             seen = run_every_call(opened, inputs, training)
-    else:
-        seen = run_every_call(opened, inputs, training)
-    ours = arrays(seen.outputs)
-    with statistics_kept(tf_keras_model, training):
-        theirs = arrays(tf_keras_model(inputs, training=training))
-    errors = [difference(a, b) for a, b in zip(ours, theirs, strict=True)]
-    (worst, scale_of_worst), scale = max(errors), max(s for _, s in errors)
-    agree = all(within(e, s, tolerance) for e, s in errors)
-    largest, wrong = compare_layers(opened, tf_keras_model, inputs, seen, training) if has_graph(tf_keras_model) else (None, None)
+        ours = arrays(seen.outputs)
+        with statistics_kept(tf_keras_model, training):
+            theirs = arrays(tf_keras_model(inputs, training=training))
+        errors = [difference(a, b) for a, b in zip(ours, theirs, strict=True)]
+        (worst, scale_of_worst), scale = max(errors), max(s for _, s in errors)
+        agree = all(within(e, s, tolerance) for e, s in errors)
+        largest, wrong = compare_layers(opened, tf_keras_model, inputs, seen, training) if has_graph(tf_keras_model) else (None, None)
     if wrong is not None or not (agree or (largest is not None and np.isfinite(worst))):
         raise _refusal(keras_model.name, wrong, worst, scale_of_worst, tolerance)
     path, share = (None, None) if agree or largest is None else (largest.path, largest.share)

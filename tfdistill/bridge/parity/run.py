@@ -5,6 +5,8 @@ import contextlib
 import keras
 import numpy as np
 
+from tfdistill.graph.layers import all_layers
+
 
 def run_keras(model, inputs, training):
     """Returns the flat outputs of a functional Keras 3 model, as tensors that carry their masks."""
@@ -26,6 +28,20 @@ def statistics_kept(tf_keras_model, training):
     finally:
         for variable, value in before:
             variable.assign(value)
+
+
+@contextlib.contextmanager
+def each_call_alone(*models):
+    """While open, recurrent layers that carry their state from call to call begin every call without one: a layer that runs more than once is to compute the
+    same each time. The states that they have stay as they are."""
+    layers = [layer for model in models for layer in all_layers(model) if hasattr(layer, "cell") and getattr(layer, "stateful", False)]
+    for layer in layers:
+        layer.stateful = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.stateful = True
 
 
 def arrays(tensors):

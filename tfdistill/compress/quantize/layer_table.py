@@ -127,6 +127,12 @@ def _has_length(place):
     return place.length is not None
 
 
+def _merges_several(place):
+    """Whether a layer that merges has results of its own between its inputs and its output."""
+    least = 2 if introspection.kind_of(place.layer) == "Average" else 3
+    return any(len(node.keras_inputs) >= least for node in place.layer.inbound_nodes)
+
+
 def _averages(place):
     """Whether an AveragePooling has windows that do not depend on the size of its input, or an input of known size."""
     return place.layer.padding == "valid" or place.sized
@@ -169,6 +175,7 @@ RULES = (
     LayerRule(("Rescaling",), form="rescaling", form_fits=_rescales),
     LayerRule(("Normalization",), form="standardization", form_fits=_standardizes),
     LayerRule(("AveragePooling1D", "AveragePooling2D"), form="average pooling", form_fits=_averages),
+    LayerRule(("Add", "Multiply", "Average"), form="merge of several", form_fits=_merges_several),
     LayerRule(("GlobalAveragePooling1D",), form="average of steps", form_fits=_has_length),
     # In training it changes the kernel of the layer inside, which is no operation on tensors.
     LayerRule(("SpectralNormalization",)),
@@ -225,7 +232,7 @@ def rule_of(kind):
 
 
 # Classes without a rule of their own, of which every file can hold an operation, or several.
-_PLAIN_CLASSES = {"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "LeakyReLU", "GlobalAveragePooling2D"}
+_PLAIN_CLASSES = {"Subtract", "Maximum", "Minimum", "Concatenate", "LeakyReLU", "GlobalAveragePooling2D"}
 
 
 def is_in_every_file(kind):
