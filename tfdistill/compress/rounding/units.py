@@ -4,11 +4,10 @@ import typing
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.wrappers.quantization_settings import QuantizedWeight
-from tfdistill.compress import kernels
 from tfdistill.compress.quantize.biases import CORRECTABLE
 
-# Layers whose weights are each used once in a call, so that a gradient step of a minibatch is cheap.
-_CLASSES = CORRECTABLE | {"MultiHeadAttention", "GroupedQueryAttention", "Conv3D", "Conv3DTranspose"}
+# Layers that multiply what they are called on by kernels. Of a table of vectors there is nothing to weigh up, and a loop over steps is too long for gradients.
+_CLASSES = CORRECTABLE | {"MultiHeadAttention", "GroupedQueryAttention"}
 # Layers that belong to the one before them if they alone read it: the normalization that is folded into it, and its activation.
 _TAIL = {"BatchNormalization", "ReLU", "Activation", "LeakyReLU", "ELU", "PReLU"}
 LEARNED, CLUSTERED = "rounding learned", "rounded to nearest, as clusters would not stay"
@@ -73,8 +72,7 @@ def told(path, place, decision, units, bits):
 def _weights(place, decision, bits):
     if not decision.done or decision.quantization is None or introspection.kind_of(place.layer) not in _CLASSES:
         return ()
-    lookups = {kernel.attribute for kernel in kernels.kernels_of(place.layer) if kernel.kind == kernels.LOOKUP}
-    return tuple(weight for weight in decision.quantization.weights if weight.bits <= bits and weight.path not in lookups)
+    return tuple(weight for weight in decision.quantization.weights if weight.bits <= bits)
 
 
 def _tail(place, places):
