@@ -113,12 +113,11 @@ def measure(name, seed, data, path):
 
 def page(rows):
     """Returns the page of the records, in Markdown."""
-    seeds = max(sum(row.net == name for row in rows) for name in NETS)
     lines = [
         "# Weights of 4 bits, rounded to nearest and as learned",
         "",
-        f"Fashion-MNIST, {TRAINING:,} training images, {EPOCHS} epochs, {seeds} seeds: accuracy of the .tflite files on the 10,000 test images, in %, each the mean over the",
-        f"seeds. Activations have 8 bits; calibration, and learning, on {CALIBRATION} images without labels. Recovered is the share of what rounding to nearest loses",
+        f"Fashion-MNIST, {TRAINING:,} training images, {EPOCHS} epochs: accuracy of the .tflite files on the 10,000 test images, in %, each the mean over the seeds.",
+        f"Activations have 8 bits; calibration, and learning, on {CALIBRATION} images without labels. Recovered is the share of what rounding to nearest loses",
         "against the float32 file that AdaRound gives back, of the means, with the worst seed in brackets. Made by `benchmarks/adaround.py`.",
         "",
         "- nearest: each weight to the nearest step; the largest weight of a channel (of a dense layer) is the last step.",
@@ -126,8 +125,8 @@ def page(rows):
         "- nearest, clipped: steps of the least squared error of the weights, in the layers where that makes less error on the calibration data; biases corrected.",
         '- AdaRound: `rounding="adaround"`, biases corrected. CPU: processor time of `Quantize.apply` with it, and to nearest.',
         "",
-        "| net | parameters | float32 | 8 bits | nearest | nearest, biases corrected | nearest, clipped | AdaRound | recovered | bytes, 4 / 8 bits | CPU, s |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| net | seeds | parameters | float32 | 8 bits | nearest | nearest, biases corrected | nearest, clipped | AdaRound | recovered | bytes, 4 / 8 bits | CPU, s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, (shown, _) in NETS.items():
         found = [row for row in rows if row.net == name]
@@ -140,7 +139,7 @@ def page(rows):
         share = np.mean([row.size_bytes["AdaRound"] / row.size_bytes["8 bits"] for row in found])
         seconds = " / ".join(f"{np.mean([row.cpu_seconds[way] for row in found]):.0f}" for way in ("AdaRound", "nearest"))
         cells = " | ".join(f"{mean:.2f}" for mean in means.values())
-        lines.append(f"| {shown} | {found[0].parameters:,} | {cells} | {recovered} | {share:.2f} | {seconds} |")
+        lines.append(f"| {shown} | {len(found)} | {found[0].parameters:,} | {cells} | {recovered} | {share:.2f} | {seconds} |")
     versions = ", ".join(f"{name} {version}" for name, version in sorted(rows[0].host.packages.items()))
     return "\n".join([*lines, "", f"On {rows[0].host.cpu_model}; {versions}.", ""])
 

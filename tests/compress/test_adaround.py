@@ -10,8 +10,10 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.bridge.wrappers.base import variable_at
-from tfdistill.compress import AdaRound, Cluster, Quantize, RoundingRecord, rounding_of
-from tfdistill.compress.rounding import calls, learn
+from tfdistill.compress import AdaRound, Cluster, Quantize, RoundingRecord, rebuild, rounding_of
+from tfdistill.compress.quantize import consumers
+from tfdistill.compress.rounding import calls, learn, units
+from tfdistill.compress.rounding.units import units_of
 from tfdistill.errors import ConfigurationError, ModelError
 from tfdistill.tflite import export_tflite
 from tfdistill.tflite.inspection.weights import integer_weights
@@ -217,6 +219,42 @@ def test_every_kind_of_layer_learns(name):
     assert {row.name for row in record.layers} == set(layers)
     assert any(row.learned for row in record.layers)
     assert all(row.error <= row.nearest_error for row in record.layers)
+
+
+def residual(turned=False, projected=False):
+    """Two layers, a sum with what they read, and a head; the sum may have its operands in the other order, or a layer on the way past."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8,))
+    skip = L.Dense(12, name="stem")(inputs)
+    branch = L.Dense(12, name="last")(L.Dense(16, "relu", name="wide")(skip))
+    skip = L.Dense(12, name="past")(skip) if projected else skip
+    x = L.ReLU(name="relu")(L.Add(name="sum")([skip, branch] if turned else [branch, skip]))
+    return keras.Model(inputs, L.Dense(3, name="head")(x))
+
+
+TAILS = {
+    "in one order": ({}, {"stem": [], "wide": [], "last": [("sum", "stem", False), ("relu", None, False)], "head": []}),
+    "turned": ({"turned": True}, {"stem": [], "wide": [], "last": [("sum", "stem", True), ("relu", None, False)], "head": []}),
+    # Which of the two branches runs first is not known.
+    "projected": ({"projected": True}, {name: [] for name in ("stem", "wide", "last", "past", "head")}),
+}
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_the_end_of_a_residual_block_is_compared_after_the_sum(name):
+    settings, expected = TAILS[name]
+    opened = rebuild.open_model(residual(**settings))
+    decided, _, _ = FOUR._decide(opened)
+    found = units_of(consumers.places(opened.legacy), decided, set(opened.layers), 4)
+    assert {path: [tuple(behind) for behind in unit.tail] for path, unit in found.items()} == expected
+
+
+def test_a_branch_makes_up_for_what_the_skip_connection_brings(monkeypatch):
+    model, x = residual(), ROWS[:, 0]
+    step = Quantize(weight_bits=4, rounding=AdaRound(steps=150), bias_correction=False, exclude="head")
+    with_sums = error(model, step.apply(model, x), x)
+    monkeypatch.setattr(units, "_SUM", "no class")
+    assert with_sums < 0.9 * error(model, step.apply(model, x), x)
 
 
 def test_zeros_stay_and_clusters_are_left_at_the_nearest():

@@ -42,16 +42,26 @@ def learn_rounding(model, units, settings, places, signature, samples):
     inputs = signature.pack({name: array[kept] for name, array in samples.inputs.items()})
     layers, given, learned = named_layers(model.legacy), {}, {}
     targets = Targets(model, inputs, units, signature.inputs[0].batch)
+    added = {}
 
     def look(unit, advance, own, args, kwargs):
         if not is_left_in_float() and unit.path not in learned:
             outputs, calls = targets.of(unit)
             # What a layer is called on later is not known yet: there it learns on what the float model calls it on.
-            rounding = _rounding(layers, unit, own, [Call(args, kwargs), *calls[1:]], outputs, settings[unit.path].scales)
+            rounding = _rounding(layers, unit, own, [Call(args, kwargs), *calls[1:]], outputs, added, settings[unit.path].scales)
             seed = (settings[unit.path].seed, len(learned))
             learned[unit.path] = rounding.learn(settings[unit.path].steps, seed, advance)
             given[id(layers[unit.path])] = learned[unit.path].weights
+            still = {other for path, waiting in units.items() if path not in learned for other in waiting.others}
+            for other in added.keys() - still:
+                del added[other]
         return own(*args, **kwargs)
+
+    def keep(path, own, args, kwargs):
+        outputs = own(*args, **kwargs)
+        if not is_left_in_float():
+            added[path] = first_of(outputs)
+        return outputs
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(initial_states(model))
@@ -59,6 +69,8 @@ def learn_rounding(model, units, settings, places, signature, samples):
         stack.enter_context(given_weights(given))
         for path, unit in units.items():
             stack.enter_context(seen_calls(layers[path], functools.partial(look, unit, advance)))
+        for other in {other for unit in units.values() for other in unit.others}:
+            stack.enter_context(seen_calls(layers[other], functools.partial(keep, other)))
         run_with_all(model, inputs, signature.inputs[0].batch)
     rows = []
     for path, found in learned.items():
@@ -68,21 +80,25 @@ def learn_rounding(model, units, settings, places, signature, samples):
     return RoundingRecord(model.name, len(kept), tuple(rows))
 
 
-def _rounding(layers, unit, own, calls, outputs, scales):
+def _rounding(layers, unit, own, calls, outputs, added, scales):
     """Returns the `Rounding` of a unit."""
-    layer, tail = layers[unit.path], [layers[path] for path in unit.tail]
-    values = _values(unit, layer)
+    layer, values = layers[unit.path], _values(unit, layers[unit.path])
     grids, nearest = (
         {weight.path: grid_of(values[weight.path], weight.bits, weight.axes, way) for weight in unit.weights} for way in (scales, MAX)
     )
+    sums = [added[path] for path in unit.others]
 
-    def run(args, kwargs):
-        outputs = first_of(own(*args, **kwargs))
-        for other in tail:
-            outputs = other(outputs, training=False)
+    def run(args, kwargs, sums):
+        outputs, waiting = first_of(own(*args, **kwargs)), list(sums)
+        for behind in unit.tail:
+            if behind.other is not None:
+                other = waiting.pop(0)
+                outputs = [other, outputs] if behind.first else [outputs, other]
+            outputs = layers[behind.path](outputs, training=False)
         return outputs
 
-    return Rounding(layer, run, calls, outputs, grids, {path: grid.rounded(grid.nearest) for path, grid in nearest.items()})
+    nearest = {path: grid.rounded(grid.nearest) for path, grid in nearest.items()}
+    return Rounding(layer, run, [call._replace(sums=tuple(sums)) for call in calls], outputs, grids, nearest)
 
 
 def _values(unit, layer):

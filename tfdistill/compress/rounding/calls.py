@@ -23,10 +23,12 @@ class Call(typing.NamedTuple):
     Attributes:
         args: Its positional arguments.
         kwargs: Its keyword arguments.
+        sums: Tensors that are added to what comes of it.
     """
 
     args: tuple
     kwargs: dict
+    sums: tuple = ()
 
 
 @contextlib.contextmanager

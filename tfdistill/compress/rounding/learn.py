@@ -43,7 +43,7 @@ class Rounding:
 
     Args:
         layer: The quantized layer.
-        run: Function of (args, kwargs) that computes what is compared.
+        run: Function of (args, kwargs, sums) that computes what is compared.
         calls: List of `Call`: what the layer is called on with all samples, for each time that it runs.
         targets: List of tensors: what the float model gives there.
         grids: Dict of a weight's path to its `Grid`.
@@ -130,8 +130,8 @@ class Rounding:
         errors = []
         with given_weights({id(self._layer): weights}):
             for call, target in zip(self._calls, self._targets, strict=True):
-                args, kwargs = tf.nest.map_structure(lambda x: _taken(x, index, self.count), (call.args, call.kwargs))
-                difference = first_of(self._run(args, kwargs)) - _taken(target, index, self.count)
+                taken = tf.nest.map_structure(lambda x: _taken(x, index, self.count), (call.args, call.kwargs, list(call.sums)))
+                difference = first_of(self._run(*taken)) - _taken(target, index, self.count)
                 errors.append(tf.reduce_mean(tf.reduce_sum(tf.square(difference), -1)))
         return tf.add_n(errors) / len(errors)
 

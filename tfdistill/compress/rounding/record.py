@@ -21,8 +21,8 @@ class LayerRounding(Record):
         name: Path of the layer.
         bits: Bits of its weights.
         weights: Number of the weights that are rounded.
-        nearest_error: Mean squared error of the layer's outputs after its activation, with its weights rounded to nearest, as a share of their variance in the float
-            model. The layers before it are rounded as they are in the result, so this is not the rounding of the layer alone.
+        nearest_error: Mean squared error of the layer's outputs after its activation (after the sum where it ends a residual block), with its weights rounded to
+            nearest, as a share of their variance in the float model. The layers before it are rounded as they are in the result, so this is not the rounding of the layer alone.
         error: The same with the weights of the result; at most `nearest_error`.
         learned: Whether what was learned is kept; False where the nearest steps make less error.
         moved: Share of the weights, 0 to 1, that are not on the step nearest to them.

@@ -17,8 +17,9 @@ MSE: typing.Final = "mse"
 class AdaRound:
     """Settings of AdaRound: whether each weight is rounded up or down is learned, so that the outputs of its layer stay those of the float model.
 
-    Layer after layer: a layer gets the inputs that the layers before it give quantized, and is to give the outputs of the float model, after its activation. A
-    variable for each weight says how far it is rounded up; gradient descent moves it, and a term of growing weight moves it to 0 or 1. No labels are needed.
+    Layer after layer: a layer gets the inputs that the layers before it give quantized, and is to give the outputs of the float model, after its activation; the last
+    layer of a residual block after the sum, so that it makes up for the errors that the skip connection brings along. A variable for each weight says how far it is
+    rounded up; gradient descent moves it, and a term of growing weight moves it to 0 or 1. No labels are needed.
 
     What is learned is kept where it makes less error on the calibration data than rounding to nearest, which a layer has otherwise.
 
