@@ -121,18 +121,19 @@ def settled_group(file, seconds):
         block = Blocks(file, group, seconds)
         block.run()
         runs, spent, seconds = runs + block.made * group, spent + block.made * group * block.last, block.last
-        group = group_size(block.median, file.clock_step_seconds)
+        group = group_size(block.median, file.clock_step_seconds, group)
     return group, seconds, runs
 
 
-def group_size(seconds, step_seconds):
+def group_size(seconds, step_seconds, group):
     """Returns how many runs are timed together, so that a step of the clock is a small part of their time.
 
     Args:
         seconds: Median time of a run, as that clock shows it.
         step_seconds: The step of the clock.
+        group: Number of runs in the times that this is the median of: a shorter time than a step over a group of them does not show.
     """
-    return max(math.ceil(_LEAST_STEPS * step_seconds / max(seconds, step_seconds)), 1)
+    return max(math.ceil(_LEAST_STEPS * step_seconds / max(seconds, step_seconds / group)), 1)
 
 
 def timed_by(blocks, group, timing):
