@@ -513,7 +513,7 @@ ROWS = {
         with_one_installed,
     ),
     "free sizes": Row(
-        "export the model with the sizes in keras.Input, and the batch in batch_size=",
+        "export the model with these sizes in keras.Input; batch_size= of export_tflite is that of the batch",
         lambda folder: sequences(folder, None, None),
         lambda folder: sequences(folder, 7, 2),
     ),
