@@ -204,7 +204,7 @@ def _opened_here(path, shapes):
             raise ConfigurationError(
                 f"Input '{name}' of '{path}' has the shape {declared}{asked}: LiteRT.js runs a file at fixed sizes alone, that of the batch too.",
                 "a file that has these sizes",
-                "export the model with the sizes in keras.Input, and the batch in batch_size=",
+                "export the model with these sizes in keras.Input; batch_size= of export_tflite is that of the batch",
             )
     return here
 

@@ -18,8 +18,8 @@ from tfdistill.utils.progress import progress
 
 # A run is as long as this many steps of the page's clock, or several are timed together.
 _LEAST_STEPS = 100
-# Untimed runs from which that is told, and how long the page runs before this process looks at the times.
-_TRIAL_SECONDS, _BLOCK_SECONDS, _MOST_IN_A_BLOCK = 0.05, 0.1, 10_000
+# How long it is tried how many, and how long the page runs before this process looks at the times.
+_TRIAL_SECONDS, _BLOCK_SECONDS, _MOST_IN_A_BLOCK = 0.25, 0.1, 10_000
 
 
 def measured(program, request):
@@ -41,11 +41,8 @@ def measured(program, request):
         arrays = sample_inputs(file.inputs, 0)
         file.prepare(arrays)
         (first_seconds,) = file.time(1)
-        trial = Blocks(file, 1, first_seconds)
-        while trial.elapsed < _TRIAL_SECONDS * 1e9:
-            trial.run()
-        group = group_size(trial.median, file.clock_step_seconds)
-        timed = timed_by(Blocks(file, group, trial.last), group, timing)
+        group, seconds, tried = settled_group(file, first_seconds)
+        timed = timed_by(Blocks(file, group, seconds), group, timing)
         timed = dataclasses.replace(timed, first_seconds=first_seconds)
         fields = latency_fields([timed], timing, file.batch_size)
         host = fingerprint()
@@ -54,7 +51,7 @@ def measured(program, request):
         return {
             **fields,
             "runs": fields["runs"] * group,
-            "warmup_runs": fields["warmup_runs"] * group + 1 + trial.runs,
+            "warmup_runs": fields["warmup_runs"] * group + 1 + tried,
             "runs_per_time": group,
             "sha256": hashlib.sha256(content).hexdigest(),
             "size_bytes": len(content),
@@ -85,38 +82,58 @@ class Blocks:
 
     Attributes:
         elapsed: Nanoseconds that all times looked at so far took.
-        runs: Their number.
+        made: Number of times that the page took.
         last: Mean of the times of the last block, in seconds.
         median: Their median.
     """
 
     def __init__(self, file, group, seconds):
         self._file, self._group, self._waiting = file, group, collections.deque()
-        self.elapsed, self.runs, self.last, self.median = 0, 0, seconds, seconds
+        self.elapsed, self.made, self.last, self.median = 0, 0, seconds, seconds
 
     def run(self):
         """Moves the clock by the next time."""
         if not self._waiting:
             count = min(max(int(_BLOCK_SECONDS / max(self.last * self._group, 1e-6)), 1), _MOST_IN_A_BLOCK)
             seconds = self._file.time(count, self._group)
+            self.made += count
             self.last, self.median = statistics.mean(seconds), statistics.median(seconds)
             self._waiting.extend(round(one * 1e9) for one in seconds)
         self.elapsed += self._waiting.popleft()
-        self.runs += 1
 
     def clock(self):
         """Returns `elapsed`."""
         return self.elapsed
 
 
-def group_size(seconds, step_seconds):
+def settled_group(file, seconds):
+    """Finds how many runs to time together. The first runs are slow, as the browser has not compiled its code to the end, so the last block that is tried counts.
+
+    Args:
+        file: The `BrowserFile`.
+        seconds: Time of its first run.
+
+    Returns:
+        (runs in a group, seconds of one, number of runs that it took).
+    """
+    group, runs, spent = 1, 0, 0.0
+    while spent < _TRIAL_SECONDS:
+        block = Blocks(file, group, seconds)
+        block.run()
+        runs, spent, seconds = runs + block.made * group, spent + block.made * group * block.last, block.last
+        group = group_size(block.median, file.clock_step_seconds, group)
+    return group, seconds, runs
+
+
+def group_size(seconds, step_seconds, group):
     """Returns how many runs are timed together, so that a step of the clock is a small part of their time.
 
     Args:
         seconds: Median time of a run, as that clock shows it.
         step_seconds: The step of the clock.
+        group: Number of runs in the times that this is the median of: a shorter time than a step over a group of them does not show.
     """
-    return max(math.ceil(_LEAST_STEPS * step_seconds / max(seconds, step_seconds)), 1)
+    return max(math.ceil(_LEAST_STEPS * step_seconds / max(seconds, step_seconds / group)), 1)
 
 
 def timed_by(blocks, group, timing):
