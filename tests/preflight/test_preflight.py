@@ -82,7 +82,7 @@ ZOO = {
     "subclassed": [UNALIGNED],
     "unet": [FIXED, UNALIGNED],
     "separable": [UNALIGNED],
-    "ops_graph": [LEFT, LEFT],
+    "ops_graph": [LEFT],
 }
 
 

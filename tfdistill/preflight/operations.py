@@ -44,7 +44,7 @@ def _group(path, found, faster_in_float, last):
         return "in float"
     if path in last and {operation.name for operation in found} <= {"SOFTMAX", "LOGISTIC"}:
         return "last"
-    return "moving" if all(operation.name in MOVING for operation in found) else "computing"
+    return "moving" if all(operation.name.split()[0] in MOVING for operation in found) else "computing"
 
 
 def _left(group, found, variant, table):
