@@ -145,14 +145,14 @@ ROWS = {
         lambda f: search(0.1, 200, max_error=0.5, size_bytes=1200),
     ),
     "too small an error": Row(
-        "max_error=",
-        lambda f: assigned(max_error=1e-6),
-        lambda f: as_said("max_error", too_small=1e-6),
+        "max_error=0.502 or more",
+        lambda f: search(0.5, 200, max_error=0.2),
+        lambda f: (search(0.5, 200, max_error=0.502), as_said("max_error", too_small=1e-6)),
     ),
     "too short a time": Row(
-        "latency_ms=",
+        "latency_ms=0.251 or more",
         lambda f: assign_bits(net(), X, latency_ms=1e-9, latency=lambda path: 0.25),
-        lambda f: assign_bits(net(), X, latency_ms=0.252, latency=lambda path: 0.25),
+        lambda f: assign_bits(net(), X, latency_ms=0.251, latency=lambda path: 0.25),
     ),
     "a drop as a share": Row(
         "give it in points, as max_accuracy_drop_points=0.5, which keeps layers wider until it is met",
