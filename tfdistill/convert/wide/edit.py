@@ -99,12 +99,16 @@ class _Widening:
         """Returns the set of the tensors that get 16 bits: those of the wide layers, and what is only moved from there."""
         int8 = {index for index in self._int8() if index in self._makers}
         wide = {index for index in int8 if _is_marked(self._graph.tensors[index].name.decode(errors="replace"))}
-        size = -1
-        while size != len(wide):
-            size = len(wide)
-            for operator in self._graph.operators:
-                if self._name_of(operator) in MOVING and is_widened(self._name_of(operator)) and wide & set(listed(operator.inputs)):
-                    wide |= int8 & set(listed(operator.outputs))
+        moving = [
+            operator for operator in self._graph.operators if self._name_of(operator) in MOVING and is_widened(self._name_of(operator))
+        ]
+        # What only moves has no steps of its own: a Concatenate is as fine as what it joins.
+        for operator in reversed(moving):
+            if wide & set(listed(operator.outputs)):
+                wide |= {i for i in int8 & set(listed(operator.inputs)) if is_widened(self._name_of(self._makers[i]))}
+        for operator in moving:
+            if wide & set(listed(operator.inputs)):
+                wide |= int8 & set(listed(operator.outputs))
         return wide
 
     def _name_of(self, operator):
