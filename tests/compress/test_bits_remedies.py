@@ -56,6 +56,13 @@ def activated(bits):
     return Quantize(target="builtin", activation_bits={"act": bits}).apply(model, IMAGES)
 
 
+def depthwise(bits):
+    inputs = keras.Input((4, 4, 2), name="image")
+    x = L.DepthwiseConv2D(3, name="depthwise")(inputs)
+    model = keras.Model(inputs, L.Dense(3, name="head")(L.Flatten()(x)))
+    return Quantize(weight_bits={"depthwise": bits}, activation_bits={"depthwise": 16}).apply(model, IMAGES)
+
+
 def exported(folder, model=None, variant="int8", **settings):
     given = {"calibration": X, "verify_on": (HELD_OUT, LABELS), "tolerances": Tolerances()} | settings
     return export_tflite(model or net(), folder / "net.tflite", variant, **given)
@@ -104,9 +111,14 @@ def search(error_16, size_16, **budgets):
 
 ROWS = {
     "an operation without activations of 16 bits": Row(
-        "give these layers activation_bits=8",
+        "give these layers activation_bits=8, or weight_bits=8 if they have 4",
         lambda f: export_tflite(activated(16), f / "m.tflite", "int8"),
         lambda f: export_tflite(activated(8), f / "m.tflite", "int8"),
+    ),
+    "4-bit weights of a depthwise convolution beside activations of 16 bits": Row(
+        "give these layers activation_bits=8, or weight_bits=8 if they have 4",
+        lambda f: export_tflite(depthwise(4), f / "m.tflite", "int8"),
+        lambda f: export_tflite(depthwise(8), f / "m.tflite", "int8"),
     ),
     "16 bits everywhere": Row(
         "for 16 bits everywhere give the float model to export_tflite(model, path, 'int16x8', calibration=samples)",
