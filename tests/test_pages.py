@@ -95,6 +95,7 @@ NAMES = {
     "docs/compression.md": compression_names,
     "docs/distillation.md": sequence_names,
     "docs/targets.md": image_names,
+    "docs/verification.md": lambda: {**image_names(), "tfdistill": tfdistill},
 }
 
 

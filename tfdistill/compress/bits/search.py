@@ -60,8 +60,11 @@ class Search:
             narrowed = self._first(len(self._narrow), lambda count: self.file(count, 0).size_bytes <= budgets.size_bytes)
             if narrowed is None:
                 size = self.file(len(self._narrow), 0).size_bytes
-                raise self._refused(
-                    f"size_bytes={budgets.size_bytes:,}", f"{size:,} bytes, with 4 bits wherever it can", f"size_bytes={size} or more"
+                raise _cannot_be_met(
+                    self._name,
+                    f"size_bytes={budgets.size_bytes:,}",
+                    f"{size:,} bytes, with 4 bits wherever it can",
+                    f"size_bytes={size} or more",
                 )
         widened = 0
         if budgets.max_error is not None:
@@ -91,10 +94,13 @@ class Search:
             tried = [self.file(narrowed, 0), self.file(narrowed, most)]
             best = min((file for file in tried if not sized or file.size_bytes <= self._budgets.size_bytes), key=lambda file: file.error)
             room = f" in {self._budgets.size_bytes:,} bytes" if sized else ""
-            raise self._refused(f"max_error={limit:g}{room}", f"an error of {best.error:.4g}", f"max_error={_above(best.error)} or more")
+            raise _cannot_be_met(
+                self._name, f"max_error={limit:g}{room}", f"an error of {best.error:.4g}", f"max_error={_above(best.error)} or more"
+            )
         size = self.file(narrowed, widened).size_bytes
         if sized and size > self._budgets.size_bytes:
-            raise self._refused(
+            raise _cannot_be_met(
+                self._name,
                 f"max_error={limit:g} in {self._budgets.size_bytes:,} bytes",
                 f"that error in {size:,} bytes, as layers of 16 bits take more",
                 f"size_bytes={size} or more",
@@ -119,15 +125,11 @@ class Search:
 
     def _too_slow(self, took):
         fastest = min(self._times.values())
-        return self._refused(
+        return _cannot_be_met(
+            self._name,
             f"latency_ms={self._budgets.latency_ms:g}",
             f"{took:.4g} ms; the fastest file took {fastest:.4g} ms",
             f"latency_ms={_above(fastest)} or more",
-        )
-
-    def _refused(self, budget, closest, fix):
-        return ModelError(
-            f"No bits of the layers of '{self._name}' meet {budget}: the closest is {closest}.", "a budget that can be met", fix
         )
 
     @staticmethod
@@ -158,3 +160,7 @@ class Search:
 def _above(value):
     """A number a little above another, as text."""
     return f"{value * 1.005:.3g}" if float(f"{value * 1.005:.3g}") >= value else f"{value * 1.02:.3g}"
+
+
+def _cannot_be_met(name, budget, closest, fix):
+    return ModelError(f"No bits of the layers of '{name}' meet {budget}: the closest is {closest}.", "a budget that can be met", fix)

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfdistill.bridge.wrappers.quantization import WIDE_SCOPE
 from tfdistill.convert.parsed_file import ParsedFile, listed
-from tfdistill.convert.wide.operations import CLIPPING, MOVING, VERSIONS, WEIGHTS, is_widened, wide_scale
+from tfdistill.convert.wide.operations import CLIPPING, MOVING, VERSIONS, WEIGHTS, WITH_FOUR_BITS, is_widened, wide_scale
 from tfdistill.errors import ExportError
 from tfdistill.runtime.schema import schema
 
@@ -99,21 +99,30 @@ class _Widening:
         """Returns the set of the tensors that get 16 bits: those of the wide layers, and what is only moved from there."""
         int8 = {index for index in self._int8() if index in self._makers}
         wide = {index for index in int8 if _is_marked(self._graph.tensors[index].name.decode(errors="replace"))}
-        size = -1
-        while size != len(wide):
-            size = len(wide)
-            for operator in self._graph.operators:
-                if self._name_of(operator) in MOVING and is_widened(self._name_of(operator)) and wide & set(listed(operator.inputs)):
-                    wide |= int8 & set(listed(operator.outputs))
+        moving = [
+            operator for operator in self._graph.operators if self._name_of(operator) in MOVING and is_widened(self._name_of(operator))
+        ]
+        # What only moves has no steps of its own: a Concatenate is as fine as what it joins.
+        for operator in reversed(moving):
+            if wide & set(listed(operator.outputs)):
+                wide |= {i for i in int8 & set(listed(operator.inputs)) if self._has_kernel(self._makers[i])}
+        for operator in moving:
+            if wide & set(listed(operator.inputs)):
+                wide |= int8 & set(listed(operator.outputs))
         return wide
 
     def _name_of(self, operator):
         return self._parsed.name_of(operator)
 
+    def _has_kernel(self, operator):
+        """Whether an operation can compute with int16: LiteRT reads 4-bit weights as such beside it in some of them only, and computes wrongly in the others."""
+        name = self._name_of(operator)
+        kernel = WEIGHTS[name][0] if name in WEIGHTS else None
+        four_bits = kernel is not None and self._graph.tensors[operator.inputs[kernel]].type == self._types.INT4
+        return is_widened(name) and (not four_bits or name in WITH_FOUR_BITS)
+
     def _require_kernels(self, wide):
-        lacking = {
-            self._name_of(self._makers[index]): index for index in sorted(wide) if not is_widened(self._name_of(self._makers[index]))
-        }
+        lacking = {self._name_of(self._makers[index]): index for index in sorted(wide) if not self._has_kernel(self._makers[index])}
         if lacking:
             names = ", ".join(
                 f"{kind} ('{self._graph.tensors[index].name.replace(_SCOPE, b'').decode(errors='replace').partition(';')[0]}')"
@@ -122,7 +131,7 @@ class _Widening:
             raise ExportError(
                 f"Layers of '{self._name}' that should have activations of 16 bits are computed by operations without a kernel for these: {names}.",
                 "layers whose operations TFLite has in int16",
-                "give these layers activation_bits=8",
+                "give these layers activation_bits=8, or weight_bits=8 if they have 4",
             )
 
     def _computes_wide(self, operator, wide):
@@ -134,7 +143,7 @@ class _Widening:
         reads = any(index in wide for place, index in enumerate(listed(operator.inputs)) if place not in weights)
         types = {self._graph.tensors[index].type for index in listed(operator.outputs)}
         # QUANTIZE has no way from int16 to uint8.
-        return reads and is_widened(name) and not (name == "QUANTIZE" and self._types.UINT8 in types)
+        return reads and self._has_kernel(operator) and not (name == "QUANTIZE" and self._types.UINT8 in types)
 
     def _computed_wide(self, operator, wide, before):
         """Returns the operations in place of one that computes with int16 from here on."""

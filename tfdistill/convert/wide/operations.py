@@ -10,6 +10,8 @@ VERSIONS = {"DEQUANTIZE": 3, "LEAKY_RELU": 2, "QUANTIZE": 2, "TRANSPOSE_CONV": 3
 _NOT_EDITED = frozenset(["PRELU"])
 # Operations with a kernel of int8 -> the places of the kernel and of the bias among their inputs.
 WEIGHTS = {"CONV_2D": (1, 2), "DEPTHWISE_CONV_2D": (1, 2), "FULLY_CONNECTED": (1, 2), "TRANSPOSE_CONV": (1, 3)}
+# Those of them that compute rightly with weights of 4 bits beside activations of 16; DEPTHWISE_CONV_2D takes the packed bytes for weights of 8.
+WITH_FOUR_BITS = frozenset(["CONV_2D", "FULLY_CONNECTED"])
 # Operations that move elements, or choose among them: what they give has the steps of what they read.
 MOVING = frozenset(
     [
