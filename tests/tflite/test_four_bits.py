@@ -530,6 +530,12 @@ def test_pre_flight_takes_the_variant(variant):
     assert not tfdistill.check(built(mlp), variant=variant).fails
 
 
+def test_pre_flight_refuses_what_export_would():
+    with pytest.raises(ModelError, match="were trained with 4 bits"):
+        tfdistill.check(trained(8), variant=MIXED)
+    assert not tfdistill.check(trained(4), variant=MIXED).fails
+
+
 def test_quantized_for_8_bits_the_float_weights_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="trained quantization-aware for int8; as int4_weights"):
         export(trained(8), tmp_path, W4, calibration=None)

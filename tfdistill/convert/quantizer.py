@@ -43,6 +43,7 @@ class Quantization:
         batch_size: Batch size of the file; None if it is free.
         per_channel_dense: Whether the 4-bit weights of dense layers have a scale for each output in integer arithmetic, too; older runtimes and tflite-micro compute
             with one for all.
+        asked_for: Whether the user asked for this road, and does not take it because the bridge refused the model.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Quantization:
     samples: typing.Any = None
     batch_size: int | None = 1
     per_channel_dense: bool = True
+    asked_for: bool = True
 
     def __call__(self, content):
         """Returns the quantized file.
@@ -79,7 +81,9 @@ class Quantization:
             raise ExportError(
                 f"litert-quantizer could not quantize '{self.name}' as {self.variant.name}: {type(error).__name__}: {str(error)[:500]}",
                 "a model of operations that it takes",
-                LEAVE_ROAD_OUT if self.variant.integer_only else "export it as dynamic_range, whose weights have 8 bits",
+                (LEAVE_ROAD_OUT if self.asked_for else None)
+                if self.variant.integer_only
+                else "export it as dynamic_range, whose weights have 8 bits",
             ) from error
         return with_versions(bytes(made))
 
