@@ -64,6 +64,14 @@ def mlp():
     return keras.Model(inputs, L.Dense(5, name="last")(x), name="mlp")
 
 
+def wide():
+    """Of more weights than the quantizer writes inside of the tables of a file."""
+    x = inputs = keras.Input((16,), name="x")
+    for name in ("first", "middle"):
+        x = L.Dense(1024, activation="relu", name=name)(x)
+    return keras.Model(inputs, L.Dense(5, name="last")(x), name="wide")
+
+
 def convolutions():
     x = inputs = keras.Input((8, 8, 2), name="image")
     x = L.ReLU()(L.BatchNormalization()(L.Conv2D(8, 3, use_bias=False)(x)))
@@ -205,7 +213,7 @@ def stored(path):
     return {one.name: (one.values, scales[one.name]) for one in integer_weights(path) if one.bits == 4}
 
 
-@pytest.mark.parametrize("make", [mlp, pruned])
+@pytest.mark.parametrize("make", [mlp, pruned, wide])
 def test_the_integers_are_the_nearest_ones_and_the_file_computes_with_them(make, tmp_path):
     """By NumPy alone: weights rounded to 7 steps of their channel's largest one, and dense layers of these."""
     model = built(make)
