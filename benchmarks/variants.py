@@ -11,6 +11,7 @@ Keras downloads it. A run that was interrupted goes on where it ended: a record 
 import argparse
 import dataclasses
 import pathlib
+import re
 import warnings
 
 import keras
@@ -222,14 +223,19 @@ def page(rows):
 
 def _line(file, first):
     if file.reason:
-        reason = " ".join(file.reason.split())
-        return f"| {file.variant} | {reason if len(reason) < 300 else reason[:300] + ' ...'} | | | | | | | |"
+        return f"| {file.variant} | {_reason(file.reason)} | | | | | | | |"
     accuracy = "" if file.accuracy is None else f"{100 * file.accuracy:.1f} %"
     kernels = ", ".join(f"{count} {dtype}" for dtype, count in sorted(file.kernels.items()))
     return (
         f"| {file.variant} | {file.size_bytes:,} | {file.size_bytes / first.size_bytes:.2f} | {100 * file.mean_error:.2f} % | {100 * file.agreement:.1f} % "
         f"| {accuracy} | {file.p50_ms:.3f} | {file.p50_ms / first.p50_ms:.2f} | {kernels} |"
     )
+
+
+def _reason(text):
+    """Returns why there is no file, in one line of a table: without the folder of this run, what the converter printed, and all but the first of several tensors."""
+    first, *others = re.sub(r"'[^']*/\d+\.tflite'", "the file", text).partition("\nThe converter said:")[0].splitlines()
+    return " ".join([first, *(line.strip() for line in others[:1]), *(["..."] if len(others) > 1 else [])]).replace("|", "/")
 
 
 def main():

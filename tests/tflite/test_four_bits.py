@@ -64,6 +64,14 @@ def mlp():
     return keras.Model(inputs, L.Dense(5, name="last")(x), name="mlp")
 
 
+def wide():
+    """Of more weights than the quantizer writes inside of the tables of a file."""
+    x = inputs = keras.Input((16,), name="x")
+    for name in ("first", "middle"):
+        x = L.Dense(1024, activation="relu", name=name)(x)
+    return keras.Model(inputs, L.Dense(5, name="last")(x), name="wide")
+
+
 def convolutions():
     x = inputs = keras.Input((8, 8, 2), name="image")
     x = L.ReLU()(L.BatchNormalization()(L.Conv2D(8, 3, use_bias=False)(x)))
@@ -205,7 +213,7 @@ def stored(path):
     return {one.name: (one.values, scales[one.name]) for one in integer_weights(path) if one.bits == 4}
 
 
-@pytest.mark.parametrize("make", [mlp, pruned])
+@pytest.mark.parametrize("make", [mlp, pruned, wide])
 def test_the_integers_are_the_nearest_ones_and_the_file_computes_with_them(make, tmp_path):
     """By NumPy alone: weights rounded to 7 steps of their channel's largest one, and dense layers of these."""
     model = built(make)
@@ -528,6 +536,12 @@ def test_either_name_of_the_package_is_taken(monkeypatch):
 @pytest.mark.parametrize("variant", [W4, MIXED])
 def test_pre_flight_takes_the_variant(variant):
     assert not tfdistill.check(built(mlp), variant=variant).fails
+
+
+def test_pre_flight_refuses_what_export_would():
+    with pytest.raises(ModelError, match="were trained with 4 bits"):
+        tfdistill.check(trained(8), variant=MIXED)
+    assert not tfdistill.check(trained(4), variant=MIXED).fails
 
 
 def test_quantized_for_8_bits_the_float_weights_are_refused(tmp_path):

@@ -13,6 +13,7 @@ from tfdistill.bridge.adopt.adopt import adopt
 from tfdistill.bridge.imports import tf_keras, tfmot
 from tfdistill.convert.census import FLOAT_TYPES
 from tfdistill.errors import ConfigurationError, DataError, ExportError, ModelError
+from tfdistill.tflite import VARIANTS as KINDS
 from tfdistill.tflite import ExportRecord, Tolerances, export_tflite
 
 SAMPLES = 40
@@ -102,6 +103,7 @@ VARIANTS = [
     ("int8", "float32"),
 ]
 VARIANTS += [("int16x8", "int16"), ("int16x8", "float32")]
+VARIANTS += [("int4_weights", "float32"), ("int8_int4_mixed", "int8"), ("int8_int4_mixed", "float32")]
 FLOAT_ONLY = [("float32", "float32"), ("dynamic_range", "float32")]
 TABLE = [(conv, variant, io) for variant, io in VARIANTS]
 TABLE += [(build, variant, io) for build in (dense, two_in_two_out, subclassed) for variant, io in (VARIANTS[0], VARIANTS[3])]
@@ -123,7 +125,7 @@ def test_export_is_whole_typed_and_verified(build, variant, io, tmp_path):
     assert record.max_abs_error >= 0
     assert record.argmax_agreement is not None
     assert record.census.flex_ops == ()
-    if "int" in variant:
+    if KINDS[variant].integer_only:
         allowed = {"float32"} if io == "float32" or build is fused_recurrent else set()
         assert set(record.dtypes) & FLOAT_TYPES <= allowed
         assert record.calibration_samples == SAMPLES

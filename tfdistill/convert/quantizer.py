@@ -5,6 +5,8 @@ import math
 import re
 import typing
 
+import numpy as np
+
 from tfdistill.convert.file_kernels import placed_kernels
 from tfdistill.convert.finish import finish
 from tfdistill.convert.packing import pack
@@ -43,6 +45,7 @@ class Quantization:
         batch_size: Batch size of the file; None if it is free.
         per_channel_dense: Whether the 4-bit weights of dense layers have a scale for each output in integer arithmetic, too; older runtimes and tflite-micro compute
             with one for all.
+        asked_for: Whether the user asked for this road, and does not take it because the bridge refused the model.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Quantization:
     samples: typing.Any = None
     batch_size: int | None = 1
     per_channel_dense: bool = True
+    asked_for: bool = True
 
     def __call__(self, content):
         """Returns the quantized file.
@@ -79,9 +83,11 @@ class Quantization:
             raise ExportError(
                 f"litert-quantizer could not quantize '{self.name}' as {self.variant.name}: {type(error).__name__}: {str(error)[:500]}",
                 "a model of operations that it takes",
-                LEAVE_ROAD_OUT if self.variant.integer_only else "export it as dynamic_range, whose weights have 8 bits",
+                (LEAVE_ROAD_OUT if self.asked_for else None)
+                if self.variant.integer_only
+                else "export it as dynamic_range, whose weights have 8 bits",
             ) from error
-        return with_versions(bytes(made))
+        return with_versions(with_inner_buffers(bytes(made)))
 
     def _in_floats(self, quantizer, packages):
         """Sets the recipe of 4-bit weights and float arithmetic, which needs no calibration: in each channel, the largest weight ends the range. The package's
@@ -170,6 +176,22 @@ def inner_kernels(content, operations):
         for operator in graph.operators
         if id(operator) in having and file.name_of(operator) in operations and before[id(operator)] and behind[id(operator)]
     ]
+
+
+def with_inner_buffers(content):
+    """Returns a file whose constants stand inside of its tables; of large models, the quantizer puts them behind these.
+
+    Args:
+        content: The file as bytes.
+    """
+    file = parsed(content)
+    outside = [buffer for buffer in file.model.buffers if getattr(buffer, "offset", 0) > 1]
+    if not outside:
+        return content
+    for buffer in outside:
+        buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+        buffer.offset = buffer.size = 0
+    return pack(file.model, file.classes)
 
 
 def with_versions(content):

@@ -15,6 +15,7 @@ from tfdistill.compress.quantize.scheme import CALIBRATED, MOST_STEPS
 from tfdistill.compress.quantize.tried_plan import tried_plan
 from tfdistill.convert.dry_run import CUSTOM, FLEX, FLOAT_ONLY, LOOP, NOT_FINITE, OTHER
 from tfdistill.preflight.findings import Finding, quoted
+from tfdistill.tflite.inspection.preserved import require_bits_of_variant
 from tfdistill.utils.finite import is_finite
 
 _KINDS = {
@@ -63,6 +64,8 @@ def found_by_conversion(opened, variant, target, cast):
     """
     broken = _not_finite(opened)
     if quantized_layers(opened.legacy):
+        if variant.integer_only:
+            require_bits_of_variant(opened.adopted, variant)
         conversion = try_quantized(opened, "int8" if variant.activation_bits == 8 else variant.name)
         return Tried([*broken, *_refused(opened, conversion, {}, cast)], conversion.operations)
     if not variant.integer_only:

@@ -13,8 +13,8 @@ from tfdistill.compress.quantize.calibrate import Quantize, quantized_on
 from tfdistill.compress.quantize.outer_layers import NothingInFourBits, in_four_bits
 from tfdistill.convert.converter import needs_calibration
 from tfdistill.convert.quantizer import Quantization
-from tfdistill.errors import ConfigurationError, DataError, ModelError, TfdistillError
-from tfdistill.tflite.inspection.preserved import has_trained_bits
+from tfdistill.errors import ConfigurationError, DataError, TfdistillError
+from tfdistill.tflite.inspection.preserved import require_bits_of_variant
 from tfdistill.tflite.runtimes import TARGETS_OF_RUNTIMES
 from tfdistill.utils import validate
 
@@ -24,7 +24,6 @@ QUANTIZER: typing.Final = "quantizer"
 Road = typing.Literal["auto", "bridge", "converter", "quantizer"]
 # Variant -> the roads that lead to it, the one of `"auto"` first. The converter makes the other variants alone.
 _ROADS = {"int8": (BRIDGE, CONVERTER), "int8_int4_mixed": (BRIDGE, QUANTIZER), "int4_weights": (QUANTIZER,)}
-_FOUR_BITS_TOO = "train it again with QuantizeAware(weight_bits=4), or export it as int8"
 
 
 _step = contextvars.ContextVar("_step", default=None)
@@ -103,14 +102,14 @@ def take_road(road, model, signature, variant, samples, write, runtime=None, adj
     if variant.name == "int4_weights":
         return Taken(QUANTIZER, "", write(model, Quantization(model.name, variant, io, None, batch_size)))
     ready = isinstance(model, AdoptedModel) and quantized_layers(model.legacy)
-    if ready and variant.weight_bits == 4:
-        _require_four_bits(model)
+    if ready:
+        require_bits_of_variant(model, variant)
     if samples is None or ready:
         if road == QUANTIZER:
             raise _no_road(model, ready, variant)
         wide = tuple(wide_layers(model.legacy)) if ready else ()
         return Taken(CONVERTER if samples is not None else None, "", write(model), wide=wide)
-    by_quantizer = Quantization(model.name, variant, io, samples, batch_size, per_channel_dense=runtime is None)
+    by_quantizer = Quantization(model.name, variant, io, samples, batch_size, runtime is None, road == QUANTIZER)
     if road == QUANTIZER:
         return Taken(QUANTIZER, "", write(model, by_quantizer))
     if road == CONVERTER or variant.name not in _ROADS:
@@ -142,15 +141,6 @@ def take_road(road, model, signature, variant, samples, write, runtime=None, adj
     maker = "litert-quantizer" if other == QUANTIZER else "TensorFlow's converter"
     told = f"The integers of '{model.name}' were made by {maker} (road='{other}'), as the bridge refused the model: {reason}"
     return Taken(other, reason, result, (told,))
-
-
-def _require_four_bits(model):
-    if not has_trained_bits(model, 4):
-        raise ModelError(
-            f"No weights of '{model.name}' were trained with 4 bits: rounded to 4 bits now, they would be none that it was trained for.",
-            "a model with weights of 4 bits, or one that is not quantized yet",
-            _FOUR_BITS_TOO,
-        )
 
 
 def _no_road(model, ready, variant):

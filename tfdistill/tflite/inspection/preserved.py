@@ -44,9 +44,22 @@ def require_trained_bits(path, model):
         )
 
 
-def has_trained_bits(model, bits):
-    """Whether a model quantizes weights to that many bits, in training or by calibration."""
-    return any(weight.bits == bits for _, weight in _quantized(model))
+def require_bits_of_variant(model, variant):
+    """Refuses a quantized model without weights of 4 bits for a variant that promises some.
+
+    Args:
+        model: An `AdoptedModel` that was trained quantized, or calibrated.
+        variant: A `Variant`.
+
+    Raises:
+        ModelError: if none of its weights has 4 bits.
+    """
+    if variant.weight_bits == 4 and not any(weight.bits == 4 for _, weight in _quantized(model)):
+        raise ModelError(
+            f"No weights of '{model.name}' were trained with 4 bits: rounded to 4 bits now, they would be none that it was trained for.",
+            "a model with weights of 4 bits, or one that is not quantized yet",
+            "train it again with QuantizeAware(weight_bits=4), or export it as int8",
+        )
 
 
 def check_preserved_structure(path: PathLike, model: keras.Model) -> None:
