@@ -36,8 +36,8 @@ def labels():
 
 
 def export(folder, limit, **changed):
-    settings = {"calibration": X, "verify_on": (HELD_OUT, labels()), "tolerances": Tolerances(), **changed}
-    return export_tflite(net(), folder / "net.tflite", "int8", max_accuracy_drop_points=limit, **settings)
+    settings = {"variant": "int8", "calibration": X, "verify_on": (HELD_OUT, labels()), "tolerances": Tolerances(), **changed}
+    return export_tflite(net(), folder / "net.tflite", max_accuracy_drop_points=limit, **settings)
 
 
 def drop_of(path):
@@ -64,6 +64,18 @@ def test_nothing_is_widened_where_8_bits_suffice(tmp_path):
     assert record.kept_wider == record.wide_layers == ()
     assert "int16" not in record.dtypes
     assert record.accuracy_drop_points == pytest.approx(100 * (record.keras_accuracy - record.accuracy))
+
+
+def test_layers_of_4_bits_get_8_where_that_suffices(tmp_path):
+    plain = export_tflite(net(), tmp_path / "plain.tflite", "int8_int4_mixed", calibration=X, tolerances=Tolerances())
+    lost = drop_of(plain.path)
+    assert set(plain.weight_bits.values()) == {4, 8}
+    record = export(tmp_path, 0.9 * lost, variant="int8_int4_mixed")
+    assert drop_of(record.path) == pytest.approx(record.accuracy_drop_points)
+    assert record.accuracy_drop_points <= 0.9 * lost
+    assert [row.bits for row in record.kept_wider] == sorted(row.bits for row in record.kept_wider)
+    assert record.kept_wider[0].bits == 8
+    assert 4 in record.weight_bits.values()
 
 
 @pytest.mark.slow

@@ -80,7 +80,8 @@ class _Search:
         begin_narrow = [name for name in narrow if name not in (outer[0], outer[-1])] if _BEGIN[self._settings["variant"]] == 4 else []
         # At least one layer keeps its 4 bits, or the file would be one of int8.
         self._narrow = set(begin_narrow)
-        self._order = [(name, 8) for name in reversed(begin_narrow[1:])] + [(name, 16) for name in widening(self._rows)]
+        wider = [(name, 16) for name in widening(self._rows) if name not in begin_narrow[:1]]
+        self._order = [(name, 8) for name in reversed(begin_narrow[1:])] + wider
 
     def step(self, count):
         """Returns the `Quantize` with the first layers of the order wider."""
