@@ -10,10 +10,12 @@ from tfdistill.bridge import check_parity, to_tf_keras
 from tfdistill.errors import BridgeError
 
 CHECKPOINTS = PLANTED = 20
+FEW = ("mobilenet_v2", "resnet", "vit")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow if name in FEW else pytest.mark.release) for name in FAMILIES]
+)
 def test_no_checkpoint_is_refused_and_every_fault_is_found(family):
     model = FAMILIES[family]()
     rebuilt = to_tf_keras(model)

@@ -22,6 +22,7 @@ NETS = {
     nets.autoencoder: ("ad01.h5", 1.0, Quantize(per_channel_dense=False)),
     nets.ds_cnn: ("kws_model.h5", 50.0, Quantize()),
 }
+LONG = ("resnet8", "mobilenet_v1")
 
 
 def named(make):
@@ -32,8 +33,10 @@ def test_every_net_is_tested():
     assert NETS.keys() == nets.PUBLISHED.keys()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("make", NETS, ids=named)
+# `make mlperf-tiny` makes the files of all of them.
+@pytest.mark.parametrize(
+    "make", [pytest.param(make, marks=pytest.mark.release if named(make) in LONG else pytest.mark.slow) for make in NETS], ids=named
+)
 def test_an_int8_file_is_no_larger_than_the_published_one(make, tmp_path):
     keras.utils.set_random_seed(0)
     model, rng = make(), np.random.default_rng(0)

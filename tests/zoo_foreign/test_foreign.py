@@ -11,10 +11,10 @@ from tfdistill.host import fingerprint
 
 # One of each kind: custom blocks on tokens, ids that are moved before the lookup, own weights, a generator of random numbers, a contrastive head, patches.
 FEW = ("text_transformer", "recommender", "graph_convolution", "compact_transformer", "contrastive_encoder", "mlp_mixer")
+LONG = ("compact_transformer", "mlp_mixer")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.release if name in LONG else pytest.mark.slow) for name in FEW])
 def test_a_model_of_a_tutorial_goes_all_stages(name):
     *_, row = run_row(f"keras.io {name}")
     assert {column: cell.text for column, cell in row.cells.items() if cell.state != PASSED} == {}

@@ -169,8 +169,13 @@ def test_half_precision():
     assert small.count_params() < model.count_params()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny", "InceptionResNetV2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny")),
+        pytest.param("InceptionResNetV2", marks=pytest.mark.release),
+    ],
+)
 def test_known_nets(name):
     size = 96 if name.startswith("Inception") else 64
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
