@@ -425,12 +425,11 @@ tfdistill.benchmark({str(file_of("float32 auto"))!r}, Browser(), timing=Timing(w
 
 @pytest.mark.slow
 def test_what_a_page_throws_is_said_in_its_words(tmp_path):
-    import tensorflow as tf
-
     from tfdistill.bridge.imports import tf_keras
+    from tfdistill.runtime.tensorflow_lite import converter_class
 
     inputs = tf_keras().Input((5, 4), batch_size=1, name="x")
-    converter = tf.lite.TFLiteConverter.from_keras_model(tf_keras().Model(inputs, tf_keras().layers.LSTM(3)(inputs)))
+    converter = converter_class().from_keras_model(tf_keras().Model(inputs, tf_keras().layers.LSTM(3)(inputs)))
     (tmp_path / "fused.tflite").write_bytes(converter.convert())
     with pytest.raises(
         BenchmarkError, match=r"(?s)LiteRT\.js 2\.5\.3 in .* does not open .*fused.*Variable tensors not yet supported"
