@@ -26,8 +26,9 @@ SETTINGS = {
     "scores": Quantization(scores=True),
     "hides": Quantization(scores=True, hides=True),
     "replaced": Quantization(replaced=(("gelu", "quick_gelu"), ("softmax", "float"))),
+    "wide": Quantization(wide=True),
     "all": Quantization(
-        (QuantizedWeight("kernel"),), ("activation",), False, "operation", True, (1,), True, (("hard_silu", "hard_swish"),), True
+        (QuantizedWeight("kernel"),), ("activation",), False, "operation", True, (1,), True, (("hard_silu", "hard_swish"),), True, True
     ),
 }
 
@@ -64,7 +65,8 @@ UNKNOWN = {
     ),
     "a kind of float": ([[], [], True, "", False, [], False, [["gelu", "float16"]]], "with 'float16' in place of 'gelu'"),
     "what is replaced": ([[], [], True, "", False, [], False, [["gelv", "float"]]], "with 'float' in place of 'gelv'"),
-    "a setting": ([[], [], True, "", False, [], False, [], False, 3], "has 10 settings, of which 9 are known"),
+    "a width": ([[], [], True, "", False, [], False, [], False, 3], "is as wide as 3"),
+    "a setting": ([[], [], True, "", False, [], False, [], False, False, 3], "has 11 settings, of which 10 are known"),
 }
 
 

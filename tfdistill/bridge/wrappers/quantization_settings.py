@@ -83,6 +83,8 @@ def read_settings(fields, name):
     )
     if settings.form and settings.form not in FORMS:
         raise _of_another_version(name, f"is computed in the form {settings.form!r}, which is not known")
+    if not isinstance(settings.wide, bool):
+        raise _of_another_version(name, f"is as wide as {settings.wide!r}, which is not known")
     for replaced, form in settings.replaced:
         if replaced not in _REPLACED or form not in _REPLACING:
             raise _of_another_version(name, f"is computed with {form!r} in place of {replaced!r}, which is not known")
