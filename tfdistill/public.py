@@ -127,7 +127,7 @@ ROOMS = {
         "UnalignedChannels": "inspection.inspect",
         "Variant": ".convert.variants",
         "VerificationRecord": "verification.record",
-        "WiderLayer": "kept_wider",
+        "WiderLayer": "accuracy_control.record",
         "accuracy_by_stage": "blame.stages",
         "add_metadata": "metadata.write",
         "census": ".convert.census",

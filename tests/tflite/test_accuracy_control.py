@@ -9,6 +9,7 @@ import pytest
 from tfdistill.errors import ConfigurationError, DataError, VerificationError
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import ExportRecord, Tolerances, export_tflite
+from tfdistill.tflite.accuracy_control.floats import FloatSearch
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -76,6 +77,39 @@ def test_layers_of_4_bits_get_8_where_that_suffices(tmp_path):
     assert [row.bits for row in record.kept_wider] == sorted(row.bits for row in record.kept_wider)
     assert record.kept_wider[0].bits == 8
     assert 4 in record.weight_bits.values()
+
+
+def test_weights_of_files_of_floats_get_8_bits(tmp_path):
+    plain = export_tflite(net(), tmp_path / "plain.tflite", "int4_weights", tolerances=Tolerances())
+    lost = drop_of(plain.path)
+    record = export(tmp_path, 0.9 * lost, variant="int4_weights", calibration=None)
+    assert drop_of(record.path) == pytest.approx(record.accuracy_drop_points)
+    assert record.accuracy_drop_points <= 0.9 * lost
+    wider = {row.name: row.bits for row in record.kept_wider}
+    assert set(wider.values()) == {8}
+    # What is said to be wider is so in the file, and nothing else.
+    assert record.weight_bits == {name: wider.get(name, 4) for name in plain.weight_bits}
+    assert all(row.error_after < row.error_before for row in record.kept_wider)
+    assert record.road == "quantizer"
+
+
+@pytest.mark.parametrize("make", [lambda: net(), lambda: convolutions()], ids=["dense", "convolutions"])
+def test_all_weights_but_one_can_stay_in_float(make, tmp_path):
+    model = make()
+    x = np.random.default_rng(1).normal(size=(20, *model.input_shape[1:])).astype("float32")
+    settings = dict(variant="int4_weights", calibration=None, verify_on=(x, np.zeros(20, int)), batch_size=1, max_calibration_samples=20)
+    search = FloatSearch(export_tflite, model, settings, 0.0, tmp_path)
+    search.measure_layers()
+    with search.made_with(len(search.order)):
+        record = export_tflite(model, tmp_path / "wide.tflite", "int4_weights", tolerances=Tolerances())
+    assert sorted(record.weight_bits.values()) == [4, *[32] * (len(record.weight_bits) - 1)]
+    assert len({row.name for row in search.kept(len(search.order))}) == len(record.weight_bits) - 1
+
+
+def convolutions():
+    keras.utils.set_random_seed(2)
+    stack = [L.Conv2D(4, 3, name="conv"), L.DepthwiseConv2D(3, name="depthwise"), L.Conv2DTranspose(4, 3, name="transposed"), L.Flatten()]
+    return keras.Sequential([keras.Input((8, 8, 2), name="x"), *stack, L.Dense(3, name="last")], name="convolutions")
 
 
 @pytest.mark.slow

@@ -24,6 +24,8 @@ PACKAGES = ("litert_quantizer", "ai_edge_quantizer")
 # Operations of the schema whose weights it makes 4-bit for float arithmetic, and those that it makes 8-bit; by the names that it has for them.
 _FOUR_BITS = {"CONV_2D": "CONV_2D", "FULLY_CONNECTED": "FULLY_CONNECTED", "EMBEDDING_LOOKUP": "EMBEDDING_LOOKUP"}
 _EIGHT_BITS = {"DEPTHWISE_CONV_2D": "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
+# Operation -> bits of its weights in float arithmetic.
+BITS = {**dict.fromkeys(_FOUR_BITS, 4), **dict.fromkeys(_EIGHT_BITS, 8)}
 # In integer arithmetic its kernels of these alone have 4 bits.
 _FOUR_BITS_OF_INTEGERS = {"CONV_2D": "CONV_2D", "FULLY_CONNECTED": "FULLY_CONNECTED"}
 # Operation that reads 4-bit integers -> its version that does, as TensorFlow's converter writes it. litert-quantizer leaves the version of the floats, with which an
@@ -45,6 +47,7 @@ class Quantization:
         batch_size: Batch size of the file; None if it is free.
         per_channel_dense: Whether the 4-bit weights of dense layers have a scale for each output in integer arithmetic, too; older runtimes and tflite-micro compute
             with one for all.
+        kept: Dict of (operation, name of the tensor that it writes) to the bits of its weights, 8 or 32, where they are to have more; in float arithmetic alone.
         asked_for: Whether the user asked for this road, and does not take it because the bridge refused the model.
     """
 
@@ -55,6 +58,7 @@ class Quantization:
     batch_size: int | None = 1
     per_channel_dense: bool = True
     asked_for: bool = True
+    kept: typing.Any = dataclasses.field(default_factory=dict)
 
     def __call__(self, content):
         """Returns the quantized file.
@@ -96,6 +100,12 @@ class Quantization:
             quantizer.add_weight_only_config(".*", packages.operations[operation], 4)
         for operation in _EIGHT_BITS.values():
             quantizer.add_weight_only_config(".*", packages.operations[operation], 8)
+        for (operation, output), bits in self.kept.items():
+            scope, kind = f"^{re.escape(output)};", packages.operations[{**_FOUR_BITS, **_EIGHT_BITS}[operation]]
+            if bits == 8:
+                quantizer.add_weight_only_config(scope, kind, 8)
+            else:
+                quantizer.update_quantization_recipe(scope, kind, algorithm_key=packages.nothing)
 
     def _calibrated(self, quantizer, content, packages):
         """Sets the recipe of integer arithmetic, and returns the ranges."""

@@ -7,6 +7,7 @@ from tfdistill.convert.image_folder import ImageFolder as ImageFolder
 from tfdistill.convert.variants import Tolerances as Tolerances
 from tfdistill.convert.variants import VARIANTS as VARIANTS
 from tfdistill.convert.variants import Variant as Variant
+from tfdistill.tflite.accuracy_control.record import WiderLayer as WiderLayer
 from tfdistill.tflite.blame.alone import LayerAlone as LayerAlone
 from tfdistill.tflite.blame.alone import LayersAlone as LayersAlone
 from tfdistill.tflite.blame.alone import layers_alone as layers_alone
@@ -25,7 +26,6 @@ from tfdistill.tflite.inspection.inspect import TargetShare as TargetShare
 from tfdistill.tflite.inspection.inspect import UnalignedChannels as UnalignedChannels
 from tfdistill.tflite.inspection.inspect import inspect as inspect
 from tfdistill.tflite.inspection.preserved import check_preserved_structure as check_preserved_structure
-from tfdistill.tflite.kept_wider import WiderLayer as WiderLayer
 from tfdistill.tflite.metadata.read import FileDescription as FileDescription
 from tfdistill.tflite.metadata.read import InputDescription as InputDescription
 from tfdistill.tflite.metadata.read import read_metadata as read_metadata

@@ -24,7 +24,7 @@ from tfdistill.convert.wide.found import split_by_width, told_narrow
 from tfdistill.errors import ConfigurationError
 from tfdistill.host import fingerprint
 from tfdistill.runtime.versions import RuntimeName, require_runtime
-from tfdistill.tflite.accuracy_control import controlled_export
+from tfdistill.tflite.accuracy_control.control import controlled_export
 from tfdistill.tflite.destination import destination
 from tfdistill.tflite.export_record import ExportRecord
 from tfdistill.tflite.four_bits import FLOATS, require_four_bits
@@ -116,8 +116,8 @@ def export_tflite(
         outputs: `"split"` gives each branch of an output that ends in a Concatenate, such as a detector's boxes and scores, an output, a scale and a name of its own:
             that of the layer that computes it. Labels are then by these names.
         max_accuracy_drop_points: Most points of accuracy that the file may lose on `verify_on`, against the Keras model: 0.5 is from 90 % to 89.5 %. If it loses more,
-            layers are kept wider: 8-bit weights where the variant has 4, then activations of 16 bits; those first that win most for each byte, as few as
-            suffice. `record.kept_wider` lists them. For the variants of 8-bit activations; `verify_on` is held-out data with labels. None keeps the variant's bits;
+            layers are kept wider: 8-bit weights where the variant has 4, then activations of 16 bits, or in `"int4_weights"` weights in float; those first that win most
+            for each byte, as few as suffice. `record.kept_wider` lists them. For `"int8"`, `"int8_int4_mixed"` and `"int4_weights"`; `verify_on` is held-out data with labels. None keeps the variant's bits;
             `Tolerances(max_accuracy_drop=0.005)` is a limit alone, as a share, which refuses the file.
 
     Returns:

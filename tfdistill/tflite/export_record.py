@@ -7,7 +7,7 @@ from tfdistill.convert.census import CensusRecord
 from tfdistill.convert.file_tensors import FileTensor
 from tfdistill.host import HostFingerprint
 from tfdistill.records import Record
-from tfdistill.tflite.kept_wider import WiderLayer
+from tfdistill.tflite.accuracy_control.record import WiderLayer
 from tfdistill.tflite.signatures import SignatureRecord
 from tfdistill.tflite.streaming import FileState
 from tfdistill.tflite.verification.figures import metrics_of

@@ -27,6 +27,7 @@ _ROADS = {"int8": (BRIDGE, CONVERTER), "int8_int4_mixed": (BRIDGE, QUANTIZER), "
 
 
 _step = contextvars.ContextVar("_step", default=None)
+_kept = contextvars.ContextVar("_kept", default=None)
 
 
 @contextlib.contextmanager
@@ -37,6 +38,16 @@ def quantized_by(step):
         yield
     finally:
         _step.reset(token)
+
+
+@contextlib.contextmanager
+def kept_wider(kept):
+    """While open, litert-quantizer gives these weights more bits than the variant: dict of (operation, name of the tensor that it writes) to 8 or 32."""
+    token = _kept.set(kept)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +111,7 @@ def take_road(road, model, signature, variant, samples, write, runtime=None, adj
         TfdistillError: from the bridge if that is asked for; with `"auto"`, from the other road if both fail.
     """
     if variant.name == "int4_weights":
-        return Taken(QUANTIZER, "", write(model, Quantization(model.name, variant, io, None, batch_size)))
+        return Taken(QUANTIZER, "", write(model, Quantization(model.name, variant, io, None, batch_size, kept=_kept.get() or {})))
     ready = isinstance(model, AdoptedModel) and quantized_layers(model.legacy)
     if ready:
         require_bits_of_variant(model, variant)

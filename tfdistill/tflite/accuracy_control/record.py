@@ -10,10 +10,10 @@ class WiderLayer(Record):
     """A layer that accuracy control kept wider.
 
     Attributes:
-        name: Path of the layer, or of the first of those that the converter fuses.
-        bits: 8: weights of 8 bits in place of 4. 16: activations of 16 bits in place of 8.
-        error_before: Error of the outputs on calibration samples with this layer narrow and all others at 8 bits: root mean square of the difference to the float
-            outputs, as a share of their standard deviation.
+        name: Path of the layer, or of the first of those that the converter fuses. In a file of float arithmetic, name of its weights in the file.
+        bits: 8: weights of 8 bits in place of 4. 16: activations of 16 bits in place of 8. 32: weights in float in place of 8 bits.
+        error_before: Error of the outputs on calibration samples with this layer narrow and all others at 8 bits, or in float in a file of float arithmetic: root mean
+            square of the difference to the float outputs, as a share of their standard deviation.
         error_after: The same with this layer wider.
 
     Example:

@@ -1,0 +1,1 @@
+"""Layers are kept wider until a file loses no more accuracy than is allowed."""
