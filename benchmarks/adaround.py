@@ -28,7 +28,7 @@ from tfdistill.runtime.interpreter import open_file
 from tfdistill.tflite import Tolerances, export_tflite
 from tfdistill.utils.files import temporary_folder, write_whole
 
-TRAINING, CALIBRATION, BATCH, EPOCHS = 20_000, 2_048, 128, 6
+TRAINING, CALIBRATION, BATCH, EPOCHS = 20_000, 512, 128, 6
 LONG = "AdaRound, 2,000 steps"
 NETS = {
     "mobilenet": ("MobileNetV2-like, ReLU6", integers.mobilenet),

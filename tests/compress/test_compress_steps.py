@@ -140,6 +140,13 @@ def test_every_plan_names_the_users_class():
     assert {step.plan(model).row("grouped").class_name for step in steps} == {"GroupedQueryAttention"}
 
 
+def test_a_row_that_a_plan_does_not_have_is_said_with_the_nearest():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="logits")])
+    with pytest.raises(ConfigurationError, match=r"(?s)no row of a layer 'logit'.*one of logits") as caught:
+        Cluster(4).plan(model).row("logit")
+    assert "logits" in caught.value.fix
+
+
 @pytest.mark.parametrize("step", [s for s in STEPS if s != "qat but"])
 def test_applying_changes_no_output_but_by_rounding(step):
     applied, x = STEPS[step].apply(opened(sequential)), images()[0]

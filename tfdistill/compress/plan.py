@@ -7,7 +7,7 @@ from typing import Any
 
 from tfdistill.bridge.adopt import introspection
 from tfdistill.compress import kernels
-from tfdistill.errors import ModelError
+from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.records import Record
 
 DONE, SKIPPED, IMPOSSIBLE = "done", "skipped", "impossible"
@@ -127,8 +127,12 @@ class Plan(Record):
         return [row.name for row in self.rows if row.action == action]
 
     def row(self, name: str) -> LayerPlan:
-        """Returns the `LayerPlan` of the layer `name`."""
-        return next(row for row in self.rows if row.name == name)
+        """Returns the `LayerPlan` of the layer `name`.
+
+        Raises:
+            ConfigurationError: if the plan has no such layer; the message names the nearest.
+        """
+        return row_named(self.rows, name)
 
     def table(self) -> str:
         """Returns the plan as a table in plain text."""
@@ -198,3 +202,20 @@ def _listed(operations):
 
 def _count(value):
     return "" if value is None else f"{value:,}"
+
+
+def row_named(rows, name):
+    """Returns the row of a layer.
+
+    Args:
+        rows: Records with a `name`.
+        name: Name of the layer.
+
+    Raises:
+        ConfigurationError: if there is none; the message names the nearest.
+    """
+    found = next((row for row in rows if row.name == name), None)
+    if found is None:
+        names = [row.name for row in rows]
+        raise ConfigurationError(f"There is no row of a layer '{name}'.", f"one of {', '.join(names)}", nearest(str(name), names))
+    return found

@@ -3,6 +3,7 @@
 import dataclasses
 import typing
 
+from tfdistill.compress.plan import row_named
 from tfdistill.records import Record
 
 
@@ -99,9 +100,9 @@ class BitAssignment(Record):
             name: Its path.
 
         Raises:
-            KeyError: if it has none.
+            ConfigurationError: if it has none; the message names the nearest.
         """
-        return {row.name: row for row in self.layers}[name]
+        return row_named(self.layers, name)
 
     def parts(self) -> dict[str, typing.Any]:
         """Returns the table of the layers."""
