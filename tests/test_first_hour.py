@@ -165,7 +165,9 @@ def test_calibration_on_another_scale_says_both_ranges_and_the_accuracy_first(ki
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_file_is_held_to_the_tolerances_of_its_own_kind(variant, tmp_path):
     # Only kernels of some size are integers in a file of dynamic range.
-    stack = [layers.Dense(width, activation="relu") for width in (200, 12)]  # of those between the first and the last, the mixed variant makes 4 bits
+    stack = [
+        layers.Dense(width, activation="relu") for width in (200, 12)
+    ]  # of those between the first and the last, the mixed variant makes 4 bits
     model = keras.Sequential([keras.Input((6,)), *stack, layers.Dense(3)])
     path = tfdistill.export_tflite(model, tmp_path / "m.tflite", variant, calibration=X, verify_on=X).path
     assert tfdistill.verify(path, model, X).variant == variant

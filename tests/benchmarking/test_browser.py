@@ -312,10 +312,12 @@ def test_messages_are_whole_however_they_arrive(sizes):
 
 @pytest.fixture
 def own_folder(tmp_path, monkeypatch):
-    """A folder for temporary files, by which a browser is known: its profile is there."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    return tmp_path
+    """A folder for temporary files, by which a browser is known: its profile is there. Its path is too long for Chromium's socket."""
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
 
 
 # Folder -> the groups of processes of browsers that were seen there.

@@ -24,6 +24,8 @@ FLAGS = (
     # A page that is measured is not slowed down as one in the background; shared memory lies in files where /dev/shm is small, as in containers.
     *("--disable-renderer-backgrounding", "--disable-background-timer-throttling", "--disable-dev-shm-usage"),
 )
+# A socket's path has 103 bytes at most on macOS, 107 on Linux, and ends in /org.chromium.Chromium.XXXXXX/SingletonSocket.
+_LONGEST_FOLDER, _SHORT_FOLDER = 55, "/tmp"
 _LAUNCH = pathlib.Path(__file__).with_name("launch.py")
 _GOODBYE_SECONDS = 5.0
 
@@ -75,10 +77,21 @@ def started(program=None, flags=(), **waiting):
     path = found_program(program)
     # Chromium does not start as root with its sandbox. For everybody else it stays on.
     sandbox = ("--no-sandbox",) if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
-    with temporary_folder() as profile, tempfile.TemporaryFile() as log:
+    with temporary_folder() as profile, _folder_of_sockets(profile) as sockets, tempfile.TemporaryFile() as log:
         command = [path, *FLAGS, *sandbox, *flags, f"--user-data-dir={profile}", "about:blank"]
-        with _running(command, {**os.environ, "HOME": str(profile)}, log) as (child, commands, messages):
+        environment = {**os.environ, "HOME": str(profile), "TMPDIR": str(sockets)}
+        with _running(command, environment, log) as (child, commands, messages):
             yield Connection(commands, messages, child, log, **waiting)
+
+
+@contextlib.contextmanager
+def _folder_of_sockets(profile):
+    """Yields the folder below which Chromium makes a socket: the profile, or a shorter one where the path of the socket would be longer than systems allow."""
+    if len(os.fsencode(profile)) <= _LONGEST_FOLDER or not os.access(_SHORT_FOLDER, os.W_OK):
+        yield profile
+        return
+    with tempfile.TemporaryDirectory(prefix="tfdistill-", dir=_SHORT_FOLDER, ignore_cleanup_errors=True) as folder:
+        yield folder
 
 
 @contextlib.contextmanager
