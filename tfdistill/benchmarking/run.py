@@ -140,7 +140,7 @@ def benchmark(
             together = stream_throughput(request, streams, max(timing.min_seconds, 1e-3 * found["p50_ms"]), timeout_seconds)
             throughput = found["batch"] * together.runs_per_s
             found.update(streams=streams, throughput_per_s=throughput, stream_p50_ms=together.p50_ms)
-    found["gmac_per_s"] = _rate(found)
+    found["gmac_per_s"] = _rate(found["macs"], found["p50_ms"])
     return BenchmarkRecord.from_dict({**found, "path": str(path)})
 
 
@@ -158,15 +158,16 @@ def remote_record(target, request, path):
     except CrashError as error:
         return BenchmarkRecord.from_dict({**_crashed(request, target, error), "path": str(path)})
     found = {name: value for name, value in measured.items() if name in known}
-    found.update(checked_here(request, measured.get("arrays")))
-    found["gmac_per_s"] = _rate(found)
     own = {"path": str(path), "variant": request["variant"], "target": target.describe(), "target_settings": request["target"]}
-    return BenchmarkRecord.from_dict({**found, **own}, source=target.describe())
+    # What another device sends may be anything: it is read before it is used.
+    record = BenchmarkRecord.from_dict({**found, **own}, source=target.describe())
+    record = dataclasses.replace(record, **checked_here(request, measured.get("arrays")))
+    return dataclasses.replace(record, gmac_per_s=_rate(record.macs, record.p50_ms))
 
 
-def _rate(found):
+def _rate(macs, milliseconds):
     """Returns the billions of multiply-accumulates in a second, or None."""
-    return found["macs"] / found["p50_ms"] / 1e6 if found.get("macs") and found.get("p50_ms") else None
+    return macs / milliseconds / 1e6 if macs and milliseconds else None
 
 
 def _crashed(request, target, error):
