@@ -1,5 +1,6 @@
 """The progress bar: drawn on terminals, and only for work that takes a while."""
 
+import contextlib
 import io
 import sys
 import time
@@ -32,3 +33,13 @@ def test_a_bar_is_drawn_for_long_work_on_a_terminal(monkeypatch, total, seconds,
             advance()
             advance()
     assert ("working" in sys.stderr.getvalue()) is drawn
+
+
+def test_a_bar_of_seconds_moves_once_for_each(monkeypatch):
+    moves, bars = [], []
+    monkeypatch.setattr(progress, "progress", lambda *bar: bars.append(bar) or contextlib.nullcontext(lambda: moves.append(1)))
+    with progress.seconds_progress("measuring", 4.6) as show:
+        for elapsed in (0.1, 0.9, 1.0, 1.4, 2.2, 2.3):
+            show(elapsed)
+    assert bars == [("measuring (seconds)", 5)]
+    assert len(moves) == 2

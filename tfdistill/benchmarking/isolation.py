@@ -4,7 +4,7 @@ import json
 
 from tfdistill.errors import BenchmarkError, DelegationError
 from tfdistill.runtime import isolated
-from tfdistill.utils.progress import progress
+from tfdistill.utils.progress import seconds_progress
 
 
 class CrashError(BenchmarkError):
@@ -33,15 +33,7 @@ def run_child(
         BenchmarkError: if the child reports another error, crashes (a `CrashError`; the message names the signal), hangs, or writes no result; with its
             printed text.
     """
-    with progress(f"{description} (seconds)", expected_seconds and round(expected_seconds)) as advance:
-        shown = 0
-
-        def show(elapsed):
-            nonlocal shown
-            if elapsed >= shown + 1:
-                shown += 1
-                advance()
-
+    with seconds_progress(description, expected_seconds) as show:
         ended = isolated.run(module, json.dumps(request).encode() + b"\n", timeout_seconds, paths, show)
     found = _last_result(ended.output)
     if found is None:

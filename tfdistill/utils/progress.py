@@ -54,6 +54,29 @@ def progress(description, total=None):
             bar.stop()
 
 
+@contextlib.contextmanager
+def seconds_progress(description, expected=None):
+    """Shows a progress bar of seconds during the block.
+
+    Args:
+        description: Text of the bar, a few words.
+        expected: Longest duration, in seconds; None if unknown.
+
+    Yields:
+        Function of the seconds that have passed, which moves the bar once for each of them. It may be called at any times.
+    """
+    with progress(f"{description} (seconds)", expected and round(expected)) as advance:
+        shown = 0
+
+        def show(elapsed):
+            nonlocal shown
+            if elapsed >= shown + 1:
+                shown += 1
+                advance()
+
+        yield show
+
+
 def track(items, description, total=None):
     """Yields the `items` and shows a progress bar."""
     if total is None and hasattr(items, "__len__"):

@@ -14,7 +14,7 @@ from tfdistill.host import fingerprint
 from tfdistill.runtime import litert_js
 from tfdistill.runtime.tensors import sample_inputs
 from tfdistill.utils.machine import clock_mhz, temperature_c
-from tfdistill.utils.progress import progress
+from tfdistill.utils.progress import seconds_progress
 
 # A run is as long as this many steps of the page's clock, or several are timed together.
 _LEAST_STEPS = 100
@@ -35,8 +35,8 @@ def measured(program, request):
     content, timing = pathlib.Path(request["path"]).read_bytes(), Timing(**request["timing"])
     load, clock, warmth = os.getloadavg()[0] if hasattr(os, "getloadavg") else None, clock_mhz(), temperature_c()
     with (
-        progress("benchmarking in the browser (seconds)", round(timing.max_seconds + timing.warmup_seconds)) as advance,
-        opened(program, request["path"], request["shapes"], request["timeout_seconds"], every_second(advance)) as file,
+        seconds_progress("benchmarking in the browser", timing.max_seconds + timing.warmup_seconds) as show,
+        opened(program, request["path"], request["shapes"], request["timeout_seconds"], show) as file,
     ):
         arrays = sample_inputs(file.inputs, 0)
         file.prepare(arrays)
@@ -144,16 +144,3 @@ def timed_by(blocks, group, timing):
     shorter = {name: getattr(timing, name) / group for name in ("warmup_seconds", "min_seconds", "max_seconds")}
     share = dataclasses.replace(timing, **shorter, warmup_runs=math.ceil(timing.warmup_runs / group))
     return time_runs(blocks.run, share, clock=blocks.clock)
-
-
-def every_second(advance):
-    """Returns a function of the elapsed seconds that calls `advance` once for each."""
-    shown = 0
-
-    def show(elapsed):
-        nonlocal shown
-        if elapsed >= shown + 1:
-            shown += 1
-            advance()
-
-    return show

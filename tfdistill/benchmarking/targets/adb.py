@@ -93,7 +93,7 @@ class Adb:
         # Not imported by measuring processes, which import all targets.
         from tfdistill.benchmarking.remote import benchmark_model as program
         from tfdistill.benchmarking.remote.android import Device
-        from tfdistill.utils.progress import progress
+        from tfdistill.utils.progress import seconds_progress
 
         opened = open_file(request["path"], shapes=request["shapes"])
         free = {name: info.signature for name, info in opened.inputs.items() if info.signature and None in info.signature[1:]}
@@ -103,20 +103,12 @@ class Adb:
         digest = hashlib.sha256(pathlib.Path(self.benchmark_model).read_bytes()).hexdigest()
         device = Device(self.adb, self.serial)
         host, load = device.describe()
-        expected = round(timing["max_seconds"] + timing["warmup_seconds"])
-        with progress(f"benchmarking on {device.serial} (seconds)", expected) as advance, device.folder(self.folder) as folder:
+        expected = timing["max_seconds"] + timing["warmup_seconds"]
+        with seconds_progress(f"benchmarking on {device.serial}", expected) as show, device.folder(self.folder) as folder:
             device.push(request["path"], f"{folder}/model.tflite")
             device.push(self.benchmark_model, f"{folder}/benchmark_model")
             device.shell(["chmod", "755", f"{folder}/benchmark_model"])
             command = program.arguments(folder, self.threads, self.kernels == "xnnpack", timing, request["shapes"])
-            shown = 0
-
-            def show(elapsed):
-                nonlocal shown
-                if elapsed >= shown + 1:
-                    shown += 1
-                    advance()
-
             printed = device.shell(command, request["timeout_seconds"], show)
         return {
             **program.parsed(printed),

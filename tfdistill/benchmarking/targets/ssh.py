@@ -237,23 +237,17 @@ class Ssh:
         """Yields the board's answers; raises for an error among them."""
         # Not imported by measuring processes, which import all targets.
         from tfdistill.benchmarking.remote import session
-        from tfdistill.utils.progress import progress
+        from tfdistill.utils.progress import seconds_progress
 
-        with progress(f"{description} on {self.host} (seconds)", expected and round(expected)) as advance:
-            shown = 0
-
-            def show(elapsed):
-                nonlocal shown
-                if elapsed >= shown + 1:
-                    shown += 1
-                    advance()
-
-            with contextlib.closing(session.run(self, request, files, timeout_seconds, show)) as messages:
-                for message in messages:
-                    if "error" in message:
-                        fix = message.get("fix")
-                        raise BenchmarkError(f"{self.host} reports: {message['error']}", fix=fix if isinstance(fix, str) else None)
-                    yield message
+        with (
+            seconds_progress(f"{description} on {self.host}", expected) as show,
+            contextlib.closing(session.run(self, request, files, timeout_seconds, show)) as messages,
+        ):
+            for message in messages:
+                if "error" in message:
+                    fix = message.get("fix")
+                    raise BenchmarkError(f"{self.host} reports: {message['error']}", fix=fix if isinstance(fix, str) else None)
+                yield message
 
     def _array(self, message):
         """Reads an array of a message, which may hold anything."""
