@@ -1,5 +1,7 @@
 """Quantize: ranges measured on calibration data; what the plan says, what the model computes, and every way it refuses."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -294,6 +296,23 @@ def test_bias_correction_lowers_the_error_of_coarse_weights():
     expected = np.asarray(model(X))
     wrong, right = (Quantize(weight_bits=4, bias_correction=on).apply(model, X)(X) for on in (False, True))
     assert np.abs(right - expected).mean() < np.abs(wrong - expected).mean()
+
+
+def test_biases_that_a_few_far_samples_decide_are_not_corrected():
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((16,))
+    for number in range(4):
+        x = L.Dense(32, "silu", kernel_initializer="he_normal", name=f"dense_{number}")(x)
+    model = keras.Model(inputs, L.Dense(3, "softmax", name="classes")(x))
+    samples = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+    samples[:2] = 100 * np.abs(samples[:2])
+    with pytest.warns(UserWarning, match=r"would have raised the mean error .* from 1\d\.\d% to 1\d\.\d%") as said:
+        left = Quantize(ranges="mse").apply(model, samples)
+    assert any("Quantize(bias_correction=False)" in str(warning.message) for warning in said)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        without = Quantize(ranges="mse", bias_correction=False).apply(model, samples)
+    np.testing.assert_array_equal(left(samples), without(samples))
 
 
 def test_the_plan_says_which_biases_are_corrected():

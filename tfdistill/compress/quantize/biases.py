@@ -20,6 +20,8 @@ CORRECTABLE = {
 }
 # Samples that the means are taken over.
 _SAMPLES = 128
+# The biases stay as they were if the error of the outputs grows by more than this share: a smaller change on these samples says nothing of others.
+_WORSE = 0.1
 
 
 def biases_of(layer):
@@ -72,6 +74,9 @@ def corrected_by(places, decided):
 def correct_biases(model, float_model, signature, samples, corrected, multiplied):
     """Shifts biases so that the mean of every channel, before the activation, is that of the float model. Layer by layer: each sees its predecessors corrected.
 
+    Where a few samples are far from the others, their clipped values decide the means, and all others would be shifted by what those few lack. Then the outputs are
+    further from the float model than before, and nothing is shifted.
+
     Args:
         model: `AdoptedModel` with measured ranges.
         float_model: The tf_keras model without quantizers.
@@ -79,6 +84,9 @@ def correct_biases(model, float_model, signature, samples, corrected, multiplied
         samples: Calibration `Samples`.
         corrected: What `corrected_by` returned.
         multiplied: Dict of path to the numbers by which the channels of a layer were multiplied since, (channels,).
+
+    Returns:
+        List of sentences to warn the user by: empty, or that nothing was shifted.
     """
     kept = np.linspace(0, samples.count - 1, min(samples.count, _SAMPLES)).round().astype(int)
     if size := signature.inputs[0].batch:
@@ -86,8 +94,11 @@ def correct_biases(model, float_model, signature, samples, corrected, multiplied
     inputs = signature.pack({name: array[kept] for name, array in samples.inputs.items()})
     means = {}
     with _activations_seen_by(float_model, corrected, lambda path, x: means.setdefault(path, _channel_means(x))):
-        float_model(inputs, training=False)
+        expected = float_model(inputs, training=False)
     layers = named_layers(model.legacy)
+    variables = [getattr(introspection.unwrap(layers[holder]), attribute) for holder, attribute in corrected.values()]
+    original = [np.array(variable) for variable in variables]
+    before = _error(expected, model.legacy(inputs, training=False))
 
     def correct(path, x):
         shift = _channel_means(x) - means[path] * multiplied.get(path, 1.0)
@@ -105,7 +116,26 @@ def correct_biases(model, float_model, signature, samples, corrected, multiplied
         return x - moved
 
     with _activations_seen_by(model.legacy, corrected, correct):
-        model.legacy(inputs, training=False)
+        after = _error(expected, model.legacy(inputs, training=False))
+    if after <= (1 + _WORSE) * before:
+        return []
+    for variable, values in zip(variables, original, strict=True):
+        variable.assign(values)
+    return [
+        f"The biases were not corrected: that would have raised the mean error of the outputs on {len(kept)} calibration samples from {before:.1%} to {after:.1%} of their "
+        "range, as a few samples far from the others decide the means. Quantize(bias_correction=False) leaves the correction out from the start."
+    ]
+
+
+def _error(expected, found):
+    """Returns the mean difference of outputs as a share of their range, of several outputs the largest."""
+    import tensorflow as tf
+
+    shares = []
+    for one, other in zip(tf.nest.flatten(expected), tf.nest.flatten(found), strict=True):
+        one, other = np.asarray(one, "float64"), np.asarray(other, "float64")
+        shares.append(np.abs(one - other).mean() / (np.ptp(one) or 1.0))
+    return float(max(shares))
 
 
 def _channel_means(x):

@@ -83,7 +83,8 @@ class Quantize(Step):
 
         bias_correction: Whether the biases of convolutions and dense layers are shifted so that the mean of each channel, over the calibration data, is that of
             the float model (Nagel et al., 2019, https://arxiv.org/abs/1906.04721). Without a bias of its own, a layer is corrected by the mean of the
-            BatchNormalization that is folded into it. It matters most for weights of 4 bits and for MobileNets; False leaves it out.
+            BatchNormalization that is folded into it. It matters most for weights of 4 bits and for MobileNets; False leaves it out. Where a few samples far from
+            the others decide the means, so that the outputs on the calibration data would be further from the float model than before, nothing is shifted, and a warning says so.
         smooth: Share of the differences between the channels of an activation that is moved into the weights behind it, from 0 to 1 (SmoothQuant: Xiao et al., 2023,
             https://arxiv.org/abs/2211.10438); 0.5 suits most transformers. Normalizations, and dense layers without activation or with relu, are scaled where only dense layers
             and attention read them; in float, nothing changes. None leaves it out. For models in which a few channels are far larger than the others.
@@ -186,7 +187,8 @@ class Quantize(Step):
             InvariantError: if a layer computes NaN or infinite numbers on the data; the first one is named.
 
         Warns:
-            UserWarning: if the data is on another scale than the model's normalizations were trained on, or functions are approximated.
+            UserWarning: if the data is on another scale than the model's normalizations were trained on, functions are approximated, or correcting the biases would have
+                made the outputs worse.
         """
         if calibration is None:
             raise DataError(
@@ -269,8 +271,8 @@ def quantized_on(step, model, signature, samples):
     if rounding_settings.is_learned(step.rounding):
         rounded_as_learned(made, step.rounding, opened.layers, places, decided, signature, samples)
         measure_ranges(made, signature, samples, methods)
-    if step.bias_correction:
-        correct_biases(made, opened.legacy, signature, samples, corrected_by(places, decided), multiplied)
+    if step.bias_correction and (corrected := corrected_by(places, decided)):
+        notes += correct_biases(made, opened.legacy, signature, samples, corrected, multiplied)
     return made, [*notes, *approximation_notes(made, opened.legacy, signature, samples)]
 
 
