@@ -70,15 +70,16 @@ class RoundedNet(Record):
     host: HostFingerprint
 
 
-def recovered(accuracies, whole):
+def recovered(accuracies, whole, way):
     """Returns the share of what rounding to nearest loses that AdaRound gives back; NaN where nothing is lost.
 
     Args:
         accuracies: Way -> accuracy.
         whole: The way without that loss: `"8 bits"`, or `"float32"`, which lacks the loss by activations of 8 bits, too.
+        way: `"AdaRound"`, or `LONG`.
     """
     lost = accuracies[whole] - accuracies["nearest"]
-    return (accuracies[LONG] - accuracies["nearest"]) / lost if lost > 0 else math.nan
+    return (accuracies[way] - accuracies["nearest"]) / lost if lost > 0 else math.nan
 
 
 def trained(name, seed, data, path):
@@ -126,8 +127,8 @@ def page(rows):
         "",
         f"Fashion-MNIST, {TRAINING:,} training images, {EPOCHS} epochs: accuracy of the .tflite files on the 10,000 test images, in %, each the mean over the seeds.",
         f"Activations have 8 bits; calibration, and learning, on {CALIBRATION:,} images without labels. Recovered is the share of what rounding to nearest",
-        "loses that AdaRound gives back in 2,000 steps, of the means, with the worst seed in brackets: against the file with weights of 8 bits, which differs in the weights alone, and",
-        "against float32, which has no rounding of activations either. Made by `benchmarks/adaround.py`.",
+        "loses that AdaRound gives back, of the means, with the worst seed in brackets, in 500 steps and in 2,000: against the file with weights of 8 bits, which differs in the",
+        "weights alone, and against float32, which has no rounding of activations either. Made by `benchmarks/adaround.py`.",
         "",
         "- nearest: each weight to the nearest step; the largest weight of a channel (of a dense layer) is the last step.",
         "- nearest, biases corrected: the same with `bias_correction=True`, the default.",
@@ -143,7 +144,10 @@ def page(rows):
             continue
         means = {way: 100 * np.mean([row.accuracies[way] for row in found]) for way in ("float32", *STEPS)}
         shares = [
-            f"{recovered(means, whole):.0%} ({min(recovered(row.accuracies, whole) for row in found):.0%})"
+            " / ".join(
+                f"{recovered(means, whole, way):.0%} ({min(recovered(row.accuracies, whole, way) for row in found):.0%})"
+                for way in ("AdaRound", LONG)
+            )
             for whole in ("8 bits", "float32")
         ]
         share = np.mean([row.size_bytes["AdaRound"] / row.size_bytes["8 bits"] for row in found])

@@ -79,7 +79,7 @@ def measure(layer, steps, units):
         float32 = export_tflite(model_of(layer, steps, units), folder / "float32.tflite")
         half, whole = exported(steps // 2), exported(steps)
         (output,) = whole.verification.outputs.values()
-        times = alternate(float32.path, whole.path)
+        times = alternate(float32.path, whole.path, amx=False)
     return RecurrentFiles(
         layer=layer,
         steps=steps,

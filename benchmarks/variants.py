@@ -159,7 +159,7 @@ def measure(net, settings):
             files[name] = exported(model, path, name, calibration, tests)
             if not files[name].reason:
                 paths[name] = path
-        times = dict(zip(paths, alternate(*paths.values(), seconds=settings.seconds).p50_ms, strict=True))
+        times = dict(zip(paths, alternate(*paths.values(), seconds=settings.seconds, amx=False).p50_ms, strict=True))
     made = tuple(dataclasses.replace(file, p50_ms=times.get(name)) for name, file in files.items())
     accuracy = float((np.asarray(model.predict(tests[0], verbose=0)).argmax(-1) == tests[1]).mean()) if labelled else None
     return NetOfVariants(net, model.count_params(), len(tests[0] if labelled else tests), accuracy, made, fingerprint())

@@ -1,5 +1,6 @@
 """Benchmarks of real files in a real child process, and what becomes of children that die."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -55,6 +56,19 @@ def test_record(variant, target, files, tmp_path):
     activations = [16 * 16, 14 * 14 * 8, 12 * 12 * 8, 10]
     width = 4 if variant == "float32" else 1
     assert width * (activations[1] + activations[2]) <= record.arena_bytes
+
+
+@pytest.mark.parametrize("variant", ["int8", "float32"])
+def test_a_record_says_whether_xnnpack_could_use_amx(variant, files):
+    """The remark is on integers only: XNNPACK has no such kernels for float32."""
+    record = tfdistill.benchmark(files[variant].path, Cpu(amx=False), timing=QUICK)
+    assert record.amx is False
+    assert "without AMX" in record.target
+    assert not any("AMX" in remark for remark in record.remarks)
+    there = dataclasses.replace(record, amx=True)
+    assert any("Cpu(amx=False) measures without" in remark for remark in there.remarks) is (variant == "int8")
+    builtin = tfdistill.benchmark(files[variant].path, Cpu(kernels="builtin"), timing=QUICK)
+    assert builtin.amx is False
 
 
 def test_arena_is_the_span_of_what_is_not_constant(files):

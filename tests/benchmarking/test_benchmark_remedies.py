@@ -14,6 +14,7 @@ from tfdistill.benchmarking.streaming import stream_throughput
 from tfdistill.benchmarking.targets.base import KINDS, to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.cli.benchmark import _refuse_with_compare, _target
+from tfdistill.runtime import amx
 
 QUICK = Timing(warmup_seconds=0, warmup_runs=1, min_seconds=0.03, max_seconds=0.05, processes=1)
 TURNS = dataclasses.replace(QUICK, processes=3)
@@ -41,6 +42,18 @@ def pinned_where_none_can_be(cores):
     with mock.patch.dict(vars(os)):
         del os.sched_setaffinity
         pinning.pin(cores)
+
+
+class WithoutFilters:
+    """A stand-in for the C library of a kernel that filters no system calls."""
+
+    def prctl(self, *call):
+        return -1
+
+
+def opened_without_filters(**settings):
+    with mock.patch.object(amx, "has_amx", return_value=True), mock.patch.object(amx.ctypes, "CDLL", return_value=WithoutFilters()):
+        return Cpu(**settings).open(pair()[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +86,9 @@ ROWS = {
         "leave cores out", lambda folder: pinned_where_none_can_be((0,)), lambda folder: pinned_where_none_can_be(None)
     ),
     "streams without time": Row("raise timeout_seconds, or ask for fewer streams", lambda folder: streams(0.1), lambda folder: streams(60)),
+    "a kernel that filters no calls": Row(
+        "leave out amx=False", lambda folder: opened_without_filters(amx=False), lambda folder: opened_without_filters()
+    ),
     "threads of nothing": Row("leave --threads out", lambda folder: target_of(2), lambda folder: target_of(None)),
     "a comparison with a page": Row(
         "leave --html out, or --compare",

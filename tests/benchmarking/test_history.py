@@ -62,8 +62,16 @@ def test_what_changed_is_said(now, words, tmp_path):
     assert words in History(tmp_path / "h").change(now).line()
 
 
+def test_records_from_before_amx_was_a_setting_are_compared(tmp_path):
+    put(tmp_path / "h", line(RECORD))
+    now = of(1.0, target_settings={**RECORD.target_settings, "amx": True})
+    assert History(tmp_path / "h").change(now) is not None
+    assert History(tmp_path / "h").change(dataclasses.replace(now, target_settings={**now.target_settings, "amx": False})) is None
+
+
 OTHERS = {
     "another file": of(1.0, path="float32.tflite"),
+    "without AMX": of(1.0, target_settings={"kind": "cpu", "amx": False}),
     "another target": of(1.0, target_settings={"kind": "cpu", "threads": 2}),
     "other shapes": of(1.0, input_shapes={"x": (4, 2)}),
     "other cores": of(1.0, pinned_cores=(0,)),

@@ -23,7 +23,7 @@ steps with the teacher on.
 - **parity**: mean difference between the file and the quantization-aware Keras model, as a share of the output's scale; at most 2 %.
 - **int8 by training**, **by calibration**: the int8 file of QAT, and that of `export_tflite(model, path, "int8", calibration=x)`, on other samples than it was calibrated
   on: mean difference to the float model as a share of the output's scale, and the share of samples whose largest output is the same. Calibration alone passes up to 3 %.
-- **float32**, **int8**: median time of one run, one thread, XNNPACK; both files in one process, taking turns. Where the int8 file misses its goal (faster than float32 in
+- **float32**, **int8**: median time of one run, one thread, XNNPACK without AMX, which no phone or board has; both files in one process, taking turns. Where the int8 file misses its goal (faster than float32 in
   convolutional rows, 0.6 of it in MobileNetV3Small and EfficientNetB0, 0.9 in transformers), the operation that takes most of its time, first of those outside XNNPACK.
 - **XNNPACK**: share of the int8 file's operations that it takes.
 """

@@ -242,7 +242,7 @@ class Speed:
 
     @functools.cached_property
     def found(self):
-        return alternate(*self.files)
+        return alternate(*self.files, amx=False)
 
     def stages(self):
         """Returns the functions of the columns `TIMES`."""
@@ -276,7 +276,7 @@ def _told(error, same):
 def slowest(path):
     """Returns which kind of operation takes most of the time of a file, first among those that XNNPACK leaves, and its share."""
     times = {}
-    for operation in profile_operations(path):
+    for operation in profile_operations(path, amx=False):
         key = (operation.delegated, operation.name)
         times[key] = times.get(key, 0.0) + operation.share
     (delegated, name), share = max(times.items(), key=lambda item: (item[1] > 0.1 and not item[0][0], item[1]))

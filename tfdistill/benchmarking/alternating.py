@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 from tfdistill.errors import RuntimeUnavailableError
+from tfdistill.runtime.amx import refuse_amx
 from tfdistill.runtime.delegated import delegation
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.tensors import sample_inputs
@@ -42,12 +43,13 @@ class Alternated:
         return self.p50_ms[-1] / self.p50_ms[0]
 
 
-def alternate(*paths, seconds=3.0):
+def alternate(*paths, seconds=3.0, amx=True):
     """Times files that the caller has just written.
 
     Args:
         paths: Two or more .tflite files.
         seconds: How long they run, at least; each runs `LEAST_RUNS` times in any case.
+        amx: Whether XNNPACK may use AMX, as in `tfdistill.benchmarking.Cpu`.
 
     Returns:
         `Alternated`.
@@ -55,7 +57,7 @@ def alternate(*paths, seconds=3.0):
     Raises:
         RuntimeUnavailableError: if the process ends; with what it said.
     """
-    command = [sys.executable, "-m", "tfdistill.benchmarking.alternating", str(seconds), *map(str, paths)]
+    command = [sys.executable, "-m", "tfdistill.benchmarking.alternating", str(seconds), str(int(amx)), *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         named = ", ".join(f"'{path}'" for path in paths)
@@ -64,8 +66,10 @@ def alternate(*paths, seconds=3.0):
     return Alternated(**{name: tuple(values) for name, values in found.items()})
 
 
-def main(seconds, *paths):
+def main(seconds, amx, *paths):
     """Prints what `alternate` reads."""
+    if not amx:
+        refuse_amx()
     files = [open_file(pathlib.Path(path), threads=1, trusted=True) for path in paths]
     for file in files:
         file.set_inputs(sample_inputs(file.inputs, 0))
@@ -90,4 +94,4 @@ def main(seconds, *paths):
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), *sys.argv[2:])
+    main(float(sys.argv[1]), bool(int(sys.argv[2])), *sys.argv[3:])

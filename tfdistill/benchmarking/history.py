@@ -185,7 +185,8 @@ def _key(record: BenchmarkRecord) -> Any:
     host = record.host
     return (
         str(pathlib.Path(record.path).absolute()),
-        record.target_settings,
+        # Records are kept from before there was this setting.
+        {name: value for name, value in record.target_settings.items() if (name, value) != ("amx", True)},
         record.input_shapes,
         record.pinned_cores,
         host.cpu_model,

@@ -82,6 +82,7 @@ class BenchmarkRecord(Record):
         reference_max_abs_error: Largest difference of an output to the reference's, on the same inputs, in real values.
         reference_max_steps: Largest difference of an integer output, in steps. Two sets of kernels on one CPU may differ by one.
         arena_sections: Of `Micro`: name of each section of the arena -> bytes. `"head"` and `"tail"` are the whole; the others are parts of the tail.
+        amx: Whether XNNPACK could use the processor's AMX; None on targets other than `Cpu`.
         operators: Of `Micro`: names of the operations that the firmware has to register.
 
     Example:
@@ -152,6 +153,7 @@ class BenchmarkRecord(Record):
     arena_sections: dict[str, int] = dataclasses.field(default_factory=dict)
     operators: tuple[str, ...] = ()
     runs_per_time: int = 1
+    amx: bool | None = None
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -166,6 +168,10 @@ class BenchmarkRecord(Record):
         if self.runs_per_time > 1:
             found.append(
                 f"Each time is the mean of {self.runs_per_time} runs in a row, as the clock there is coarse: single slow runs do not show."
+            )
+        if self.amx and self.compute_type == "int8":
+            found.append(
+                "XNNPACK could use AMX, which no phone or board has, and which is slow on small shapes: Cpu(amx=False) measures without."
             )
         before, after = self.clock_mhz_before, self.clock_mhz_after
         if before and after and after < (1 - _NOTICED) * before:

@@ -13,11 +13,13 @@ import sys
 from tfdistill.benchmarking import memory, pinning, truth
 from tfdistill.benchmarking.record import BenchmarkRecord
 from tfdistill.benchmarking.targets.base import from_spec
+from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.timing import Timing, latency_fields, packed, require_fixed, time_first, time_runs, whole_run
 from tfdistill.benchmarking.untimed import measure_untimed
 from tfdistill.errors import TfdistillError
 from tfdistill.host import HostFingerprint
 from tfdistill.runtime import bootstrap
+from tfdistill.runtime.amx import has_amx
 from tfdistill.runtime.delegated import operation_nodes
 from tfdistill.runtime.file_inputs import declared_inputs
 from tfdistill.runtime.interpreter import open_file, read_file
@@ -89,6 +91,7 @@ def measure_file(request):
         temperature_c_before=warmth,
         temperature_c_after=temperature_c(),
         pinned_cores=timing.cores,
+        amx=target.amx and target.kernels == "xnnpack" and has_amx() if isinstance(target, Cpu) else None,
         batch=batch,
         **delegated,
         **(dataclasses.asdict(work) if work else {}),

@@ -33,7 +33,7 @@ class OperationTime:
     share: float
 
 
-def profile_operations(path, runs=50, threads=1, timeout_seconds=120.0):
+def profile_operations(path, runs=50, threads=1, timeout_seconds=120.0, amx=True):
     """Times the operations of a file, in an isolated process.
 
     LiteRT's clock counts whole microseconds, so an operation of less than one needs many runs.
@@ -43,6 +43,7 @@ def profile_operations(path, runs=50, threads=1, timeout_seconds=120.0):
         runs: Number of timed runs, at least 1.
         threads: CPU threads, at least 1.
         timeout_seconds: The process is ended after this time.
+        amx: Whether XNNPACK may use AMX, as in `tfdistill.benchmarking.Cpu`.
 
     Returns:
         Tuple of `OperationTime`s, in the order in which they run.
@@ -60,7 +61,7 @@ def profile_operations(path, runs=50, threads=1, timeout_seconds=120.0):
         # The bytes that were checked, whatever happens to the file meanwhile.
         copy = folder / "model.tflite"
         copy.write_bytes(file.content)
-        request = json.dumps({"path": str(copy), "runs": runs, "threads": threads}).encode() + b"\n"
+        request = json.dumps({"path": str(copy), "runs": runs, "threads": threads, "amx": amx}).encode() + b"\n"
         ended = isolated.run("tfdistill.runtime.profile_child", request, timeout_seconds)
     if ended.failure:
         raise RuntimeUnavailableError(

@@ -5,6 +5,7 @@ import os
 import sys
 
 from tfdistill.errors import TfdistillError
+from tfdistill.runtime.amx import refuse_amx
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.litert_c import ProfiledModel
 from tfdistill.runtime.tensors import sample_inputs
@@ -23,8 +24,10 @@ def main(result_fd):
         json.dump(answer, result)
 
 
-def timed_runs(path, runs, threads):
+def timed_runs(path, runs, threads, amx):
     """Returns a list with the operations of each run, as `ProfiledModel.timed_run` lists them."""
+    if not amx:
+        refuse_amx()
     opened = open_file(path, trusted=True)
     outputs = {name: (info.dtype, info.shape) for name, info in opened.outputs.items()}
     model = ProfiledModel(path, sample_inputs(opened.inputs, 0), outputs, threads)
