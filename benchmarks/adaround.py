@@ -154,8 +154,7 @@ def page(rows):
         seconds = " / ".join(f"{np.mean([row.cpu_seconds[way] for row in found]):.0f}" for way in (LONG, "AdaRound", "nearest"))
         cells = " | ".join(f"{mean:.2f}" for mean in means.values())
         lines.append(f"| {shown} | {len(found)} | {found[0].parameters:,} | {cells} | {' | '.join(shares)} | {share:.2f} | {seconds} |")
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(rows[0].host.packages.items()))
-    return "\n".join([*lines, "", f"On {rows[0].host.cpu_model}; {versions}.", ""])
+    return "\n".join([*lines, "", f"On {rows[0].host.packages_line()}.", ""])
 
 
 def main():

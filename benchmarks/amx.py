@@ -66,8 +66,7 @@ def main():
             whole, with_amx, without = times(name, folder, arguments.seconds)
             lines.append(f"| {name} | {whole:.4f} | {with_amx:.4f} | {without:.4f} | {with_amx / without:.2f} |")
             advance()
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(host.packages.items()))
-    lines += ["", f"On {host.cpu_model}{'' if has_amx() else ', which has no AMX'}; {versions}.", ""]
+    lines += ["", f"On {host.packages_line()}.{'' if has_amx() else ' This processor has no AMX.'}", ""]
     with write_whole(arguments.page) as beside:
         beside.write_text("\n".join(lines), encoding="utf-8")
 

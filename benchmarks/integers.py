@@ -165,8 +165,7 @@ def page(rows):
             cells.append(f"{np.mean(points):+.2f} ± {spread:.2f} ({min(points):+.2f})")
         share = np.mean([row.size_bytes["calibration"] / row.size_bytes["float32"] for row in found])
         lines.append(f"| {SHOWN[name]} | {found[0].parameters:,} | {' | '.join(cells)} | {share:.2f} |")
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(rows[0].host.packages.items()))
-    return "\n".join([*lines, "", f"On {rows[0].host.cpu_model}; {versions}.", ""])
+    return "\n".join([*lines, "", f"On {rows[0].host.packages_line()}.", ""])
 
 
 def main():

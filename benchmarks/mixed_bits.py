@@ -184,8 +184,7 @@ def page(rows, picture):
     mixed = [(row.net, file) for row in rows for file in row.files if file.way == "mixed"]
     below = [(net, file) for net, file in mixed if file.high < 0]
     told = f"{len(mixed)} mixed files: {sum(file.low > 0 for _, file in mixed)} lie above the line, with the whole interval; {len(below)} lie below it so."
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(rows[0].host.packages.items()))
-    return "\n".join([*lines, told, "", f"On {rows[0].host.cpu_model}; {versions}.", ""])
+    return "\n".join([*lines, told, "", f"On {rows[0].host.packages_line()}.", ""])
 
 
 def draw(rows, path):

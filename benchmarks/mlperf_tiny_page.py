@@ -120,8 +120,7 @@ def page(rows, rebuilt):
             f"| {row.name} | {row.bytes_ours:,} | {row.bytes_official:,} | {100 * row.error_ours:.3f} % | {100 * row.error_official:.3f} % "
             f"| {argmax[0]} | {argmax[1]} | {micro[0]} | {micro[1]} | {row.data} |"
         )
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(rows[0].host.packages.items()))
-    return HEAD + "\n".join([*lines, "", *_rebuilt(rebuilt)]) + f"\nOn {rows[0].host.cpu_model}; {versions}.\n"
+    return HEAD + "\n".join([*lines, "", *_rebuilt(rebuilt)]) + f"\nOn {rows[0].host.packages_line()}.\n"
 
 
 def _rebuilt(rows):

@@ -111,8 +111,7 @@ def page(rows, units):
             f"| {r.layer} | {r.steps} | {r.float_bytes:,} | {r.int8_bytes:,} | {r.step_bytes:,.0f} | {r.operations:,} | {r.float_ms:.3f} | {r.int8_ms:.3f} "
             f"| {r.int8_ms / r.float_ms:.2f} | {100 * r.error:.2f} % |"
         )
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(rows[0].host.packages.items()))
-    return "\n".join([*lines, "", f"On {rows[0].host.cpu_model}; {versions}.", ""])
+    return "\n".join([*lines, "", f"On {rows[0].host.packages_line()}.", ""])
 
 
 def main():

@@ -213,8 +213,7 @@ def _texts(rows, by_net, pictures):
             for keep in SHARES:
                 table = _table(several, low_rank, keep)
                 lines += ["", f"### {SHOWN[name]}, {keep:g} of the {'parameters' if low_rank else 'MACs'}", "", *table] if table else []
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(first.host.packages.items()))
-    return "\n".join([*lines, "", f"{seconds / 3600:.1f} hours of processor time on {first.host.cpu_model}; {versions}.", ""])
+    return "\n".join([*lines, "", f"{seconds / 3600:.1f} hours of processor time on {first.host.packages_line()}.", ""])
 
 
 def _picture(by_net, low_rank, path):

@@ -124,8 +124,7 @@ def page(rows):
             cells += [f"{goal(share):.2f}, {'met' if latency <= goal(share) else 'missed'}" if convolutional and i else ""]
             cells += [f"{100 * found[i]:.0f} %" for found in (row.depthwise, row.delegated)]
             lines.append(f"| {' | '.join(cells)} |")
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(rows[0].host.packages.items()))
-    return "\n".join([*lines, "", f"On {rows[0].host.cpu_model}; {versions}.", ""])
+    return "\n".join([*lines, "", f"On {rows[0].host.packages_line()}.", ""])
 
 
 def main():

@@ -217,8 +217,7 @@ def page(rows):
         first = row.files[0]
         lines += [_line(file, first) for file in row.files]
     host = rows[0].host
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(host.packages.items()))
-    return "\n".join([*lines, "", f"On {host.cpu_model}; {versions}.", ""])
+    return "\n".join([*lines, "", f"On {host.packages_line()}.", ""])
 
 
 def _line(file, first):

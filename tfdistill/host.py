@@ -50,6 +50,10 @@ class HostFingerprint(Record):
         """Returns the processor, the cores and the versions in one line."""
         return f"{self.cpu_model}, {self.usable_cores} of {self.cores} cores, Python {self.python}, tfdistill {self.library_version}"
 
+    def packages_line(self) -> str:
+        """Returns the processor and the versions of the packages in one line, as pages of measurements end."""
+        return f"{self.cpu_model}; {', '.join(f'{name} {version}' for name, version in sorted(self.packages.items()))}"
+
 
 @functools.cache
 def fingerprint() -> HostFingerprint:

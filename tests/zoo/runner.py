@@ -142,8 +142,7 @@ def part(rows, zoo):
         lines.append(f"| {row.name} | {row.parameters:,} | {' | '.join(cells)} |")
     numbered = [f"{number}. {note}" for note, number in notes.items()]
     host = rows[0].host
-    versions = ", ".join(f"{name} {version}" for name, version in sorted(host.packages.items()))
-    below = ["", *numbered, *([""] if numbered else []), f"On {host.cpu_model}; {versions}.", ""]
+    below = ["", *numbered, *([""] if numbered else []), f"On {host.packages_line()}.", ""]
     return f"{zoo.heading}\n\n{zoo.introduction(rows)}\n" + "\n".join(lines + below)
 
 
