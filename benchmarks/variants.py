@@ -196,7 +196,7 @@ def page(rows):
         "# Every variant",
         "",
         "Size, error and speed of every variant of `export_tflite`, without training for any of them. The error is the mean difference to the Keras model as a share of the",
-        "output's scale; agreement is the share of test images for which file and model name the same class. One thread, medians of runs that alternate in one process.",
+        "output's scale; agreement is the share of test images for which file and model name the same class. One thread, XNNPACK without AMX, medians of runs that alternate in one process.",
         "Weights are counted by tensors. Where there is no file, the cell says why. Made by `benchmarks/variants.py` (`make variants`).",
         "",
         "- `int4_weights` saves bytes, not time: the weights are made floats again on the device.",

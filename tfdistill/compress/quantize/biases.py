@@ -20,8 +20,9 @@ CORRECTABLE = {
 }
 # Samples that the means are taken over.
 _SAMPLES = 128
-# The biases stay as they were if the error of the outputs grows by more than this share: a smaller change on these samples says nothing of others.
-_WORSE = 0.1
+# The biases stay as they were if the error of the outputs grows by more than this share, and by more than half a step of 8 bits of their range: a smaller change on these
+# samples says nothing of others.
+_WORSE, _HALF_STEP = 0.1, 0.5 / 256
 
 
 def biases_of(layer):
@@ -117,7 +118,7 @@ def correct_biases(model, float_model, signature, samples, corrected, multiplied
 
     with _activations_seen_by(model.legacy, corrected, correct):
         after = _error(expected, model.legacy(inputs, training=False))
-    if after <= (1 + _WORSE) * before:
+    if after <= (1 + _WORSE) * before or after - before <= _HALF_STEP:
         return []
     for variable, values in zip(variables, original, strict=True):
         variable.assign(values)
