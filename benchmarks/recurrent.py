@@ -99,7 +99,7 @@ def page(rows, units):
     lines = [
         "# Recurrent layers as integer files",
         "",
-        f"GRU and LSTM of {units} units on {FEATURES} features, and a dense layer of 10; int8 by calibration alone, every step written out. One thread, medians of runs",
+        f"GRU and LSTM of {units} units on {FEATURES} features, and a dense layer of 10; int8 by calibration alone, every step written out. One thread, XNNPACK without AMX, medians of runs",
         "that alternate. The error is the mean difference to the Keras model on other data than the calibration's, as a share of the output's range. Made by",
         "`benchmarks/recurrent.py`.",
         "",
