@@ -12,6 +12,7 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.bridge.integer.recognize import Watched
+from tfdistill.convert.samples import MIN_CALIBRATION_SAMPLES
 
 # Layers with one sum for each output channel and an activation function behind it.
 CORRECTABLE = {
@@ -21,7 +22,7 @@ CORRECTABLE = {
 # Samples that the means are taken over.
 _SAMPLES = 128
 # The biases stay as they were if the error of the outputs grows by more than this share, and by more than half a step of 8 bits of their range: a smaller change on these
-# samples says nothing of others.
+# samples says nothing of others. Neither does any change on fewer samples than calibration needs, as there are in one batch of a model of a fixed, small batch.
 _WORSE, _HALF_STEP = 0.1, 0.5 / 256
 
 
@@ -118,7 +119,7 @@ def correct_biases(model, float_model, signature, samples, corrected, multiplied
 
     with _activations_seen_by(model.legacy, corrected, correct):
         after = _error(expected, model.legacy(inputs, training=False))
-    if after <= (1 + _WORSE) * before or after - before <= _HALF_STEP:
+    if after <= (1 + _WORSE) * before or after - before <= _HALF_STEP or len(kept) < MIN_CALIBRATION_SAMPLES:
         return []
     for variable, values in zip(variables, original, strict=True):
         variable.assign(values)
