@@ -12,6 +12,7 @@ from tfdistill.bridge.adopt import introspection
 from tfdistill.bridge.adopt.layers import named_layers
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.bridge.integer.recognize import Watched
+from tfdistill.compress.quantize.output_error import output_error
 from tfdistill.convert.samples import MIN_CALIBRATION_SAMPLES
 
 # Layers with one sum for each output channel and an activation function behind it.
@@ -100,7 +101,7 @@ def correct_biases(model, float_model, signature, samples, corrected, multiplied
     layers = named_layers(model.legacy)
     variables = [getattr(introspection.unwrap(layers[holder]), attribute) for holder, attribute in corrected.values()]
     original = [np.array(variable) for variable in variables]
-    before = _error(expected, model.legacy(inputs, training=False))
+    before = output_error(expected, model.legacy(inputs, training=False))
 
     def correct(path, x):
         shift = _channel_means(x) - means[path] * multiplied.get(path, 1.0)
@@ -118,7 +119,7 @@ def correct_biases(model, float_model, signature, samples, corrected, multiplied
         return x - moved
 
     with _activations_seen_by(model.legacy, corrected, correct):
-        after = _error(expected, model.legacy(inputs, training=False))
+        after = output_error(expected, model.legacy(inputs, training=False))
     if after <= (1 + _WORSE) * before or after - before <= _HALF_STEP or len(kept) < MIN_CALIBRATION_SAMPLES:
         return []
     for variable, values in zip(variables, original, strict=True):
@@ -127,17 +128,6 @@ def correct_biases(model, float_model, signature, samples, corrected, multiplied
         f"The biases were not corrected: that would have raised the mean error of the outputs on {len(kept)} calibration samples from {before:.1%} to {after:.1%} of their "
         "range, as a few samples far from the others decide the means. Quantize(bias_correction=False) leaves the correction out from the start."
     ]
-
-
-def _error(expected, found):
-    """Returns the mean difference of outputs as a share of their range, of several outputs the largest."""
-    import tensorflow as tf
-
-    shares = []
-    for one, other in zip(tf.nest.flatten(expected), tf.nest.flatten(found), strict=True):
-        one, other = np.asarray(one, "float64"), np.asarray(other, "float64")
-        shares.append(np.abs(one - other).mean() / (np.ptp(one) or 1.0))
-    return float(max(shares))
 
 
 def _channel_means(x):

@@ -37,8 +37,6 @@ between: an island of one function costs no more than a copy.
 
 import typing
 
-import numpy as np
-
 from tfdistill.bridge.adopt.trained_ranges import quantized_layers
 from tfdistill.bridge.integer.activations import GELU_OF_PRODUCTS, HARD_SWISH, PRELU, PRELU_OF_PRODUCTS, QUICK_GELU, RELU, RELU_OF_PRODUCT
 from tfdistill.bridge.integer.normalizations import ROWWISE
@@ -47,6 +45,7 @@ from tfdistill.bridge.integer.rounding import FLOAT_FORM
 from tfdistill.bridge.wrappers.quantization import is_quantized_layer
 from tfdistill.compress.quantize.calibration_data import packed_batches
 from tfdistill.compress.quantize.consumers import activation_of
+from tfdistill.compress.quantize.output_error import output_error
 from tfdistill.runtime.operations import operation_table, require_target
 from tfdistill.utils import validate
 
@@ -183,16 +182,10 @@ def approximation_notes(made, float_model, signature, samples):
     if not changed:
         return []
     inputs = next(packed_batches(signature, samples, _COMPARED))
-    import tensorflow as tf
-
-    found, expected = (tf.nest.flatten(model(inputs, training=False)) for model in (made.legacy, float_model))
-    errors = [
-        float(np.abs(np.asarray(a, "float64") - np.asarray(b, "float64")).mean() / (np.ptp(np.asarray(b, "float64")) or 1.0))
-        for a, b in zip(found, expected, strict=True)
-    ]
+    error = output_error(float_model(inputs, training=False), made.legacy(inputs, training=False))
     return [
         f"GELU is approximated in {len(changed)} layers of '{made.name}', as approximate=True allows. With that and the rounding, the outputs differ from those of the float "
-        f"model by {max(errors):.2%} of their scale in the mean, on the calibration data."
+        f"model by {error:.2%} of their scale in the mean, on the calibration data."
     ]
 
 
