@@ -55,7 +55,7 @@ def main():
         "# int8 with AMX and without",
         "",
         "AMX is the matrix unit of recent Intel server processors. XNNPACK runs int8 convolutions and dense layers on it wherever the kernel grants it, whatever their size. No",
-        "phone or board has it, so `Cpu(amx=False)` measures without it, and so do docs/coverage.md and docs/recurrent.md. Median times of one run in milliseconds, one thread; the files run by",
+        "phone or board has it, so `Cpu(amx=False)` measures without it, and so do docs/coverage.md, docs/recurrent.md and docs/variants.md. Median times of one run in milliseconds, one thread; the files run by",
         "turns. Made by `benchmarks/amx.py`.",
         "",
         "| one layer | float32 | int8 with AMX | int8 without | with / without |",

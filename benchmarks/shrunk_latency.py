@@ -85,7 +85,7 @@ def measure(net, seconds):
             records.append(export_tflite(each, folder / f"{number}.tflite", "int8", calibration=x, tolerances=Tolerances()))
             print(f"{net}: {records[-1].size_bytes:,} bytes", flush=True)
         found = alternate(*(record.path for record in records), seconds=seconds, amx=False)
-        depthwise = tuple(sum(op.share for op in profile_operations(record.path) if "DWConv" in op.name) for record in records)
+        depthwise = tuple(sum(op.share for op in profile_operations(record.path, amx=False) if "DWConv" in op.name) for record in records)
     return ShrunkLatency(
         net=net,
         keep_macs=(1.0, *KEEP_MACS),

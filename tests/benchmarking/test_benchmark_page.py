@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import json
+from unittest import mock
 
 import pytest
 from peaks import folder
@@ -24,6 +25,7 @@ from tfdistill.errors import ConfigurationError
 from tfdistill.host import HostFingerprint
 from tfdistill.report.benchmark_page import benchmark_page
 from tfdistill.report.operation_picture import operation_picture
+from tfdistill.runtime import profile
 
 QUICK = Timing(warmup_seconds=0, warmup_runs=1, min_seconds=0.05, max_seconds=0.1, processes=1)
 
@@ -78,6 +80,15 @@ def test_operations_are_a_record(tmp_path):
 def test_operations_are_not_shown_for_another_target(settings, record):
     with pytest.raises(ConfigurationError, match="with XNNPACK only"):
         _profile(dataclasses.replace(record, target_settings=settings))
+
+
+@pytest.mark.parametrize("amx", [True, False, None])
+def test_operations_are_timed_as_the_file_was(amx, record):
+    """Records from before there was the setting, here None, were measured with AMX."""
+    settings = {name: value for name, value in record.target_settings.items() if name != "amx"} | ({} if amx is None else {"amx": amx})
+    with mock.patch.object(profile, "profile_operations", wraps=profile.profile_operations) as timed:
+        _profile(dataclasses.replace(record, target_settings=settings))
+    assert timed.call_args.kwargs["amx"] is (amx is not False)
 
 
 def test_the_picture_of_operations(tmp_path):

@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from tfdistill.benchmarking.record import BenchmarkRecord
+from tfdistill.benchmarking.targets.base import completed
 from tfdistill.errors import ConfigurationError, TfdistillError
 from tfdistill.records import Record
 from tfdistill.utils.files import open_regular
@@ -185,8 +186,7 @@ def _key(record: BenchmarkRecord) -> Any:
     host = record.host
     return (
         str(pathlib.Path(record.path).absolute()),
-        # Records are kept from before there was this setting.
-        {name: value for name, value in record.target_settings.items() if (name, value) != ("amx", True)},
+        completed(record.target_settings),
         record.input_shapes,
         record.pinned_cores,
         host.cpu_model,

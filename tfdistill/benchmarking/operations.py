@@ -95,7 +95,9 @@ class OperationProfile(Record):
         return {"slowest operations": self.slowest()}
 
 
-def profile_operations(path: PathLike, *, threads: int = 1, runs: int = 50, timeout_seconds: float = 120.0) -> OperationProfile:
+def profile_operations(
+    path: PathLike, *, threads: int = 1, runs: int = 50, timeout_seconds: float = 120.0, amx: bool = True
+) -> OperationProfile:
     """Times each operation of a .tflite file, as LiteRT runs it on the CPU with XNNPACK, in an isolated process.
 
     LiteRT's clock counts whole microseconds, so an operation of less than one needs many runs. Profiling itself takes time: the sum is above the latency
@@ -106,6 +108,7 @@ def profile_operations(path: PathLike, *, threads: int = 1, runs: int = 50, time
         threads: CPU threads, at least 1.
         runs: Number of timed runs, at least 1.
         timeout_seconds: The process is ended after this time.
+        amx: Whether XNNPACK may use AMX, as in `Cpu`.
 
     Returns:
         An `OperationProfile`.
@@ -121,6 +124,6 @@ def profile_operations(path: PathLike, *, threads: int = 1, runs: int = 50, time
         [True]
     """
     file = read_file(path)
-    found = profile.profile_operations(file, runs=runs, threads=threads, timeout_seconds=timeout_seconds)
+    found = profile.profile_operations(file, runs=runs, threads=threads, timeout_seconds=timeout_seconds, amx=amx)
     operations = tuple(TimedOperation(row.name, row.delegated, row.mean_us, row.share) for row in found)
     return OperationProfile(str(file.path), file.sha256, threads, runs, operations, fingerprint())

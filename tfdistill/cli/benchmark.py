@@ -144,7 +144,7 @@ def _profile(record):
     settings = record.target_settings
     if settings["kind"] != "cpu" or settings.get("kernels", "xnnpack") != "xnnpack" or not settings.get("xnnpack", True):
         raise ConfigurationError("Operations are timed one by one on the CPU with XNNPACK only.", "that target")
-    return profile_operations(record.path, threads=settings["threads"])
+    return profile_operations(record.path, threads=settings["threads"], amx=settings.get("amx", True))
 
 
 def _target(text, threads):

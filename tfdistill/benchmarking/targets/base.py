@@ -50,3 +50,9 @@ def from_spec(spec):
     """Returns the target that `to_spec` described."""
     settings = dict(spec)
     return KINDS[settings.pop("kind")](**settings)
+
+
+def completed(spec):
+    """Returns what `to_spec` gave, with the defaults of the settings that were added since then."""
+    known = dataclasses.fields(KINDS[spec["kind"]]) if spec.get("kind") in KINDS else ()
+    return {field.name: field.default for field in known if field.default is not dataclasses.MISSING} | spec
