@@ -1,5 +1,6 @@
 """What all tests share: seeds, and small models and data that are quick to train."""
 
+import collections
 import functools
 import gc
 import importlib.util
@@ -29,6 +30,10 @@ def _listed(name):
 
 # Test functions that `make quick` leaves out, and modules that are run first, as they take long; made by tests/find_thorough.py.
 THOROUGH, LONGEST = frozenset(_listed("thorough.txt")), _listed("longest.txt")
+# Test function -> n: each n-th of its rows is run for every change, from the first on, and all of them by `make test-release`. These rows take the same road, one kind of
+# layer, model or loss each, and would take half of the time of all tests.
+_words = _listed("sampled.txt")
+SAMPLED = {function: int(n) for function, n in zip(_words[::2], _words[1::2], strict=True)}
 
 
 # Folder of the trained nets of MLPerf Tiny (mlcommons/tiny, benchmark/training); without it the tests whose names end in `_of_mlperf_tiny` are left out.
@@ -41,10 +46,20 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.nodeid.partition("[")[0] in THOROUGH:
             item.add_marker("thorough")
+    for item in not_sampled(items, SAMPLED):
+        item.add_marker("release")
     if not MLPERF_TINY:
         left_out = [item for item in items if item.nodeid.partition("[")[0].endswith("_of_mlperf_tiny")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
+
+
+def not_sampled(items, sampled):
+    """Lists the items of functions of which each n-th row is run, but for these rows."""
+    rows = collections.defaultdict(list)
+    for item in items:
+        rows[item.nodeid.partition("[")[0]].append(item)
+    return [item for function, n in sampled.items() for number, item in enumerate(rows[function]) if number % n]
 
 
 def pytest_collection_finish():

@@ -1,20 +1,27 @@
-"""What `make quick` leaves out: the list names functions that exist, and is as long as the time of a room asks for."""
+"""What `make quick`, and the tests of every change, leave out: the lists name functions that exist, and are as long as the time asks for."""
 
 import pathlib
+import types
 
 import pytest
-from conftest import LONGEST, THOROUGH
+from conftest import LONGEST, SAMPLED, THOROUGH, not_sampled
 from find_thorough import longest, seconds_by_function, thorough
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", sorted(THOROUGH))
+@pytest.mark.parametrize("name", sorted(THOROUGH | set(SAMPLED)))
 def test_a_listed_function_exists(name):
     path, *classes, function = name.split("::")
     # Classes are those of Keras's own tests, which the file imports.
     assert classes or f"def {function}(" in (ROOT / path).read_text(encoding="utf-8")
     assert (ROOT / path).is_file()
+
+
+def test_each_nth_row_stays_from_the_first_on():
+    items = [types.SimpleNamespace(nodeid=f"tests/test_x.py::{name}") for name in ("a[1]", "a[2]", "b", "a[3]", "a[4]", "c[1]", "c[2]")]
+    assert [item.nodeid[17:] for item in not_sampled(items, {"tests/test_x.py::a": 3})] == ["a[2]", "a[3]"]
+    assert min(SAMPLED.values()) > 1
 
 
 def test_listed_modules_exist():
