@@ -1,17 +1,14 @@
 """Small .tflite files that tests share, made once for each process."""
 
 import pathlib
-import tempfile
 
 import keras
 import numpy as np
+from process_folder import FOLDER
 
 import tfdistill
 
 CLASSES = 10
-
-
-FOLDER = tempfile.TemporaryDirectory(prefix="tfdistill-files-")  # removed at the end of the process
 
 
 def int8_file(io="auto"):

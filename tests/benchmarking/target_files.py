@@ -3,9 +3,9 @@
 import functools
 import pathlib
 import subprocess
-import tempfile
 
 import numpy as np
+from process_folder import new_folder
 
 from tfdistill.benchmarking import Timing
 from tfdistill.runtime.schema import schema
@@ -61,7 +61,7 @@ def chain(path, *operations, size=64):
 @functools.cache
 def delegate_library():
     """Compiles external_delegate.c with the system's C compiler, once in a process; returns the path of the library."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="tfdistill-delegate-"), "libtest_delegate.so")
+    path = new_folder() / "libtest_delegate.so"
     source = pathlib.Path(__file__).with_name("external_delegate.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", path, source], check=True)
     return str(path)
@@ -102,6 +102,6 @@ def convolutions(variant, activation="relu"):
     x = layers.Conv2D(8, 3, padding="same", activation=activation)(inputs)
     x = layers.Add()([x, layers.Conv2D(8, 3, padding="same")(x)])
     outputs = layers.Softmax(name="scores")(layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
-    path = pathlib.Path(tempfile.mkdtemp(prefix="tfdistill-targets-"), f"{variant}.tflite")
+    path = new_folder() / f"{variant}.tflite"
     calibration = images() if variant in ("int8", "int16x8") else None
     return tfdistill.export_tflite(keras.Model(inputs, outputs), path, variant, calibration=calibration).path

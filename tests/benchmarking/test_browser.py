@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from process_folder import new_folder
 from remedies_of_source import Row, check
 from small_files import free_file, int8_file
 
@@ -40,7 +41,7 @@ IMAGES = np.random.default_rng(1).random((50, 8, 8, 1), dtype="float32")
 
 @functools.cache
 def folder():
-    return pathlib.Path(tempfile.mkdtemp(prefix="tfdistill-browser-"))
+    return new_folder()
 
 
 def two_by_two():
