@@ -18,6 +18,7 @@ import test_kit_remedies
 import test_low_rank_settings
 import test_metadata_remedies
 import test_micro
+import test_open_layers
 import test_preflight_remedies
 import test_remedies
 import test_remote_remedies
@@ -48,6 +49,7 @@ TABLES = {
     "tests/benchmarking/test_micro.py": [row.words for row in test_micro.ROWS.values()],
     "tests/benchmarking/test_benchmark_remedies.py": [row.words for row in test_benchmark_remedies.ROWS.values()],
     "tests/compress/test_bits_remedies.py": [row.words for row in test_bits_remedies.ROWS.values()],
+    "tests/compress/test_open_layers.py": [row.words for row in test_open_layers.REMEDIES.values()],
     "tests/compress/test_compress_remedies.py": [row.words for row in test_compress_remedies.ROWS.values()],
 }
 # Remedy -> why no row can follow it.

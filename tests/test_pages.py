@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import custom_layers
 import keras
 import numpy as np
 import pytest
@@ -60,7 +61,8 @@ def compression_names():
         inside = keras.layers.Conv2D(32, 3, padding="same", activation="relu")(x)
         x = keras.layers.Add()([x, keras.layers.Conv2D(32, 3, padding="same")(inside)])
     x = keras.layers.GlobalAveragePooling2D()(x)
-    return {**names, "teacher": keras.Model(inputs, keras.layers.Dense(10, name="logits")(x), name="teacher")}
+    teacher = keras.Model(inputs, keras.layers.Dense(10, name="logits")(x), name="teacher")
+    return {**names, "teacher": teacher, "bert": custom_layers.sequence(custom_layers.GatedMLP(64, name="encoder"))}
 
 
 def encoder_net(name, block, attention, width):

@@ -76,6 +76,7 @@ ROOMS = {
         "RoundingRecord": "rounding.record",
         "Step": "step",
         "assign_bits": "bits.assign",
+        "open_layers": "opened",
         "register_channels": "channels.rules.table",
         "rounding_of": "rounding.record",
         "shrink_like": "shrink.shrink_like",

@@ -12,6 +12,7 @@ from tfdistill.compress.cluster.cluster import Cluster as Cluster
 from tfdistill.compress.low_rank.low_rank import LowRank as LowRank
 from tfdistill.compress.low_rank.plan import LowRankLayerPlan as LowRankLayerPlan
 from tfdistill.compress.low_rank.plan import LowRankPlan as LowRankPlan
+from tfdistill.compress.opened import open_layers as open_layers
 from tfdistill.compress.plan import LayerPlan as LayerPlan
 from tfdistill.compress.plan import Plan as Plan
 from tfdistill.compress.prune.prune import Prune as Prune

@@ -178,7 +178,26 @@ class Plan(Record):
             )
         if not self.names(DONE):
             reasons = "; ".join(f"'{row.name}': {row.reason}" for row in self.rows[:8])
-            raise ModelError(f"{self.step} finds nothing to do in the model '{self.model}'. {reasons}", fix="look at plan(model)")
+            raise ModelError(
+                f"{self.step} finds nothing to do in the model '{self.model}'. {reasons}", fix=f"{self._opened_first()}look at plan(model)"
+            )
+
+    def _opened_first(self) -> str:
+        """Returns the beginning of a remedy for a step that does not look inside layers of classes that Keras does not have; empty for any other step."""
+        return ""
+
+
+def opened_first(hidden):
+    """Returns the beginning of a remedy for a model with layers that a step does not look into; empty where there are none.
+
+    Args:
+        hidden: The layers of classes that Keras does not have, or anything else that is false without them.
+    """
+    return (
+        "take tfdistill.compress.open_layers(model), in which layers of other classes than Keras's are what is inside them; or "
+        if hidden
+        else ""
+    )
 
 
 def change_of(before, after):

@@ -56,12 +56,29 @@ class Remade:
             name: Name for what takes its place; None for its own.
             taken: Names that other layers around it have.
         """
-        if id(operation) in self._graph.views:
-            return [self._model(operation, self._graph.entries[id(operation)][0])]
-        if id(operation) not in self.made:
-            self.made[id(operation)] = made_again(operation, self._settings(operation), name)
-            self._kept.append((operation, self.made[id(operation)]))
-        return [self.made[id(operation)]]
+        key = id(self._itself(operation))
+        if key in self._graph.views:
+            return [self._model(self._itself(operation), self._graph.entries[key][0])]
+        if key not in self.made:
+            self.made[key] = made_again(operation, self._settings(operation), name)
+            self._kept.append((operation, self.made[key]))
+        return [self.made[key]]
+
+    def _itself(self, operation):
+        """Returns what is made again once for all operations of the graph that stand for it."""
+        return operation
+
+    def _stays_sequential(self, model, view):
+        """Whether the new model is a Sequential one."""
+        return is_sequential(model)
+
+    def _name(self, operation, used):
+        """Returns the name of what takes the place of an operation in a functional model, in which others have the names `used`."""
+        return unique_name(operation.name, used)
+
+    def _training(self, call):
+        """Returns the mode that a call is made in, whatever that of the model is; None for that of the model."""
+        return call.kwargs.get("training")
 
     def _model(self, model, values):
         """Returns the new model. `values` are what a nested one is called on."""
@@ -69,7 +86,7 @@ class Remade:
             return self.made[id(model)]
         view = self._graph.views[id(model)]
         inputs = [self._input(x, shape) for x, shape in zip(view.inputs, self._sizes(view, values), strict=True)]
-        if is_sequential(model):
+        if self._stays_sequential(model, view):
             left_out = self._left_out(view)
             gone = {id(call.operation) for call in calls(view) if id(call.outputs[0]) in left_out}
             kept = [layer for layer in model.layers if id(layer) not in gone]
@@ -94,10 +111,11 @@ class Remade:
                     tensors[id(call.outputs[0])] = tensors[id(source)]
                 continue
             # Keras's own record of the mode of a call is kept as it is; masks travel with the new tensors.
-            kwargs = {**own_arguments(call), **({"training": call.kwargs["training"]} if call.kwargs.get("training") is not None else {})}
+            mode = self._training(call)
+            kwargs = {**own_arguments(call), **({} if mode is None else {"training": mode})}
             args, kwargs = filled((call.args, kwargs), tensors)
             if id(call.operation) not in names:
-                names[id(call.operation)] = unique_name(call.operation.name, set(names.values()))
+                names[id(call.operation)] = self._name(call.operation, set(names.values()))
             first, *rest = self._parts(call.operation, names[id(call.operation)], taken)
             found = first(*args, **kwargs)
             for part in rest:
@@ -144,6 +162,8 @@ def made_again(operation, settings, name=None):
     try:
         if type(operation) is keras.layers.Lambda:
             return keras.layers.Lambda(**{**lambda_arguments(operation), "name": name or operation.name})
+        if type(operation) is keras.layers.Identity:  # it takes any argument, and does nothing with it, but saves it
+            return keras.layers.Identity(name=name or operation.name)
         config = _without_shapes(copy.deepcopy(operation.get_config()))
         for path, function in settings.items():
             inner = config

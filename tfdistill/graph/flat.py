@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from tfdistill.errors import BridgeError
-from tfdistill.graph.functional import calls, filled, is_functional, is_sequential, own_arguments
+from tfdistill.graph.functional import calls, filled, is_functional, is_sequential, only_calls, own_arguments
 from tfdistill.graph.inlining import inlined
 from tfdistill.graph.opening import is_foreign, look_inside, origin, stand_in
 from tfdistill.graph.tracing import open_model, required_arguments
@@ -68,20 +68,22 @@ class FlatGraph:
     entries: dict
 
 
-def flat_graph(model, inputs=None, open_layers=False):
+def flat_graph(model, inputs=None, open_layers=False, view_of=None):
     """Returns the `FlatGraph` of a model.
 
     Args:
         model: Built Keras 3 model.
         inputs: `keras.Input`s of other sizes in place of the model's own, flat; None for these.
         open_layers: Whether layers of classes that Keras does not have are opened, too, where their calls work on symbolic tensors.
+        view_of: Function (model, its functional view, its path, its only `graph.Call` in the model around it or None) that returns the view to take in its
+            place; None takes it as it is.
 
     Raises:
         ModelError: if the model is not built.
         BridgeError: if the model is a subclassed one whose `call` does not work on symbolic tensors.
     """
-    flattening = _Flattening(open_layers)
-    view = flattening.view(model, open_model(model), inputs)
+    flattening = _Flattening(open_layers, view_of)
+    view = flattening.view(model, open_model(model), inputs, model.name, None)
     given = [Value(tuple(x.shape), x.dtype) for x in view.inputs]
     outputs = flattening.run(view, given, "")
     names = [x._keras_history.operation.name for x in view.inputs]
@@ -116,15 +118,20 @@ def _sized_outputs(call, args, kwargs):
 
 
 class _Flattening:
-    def __init__(self, open_layers):
-        self.open_layers = open_layers
+    def __init__(self, open_layers, view_of):
+        self.open_layers, self.view_of = open_layers, view_of
         self.calls, self.views, self.entries = [], {}, {}
+        self.written = {}  # id of a view -> the view before its layers were opened
         self.paths = {}  # path -> the layer that has it
 
-    def view(self, model, opened, inputs):
-        if inputs is not None or (self.open_layers and any(is_foreign(call.operation) for call in calls(opened))):
+    def view(self, model, opened, inputs, path, alone):
+        written = opened
+        if self.view_of is not None:
+            opened = self.view_of(model, opened, path, alone)
+        elif inputs is not None or (self.open_layers and any(is_foreign(call.operation) for call in calls(opened))):
             opened = inlined(opened, self._inside, set(), inputs)
         self.views[id(model)] = opened
+        self.written[id(opened)] = written
         return opened
 
     def _inside(self, layer, signature, path):
@@ -140,11 +147,12 @@ class _Flattening:
         tensors = dict(zip(map(id, (sized or view).inputs), given, strict=True))
         # Each call with sizes of its own has stand-ins, of which the new graph knows nothing.
         own = {id(origin(call.operation)): call.operation for call in calls(view)} if sized is not None else {}
+        alone = only_calls(sized or view)
         for call in calls(sized or view):
             operation = own.get(id(origin(call.operation)), call.operation)
             args, kwargs = _first_in_place(operation, *filled((call.args, own_arguments(call)), tensors))
             path = self._path(prefix + operation.name, operation)
-            nested = self._nested(operation, path)
+            nested = self._nested(operation, path, alone.get(id(call.operation)))
             if nested is None:
                 outputs = [Value(tuple(x.shape), x.dtype) for x in _sized_outputs(call, args, kwargs)]
                 self.calls.append(FlatCall(path, operation, args, kwargs, outputs))
@@ -163,7 +171,7 @@ class _Flattening:
             unique = f"{path}_{number}"
         return unique
 
-    def _nested(self, operation, path):
+    def _nested(self, operation, path, alone):
         """Returns the functional view of a nested model; None for a layer, and for a model that cannot be opened."""
         source = origin(operation)
         if id(source) in self.views:
@@ -173,7 +181,7 @@ class _Flattening:
         if not (is_functional(source) or is_sequential(source)) and len(required_arguments(source)) > 1:
             return None
         try:
-            return self.view(source, open_model(source, path=path), None)
+            return self.view(source, open_model(source, path=path), None, path, alone)
         except BridgeError:
             return None
 
@@ -182,4 +190,5 @@ class _Flattening:
         if not any(map(free_sizes, (x.shape for x in view.inputs))) or any(map(free_sizes, (x.shape for x in values))):
             return None
         inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in values]
-        return inlined(view, self._inside, set(), inputs)
+        # What is inside a layer that is opened for free sizes may have kept them.
+        return inlined(self.written[id(view)], self._inside, set(), inputs)

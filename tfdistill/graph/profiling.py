@@ -7,10 +7,10 @@ import keras
 
 from tfdistill.errors import ConfigurationError, ModelError, nearest
 from tfdistill.graph.carriers import HeldWeight
-from tfdistill.graph.flat import Value, flat_graph, free_sizes
+from tfdistill.graph.flat import Value, first_free, flat_graph, free_sizes
 from tfdistill.graph.layers import IDLE, loading_of
 from tfdistill.graph.macs import Shapes, macs_of
-from tfdistill.graph.opening import origin
+from tfdistill.graph.opening import is_foreign, origin
 from tfdistill.graph.tracing import open_model
 from tfdistill.records import Record
 
@@ -149,10 +149,44 @@ def _row(call, counted):
     new = [w for w in weights if id(w) not in counted]
     counted.update(map(id, new))
     own = 0 if _is_view(call) else sum(bytes_of(x) for x in call.outputs)
-    macs = macs_of(operation, shapes_at(call, lambda x: x.shape, lambda variable: tuple(variable.shape)))
+    macs = macs_of(operation, own_shapes(call))
     return LayerProfile(
         call.path, type(operation).__name__, tuple(call.outputs[0].shape[1:]), sum(math.prod(w.shape) for w in new), macs, own
     )
+
+
+def macs_inside(model, graph):
+    """Returns a dict of path of each layer of a class that Keras does not have to a pair: the multiply-accumulates inside it in all of its calls, and whether these are
+    all.
+
+    Args:
+        model: Built Keras 3 model.
+        graph: Its `FlatGraph`, in which these layers are not opened.
+
+    Returns:
+        The dict, without layers that cannot be opened; empty for a model with free sizes.
+    """
+    paths = {call.path for call in graph.calls if is_foreign(call.operation)}
+    if not paths or first_free(graph) is not None:
+        return {}
+    found: dict[str, tuple[int, bool]] = {}
+    for call in flat_graph(model, open_layers=True).calls:
+        outer = next((call.path[:end] for end in _ends(call.path) if call.path[:end] in paths), None)
+        if outer is not None and call.path not in paths:
+            known = not any(free_sizes(x.shape) for x in [*call.values(), *call.outputs])
+            macs = macs_of(origin(call.operation), own_shapes(call)) if known else None
+            before, all_known = found.get(outer, (0, True))
+            found[outer] = (before + (macs or 0), all_known and macs is not None)
+    return found
+
+
+def _ends(path):
+    return [place for place, letter in enumerate(path) if letter == "/"]
+
+
+def own_shapes(call):
+    """Returns the `Shapes` of a call as they are."""
+    return shapes_at(call, lambda x: x.shape, lambda variable: tuple(variable.shape))
 
 
 def shapes_at(call, shape_of_value, shape_of_variable):

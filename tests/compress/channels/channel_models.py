@@ -292,6 +292,15 @@ def tokens():
     return keras.Model(inputs, layers.Dense(3, name="logits")(x), name="tokens")
 
 
+def tied():
+    """A table that tokens are looked up in, and that gives the logits."""
+    inputs = keras.Input((6,), dtype="int32", name="tokens")
+    table = layers.ReversibleEmbedding(12, 8, name="table")
+    x = table(inputs)
+    x = layers.Add()([x, layers.Dense(8, activation="relu", name="hidden")(x)])
+    return keras.Model(inputs, layers.GlobalAveragePooling1D()(table(x, reverse=True)), name="tied")
+
+
 def several():
     """Several inputs and outputs."""
     image, side = keras.Input((8, 8, 3), name="image"), keras.Input((4,), name="side")
@@ -392,6 +401,7 @@ MODELS = {
     **{body.__name__: functools.partial(series, body) for body in SERIES},
     "einsum": functools.partial(series, lambda x: layers.Flatten()(einsum(x))),
     "tokens": tokens,
+    **({"tied": tied} if hasattr(layers, "ReversibleEmbedding") else {}),
     "several": several,
     "sequential": sequential,
     "subclassed": subclassed,

@@ -218,5 +218,6 @@ def test_the_rows_have_every_rule():
         name for name in _LAYERS if name.startswith(("Adaptive", "Gaussian", "SpatialDropout", "UpSampling", "ZeroPadding", "Cropping"))
     }
     spared |= {name for name in _LAYERS if "Pooling" in name or name.endswith(("3D", "1D"))}
+    spared |= {name for name in _LAYERS if not hasattr(keras.layers, name)}  # of a later release of Keras
     assert sorted(set(_LAYERS) - used - spared) == []
     assert channel_models.IMAGES

@@ -45,7 +45,7 @@ def nested_in_time(x):
 
 # Function -> a part of the reason.
 REASONS = {
-    "a class of the user's": (own, "Own is no class of Keras's; tfdistill.compress.register_channels"),
+    "a class of the user's": (own, "Own is no class of Keras's: tfdistill.compress.open_layers"),
     "a function": (lambda x: layers.Lambda(lambda x: x)(x), "no rule is known for a Lambda"),
     "attention without weights": (lambda x: layers.Attention()([x, x]), "no rule is known for a Attention"),
     "a mean": (lambda x: ops.mean(x, axis=-1), "mean over them"),

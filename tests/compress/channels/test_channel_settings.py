@@ -283,7 +283,18 @@ def test_a_class_without_a_rule_is_left_whole():
     assert "register_channels" in plan.row("before").reason
     assert plan.row("after").removed
     assert "'roll': Odd is no class of Keras's" in plan.custom[0]
-    assert plan.findings[-1] == "MACs are without those of 'roll', which are not known"
+    assert plan.macs == tfdistill.profile(rolled(Odd)).macs
+    assert (
+        PruneChannels(keep_channels=0.9, divisor=1).plan(rolled(Drawn)).findings[-1]
+        == "MACs are without those of 'roll', which are not known"
+    )
+
+
+class Drawn(Odd):
+    """Cannot be opened, as it draws random numbers."""
+
+    def call(self, x):
+        return super().call(x) + 0 * keras.random.uniform((1,))
 
 
 @pytest.mark.parametrize(("kind", "rule"), [(int, len), (layers.Layer(), len), (Rolled, 3), (layers.Dense, len), (layers.LSTM, len)])

@@ -61,15 +61,28 @@ class Opener:
         """Returns the `BridgeError` that says why a layer is not opened, or None."""
         return self.whole.get(id(origin(layer)), (None, None))[1]
 
+    def look(self, layer, signature, path):
+        """Returns a functional model of what is inside a layer, and the ids of the first output of each call in it that stays in inference mode.
+
+        Raises:
+            BridgeError: if it is only a part of the layer.
+        """
+        view = look_inside(layer, signature, path)
+        return view, check_inside(layer, signature, view, path)
+
+    def runs_as_it_is(self, layer):
+        """Whether a layer of the user's has a better counterpart in tf_keras than what is inside it."""
+        return is_registered(type(layer)) or is_plain(type(layer)) or _is_kernel_of_keras(layer)
+
     def _inside(self, layer, signature, path):
         source = origin(layer)
         if id(source) in self.whole:
             return None
         reason = None
-        if not is_registered(type(source)) and not is_plain(type(source)) and not _is_kernel_of_keras(source):
+        if not self.runs_as_it_is(source):
             try:
-                view = look_inside(layer, signature, path)
-                self.frozen |= check_inside(layer, signature, view, path)
+                view, frozen = self.look(layer, signature, path)
+                self.frozen |= frozen
                 self.opened.add(id(source))
                 return view
             except BridgeError as error:

@@ -221,14 +221,16 @@ class ChannelCall:
         """Says that the layer computes statistics over channels: when some are removed, over those that are left."""
         self._trace.normalized.add(id(self.call.operation))
 
-    def inside(self, layer: Any, prefix: tuple[str, ...]) -> "ChannelCall":
+    def inside(self, layer: Any, prefix: tuple[str, ...], skip: int = 0) -> "ChannelCall":
         """Returns the call of a layer inside a wrapper.
 
         Args:
             layer: The inner layer.
             prefix: Where the wrapper's config has that of the inner layer.
+            skip: How many positional arguments are the wrapper's alone; the inner layer gets those behind them.
         """
-        return ChannelCall(self._trace, self.call, layer, (*self._prefix, *prefix))
+        call = dataclasses.replace(self.call, args=self.call.args[skip:]) if skip else self.call
+        return ChannelCall(self._trace, call, layer, (*self._prefix, *prefix))
 
     def together(self, labels: Labels, reason: str) -> None:
         """Couples all elements of an axis with each other, or leaves them as they are if one of them stays.

@@ -10,7 +10,7 @@ from tfdistill.compress.channels.search import first_by_measuring, first_that_fi
 from tfdistill.errors import ModelError
 from tfdistill.graph.flat import first_free
 from tfdistill.graph.macs import macs_of
-from tfdistill.graph.profiling import shapes_at
+from tfdistill.graph.profiling import macs_inside, shapes_at
 
 CHANNELS, PARAMETERS, MACS = "channels", "parameters", "macs"
 
@@ -45,8 +45,25 @@ class Costs:
         """Path of the first call with a free size, for which multiply-accumulates are not known; None where there is none."""
         return first_free(self.trace.graph)
 
+    @functools.cached_property
+    def inside(self):
+        """Dict of path of each layer of a class that Keras does not have to the multiply-accumulates inside it, as far as they are known."""
+        return {path: macs for path, (macs, _) in self._opened.items()}
+
+    @property
+    def partly(self):
+        """Set of the paths of those of these layers in which some are not known."""
+        return {path for path, (_, known) in self._opened.items() if not known}
+
+    @functools.cached_property
+    def _opened(self):
+        return macs_inside(self.model, self.trace.graph)
+
     def macs_by_path(self, removal):
-        """Returns a dict of path to multiply-accumulates, None where they are not known."""
+        """Returns a dict of path to multiply-accumulates, None where they are not known.
+
+        Inside a layer of another class than Keras's they are counted as it is; without some of its channels, as many less as it has fewer weights.
+        """
         found = {}
         for call in self.trace.graph.calls:
             macs = None
@@ -55,8 +72,14 @@ class Costs:
                     call, lambda x: removal.shape(self.trace.axes[id(x)], x.shape), lambda variable: self.shape_of(removal, variable)
                 )
                 macs = macs_of(call.operation, shapes)
+                if call.path in self.inside:
+                    macs = 0 if call.path in found else self._inside(call, removal)
             found[call.path] = None if macs is None or found.get(call.path, 0) is None else macs + found.get(call.path, 0)
         return found
+
+    def _inside(self, call, removal):
+        whole = sum(math.prod(w.shape) for w in call.operation.weights)
+        return round(self.inside[call.path] * self.parameters(removal, call.operation.weights) / max(whole, 1))
 
     def macs(self, removal):
         """Returns the multiply-accumulates of all layers of which they are known; None for a model with free sizes."""

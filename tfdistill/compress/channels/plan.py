@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, change_of, in_columns
+from tfdistill.compress.plan import DONE, IMPOSSIBLE, SKIPPED, LayerPlan, Plan, change_of, in_columns, opened_first
 from tfdistill.compress.step import why_left_out
 from tfdistill.graph.opening import is_foreign
 
@@ -81,6 +81,9 @@ class ChannelPlan(Plan):
     macs: int | None = None
     expected_macs: int | None = None
 
+    def _opened_first(self) -> str:
+        return opened_first(self.custom)
+
     def table(self) -> str:
         """Returns the plan as a table in plain text."""
         header: tuple[str, ...] = ("layer", "class", "action", "channels", "parameters", "MACs", "groups", "reason")
@@ -148,7 +151,7 @@ def plan_of(step, decision):
     )
     figures = [("parameters", costs.parameters(none), costs.parameters(removal)), ("MACs", costs.macs(none), costs.macs(removal))]
     findings = [f"{what}: {a:,} -> {b:,} ({100 * b / max(a, 1):.1f} %)" for what, a, b in figures if a is not None]
-    unknown = [f"'{path}'" for path, macs in before.items() if macs is None]
+    unknown = [f"'{path}'" for path, macs in before.items() if macs is None or path in costs.partly]
     if figures[1][1] is not None and unknown:
         findings.append(f"MACs are without those of {_listed(unknown)}, which are not known")
     return ChannelPlan(

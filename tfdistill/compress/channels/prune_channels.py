@@ -18,9 +18,11 @@ from tfdistill.compress.channels.resize import Resized
 from tfdistill.compress.channels.scores import BY_WEIGHTS, scores_of
 from tfdistill.compress.channels.trace import ChannelTrace
 from tfdistill.compress.native_step import NativeStep, require_parameters
+from tfdistill.compress.plan import opened_first
 from tfdistill.compress.selection import Selection, layers_of_graph, select
 from tfdistill.compress.step import set_selectors, warn_of_frozen
 from tfdistill.errors import ConfigurationError, ModelError
+from tfdistill.graph.opening import is_foreign
 from tfdistill.utils import validate
 
 # Setting -> what is said of it, and what is counted for it; of a measured one, what it is estimated by.
@@ -152,7 +154,7 @@ class PruneChannels(NativeStep):
         decision, _, stays = self._decide(model, Examples(x, y, loss, teacher))
         plan, (name, said, share) = plan_of(self, decision), self._budget
         found = [f"{100 * stays:.1f} % of its {said} stay"] if name in _MEASURED else []
-        found += [self._short(model, stays).happened] if stays > share else []
+        found += [self._short(model, decision, stays).happened] if stays > share else []
         return dataclasses.replace(plan, findings=(*plan.findings, *found))
 
     def apply(
@@ -180,7 +182,7 @@ class PruneChannels(NativeStep):
         plan = plan_of(self, decision)
         plan.require_work(named)
         if stays > self._budget[-1]:
-            raise self._short(model, stays)
+            raise self._short(model, decision, stays)
         rebuild.warn_of_own_training(model, "PruneChannels", stacklevel=3)
         narrower = {row.name for row in plan.rows if row.removed}
         warn_of_frozen("PruneChannels removes channels", model.name, decision.layers, narrower, named)
@@ -249,7 +251,7 @@ class PruneChannels(NativeStep):
         decision = Decision(costs, layers, groups, left, chosen, named, self.layers is not None, removal)
         return decision, named, stays
 
-    def _short(self, model, stays):
+    def _short(self, model, decision, stays):
         """Returns the error of a budget that cannot be met: so large a share stays."""
         name, what, share = self._budget
         reachable = math.ceil(100 * stays) / 100
@@ -259,6 +261,7 @@ class PruneChannels(NativeStep):
         )
         if reachable >= 1:
             fix = "choose more layers: plan(model) shows which are left whole, and why"
+        fix = opened_first([call for call in decision.costs.trace.graph.calls if is_foreign(call.operation)]) + fix
         return ModelError(
             f"{name}={share:g} cannot be met in '{model.name}': when all is removed that may be, {stays:.3g} of its {what} stay.",
             f"a share of at least {stays:.3g}",

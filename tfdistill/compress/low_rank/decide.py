@@ -18,7 +18,7 @@ from tfdistill.errors import ModelError
 from tfdistill.graph.flat import FlatGraph, first_free, flat_graph
 from tfdistill.graph.macs import macs_of
 from tfdistill.graph.opening import is_foreign
-from tfdistill.graph.profiling import shapes_at
+from tfdistill.graph.profiling import macs_inside, own_shapes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def decide(step, model, calibration):
     calls: dict[int, list] = {}
     for call in graph.calls:
         calls.setdefault(id(call.operation), []).append(call)
-    macs = _macs(graph, calls)
+    macs = _macs(model, graph, calls)
     if step.budget is not None and step.budget[1] == MACS and macs is None:
         raise ModelError(
             f"The multiply-accumulates of '{model.name}' are not known: a size is free at '{first_free(graph)}'.",
@@ -98,15 +98,17 @@ def _matrix_forms(layers, methods, calls, elsewhere):
     return [form for form in found if isinstance(form, MatrixForm)]
 
 
-def _macs(graph, calls):
+def _macs(model, graph, calls):
     """Returns a dict of id of each operation to the multiply-accumulates of all its calls, 0 where they are not known; None for a graph with free sizes."""
     if first_free(graph) is not None:
         return None
 
-    def of(call):
-        return macs_of(call.operation, shapes_at(call, lambda x: x.shape, lambda variable: tuple(variable.shape))) or 0
-
-    return {key: sum(map(of, several)) for key, several in calls.items()}
+    inside = macs_inside(model, graph)
+    counted = {key: sum(macs_of(call.operation, own_shapes(call)) or 0 for call in several) for key, several in calls.items()}
+    return {
+        key: counted[key] + sum(inside.get(path, (0, True))[0] for path in {call.path for call in several})
+        for key, several in calls.items()
+    }
 
 
 def _chosen(step, model, options, ranks, macs, reasons):

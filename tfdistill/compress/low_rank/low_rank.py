@@ -13,7 +13,7 @@ from tfdistill.compress.low_rank.forms import AUTO, METHODS
 from tfdistill.compress.low_rank.plan import LowRankPlan
 from tfdistill.compress.low_rank.ranks import MACS, PARAMETERS
 from tfdistill.compress.native_step import NativeStep, require_parameters
-from tfdistill.compress.plan import DONE
+from tfdistill.compress.plan import DONE, opened_first
 from tfdistill.compress.selection import Selection, settings_by_layer
 from tfdistill.compress.step import set_selectors, warn_of_frozen
 from tfdistill.errors import ConfigurationError, ModelError
@@ -193,7 +193,7 @@ class LowRank(NativeStep):
         return ModelError(
             f"{name}={share:g} cannot be met in '{decision.plan.model}': at the smallest ranks, {decision.stays:.4g} of its {what} stay.",
             f"a share of at least {decision.stays:.4g}",
-            fix,
+            opened_first(decision.plan.custom) + fix,
         )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tfdistill.compress.plan import LayerPlan, Plan, change_of, in_columns
+from tfdistill.compress.plan import LayerPlan, Plan, change_of, in_columns, opened_first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,9 @@ class LowRankPlan(Plan):
     expected_parameters: int
     macs: int | None = None
     expected_macs: int | None = None
+
+    def _opened_first(self) -> str:
+        return opened_first(self.custom)
 
     def table(self) -> str:
         """Returns the plan as a table in plain text."""

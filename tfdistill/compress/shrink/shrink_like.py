@@ -14,6 +14,7 @@ from tfdistill.compress.channels.resize import Resized
 from tfdistill.compress.channels.scores import BY_WEIGHTS
 from tfdistill.compress.channels.search import first_by_measuring, first_that_fits
 from tfdistill.compress.file_bytes import int8_bytes
+from tfdistill.compress.plan import opened_first
 from tfdistill.compress.selection import Selection, selectors
 from tfdistill.compress.shrink.depth import Shallower
 from tfdistill.compress.shrink.width import Widths
@@ -76,7 +77,7 @@ def shrink_like(
         InvariantError: if the outputs are not those of the teacher with the removed channels zero.
 
     Warns:
-        UserWarning: if some layers stay whole because their channels cannot be followed.
+        UserWarning: if some layers stay whole because their channels cannot be followed, or Keras does not have their classes.
 
     Example:
         >>> student = tfdistill.shrink_like(teacher, width=0.5)
@@ -142,7 +143,8 @@ def _require_some(model, widths, divisor):
         raise ModelError(
             f"shrink_like can make no layer of '{model.name}' narrower. {shown}.",
             "layers whose channels can be followed, of more than divisor= channels",
-            f"give a smaller divisor= (now {divisor}), or fewer layers in exclude=; or leave out width= and give depth=",
+            opened_first(widths.hidden)
+            + f"give a smaller divisor= (now {divisor}), or fewer layers in exclude=; or leave out width= and give depth=",
         )
 
 
@@ -176,13 +178,24 @@ def _for_budget(model, widths, name, limit, divisor):
         raise ModelError(
             f"{name}={limit:,} cannot be met in '{model.name}': at the smallest width, {cost:,} {what} stay.",
             f"at least {cost:,}",
-            f"ask for {name}={cost}; or a smaller divisor= (now {divisor}), fewer layers in exclude=, or depth=",
+            opened_first(widths.hidden)
+            + f"ask for {name}={cost}; or a smaller divisor= (now {divisor}), fewer layers in exclude=, or depth=",
         )
     return count
 
 
 def _warn_of(widths, model):
-    if widths.unknown:
+    if widths.hidden:
+        shown = ", ".join(f"'{path}'" for path in widths.hidden[:5])
+        stay = [*widths.hidden, *(path for paths, _ in widths.unknown for path in paths)]
+        warnings.warn(
+            f"shrink_like leaves {len(widths.hidden)} layers of '{model.name}' whole that are of other classes than Keras's: {shown}.\n"
+            "Fix: take tfdistill.compress.open_layers(model), in which they are what is inside them; or say how they pass channels on, by "
+            f"tfdistill.compress.register_channels; or leave them, and what meets them, so without this warning: exclude={stay!r}",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif widths.unknown:
         shown = "; ".join(f"'{paths[0]}': {reason}" for paths, reason in widths.unknown[:5])
         names = [path for paths, _ in widths.unknown for path in paths][:5]
         warnings.warn(

@@ -7,6 +7,7 @@ from tfdistill.compress.channels.groups import groups_of, why_left
 from tfdistill.compress.channels.scores import scores_of
 from tfdistill.compress.channels.trace import ChannelTrace
 from tfdistill.compress.selection import layers_of_graph, select
+from tfdistill.graph.opening import is_foreign
 
 # A share of a group that rounding to the divisor may take away at most, as in MobileNetV2's own multiplier of widths.
 _LEAST = 0.9
@@ -29,7 +30,8 @@ class Widths:
         steps: What is removed one after the other as the model gets narrower, of groups that get narrower at the same width the last one in the graph first: list
             of tuples whose last element are the units.
         left: List of (paths of layers, reason): groups that stay whole.
-        unknown: Those of them that are not followed, in no output of the model, and not excluded: a user would expect them to get narrower.
+        hidden: Paths of the layers with weights that stay whole as Keras does not have their classes, but for those that are excluded.
+        unknown: Those of `left` that are not followed, in no output of the model, and not excluded: a user would expect them to get narrower.
     """
 
     def __init__(self, model, criterion, divisor=8, exclude=None, seed=0):
@@ -47,6 +49,7 @@ class Widths:
             key=lambda step: step[:2],
         )
         self.left = [(group.paths, left[group.number]) for group in groups if group.number in left]
+        self.hidden = [path for path in self.trace.whole if path in chosen and is_foreign(layers[path]) and layers[path].weights]
         by_choice = [
             group for group in groups if any(names[id(one.layer)] not in chosen for one in group.written if id(one.layer) in names)
         ]

@@ -50,12 +50,31 @@ def einsum_dense(call):
 
 def embedding(call):
     layer = call.layer
-    for labels in call.inputs[0]:
-        call.keep(labels, "they are indices")
     made = call.new(layer.output_dim)
     call.weight(layer.embeddings, {1: made}, kernel=True)
     call.setting("output_dim", made)
-    return [(*(None for _ in call.inputs[0]), made)]
+    return [(*_of_indices(call), made)]
 
 
-RULES = {"Dense": dense, "EinsumDense": einsum_dense, "Embedding": embedding}
+def _of_indices(call):
+    for labels in call.inputs[0]:
+        call.keep(labels, "they are indices")
+    return [None] * len(call.inputs[0])
+
+
+def reversible_embedding(call):
+    """A table that tokens are looked up in, or, with reverse=True, that outputs are multiplied with."""
+    layer = call.layer
+    reverse = call.call.args[1] if len(call.call.args) > 1 else call.call.kwargs.get("reverse", False)
+    made = call.new(layer.output_dim)
+    call.weight(layer.embeddings, {1: made}, kernel=True)
+    call.weight(getattr(layer, "reverse_embeddings", None), {0: made}, kernel=True)
+    call.setting("output_dim", made)
+    if not reverse:
+        return [(*_of_indices(call), made)]
+    *rest, read = call.inputs[0]
+    call.join(read, made)
+    return [(*rest, None)]
+
+
+RULES = {"Dense": dense, "EinsumDense": einsum_dense, "Embedding": embedding, "ReversibleEmbedding": reversible_embedding}

@@ -5,7 +5,8 @@ import numpy as np
 
 from tfdistill.compress.channels.call import LeaveWhole
 from tfdistill.compress.channels.rules.passing import broadcast, same
-from tfdistill.compress.channels.rules.shapes import concatenated, reshaped, sizes_setting
+from tfdistill.compress.channels.rules.sequences import dot_product_attention
+from tfdistill.compress.channels.rules.shapes import broadcast_to, concatenated, reshaped, sizes_setting
 from tfdistill.graph.flat import Value
 
 
@@ -291,6 +292,7 @@ RULES = {
     **dict.fromkeys(_REDUCED, reduced),
     **dict.fromkeys(_OVER, over_an_axis),
     "Reshape": reshape,
+    "BroadcastTo": broadcast_to,
     "Transpose": transpose,
     "Moveaxis": move_axis,
     "Swapaxes": swap_axes,
@@ -302,4 +304,5 @@ RULES = {
     "GetItem": get_item,
     "Matmul": matrix_product,
     "Einsum": einsum,
+    "DotProductAttention": dot_product_attention,
 }

@@ -140,6 +140,17 @@ def each_step(call):
     return [(axes[0], None, *axes[1:]) for axes in rule(inner)]
 
 
+def dot_product_attention(call):
+    """Whole heads: the scores are divided by the root of the width of keys, and Keras takes that of values for the same."""
+    (query, key, value), rest = call.inputs[:3], call.inputs[3:]
+    heads = call.join(call.join(query[2], key[2]), value[2])
+    if len({shape[2] for shape in call.input_shapes[:3]}) > 1:
+        raise LeaveWhole("several queries share a key")
+    for labels in (query[3], key[3], value[3], *(labels for axes in rest for labels in axes)):
+        call.keep(labels, "the scores depend on them")
+    return [(*query[:2], heads, None)]
+
+
 RULES = {
     "MultiHeadAttention": attention,
     "GroupedQueryAttention": grouped_attention,

@@ -123,6 +123,18 @@ def reshape(call):
     return [found]
 
 
+def broadcast_to(call):
+    axes, before, after = call.inputs[0], call.input_shapes[0], call.output_shapes[0]
+    found = [None] * len(after)
+    for place in range(-len(before), 0):
+        if before[place] == after[place]:
+            found[place] = axes[place]
+        else:
+            call.keep(axes[place], "an axis of size 1 that is repeated")
+    sizes_setting(call, "shape", found)
+    return [tuple(found)]
+
+
 def permute(call):
     axes = call.inputs[0]
     return [(axes[0], *(axes[axis] for axis in call.layer.dims))]

@@ -6,8 +6,10 @@ from typing import Any
 import keras
 
 from tfdistill.compress.channels.call import ChannelCall, LeaveWhole
-from tfdistill.compress.channels.rules import convolutions, dense, normalizations, operations, passing, sequences, shapes
+from tfdistill.compress.channels.rules import carriers, convolutions, dense, normalizations, operations, passing, sequences, shapes
 from tfdistill.errors import ConfigurationError
+from tfdistill.graph.batches import SizedOperation
+from tfdistill.graph.carriers import CARRIERS
 from tfdistill.graph.keras_internals import is_keras_operation, is_keras_own
 
 # A rule of a call returns the labels of its outputs: a tuple for each of them, with the labels of every axis.
@@ -15,6 +17,7 @@ Rule = Callable[[ChannelCall], list[tuple[Any, ...]]]
 
 _LAYERS: dict[str, Rule] = {**convolutions.RULES, **dense.RULES, **normalizations.RULES, **passing.RULES, **sequences.RULES, **shapes.RULES}
 _OPERATIONS: dict[str, Rule] = operations.RULES
+_CARRIERS: dict[str, Rule] = carriers.RULES
 _REGISTERED: dict[type, Rule] = {}
 
 
@@ -95,8 +98,13 @@ def rule_of(operation):
         found = _OPERATIONS.get(kind.__name__)
     elif is_keras_own(kind):
         found = _LAYERS.get(kind.__name__)
+    elif kind in (*CARRIERS, SizedOperation):
+        found = _CARRIERS[kind.__name__]
     else:
-        raise LeaveWhole(f"{kind.__name__} is no class of Keras's; tfdistill.compress.register_channels tells how it passes channels on")
+        raise LeaveWhole(
+            f"{kind.__name__} is no class of Keras's: tfdistill.compress.open_layers puts what is inside in its place, or "
+            "tfdistill.compress.register_channels tells how it passes channels on"
+        )
     if found is None:
         raise LeaveWhole(f"no rule is known for a {kind.__name__}")
     return found
