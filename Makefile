@@ -22,7 +22,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign mlperf-tiny integers adaround variants mixed-bits shrinking operations api kits lint format clean
+.PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign zoo-foreign-shrunk mlperf-tiny integers adaround variants mixed-bits shrinking operations api kits lint format clean
 
 # Fills a virtual environment: $(call fill,FOLDER,VARIABLE OF THE PYTHON,REQUIREMENTS,ITS VERSIONS)
 define fill
@@ -85,6 +85,10 @@ zoo-shrunk: $(STAMP)
 # the second table in docs/coverage.md.
 zoo-foreign: $(FOREIGN)/.set-up
 	$(FOREIGN)/bin/python tests/zoo_foreign/run_foreign.py
+
+# The same models opened, with fewer channels and smaller ranks, about 20 minutes: records in runs/zoo_foreign_shrunk, a table of its own in docs/coverage.md.
+zoo-foreign-shrunk: $(FOREIGN)/.set-up
+	$(FOREIGN)/bin/python tests/zoo_foreign/run_foreign_shrunk.py $(ZOO)
 
 $(FOREIGN)/.set-up: requirements.txt requirements-foreign.txt setup.py
 	$(call fill,$(FOREIGN),PYTHON_NEXT,requirements.txt,3.11 to 3.13)

@@ -32,16 +32,17 @@ keras.io build them, none of which was changed or registered for this library. A
 """
 
 
-def introduction(rows, total):
-    """The text above the table.
+def filled(text, rows, total):
+    """The text above a table.
 
     Args:
+        text: The text with fields for versions and numbers of cells.
         rows: List of the `ZooRow`s in it.
         total: Number of all models.
     """
     cells = [cell.state for row in rows for cell in row.cells.values()]
     count = {state: cells.count(state) for state in (PASSED, REFUSED)}
-    return INTRODUCTION.format(
+    return text.format(
         missing="" if len(rows) == total else f"Only {len(rows)} of the {total} models have been run. ",
         hub=importlib.metadata.version("keras-hub"),
         kimm=importlib.metadata.version("kimm"),
@@ -55,6 +56,6 @@ def introduction(rows, total):
 
 if __name__ == "__main__":
     names = tuple(rows())
-    written = functools.partial(introduction, total=len(names))
+    written = functools.partial(filled, INTRODUCTION, total=len(names))
     zoo = Zoo(__file__, names, COLUMNS, run_row, pathlib.Path("runs/zoo_foreign"), "## Models that others wrote", written, 900, 2)
     main(zoo, __doc__)
