@@ -6,6 +6,8 @@ import gc
 import importlib.util
 import os
 import pathlib
+import shutil
+import subprocess
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The models are tiny, and each core has a process of its own: a pool of threads that spin while they wait for work takes a sixth of the time of all.
@@ -84,6 +86,27 @@ def _seeded():
     keras.utils.set_random_seed(7)
     yield
     keras.backend.clear_session(free_memory=False)
+
+
+# Programs of the packages that tests/install_system_packages.sh installs for the slow tests.
+OF_PACKAGES = {"cc", "gcc", "g++", "cmake", "node", "npm", "java", "chromium", "ssh", "sshd", "scp", "ps"}
+
+
+@pytest.fixture(autouse=True)
+def _fast_without_packages(request, monkeypatch):
+    """Fails a fast test that runs a program of these packages: `make test` works on a machine that has none of them."""
+    if any(map(request.node.get_closest_marker, ("slow", "release"))):
+        return
+
+    class Popen(subprocess.Popen):
+        def __init__(self, args, *others, **settings):
+            program = args.split()[0] if isinstance(args, str) else os.fsdecode(args[0])
+            found = shutil.which(program, path=(settings.get("env") or os.environ).get("PATH")) or ""
+            stand_in = not found.startswith(("/usr/", "/bin/"))  # of the test's own folder
+            assert stand_in or pathlib.Path(found).name not in OF_PACKAGES, f"a fast test runs '{program}': mark it slow"
+            super().__init__(args, *others, **settings)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,8 +1,10 @@
 """What `make quick`, and the tests of every change, leave out: the lists name functions that exist, and are as long as the time asks for."""
 
 import pathlib
+import subprocess
 import types
 
+import conftest
 import pytest
 from conftest import LONGEST, SAMPLED, THOROUGH, not_sampled
 from find_thorough import longest, seconds_by_function, thorough
@@ -22,6 +24,13 @@ def test_each_nth_row_stays_from_the_first_on():
     items = [types.SimpleNamespace(nodeid=f"tests/test_x.py::{name}") for name in ("a[1]", "a[2]", "b", "a[3]", "a[4]", "c[1]", "c[2]")]
     assert [item.nodeid[17:] for item in not_sampled(items, {"tests/test_x.py::a": 3})] == ["a[2]", "a[3]"]
     assert min(SAMPLED.values()) > 1
+
+
+def test_a_fast_test_runs_no_program_of_the_packages_for_slow_ones(monkeypatch):
+    subprocess.run(["true"], check=True)
+    monkeypatch.setattr(conftest, "OF_PACKAGES", {"true"})
+    with pytest.raises(AssertionError, match="mark it slow"):
+        subprocess.run(["true"], check=True)
 
 
 def test_listed_modules_exist():

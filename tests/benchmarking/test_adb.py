@@ -92,6 +92,7 @@ FAILING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAILING)
 def test_the_error_has_the_words_of_adb(name, phone):
     changes, settings, match = FAILING[name]

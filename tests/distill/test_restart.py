@@ -35,7 +35,8 @@ def test_kill_9_and_restart_ends_with_the_weights_of_an_uninterrupted_run(tmp_pa
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-@pytest.mark.parametrize("kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.release)])
+@pytest.mark.release
+@pytest.mark.parametrize("kills", [2, 20])
 def test_trainings_that_are_killed_again_and_again_end_equal_to_the_bit(kills, tmp_path):
     """Plain, pruned, clustered, quantized, from a cache, from a PyDataset: killed several times each, sometimes while a state is written."""
     done = subprocess.run(

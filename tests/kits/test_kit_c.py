@@ -75,6 +75,7 @@ INTEGERS = st.sampled_from(["int8", "uint8", "int16"])
 SCALES = st.floats(1e-6, 1e4, allow_nan=False)
 
 
+@pytest.mark.slow
 @given(INTEGERS, SCALES, st.data())
 @settings(max_examples=300, deadline=None)
 def test_integers_are_those_of_numpy(dtype, scale, data):
@@ -88,6 +89,7 @@ def test_integers_are_those_of_numpy(dtype, scale, data):
     assert library().tensor_dequantize(ctypes.byref(info), found) == (int(expected) - zero) * scale
 
 
+@pytest.mark.slow
 @given(st.sampled_from(["float32", *("int8", "uint8", "int16", "int32")]), st.data())
 @settings(max_examples=100, deadline=None)
 def test_the_largest_and_the_difference_are_those_of_numpy(dtype, data):
@@ -101,6 +103,7 @@ def test_the_largest_and_the_difference_are_those_of_numpy(dtype, data):
     assert apart == np.abs(left.astype("float64") - right.astype("float64")).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_no_number_is_neither_equal_nor_a_crash(value):
     one, other = (np.array([number], "float32").tobytes() for number in (value, 1.0))
@@ -109,6 +112,7 @@ def test_what_is_no_number_is_neither_equal_nor_a_crash(value):
     assert found == (127 if value == float("inf") else -128)
 
 
+@pytest.mark.slow
 def test_pixels_are_normalized_by_channel():
     mean, std = (ctypes.c_float * 3)(10, 20, 30), (ctypes.c_float * 3)(1, 2, 4)
     info = info_of("uint8", 6, scale=0.5, zero_point=3, normalized=3, mean=mean, std=std)
@@ -120,6 +124,7 @@ def test_pixels_are_normalized_by_channel():
     assert np.frombuffer(memory.raw, "uint8").tolist() == expected.ravel().tolist()
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=60))
 def test_the_checksum_is_the_same_in_both_languages(data):
     assert library().tensor_checksum(data, ctypes.c_size_t(len(data))) == c_source.checksum(data)
@@ -175,6 +180,7 @@ def program(name):
     return folder / "check"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FILES, *OTHERS])
 def test_a_kit_compiles_strictly_and_checks_itself(name):
     done = subprocess.run([program(name)], capture_output=True, text=True)
@@ -202,12 +208,14 @@ def changed(name, folder, file, old, new):
     return subprocess.run([copy / "check"], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_kit_with_another_model_says_so(tmp_path):
     first = (sources("int8") / "src" / "model_data.cc").read_text().split("= {\n")[1][:12]
     done = changed("int8", tmp_path, "model_data.cc", first, "77" + first[first.index(",") :])
     assert (done.returncode, "another model" in done.stdout) == (2, True), done.stdout
 
 
+@pytest.mark.slow
 def test_an_output_beyond_the_tolerance_fails(tmp_path):
     """With other weights a model gives other outputs; here those of the vectors are changed, after the runs gave them."""
     text = (sources("int8") / "src" / "selftest.c").read_text()
@@ -217,6 +225,7 @@ def test_an_output_beyond_the_tolerance_fails(tmp_path):
     assert "off by 2 steps (at most 1): FAILED" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_arena_that_is_too_small_is_said(tmp_path):
     size = re.search(r"#define MODEL_ARENA_BYTES (\d+)u", (sources("int8") / "src" / "model_settings.h").read_text()).group(1)
     done = changed("int8", tmp_path, "model_settings.h", f"MODEL_ARENA_BYTES {size}u", "MODEL_ARENA_BYTES 16u")

@@ -37,6 +37,7 @@ def in_node(code, given):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(20, 30, 16, 16), (16, 16, 16, 16), (5, 7, 16, 12), (64, 48, 15, 9), (1, 1, 4, 4)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_resized_as_keras_does_it(sizes, channels):
@@ -48,6 +49,7 @@ def test_images_are_resized_as_keras_does_it(sizes, channels):
     np.testing.assert_allclose(np.reshape(found, expected.shape), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gray_is_that_of_pillow():
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype("uint8")
     rgba = np.concatenate([image, np.full((40, 50, 1), 255, "uint8")], axis=-1)
@@ -56,6 +58,7 @@ def test_gray_is_that_of_pillow():
     assert in_node("Array.from(page.channelsOf(given, 3))", rgba.ravel().tolist()) == image.ravel().tolist()
 
 
+@pytest.mark.slow
 def test_integers_are_those_of_numpy():
     rows = []
 
@@ -74,6 +77,7 @@ def test_integers_are_those_of_numpy():
         assert integers == info.quantize(np.array(row["values"], "float64")).tolist()
 
 
+@pytest.mark.slow
 def test_pixels_are_normalized_and_scores_are_shares():
     how = {"mean": [10, 20, 30], "std": [1, 2, 4]}
     assert in_node("page.normalize([11, 22, 34, 10, 20, 30], given, 3)", how) == [1, 1, 1, 0, 0, 0]

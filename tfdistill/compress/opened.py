@@ -28,7 +28,7 @@ def open_layers(model: keras.Model, layers: Selection = None, exclude: Selection
     its `call`: `block/attention` becomes `block_attention`. So they shrink like any other layer, and the model is saved and loaded without the class.
 
     Each layer's `call` is run once on symbolic tensors. It must be made of layers and `keras.ops`, and be the same in training and at inference except for
-    `training=training`. The new model is compared with `model` on random input.
+    `training=training`. The new model is compared with `model` on random input. Weights that no call reads are left out.
 
     Args:
         model: A built Keras 3 model.
