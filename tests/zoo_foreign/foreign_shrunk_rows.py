@@ -15,7 +15,7 @@ from foreign_rows import TUTORIALS, data_for, rows
 from stages import Refused, ZooRow, run_stages, settle
 
 from tfdistill.compress import LowRank, PruneChannels, open_layers, shrink_like
-from tfdistill.errors import ModelError, TfdistillError
+from tfdistill.errors import ExportError, ModelError, TfdistillError
 from tfdistill.graph.flat import flat_graph
 from tfdistill.graph.opening import is_foreign
 from tfdistill.graph.profiling import profile
@@ -78,7 +78,9 @@ class ShrunkRoad:
                 record = export_tflite(
                     self.smaller, pathlib.Path(folder, "m.tflite"), "int8", calibration=self.x, tolerances=Tolerances(), batch_size=size
                 )
-            except ModelError as error:
+            except (ExportError, ModelError) as error:
+                if isinstance(error, ExportError) and "TFLite lacks" not in str(error):
+                    raise
                 raise Refused(error.happened) from error
         return f"{record.size_bytes / 1024:,.0f} KiB"
 

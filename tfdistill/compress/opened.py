@@ -1,5 +1,7 @@
 """Models with what is inside layers of classes that Keras does not have in the place of these layers."""
 
+import functools
+import inspect
 import warnings
 
 import keras
@@ -14,6 +16,7 @@ from tfdistill.errors import BridgeError, ModelError
 from tfdistill.graph.carriers import HeldWeight
 from tfdistill.graph.flat import flat_graph
 from tfdistill.graph.functional import as_functional, calls, is_functional, is_sequential
+from tfdistill.graph.masks import mask_of
 from tfdistill.graph.names import unique_name
 from tfdistill.graph.opening import is_foreign, origin
 
@@ -29,6 +32,7 @@ def open_layers(model: keras.Model, layers: Selection = None, exclude: Selection
 
     Each layer's `call` is run once on symbolic tensors. It must be made of layers and `keras.ops`, and be the same in training and at inference except for
     `training=training`. The new model is compared with `model` on random input. Weights that no call reads are left out.
+    A function that only the class knew, such as an activation of its own, has to be registered with Keras for the new model to be loaded.
 
     Args:
         model: A built Keras 3 model.
@@ -173,6 +177,12 @@ class _Opened(Remade):
     def _itself(self, operation):
         return operation.weight if isinstance(operation, HeldWeight) else origin(operation)
 
+    def _parts(self, operation, name, taken):
+        inside = "/" in operation.name and type(operation) is keras.layers.Activation
+        if inside and not getattr(operation.activation, "__module__", "keras.").startswith("keras."):
+            return [functools.partial(_activated, operation, name)]
+        return super()._parts(operation, name, taken)
+
     def _stays_sequential(self, model, view):
         return is_sequential(model) and not any("/" in call.operation.name for call in calls(view))
 
@@ -181,4 +191,12 @@ class _Opened(Remade):
         return unique_name(operation.name.replace("/", "_"), taken)
 
     def _training(self, call):
-        return False if id(call.outputs[0]) in self._frozen else super()._training(call)
+        frozen = id(call.outputs[0]) in self._frozen and "training" in inspect.signature(origin(call.operation).call).parameters
+        return False if frozen else super()._training(call)
+
+
+def _activated(layer, name, x):
+    """Returns what the function of an Activation gives, as operations of the graph, which need no name for it to be saved; a mask needs the layer to pass it on."""
+    if mask_of(x) is None:
+        return layer.activation(x)
+    return keras.layers.Activation(layer.activation, dtype=layer.dtype_policy, name=name)(x)

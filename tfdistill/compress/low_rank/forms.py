@@ -218,9 +218,9 @@ class EinsumForm(MatrixForm):
         self._rank = next(x for x in "rzyxwvuts" if x not in layer.equation)
         left, right = read.startswith("..."), read.endswith("...")
         self._read, self._middle = read, ("..." if left else "") + "".join([*kept, self._rank]) + ("..." if right else "")
-        shapes = {input_shape(call) for call in calls}
-        known = dict(zip(read, next(iter(shapes)), strict=True)) if len(shapes) == 1 and not (left or right) else {}
-        # Sizes of the output without the batch, which is the first letter or stands among the dots.
+        # Sizes of the output without the batch, which is the first letter or stands among the dots: free where the layer's own are, as it may be called on several.
+        shape = layer.partial_output_shape
+        known = dict(zip(reversed(self._written), reversed([shape] if isinstance(shape, int) else list(shape)), strict=False))
         self._sizes = [known.get(x) for x in (kept if left else kept[1:])]
 
     def matrix(self, kernel):
