@@ -1,5 +1,6 @@
 """Runs a model call by call, on random input too, and compares what a model made anew of it gives."""
 
+import itertools
 import math
 from typing import Any
 
@@ -92,7 +93,7 @@ def run_calls(graph, inputs, compute):
     return [tensors[id(value)] for value in graph.outputs]
 
 
-def random_inputs(graph, view, seed=0, examples=None):
+def random_inputs(graph, view, seed=0, examples=None, made=None):
     """Returns random arrays for the inputs of a model, in their order: of a small size where one is free, whole numbers where they are indices.
 
     Args:
@@ -100,11 +101,15 @@ def random_inputs(graph, view, seed=0, examples=None):
         view: Functional view of the model.
         seed: Seed of the numbers.
         examples: Their number where the batch is free; None for as many as take little memory.
+        made: Model made anew that is to be run on them, too: their number is none of its widths, or of those of the graph.
     """
+    # Where a batch is as large as there are channels, Keras 3 adds a tensor of shape (batch, 1) as one of (1, channels): `keras.ops.add` takes it for a bias.
+    values = [value for call in graph.calls for value in (*call.values(), *call.outputs)]
+    widths = {n for value in values for n in value.shape} | {n for w in getattr(made, "weights", ()) for n in w.shape}
     rng, bounds, found = np.random.default_rng(seed), index_bounds(view), []
     numbers = sum(math.prod(n or 1 for n in value.shape) for call in graph.calls for value in call.outputs)
     if examples is None:
-        examples = _EXAMPLES if _EXAMPLES * numbers <= _MOST_NUMBERS else 1
+        examples = next(n for n in itertools.count(_EXAMPLES) if n not in widths) if _EXAMPLES * numbers <= _MOST_NUMBERS else 1
     for place, value in enumerate(graph.inputs.values()):
         free = 64 if len(value.shape) > 3 else 8
         shape = (value.shape[0] or examples, *(n or free for n in value.shape[1:]))

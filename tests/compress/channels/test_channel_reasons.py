@@ -48,7 +48,7 @@ REASONS = {
     "a class of the user's": (own, "Own is no class of Keras's: tfdistill.compress.open_layers"),
     "a function": (lambda x: layers.Lambda(lambda x: x)(x), "no rule is known for a Lambda"),
     "attention without weights": (lambda x: layers.Attention()([x, x]), "no rule is known for a Attention"),
-    "a mean": (lambda x: ops.mean(x, axis=-1), "mean over them"),
+    "a product": (lambda x: ops.prod(x, axis=-1), "prod over them"),
     "a softmax": (lambda x: layers.Softmax()(x), "a softmax over them"),
     "a softmax operation": (lambda x: ops.softmax(x), "softmax over them"),
     "a softmax as activation": (
@@ -70,7 +70,7 @@ REASONS = {
         "its directions return states, several outputs or different widths",
     ),
     "states, then none": (states_first, "no rule is known for the layers inside, or for their states"),
-    "a count": (lambda x: ops.cast(ops.count_nonzero(x, axis=-1), "float32"), "countnonzero over them"),
+    "a place": (lambda x: ops.cast(ops.argmax(x, axis=-1), "float32"), "argmax over them"),
     "a sum of all": (lambda x: ops.reshape(ops.cumsum(x), (-1, 6, 8)), "it flattens its input"),
     "several axes": (lambda x: layers.MultiHeadAttention(2, 4, output_shape=(2, 4))(x, x), "its output has several axes"),
     "sorting": (lambda x: ops.sort(x), "sort over them"),

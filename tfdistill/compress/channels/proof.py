@@ -28,7 +28,7 @@ def zeroed_outputs(trace, removal, inputs, made=None, watch=None):
     def compute(call, args, kwargs):
         axes = [trace.axes[id(value)] for value in call.outputs]
         if made is not None and id(call.operation) in trace.normalized:
-            outputs = [_over_what_is_left(made[id(call.operation)], removal, trace.axes[id(call.values()[0])], args, kwargs)]
+            outputs = [_over_what_is_left(made[id(call.operation)], removal, trace.axes[id(call.values()[0])], axes[0], args, kwargs)]
         else:
             with keras.StatelessScope(state_mapping=_zeroed_weights(trace, removal, call.operation)):
                 outputs = keras.tree.flatten(call.operation(*args, **kwargs))
@@ -40,14 +40,16 @@ def zeroed_outputs(trace, removal, inputs, made=None, watch=None):
     return run_calls(trace.graph, inputs, compute)
 
 
-def _over_what_is_left(layer, removal, axes, args, kwargs):
+def _over_what_is_left(layer, removal, axes, outer, args, kwargs):
+    """Returns the output of a layer on what is left of its input, zero where channels are missing; `axes` and `outer` are those of its input and output."""
     x, *rest = args
     stays = [np.arange(n) if labels is None else removal.stay(labels) for labels, n in zip(axes, x.shape, strict=True)]
     left = keras.ops.convert_to_numpy(x)[np.ix_(*stays)]
-    whole = np.zeros(x.shape, left.dtype)
-    whole[np.ix_(*stays)] = keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor(left), *rest, **kwargs))
-    found = keras.ops.convert_to_tensor(whole)
-    return with_mask(found, mask_of(x))
+    made = keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor(left), *rest, **kwargs))
+    whole = np.zeros([n if labels is None else len(labels) for labels, n in zip(outer, made.shape, strict=True)], made.dtype)
+    places = [np.arange(n) if labels is None else removal.stay(labels) for labels, n in zip(outer, made.shape, strict=True)]
+    whole[np.ix_(*places)] = made
+    return with_mask(keras.ops.convert_to_tensor(whole), mask_of(x))
 
 
 def _zeroed_weights(trace, removal, operation):
@@ -83,7 +85,7 @@ def require_equal(model, trace, removal, resized):
     Raises:
         InvariantError: if they differ.
     """
-    inputs = random_inputs(trace.graph, trace.graph.views[id(model)])
+    inputs = random_inputs(trace.graph, trace.graph.views[id(model)], made=resized.model)
     return require_outputs(
         model,
         trace.graph,

@@ -115,7 +115,7 @@ def require_equal(model, graph, factors, factored):
             )
         return [expected]
 
-    inputs = random_inputs(graph, graph.views[id(model)])
+    inputs = random_inputs(graph, graph.views[id(model)], made=factored.model)
     expected = run_calls(graph, inputs, compute)
     return require_outputs(
         model,

@@ -32,10 +32,14 @@ def _places(axis, rank):
 
 
 def reduced(call):
+    """Sums are the same without what is zero; other statistics over channels are those over what is left, as in a normalization that is written by hand."""
     operation, axes = call.layer, call.inputs[0]
-    places = _places(operation.axis, len(axes))
+    places, kind = _places(operation.axis, len(axes)), type(operation).__name__
     for place in places:
-        call.keep(axes[place], f"{type(operation).__name__.lower()} over them")
+        if kind not in (*_SUMS, *_STATISTICS):
+            call.keep(axes[place], f"{kind.lower()} over them")
+        elif kind in _STATISTICS and axes[place] is not None:
+            call.normalizes_over()
     if getattr(operation, "keepdims", False):  # count_nonzero never keeps them
         return [tuple(None if place in places else labels for place, labels in enumerate(axes))]
     return [tuple(labels for place, labels in enumerate(axes) if place not in places)]
@@ -285,6 +289,9 @@ _REDUCED = [
     "Amin",
     "Median",
 ]
+# Of these, what zeros count nothing in, and what is computed over those channels that are left.
+_SUMS = ("Sum", "CountNonzero", "Any")
+_STATISTICS = ("Mean", "Max", "Amax", "Min", "Amin", "Std", "Var", "Median", "Logsumexp")
 _OVER = ["Softmax", "LogSoftmax", "Sparsemax", "Normalize", "Cumsum", "Cumprod", "Sort", "Argsort", "Flip", "Roll"]
 RULES = {
     **dict.fromkeys(_UNARY, same),
