@@ -29,14 +29,14 @@ SAMPLES = 16
 
 
 def application(name, pixels):
-    return settled(getattr(keras.applications, name)((pixels, pixels, 3), weights=None, classes=10, classifier_activation=None), SAMPLES)
+    return settled(getattr(keras.applications, name)(input_shape=(pixels, pixels, 3), weights=None, classes=10, classifier_activation=None), SAMPLES)
 
 
 # Net -> its name in the table, the function that builds it, and whether it is a convolutional one.
 NETS = {
     "MobileNetV3Small": ("MobileNetV3Small, 224 x 224", lambda: small_v3(224), True),
     "MobileNetV2": ("MobileNetV2, 224 x 224", lambda: application("MobileNetV2", 224), True),
-    "ResNet50": ("ResNet50, 96 x 96", lambda: application("ResNet50", 96), True),
+    "ResNet50": ("ResNet50, 224 x 224", lambda: application("ResNet50", 224), True),
     "ViT": ("ViT-Tiny (12 blocks, width 192), 96 x 96 in patches of 8", lambda: vit(12, 192, 12, 3, patch=8, hidden=4), False),
 }
 
