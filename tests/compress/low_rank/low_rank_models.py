@@ -46,6 +46,14 @@ LAYERS = {
     "conv dilated": (lambda: conv(14, 3, padding="same", dilation_rate=2), (8, 7, 12), EVERY),
     "conv flat": (lambda: conv(14, (1, 5), padding="same"), (4, 7, 12), ("svd", "tucker", "cp")),
     "conv 1d": (lambda: layers.Conv1D(14, 3, strides=2, padding="same", name="layer"), (9, 12), ("svd", "tucker", "cp")),
+    "separable": (
+        lambda: layers.SeparableConv2D(
+            14, 3, strides=2, padding="same", depth_multiplier=2, activation="relu", pointwise_regularizer="l2", name="layer"
+        ),
+        (8, 7, 6),
+        ("svd",),
+    ),
+    "separable 1d": (lambda: layers.SeparableConv1D(14, 3, dilation_rate=2, use_bias=False, name="layer"), (9, 12), ("svd",)),
     "conv causal": (lambda: layers.Conv1D(14, 3, padding="causal", dilation_rate=2, name="layer"), (9, 12), ("svd", "tucker")),
 }
 

@@ -72,9 +72,12 @@ def test_at_a_small_rank_it_shrinks_and_is_the_product_of_its_factors(name, meth
     assert last.name == "layer"
     assert [part.name for part in model.layers[1:-1]] == [f"layer_{n}" for n in ("first", "second", "third")][: len(kernels) - 1]
     assert getattr(last, "activation", None) == getattr(layer, "activation", keras.activations.linear)
-    penalties = [getattr(part, "kernel_regularizer", None) or getattr(part, "embeddings_regularizer", None) for part in model.layers[1:]]
-    own = getattr(layer, "kernel_regularizer", None) or getattr(layer, "embeddings_regularizer", None)
-    assert all((penalty is None) == (own is None) for penalty in penalties)
+    assert len({penalty_of(part) is None for part in (layer, *model.layers[1:])}) == 1
+
+
+def penalty_of(layer):
+    """Returns the penalty on the kernel of a layer, or None."""
+    return next(filter(None, (getattr(layer, f"{name}_regularizer", None) for name in ("kernel", "pointwise", "embeddings"))), None)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -119,6 +122,7 @@ def test_what_is_lost_on_data_is_measured(name, method):
     if name == "embedding":
         linear = layers.Embedding(20, 12)
     linear.build((None, *model.input_shape[1:]))
+    weighed.begin([linear])
     outputs = []
     for kernel in (weighed.kernel, weighed.product(weighed.kernels(4))):
         kernel = kernel if method == "svd" else kernel.transpose(0, 2, 1, 3).reshape(kernel_of(linear).shape)

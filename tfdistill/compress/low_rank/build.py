@@ -71,6 +71,7 @@ class Factored(Remade):
             found = factors[key]
             for layer, kernel in zip(layers, found.kernels, strict=True):
                 kernel_of(layer).assign(kernel)
+            found.form.begin(layers)
             if getattr(found.form.layer, "bias", None) is not None:
                 layers[-1].bias.assign(found.form.layer.bias)
 

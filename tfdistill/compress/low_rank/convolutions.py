@@ -105,6 +105,38 @@ class SpatialForm(MatrixForm):
         return [tall, _conv(self, names[1], True, layer.filters, (1, columns), (1, rows[1][1]), (1, rows[2][1]))]
 
 
+class SeparableForm(ConvForm):
+    """SVD of the pointwise kernel of a separable convolution: one with fewer filters, and a convolution of size 1."""
+
+    @property
+    def beside(self):
+        return math.prod(self.layer.depthwise_kernel.shape)
+
+    def begin(self, parts):
+        parts[0].depthwise_kernel.assign(self.layer.depthwise_kernel)
+
+    def macs(self, rank, call):
+        return _places(self.layer, call.outputs[0].shape) * (self.beside + sum(self.sizes(rank)))
+
+    def parts(self, rank, names):
+        layer = self.layer
+        pointwise = (keras.layers.Conv1D if layer.rank == 1 else keras.layers.Conv2D)(
+            layer.filters,
+            1,
+            data_format=layer.data_format,
+            activation=layer.activation,
+            use_bias=layer.use_bias,
+            kernel_regularizer=layer.pointwise_regularizer,
+            bias_regularizer=layer.bias_regularizer,
+            bias_constraint=layer.bias_constraint,
+            activity_regularizer=layer.activity_regularizer,
+            dtype=layer.dtype_policy,
+            trainable=layer.trainable,
+            name=names[1],
+        )
+        return [self._again(names[0], False, filters=rank), pointwise]
+
+
 class TuckerForm(Form):
     """Tucker-2: a convolution of size 1, one of the layer's own size between fewer channels, and one of size 1."""
 

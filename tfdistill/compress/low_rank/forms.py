@@ -32,7 +32,9 @@ class Unfit(Exception):
 
 def kernel_of(layer):
     """Returns the variable of a layer that is factorized."""
-    return layer.embeddings if isinstance(layer, keras.layers.Embedding) else layer.kernel
+    if isinstance(layer, keras.layers.Embedding):
+        return layer.embeddings
+    return layer.pointwise_kernel if hasattr(layer, "pointwise_kernel") else layer.kernel
 
 
 def input_shape(call):
@@ -91,6 +93,15 @@ class Form(abc.ABC):
     def parts(self, rank, names):
         """Returns the layers that compute it, not built, one for each of the names."""
 
+    @property
+    def beside(self):
+        """Number of weights beside the kernel and the bias, which the first part has."""
+        return 0
+
+    def begin(self, parts):
+        """Gives the first part, which is built, the weights of the layer beside its kernel and its bias."""
+        return
+
     def lost_by(self, rank, kernels):
         """Returns the share of the energy that is lost with kernels of the parts."""
         return self.lost(rank) if self.by == OUTPUTS else share_lost(self.kernel, self.product(kernels))
@@ -118,7 +129,8 @@ class Form(abc.ABC):
                 **changes,
             }
         # One for a kernel of that very shape would not fit; weights are set anyway.
-        changes = {"kernel_initializer": "glorot_uniform", "embeddings_initializer": "uniform", **changes}
+        initializers = ("kernel_initializer", "depthwise_initializer", "pointwise_initializer", "embeddings_initializer")
+        changes = {**dict.fromkeys(initializers, "glorot_uniform"), **changes}
         settings = {(key,): lambda _, value=value: value for key, value in changes.items() if key in known}
         return made_again(self.layer, settings, name)
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from tfdistill.compress.low_rank.convolutions import ConvForm, CPForm, SpatialForm, TuckerForm
+from tfdistill.compress.low_rank.convolutions import ConvForm, CPForm, SeparableForm, SpatialForm, TuckerForm
 from tfdistill.compress.low_rank.forms import (
     AUTO,
     CP,
@@ -27,6 +27,8 @@ FORMS: dict[type, dict] = {
     _layers.Embedding: {SVD: EmbeddingForm},
     _layers.Conv1D: _CONVOLUTIONS,
     _layers.Conv2D: _CONVOLUTIONS,
+    _layers.SeparableConv1D: {SVD: SeparableForm},
+    _layers.SeparableConv2D: {SVD: SeparableForm},
 }
 
 
@@ -56,7 +58,7 @@ def why_whole(layer, elsewhere):
         return "a grouped convolution sums over few channels"
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
         return "its kernel has LoRA weights or is quantized"
-    if getattr(layer, "kernel_constraint", None) or getattr(layer, "embeddings_constraint", None):
+    if any(getattr(layer, f"{name}_constraint", None) for name in ("kernel", "pointwise", "embeddings")):
         return "its kernel has a constraint, which its factors could not keep"
     if id(kernel_of(layer)) in elsewhere:
         return "its kernel is read elsewhere, too"

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tfdistill.compress.low_rank.forms import EmbeddingForm, MatrixForm, Unfit
+from tfdistill.compress.low_rank.forms import EmbeddingForm, MatrixForm, Unfit, kernel_of
 from tfdistill.compress.replay import batches_of, in_order, require_usable, run_calls
 from tfdistill.errors import DataError
 from tfdistill.utils.finite import is_finite
@@ -56,7 +56,8 @@ def _linear(form: MatrixForm):
         return form.layer, form.shape[1]
     layer, kernel = form.linear()
     layer.build(form.calls[0].values()[0].shape)
-    layer.kernel.assign(kernel)
+    kernel_of(layer).assign(kernel)
+    form.begin([layer])
     return layer, form.shape[1]
 
 
