@@ -29,7 +29,9 @@ SAMPLES = 16
 
 
 def application(name, pixels):
-    return settled(getattr(keras.applications, name)(input_shape=(pixels, pixels, 3), weights=None, classes=10, classifier_activation=None), SAMPLES)
+    return settled(
+        getattr(keras.applications, name)(input_shape=(pixels, pixels, 3), weights=None, classes=10, classifier_activation=None), SAMPLES
+    )
 
 
 # Net -> its name in the table, the function that builds it, and whether it is a convolutional one.
