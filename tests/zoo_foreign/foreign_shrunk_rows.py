@@ -12,10 +12,10 @@ import warnings
 import keras
 import numpy as np
 from foreign_rows import TUTORIALS, data_for, rows
-from stages import Refused, ZooRow, run_stages, settle
+from stages import Refused, ZooRow, reasons_of, run_stages, settle
 
-from tfdistill.compress import LowRank, PruneChannels, open_layers, shrink_like
-from tfdistill.errors import ExportError, ModelError, TfdistillError
+from tfdistill.compress import LowRank, PruneChannels, Quantize, open_layers, shrink_like
+from tfdistill.errors import ModelError, TfdistillError
 from tfdistill.graph.flat import flat_graph
 from tfdistill.graph.opening import is_foreign
 from tfdistill.graph.profiling import profile
@@ -50,9 +50,12 @@ class ShrunkRoad:
 
     @functools.cached_property
     def opened(self):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return open_layers(self.model)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return open_layers(self.model)
+        except ModelError as error:
+            raise Refused(error.happened) from error
 
     @functools.cached_property
     def smaller(self):
@@ -78,10 +81,11 @@ class ShrunkRoad:
                 record = export_tflite(
                     self.smaller, pathlib.Path(folder, "m.tflite"), "int8", calibration=self.x, tolerances=Tolerances(), batch_size=size
                 )
-            except (ExportError, ModelError) as error:
-                if isinstance(error, ExportError) and "TFLite lacks" not in str(error):
+            except TfdistillError as error:
+                reasons = reasons_of(Quantize().plan(self.smaller))
+                if not reasons:
                     raise
-                raise Refused(error.happened) from error
+                raise Refused("; ".join(reasons)) from error
         return f"{record.size_bytes / 1024:,.0f} KiB"
 
     def low_rank(self):
