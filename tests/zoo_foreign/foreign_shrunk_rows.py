@@ -65,9 +65,12 @@ class ShrunkRoad:
         return [np.asarray(y, "float32") for y in keras.tree.flatten(model(self.x, training=False))]
 
     def open(self):
-        before, after = (sum(is_foreign(call.operation) for call in flat_graph(model).calls) for model in (self.model, self.opened))
+        before, after = (
+            {call.path for call in flat_graph(model).calls if is_foreign(call.operation)} for model in (self.model, self.opened)
+        )
         difference = max(np.abs(a - b).max() for a, b in zip(self.outputs(self.model), self.outputs(self.opened), strict=True))
-        return f"{before - after} of {before} layers, {difference:.0e}" if before else "Keras's own"
+        inside = f", {len(after - before)} inside stay" if after - before else ""
+        return f"{len(before - after)} of {len(before)} layers{inside}, {difference:.0e}" if before else "Keras's own"
 
     def channels(self):
         if not all(np.isfinite(y).all() for y in self.outputs(self.smaller)):
