@@ -60,6 +60,11 @@ def rows():
     return HUB | KIMM | {f"keras.io {name}": builder for name, builder in TUTORIALS.items()}
 
 
+def builder_of(name):
+    """The builder of a row; those of tutorials need no other package."""
+    return TUTORIALS.get(name.removeprefix("keras.io ")) or rows()[name]
+
+
 def data_for(model, rng):
     """Random inputs in the structure of the model's own: images in the range that its first layer expects, tokens, and masks with padding behind."""
     if not isinstance(model, (keras.Function, keras.Sequential)):
@@ -97,7 +102,7 @@ def run_row(name, row=None):
     Yields:
         A `ZooRow` after every stage.
     """
-    road = Road(TUTORIALS.get(name.removeprefix("keras.io ")) or rows()[name])
+    road = Road(builder_of(name))
     stages = (road.bridge, road.prune, road.quantize, road.export_trained, road.export_calibrated, road.distil)
     yield from run_stages(
         resumable(row) if row else ZooRow(name, road.model.count_params(), {}, fingerprint()), dict(zip(COLUMNS, stages, strict=True))

@@ -11,7 +11,7 @@ import warnings
 
 import keras
 import numpy as np
-from foreign_rows import TUTORIALS, data_for, rows
+from foreign_rows import builder_of, data_for
 from stages import Refused, ZooRow, reasons_of, run_stages, settle
 
 from tfdistill.compress import LowRank, PruneChannels, Quantize, open_layers, shrink_like
@@ -30,7 +30,7 @@ REACHABLE = re.compile(r"a share of at least (\d\.\d+)")
 
 def run_row(name, row=None):
     """Takes one model through the stages; the arguments and what is yielded are those of `foreign_rows.run_row`."""
-    road = ShrunkRoad(TUTORIALS.get(name.removeprefix("keras.io ")) or rows()[name])
+    road = ShrunkRoad(builder_of(name))
     stages = (road.open, road.channels, road.export, road.low_rank, road.narrower, road.load)
     yield from run_stages(row or ZooRow(name, road.model.count_params(), {}, fingerprint()), dict(zip(COLUMNS, stages, strict=True)))
 

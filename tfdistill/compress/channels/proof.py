@@ -43,13 +43,16 @@ def zeroed_outputs(trace, removal, inputs, made=None, watch=None):
 def _over_what_is_left(layer, removal, axes, outer, args, kwargs):
     """Returns the output of a layer on what is left of its input, zero where channels are missing; `axes` and `outer` are those of its input and output."""
     x, *rest = args
-    stays = [np.arange(n) if labels is None else removal.stay(labels) for labels, n in zip(axes, x.shape, strict=True)]
-    left = keras.ops.convert_to_numpy(x)[np.ix_(*stays)]
+    left = keras.ops.convert_to_numpy(x)[_left(removal, axes, x.shape)]
     made = keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor(left), *rest, **kwargs))
     whole = np.zeros([n if labels is None else len(labels) for labels, n in zip(outer, made.shape, strict=True)], made.dtype)
-    places = [np.arange(n) if labels is None else removal.stay(labels) for labels, n in zip(outer, made.shape, strict=True)]
-    whole[np.ix_(*places)] = made
+    whole[_left(removal, outer, made.shape)] = made
     return with_mask(keras.ops.convert_to_tensor(whole), mask_of(x))
+
+
+def _left(removal, axes, shape):
+    """Returns the index of what is left of an array, of each axis as far as it has labels."""
+    return np.ix_(*(np.arange(n) if labels is None else removal.stay(labels) for labels, n in zip(axes, shape, strict=True)))
 
 
 def _zeroed_weights(trace, removal, operation):

@@ -22,10 +22,12 @@ def held_weight(call):
 
 
 def held_constant(call):
+    """An array, all of which stays."""
     return [(None,) * len(call.output_shapes[0])]
 
 
 def with_mask(call):
+    """A tensor and the mask that is put on it."""
     for labels in call.inputs[1]:
         call.keep(labels, "the mask depends on them")
     return [call.inputs[0]]
