@@ -6,11 +6,11 @@ import math
 import keras
 import numpy as np
 
-from tfdistill.compress.low_rank.factorize import TuckerFactors, cp_factors, cp_product
+from tfdistill.compress.low_rank.factorize import DegenerateFit, TuckerFactors, cp_factors, cp_product
 from tfdistill.compress.low_rank.forms import CP, SPATIAL_SVD, TUCKER, Form, MatrixForm, Unfit, input_shape
 
-# So many ranks of CP are tried at most for an energy or a budget: each one is a fit of its own.
-_CP_RANKS = 8
+# So many ranks of CP are tried at most for an energy or a budget: each one is a fit of its own. Fewer iterations tell which ranks are good; those chosen get all.
+_CP_RANKS, _TRIED, _CHOSEN = 8, 25, 200
 
 
 def spatial(layer, shape):
@@ -222,18 +222,38 @@ class CPForm(Form):
         return sum(n * size for n, size in zip(places, self.sizes(rank), strict=True))
 
     def lost(self, rank):
-        return self.lost_by(rank, self.kernels(rank))
+        return self.lost_by(rank, self._fit(rank, _TRIED))
 
     def kernels(self, rank):
-        if rank not in self._fits:
-            *taps, read, written = cp_factors(self.kernel, rank)
-            ones = (1,) * self.layer.rank
-            if len(self._depthwise) > 1:
-                middle = [taps[0].reshape(-1, 1, rank, 1), taps[1].reshape(1, -1, rank, 1)]
-            else:
-                middle = [functools.reduce(lambda a, b: a[..., None, :] * b, taps)[..., None].astype("float32")]
-            self._fits[rank] = [read.reshape(*ones, -1, rank), *middle, written.T.reshape(*ones, rank, -1)]
-        return self._fits[rank]
+        try:
+            return self._fit(rank, _CHOSEN)
+        except DegenerateFit:
+            # What a rank was chosen by did not diverge yet.
+            tried = self._fits.get((rank, _TRIED))
+            if tried is None or isinstance(tried, DegenerateFit):
+                raise
+            return tried
+
+    def _fit(self, rank, iterations):
+        """Returns the kernels of the parts, computed once, or raises the `DegenerateFit`."""
+        key = (rank, iterations)
+        if key not in self._fits:
+            try:
+                self._fits[key] = self._kernels(*cp_factors(self.kernel, rank, iterations=iterations))
+            except DegenerateFit as error:
+                self._fits[key] = error
+        if isinstance(self._fits[key], DegenerateFit):
+            raise self._fits[key]
+        return self._fits[key]
+
+    def _kernels(self, *factors):
+        *taps, read, written = factors
+        rank, ones = read.shape[-1], (1,) * self.layer.rank
+        if len(self._depthwise) > 1:
+            middle = [taps[0].reshape(-1, 1, rank, 1), taps[1].reshape(1, -1, rank, 1)]
+        else:
+            middle = [functools.reduce(lambda a, b: a[..., None, :] * b, taps)[..., None].astype("float32")]
+        return [read.reshape(*ones, -1, rank), *middle, written.T.reshape(*ones, rank, -1)]
 
     def product(self, kernels):
         first, *middle, last = kernels

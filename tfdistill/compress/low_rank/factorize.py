@@ -112,13 +112,14 @@ def _basis(gram):
     return np.linalg.eigh(gram)[1][:, ::-1]
 
 
-def cp_factors(kernel, rank, seed=0):
+def cp_factors(kernel, rank, seed=0, iterations=200):
     """Factors of the canonical polyadic decomposition of a kernel (Lebedev et al. 2015, https://arxiv.org/abs/1412.6553).
 
     Args:
         kernel: Array; each of its axes gets a factor.
         rank: Number of components.
-        seed: Seed of the columns that the SVD does not give a start for.
+        seed: Seed of the columns that the kernel does not give a start for.
+        iterations: Largest number of rounds of alternating least squares.
 
     Returns:
         List of float32 arrays of shape (size of the axis, rank), all of one norm in each component.
@@ -132,12 +133,12 @@ def cp_factors(kernel, rank, seed=0):
     energy = float((kernel**2).sum())
     if not energy:
         return [np.zeros((n, rank), "float32") for n in kernel.shape]
+    unit_kernel = kernel / math.sqrt(energy)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # what is wrong with the fit is looked at below
         try:
-            weights, factors = decomposition.parafac(
-                kernel / math.sqrt(energy), rank, n_iter_max=200, init="svd", tol=1e-7, random_state=np.random.RandomState(seed)
-            )
+            start = (np.ones(rank), _cp_start(unit_kernel, rank, seed))
+            weights, factors = decomposition.parafac(unit_kernel, rank, n_iter_max=iterations, init=start, tol=1e-7)
         except np.linalg.LinAlgError as error:
             raise DegenerateFit(f"CP at rank {rank} has no fit: {error}") from error
     norms = [np.linalg.norm(factor, axis=0) for factor in factors]
@@ -154,6 +155,19 @@ def cp_factors(kernel, rank, seed=0):
             f"CP at rank {rank} is degenerate: it keeps {fit:.3g} of the energy, and its components have {excess:.3g} times that of the kernel"
         )
     return found
+
+
+def _cp_start(kernel, rank, seed):
+    """Returns the factors that a fit begins with: the leading left singular vectors of the unfoldings, then random columns.
+
+    tensorly's own start of this kind takes the whole right singular matrix where the rank exceeds an axis: the square of the kernel's other axes in memory.
+    """
+    random, start = np.random.default_rng(seed), []
+    for axis, size in enumerate(kernel.shape):
+        others = [other for other in range(kernel.ndim) if other != axis]
+        known = _basis(np.tensordot(kernel, kernel, (others, others)))[:, :rank]
+        start.append(np.concatenate([known, random.standard_normal((size, rank - known.shape[1])) / math.sqrt(size)], axis=1))
+    return start
 
 
 def cp_product(factors):
