@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from shrinking_nets import NETS, net
-from shrinking_page import GOAL, METHODS, SHARES, UNCHANGED, NetOfStudy, Shrunk, write_page
+from shrinking_page import GOAL, LONG, METHODS, SHARES, UNCHANGED, NetOfStudy, Shrunk, write_page
 
 import tfdistill
 from tfdistill import Distiller
@@ -40,6 +40,8 @@ CRITERIA = ("l1", "l2", "bn_scale", "taylor", "fisher", "hrank", "output_distanc
 BY_LABELS, BY_IMAGES = ("taylor", "fisher"), ("hrank", "output_distance")
 # Criteria that are trained at every share, and those that are tried in several rounds as well.
 FOLLOWED, IN_ROUNDS, ROUNDS = ("l1", "taylor", "random"), ("l1", "taylor"), 3
+# Criteria that are also trained longer where the goals are, beside the net itself.
+LONGER, TIMES = ("l1", "l2", "bn_scale", "taylor", "random"), 3
 STEPS = (*CRITERIA, *METHODS, UNCHANGED)
 
 
@@ -52,15 +54,19 @@ class Step:
         keep: Share of the multiply-accumulates, or of the parameters, that stays.
         tuned: How it is trained afterwards: some of "labels" and "teacher".
         rounds: Rounds of channel pruning, with training after each of them.
+        times: So many times as many epochs of training.
     """
 
     name: str
     keep: float
     tuned: tuple[str, ...] = ()
     rounds: int = 1
+    times: int = 1
 
     @property
     def shown(self):
+        if self.times > 1:
+            return f"{self.name}{LONG}"
         return self.name if self.rounds == 1 else f"{self.name}, {self.rounds} rounds"
 
     def apply(self, model, data):
@@ -92,7 +98,9 @@ def steps_of(name, chosen, shares):
             found += [Step(one, keep, ("teacher",) if one in FOLLOWED else ()) for one in CRITERIA if one != "output_distance"]
             # Where little is removed, factorizations lose next to nothing before any training.
             found += [Step(one, keep, ("teacher",) if keep < GOAL else ()) for one in methods]
-    found = [step for step in found if step.keep in shares] + [Step(UNCHANGED, 1.0, ("teacher", "labels"))]
+    found += [Step(one, GOAL, ("teacher",), times=TIMES) for one in LONGER]
+    found = [step for step in found if step.keep in shares]
+    found += [Step(UNCHANGED, 1.0, ("teacher", "labels")), Step(UNCHANGED, 1.0, ("teacher",), times=TIMES)]
     return [step for step in found if step.name in chosen]
 
 
@@ -154,12 +162,13 @@ def measure(step, model, data, cache, epochs):
     seconds, accuracies = time.process_time() - began, {}
     if step.rounds == 1:
         made = small.get_weights()
-        accuracies["before"] = data.accuracy(small)
-        estimate_statistics(small, data)
-        accuracies["statistics"] = data.accuracy(small)
+        if step.times == 1:
+            accuracies["before"] = data.accuracy(small)
+            estimate_statistics(small, data)
+            accuracies["statistics"] = data.accuracy(small)
         for way in step.tuned:
             small.set_weights(made)
-            train(small, data, epochs, cache if way == "teacher" else None)
+            train(small, data, step.times * epochs, cache if way == "teacher" else None)
             accuracies[way] = data.accuracy(small)
     else:
         for number in range(step.rounds):

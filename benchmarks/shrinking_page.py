@@ -12,6 +12,8 @@ from tfdistill.utils.optional import require
 METHODS = ("auto", "svd", "spatial_svd", "tucker", "cp")
 # The net itself, trained on as long as what was made of it.
 UNCHANGED = "unchanged"
+# What the name of a step ends with that is trained so much longer.
+LONG = ", 3 times as long"
 # Shares that stay, and the one that the goals are about: 2.1 times fewer multiply-accumulates.
 SHARES, GOAL = (0.75, 0.48, 0.3), 0.48
 LOST_AT_MOST, ABOVE_L1 = 0.3, 0.3
@@ -30,7 +32,8 @@ class Shrunk(Record):
     """A net made smaller in one way.
 
     Attributes:
-        step: Criterion of channel pruning, with the rounds if there are several, or method of low-rank factorization; or `UNCHANGED`.
+        step: Criterion of channel pruning, with the rounds if there are several, or method of low-rank factorization; or `UNCHANGED`. It ends with `LONG` if it
+            was trained longer.
         keep: Largest share of multiply-accumulates, or of parameters, that was to stay.
         share: Share that stays.
         macs: Multiply-accumulates that stay.
@@ -109,22 +112,27 @@ def _cell(values):
 
 
 def _steps(rows, low_rank):
-    names = dict.fromkeys(one.step for row in rows for one in row.steps if one.step != UNCHANGED)
+    names = dict.fromkeys(one.step for row in rows for one in row.steps if not one.step.startswith(UNCHANGED))
     return [name for name in names if (name in METHODS) == low_rank]
 
 
-def gain_over_l1(rows):
-    """Returns the points that the best criterion is above L1, seed by seed, and the names of the best; the best is that of the other seeds, so that chance does not flatter it."""
+def gain_over_l1(rows, end=""):
+    """Returns the points that the best criterion is above L1, seed by seed, and the names of the best; the best is that of the other seeds, so that chance does not flatter it.
+
+    Args:
+        rows: `NetOfStudy` of each seed of one net.
+        end: `LONG` for the steps that were trained longer.
+    """
     gains, names = [], []
     for row in rows:
         others = [other for other in rows if other is not row] or [row]
         means = {
             name: np.mean(found)
             for name in _steps(rows, False)
-            if "rounds" not in name and (found := _points(others, name, GOAL, "teacher"))
+            if "rounds" not in name and name.endswith(LONG) == bool(end) and (found := _points(others, name, GOAL, "teacher"))
         }
-        l1 = row.points("l1", GOAL, "teacher")
-        means.pop("l1", None)
+        l1 = row.points(f"l1{end}", GOAL, "teacher")
+        means.pop(f"l1{end}", None)
         best = max(means, key=means.__getitem__, default=None)
         if best is None or l1 is None or row.points(best, GOAL, "teacher") is None:
             continue
@@ -135,17 +143,18 @@ def gain_over_l1(rows):
 
 def _goals(by_net):
     lines = [
-        "| net | the best beside L1 | its loss, points | at most 0.3 | above L1, points | at least 0.3 |",
-        "|---|---|---:|---|---:|---|",
+        "| net | trained | the best beside L1 | its loss, points | at most 0.3 | above L1, points | at least 0.3 |",
+        "|---|---|---|---:|---|---:|---|",
     ]
-    for name, rows in by_net.items():
-        gains, names = gain_over_l1(rows)
+    for name, rows, end in [(name, rows, end) for end in ("", LONG) for name, rows in by_net.items()]:
+        gains, names = gain_over_l1(rows, end)
         if not gains:
             continue
         chosen = [row.points(best, GOAL, "teacher") for row, best in zip(rows, names, strict=False)]
         lost = -float(np.mean(chosen))
+        epochs = f"{rows[0].tuning_epochs} epochs{end}"
         lines.append(
-            f"| {SHOWN[name]} | {', '.join(f'`{best}`' for best in dict.fromkeys(names))} | {lost:.2f} | {_met(lost <= LOST_AT_MOST)} "
+            f"| {SHOWN[name]} | {epochs} | {', '.join(f'`{best.removesuffix(end)}`' for best in dict.fromkeys(names))} | {lost:.2f} | {_met(lost <= LOST_AT_MOST)} "
             f"| {_cell(gains)} | {_met(np.mean(gains) >= ABOVE_L1)} |"
         )
     return lines
@@ -187,12 +196,13 @@ def _texts(rows, by_net, pictures):
         '(`scope="global"`), numbers of channels and ranks are free (`divisor=1`). Criteria in several rounds have the training between them, with as many epochs in all. Made by',
         "`benchmarks/shrinking.py`.",
         "",
-        "| net | parameters | MACs | accuracy by seed, % | trained on by the labels, points | under itself as the teacher |",
-        "|---|---:|---:|---:|---:|---:|",
+        f"| net | parameters | MACs | accuracy by seed, % | trained on by the labels, points | under itself as the teacher | the same{LONG} |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, several in by_net.items():
         accuracies = " ".join(f"{100 * row.accuracy:.2f}" for row in several)
-        further = " | ".join(_cell(_points(several, UNCHANGED, 1.0, way)) for way in ("labels", "teacher"))
+        trained_on = ((UNCHANGED, "labels"), (UNCHANGED, "teacher"), (f"{UNCHANGED}{LONG}", "teacher"))
+        further = " | ".join(_cell(_points(several, step, 1.0, way)) for step, way in trained_on)
         lines.append(f"| {SHOWN[name]} | {several[0].parameters:,} | {several[0].macs:,} | {accuracies} | {further} |")
     goals = _goals(by_net)
     if len(goals) > 2:  # more than the head of the table
@@ -222,7 +232,7 @@ def _picture(by_net, low_rank, path):
     matplotlib.use("Agg")
     pyplot = require("matplotlib.pyplot", "draw the pictures")
     ways = ("before", "statistics", "teacher")
-    names = list(dict.fromkeys(name for rows in by_net.values() for name in _steps(rows, low_rank)))
+    names = list(dict.fromkeys(name for rows in by_net.values() for name in _steps(rows, low_rank) if not name.endswith(LONG)))
     with pyplot.rc_context({"svg.hashsalt": "shrinking", "svg.fonttype": "none", "font.size": 9}):
         figure, grid = pyplot.subplots(
             len(ways), len(by_net), figsize=(4 * len(by_net), 9), sharex=True, squeeze=False, layout="constrained"
