@@ -21,6 +21,8 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests' many processes read what the first of them compiled; each of them would compile all modules anew with this setting of many containers.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-slow test-release test-lowest test-next quick zoo zoo-shrunk zoo-foreign zoo-foreign-shrunk mlperf-tiny integers adaround variants mixed-bits shrinking operations api kits lint format clean
 
@@ -29,7 +31,8 @@ define fill
 	@test -n "$($(2))" || { echo "No Python $(4) with venv was found. Install one, or say which: make $(2)=/path/to/python" >&2; exit 1; }
 	@test -x $(1)/bin/python || "$($(2))" -m venv $(1)
 	@echo "Installing the packages of $(3) into $(1) (a few minutes the first time) ..."
-	@$(1)/bin/python -m pip install --quiet --requirement $(3)
+	@$(1)/bin/python -m pip install --quiet --no-compile --requirement $(3)
+	@$(1)/bin/python -m compileall -qq -j 0 $(1)/lib || true # pip takes one core for it; some packages carry files for other versions of Python
 	@$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 endef
 

@@ -257,7 +257,7 @@ def _hostile_job(folder, *numbers):
     return found["outcomes"]
 
 
-@pytest.mark.parametrize("count", [pytest.param(100, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.release)])
+@pytest.mark.parametrize("count", [pytest.param(40, marks=pytest.mark.slow), pytest.param(1000, marks=pytest.mark.release)])
 def test_many_mutants(count, tmp_path):
     outcomes = _hostile_job(tmp_path, count, 0, 4)
     assert [sum(outcomes[reader].values()) for reader in ("census", "verify", "teacher", "benchmark")] == [

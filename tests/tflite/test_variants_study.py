@@ -10,7 +10,7 @@ import pytest
 STUDY = pathlib.Path(__file__).parents[2] / "benchmarks" / "variants.py"
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_table_is_made_and_goes_on(tmp_path):
     settings = [
         "--images",
