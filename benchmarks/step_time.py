@@ -1,8 +1,8 @@
 """Time of an epoch with a teacher: `student.fit`, `keras.distillation.Distiller` and tfdistill's Distiller, in one process, in turns.
 
-    python benchmarks/step_time.py [--rounds 15] [--out runs/step_time.json]
+    python benchmarks/step_time.py [--rounds 15] [--against-keras] [--out runs/step_time.json]
 
-Then every loss is added to soft targets (those for regression to output matching), and its overhead is printed in the same way. Batches are
+Then, without `--against-keras`, every loss is added to soft targets (those for regression to output matching), and its overhead is printed in the same way. Batches are
 of 256: relational losses are quadratic in the batch size, RelationalKD's angles cubic.
 
 Each round runs eight epochs of every contestant, in an order that changes from round to round, after eight warm-up epochs. Printed are the
@@ -177,6 +177,7 @@ def race(made, data, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--against-keras", action="store_true", help="leave out the cost of each loss")
     parser.add_argument("--out", default="runs/step_time.json")
     arguments = parser.parse_args()
     data = datasets.digits()
@@ -196,7 +197,7 @@ def main():
 
     overheads = {}
     targets = keras.utils.to_categorical(data.y_train, 10)
-    for alone, field in fields().items():
+    for alone, field in ({} if arguments.against_keras else fields()).items():
         keras.backend.clear_session()
         labels = data.y_train if field.label_loss is cross_entropy else targets
         found = race(taught(field), dataclasses.replace(data, y_train=labels), arguments.rounds)

@@ -109,6 +109,12 @@ def test_a_crash_is_a_record(where, tmp_path):
     assert not list(children())
 
 
+def test_a_budget_of_time_hears_of_a_crash(tmp_path):
+    library = Delegate(delegate_library(), CRASHING["abort at invoke"][0])
+    with pytest.raises(BenchmarkError, match=r"has no time on .*: crashed, .*SIGABRT"):
+        tfdistill.pipeline.FileLatency(seconds=0.1, target=library)(chain(tmp_path / "m.tflite", "ADD"))
+
+
 def children():
     """Yields the processes whose parent is this one."""
     for entry in pathlib.Path("/proc").glob("[0-9]*/stat"):

@@ -12,6 +12,7 @@ import threading
 import time
 
 import environments
+import keras
 import numpy as np
 import pytest
 import sshd
@@ -59,6 +60,15 @@ def test_a_board_sends_the_record_that_the_desk_makes(server, file, tmp_path):
     assert (there.variant, there.target) == ("int8", "127.0.0.1: CPU, 1 thread, XNNPACK")
     assert from_spec(there.target_settings) == board(server)
     assert type(there).load(there.save(tmp_path / "record.json")) == there
+    assert server.leftovers() == []
+
+
+@pytest.mark.slow
+def test_a_budget_of_time_is_measured_on_a_board(server):
+    wide = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Conv2D(64, 3, name="conv"), keras.layers.Conv2D(64, 3)])
+    ratio = tfdistill.pipeline.LatencyRatio(None, "float32", seconds=0.6, target=board(server))
+    narrow = tfdistill.compress.PruneChannels(keep_latency=0.8, latency=ratio).apply(wide)
+    assert narrow.get_layer("conv").filters < 64
     assert server.leftovers() == []
 
 
