@@ -2,7 +2,7 @@
 
     python benchmarks/shrunk_latency.py [--only NET ...] [--seconds 20] [--records runs/shrunk_latency] [--page docs/shrunk_latency.md]
 
-`PruneChannels` removes 5, 25, 50 and 75 % of the MACs of each net. The int8 files of one net are open in one process and run by turns, on one thread with XNNPACK. The smallest
+`PruneChannels` removes 5, 25, 50 and 75 % of the MACs of each net, and half and three quarters of those of nets of inverted residuals with their narrow layers left whole. The int8 files of one net are open in one process and run by turns, on one thread with XNNPACK. The smallest
 time of each counts, as other programs only make runs longer; beside it stands the median of the shares of the whole net's time in the same round. On a machine that does
 nothing else the two agree. Weights are random: the times do not depend on them. A net whose record is there is not run again.
 """
@@ -24,7 +24,7 @@ from tfdistill.runtime.profile import profile_operations
 from tfdistill.tflite import Tolerances, export_tflite
 from tfdistill.utils.files import temporary_folder, write_whole
 
-KEEP_MACS = (0.95, 0.75, 0.5, 0.25)
+KEEP_MACS, KEEP_INNER = (0.95, 0.75, 0.5, 0.25), (0.5, 0.25)
 SAMPLES = 16
 
 
@@ -42,6 +42,12 @@ NETS = {
     "ViT": ("ViT-Tiny (12 blocks, width 192), 96 x 96 in patches of 8", lambda: vit(12, 192, 12, 3, patch=8, hidden=4), False),
 }
 
+# Nets of inverted residuals -> the layers that make their wide channels, and the first and the last ones.
+INNER = {
+    "MobileNetV3Small": ("*_expand", "*_squeeze_excite_conv", "conv", "conv_1", "conv_2"),
+    "MobileNetV2": ("*_expand", "Conv1", "Conv_1"),
+}
+
 
 def goal(share):
     """The largest share of the latency for a share of the MACs, in convolutional nets."""
@@ -54,7 +60,7 @@ class ShrunkLatency(Record):
 
     Attributes:
         net: Name of the net.
-        keep_macs: Largest shares of the MACs that were to stay; 1 of the whole net.
+        keep_macs: Largest shares of the MACs that were to stay; 1 of the whole net. The last ones are those of `KEEP_INNER` where the net is in `INNER`.
         macs: Multiply-accumulates.
         size_bytes: Sizes of the files.
         least_ms: Smallest times of one run in milliseconds.
@@ -80,7 +86,8 @@ def measure(net, seconds):
     keras.utils.set_random_seed(0)
     model = NETS[net][1]()
     x = np.random.default_rng(1).uniform(0, 1, (SAMPLES, *model.input_shape[1:])).astype("float32")
-    models = [model, *(settled(PruneChannels(keep_macs=share).apply(model), SAMPLES) for share in KEEP_MACS)]
+    keep = [(share, None) for share in KEEP_MACS] + [(share, INNER[net]) for share in KEEP_INNER if net in INNER]
+    models = [model, *(settled(PruneChannels(keep_macs=share, layers=layers).apply(model), SAMPLES) for share, layers in keep)]
     with temporary_folder() as folder:
         records = []
         for number, each in enumerate(models):
@@ -90,7 +97,7 @@ def measure(net, seconds):
         depthwise = tuple(sum(op.share for op in profile_operations(record.path, amx=False) if "DWConv" in op.name) for record in records)
     return ShrunkLatency(
         net=net,
-        keep_macs=(1.0, *KEEP_MACS),
+        keep_macs=(1.0, *(share for share, _ in keep)),
         macs=tuple(tfdistill.profile(each).macs for each in models),
         size_bytes=tuple(record.size_bytes for record in records),
         least_ms=found.least_ms,
@@ -111,8 +118,9 @@ def page(rows):
         "of these shares round by round. Weights are random. Made by `benchmarks/shrunk_latency.py`.",
         "",
         "The goal for convolutional nets is a share of the latency of at most 1.15 times the share of the MACs, plus 0.05. Half of the channels are a quarter of the MACs of most",
-        "convolutions, but half of those of depthwise ones, and half of the activations: what takes their share of the time falls more slowly than the MACs. Where time is what counts,",
-        "`keep_latency=` removes channels until it is met.",
+        'convolutions, but half of those of depthwise ones, and half of the activations: what takes their share of the time falls more slowly than the MACs. In the rows "wide" the narrow',
+        "layers between the blocks stay whole (`layers=`), so that the wide ones inside lose more: the depthwise convolutions lose as much as the others, and the same MACs take less time.",
+        "Where time is what counts, `keep_latency=` removes channels until it is met.",
         "",
         "| net | `keep_macs` | MACs, millions | share | file, KiB | ms | share | median share | goal | depthwise | by XNNPACK |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -121,7 +129,8 @@ def page(rows):
         shown, _, convolutional = NETS[row.net]
         for i, keep in enumerate(row.keep_macs):
             share, latency = row.macs[i] / row.macs[0], row.least_ms[i] / row.least_ms[0]
-            cells = [shown if i == 0 else "", "all" if i == 0 else f"{keep:g}", f"{row.macs[i] / 1e6:,.1f}", f"{share:.2f}"]
+            wide = ", wide" if i > len(KEEP_MACS) else ""
+            cells = [shown if i == 0 else "", "all" if i == 0 else f"{keep:g}{wide}", f"{row.macs[i] / 1e6:,.1f}", f"{share:.2f}"]
             cells += [f"{row.size_bytes[i] / 1024:,.0f}", f"{row.least_ms[i]:.2f}", f"{latency:.2f}", f"{row.shares[i]:.2f}"]
             cells += [f"{goal(share):.2f}, {'met' if latency <= goal(share) else 'missed'}" if convolutional and i else ""]
             cells += [f"{100 * found[i]:.0f} %" for found in (row.depthwise, row.delegated)]

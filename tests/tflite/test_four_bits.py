@@ -200,7 +200,8 @@ def test_the_weights_that_can_have_4_bits(make, variant, tmp_path):
 def test_the_rows_of_long_models_in_8_and_4_bits(tmp_path):
     kinds = {name.split("/")[0]: bits for name, bits in export(built(transformer), tmp_path, MIXED).weight_bits.items()}
     four = dict.fromkeys(("attention", "up", "down"), 4)
-    assert {name: kinds[name] for name in ("table", *four, "scores")} == {"table": 8, **four, "scores": 8}
+    assert {name: kinds[name] for name in ("table", *four)} == {"table": 8, **four}
+    assert list(kinds.values())[-1] == 8  # the scores; the converter of TensorFlow 2.20 has another name for their kernel
     *steps, middle, last = export(built(recurrent), tmp_path, MIXED).census.kernels
     assert (middle.shape, middle.bits, last.shape, last.bits) == ((16, 8), 4, (3, 16), 8)
     assert {kernel.bits for kernel in steps} == {8}
