@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from shrinking_nets import NETS, net
-from shrinking_page import GOAL, LONG, METHODS, SHARES, UNCHANGED, NetOfStudy, Shrunk, write_page
+from shrinking_page import GOAL, LONG, METHODS, SHARES, TIMES, UNCHANGED, NetOfStudy, Shrunk, write_page
 
 import tfdistill
 from tfdistill import Distiller
@@ -41,7 +41,7 @@ BY_LABELS, BY_IMAGES = ("taylor", "fisher"), ("hrank", "output_distance")
 # Criteria that are trained at every share, and those that are tried in several rounds as well.
 FOLLOWED, IN_ROUNDS, ROUNDS = ("l1", "taylor", "random"), ("l1", "taylor"), 3
 # Criteria that are also trained longer where the goals are, beside the net itself.
-LONGER, TIMES = ("l1", "l2", "bn_scale", "taylor", "random"), 3
+LONGER = ("l1", "l2", "bn_scale", "taylor", "random")
 STEPS = (*CRITERIA, *METHODS, UNCHANGED)
 
 
