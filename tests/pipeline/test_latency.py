@@ -32,6 +32,7 @@ def test_threads_and_a_target_are_refused():
 
 
 @pytest.mark.parametrize("measure", [lambda target: FileLatency(target=target), lambda target: LatencyRatio(None, target=target)])
-def test_a_target_that_times_nothing_is_refused(measure):
-    with pytest.raises(ConfigurationError, match="mean nothing"):
-        measure(Micro())
+@pytest.mark.parametrize(("target", "words"), [(Micro(), "mean nothing"), ("pi@board", "pi@board")])
+def test_what_times_nothing_is_refused(measure, target, words):
+    with pytest.raises(ConfigurationError, match=words):
+        measure(target)

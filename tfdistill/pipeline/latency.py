@@ -8,7 +8,7 @@ import keras
 
 from tfdistill.benchmarking.alternating import alternate
 from tfdistill.benchmarking.run import benchmark
-from tfdistill.benchmarking.targets.base import Target
+from tfdistill.benchmarking.targets.base import Target, to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.timing import Timing
 from tfdistill.convert.signature import describe
@@ -66,7 +66,10 @@ class FileLatency:
 
 
 def _require_timed(target):
-    if target is not None and not target.is_timed:
+    if target is None:
+        return
+    to_spec(target)  # refuses what is no target
+    if not target.is_timed:
         raise ConfigurationError(f"Times of {target.describe()} mean nothing.", "a target that times runs")
 
 
