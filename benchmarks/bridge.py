@@ -8,8 +8,6 @@ own, which has built the model before, beside the bytes of its weights.
 
 import argparse
 import dataclasses
-import pathlib
-import re
 import subprocess
 import sys
 import time
@@ -17,6 +15,7 @@ import time
 import keras
 import numpy as np
 
+from tfdistill.benchmarking.process_memory import peak_bytes, reset_peak
 from tfdistill.bridge import to_tf_keras
 from tfdistill.compress import QuantizeAware
 from tfdistill.host import HostFingerprint, fingerprint
@@ -44,15 +43,11 @@ def large():
     return keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3))
 
 
-def peak_bytes():
-    return int(re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
-
-
 def grown():
     """In a process of its own, rebuilds the large model; prints the growth of the largest resident set and the bytes of the weights."""
     to_tf_keras(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))  # loads tf_keras
     model = large()
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    reset_peak()
     before = peak_bytes()
     to_tf_keras(model)
     print(peak_bytes() - before, 4 * model.count_params())

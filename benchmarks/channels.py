@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import re
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import time
 import keras
 
 import tfdistill
+from tfdistill.benchmarking.process_memory import peak_bytes, reset_peak
 from tfdistill.compress import PruneChannels
 from tfdistill.host import HostFingerprint, fingerprint
 from tfdistill.records import Record
@@ -54,17 +54,13 @@ class ChannelCosts(Record):
     host: HostFingerprint
 
 
-def peak_bytes():
-    return int(re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
-
-
 def prune(name, keep_macs):
     """Prunes one model in this process; returns a `ChannelCost`."""
     model = getattr(keras.applications, name)(weights=None)
     step = PruneChannels(keep_macs=keep_macs)
     # What is loaded at the first use is no part of the cost.
     step.apply(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(32, 3, name="first"), keras.layers.Conv2D(16, 3)]))
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    reset_peak()
     before, wall, cpu = peak_bytes(), time.perf_counter(), time.process_time()
     small = step.apply(model)
     wall, cpu, grown = time.perf_counter() - wall, time.process_time() - cpu, peak_bytes() - before

@@ -10,7 +10,6 @@ process that reads one epoch. `--ray` adds labelling with one and with two worke
 import argparse
 import dataclasses
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import time
 import keras
 import numpy as np
 
+from tfdistill.benchmarking.process_memory import peak_bytes
 from tfdistill.distill import Distiller
 from tfdistill.distill.cache.build import soft_targets
 from tfdistill.distill.cache.options import CacheOptions
@@ -109,9 +109,7 @@ def read_epoch(directory):
     cache = SoftTargetCache(directory)
     for _ in cache.join(numbers(cache.elements), batch_size=BATCH):
         pass
-    # Not ru_maxrss, which starts at the parent process's value.
-    peak = re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())
-    print(int(peak[1]) * 1024)
+    print(peak_bytes())
 
 
 def numbers(count):

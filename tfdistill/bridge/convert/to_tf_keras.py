@@ -77,8 +77,7 @@ def to_tf_keras(
     bridge = _Bridge(allow_lambda)
     opened = bridge.open(model, model.name, inputs)
     rebuilt = bridge.model(opened, model.name)
-    for variables, made, path in bridge.pairs:
-        copy_weights(variables, made.weights, path)
+    bridge.copy_weights()
     refuse_copies([(*pair, path) for variables, made, path in bridge.pairs for pair in pair_weights(variables, made.weights, path)])
     bridge.copy_trainable()
     if check:
@@ -93,6 +92,7 @@ class _Bridge:
         self.allow_lambda = allow_lambda
         self.made = {}  # id of a Keras 3 layer or model -> (it, its counterpart)
         self.pairs = []  # (variables, counterpart, path) of every layer or operation whose weights are to be copied
+        self.waiting = []  # those that are not copied yet
         self.flags = []  # (layer, counterpart) of every layer
         self.frozen = set()  # id of the first output of every call that stays in inference mode
         self.opener = Opener(self.frozen)
@@ -112,7 +112,10 @@ class _Bridge:
         inputs = [self._input(tensor) for tensor in opened.inputs]
         if sequential:
             layers = [self.layer(layer, f"{path}/{layer.name}") for layer in model.layers]
-            made = imports.tf_keras().Sequential([*inputs, *layers], name=model.name)
+            made = imports.tf_keras().Sequential(inputs, name=model.name)
+            for layer in layers:
+                made.add(layer)
+                self.copy_weights(layer)
         else:
             made = self._functional(opened, inputs, path)
         self.made[id(origin(model))] = (model, made)
@@ -146,6 +149,7 @@ class _Bridge:
                     if id(call.outputs[0]) in self.frozen:
                         kwargs = {**kwargs, "training": False}
                     outputs = layer(*current(args), **current(_with_tensors(kwargs)))
+                    self.copy_weights(layer)
                 else:
                     outputs = self._operation(call, where, tensors)
             except (TypeError, ValueError, NotImplementedError) as error:
@@ -171,7 +175,7 @@ class _Bridge:
         else:
             made = build_layer(layer, path, self.layer, self.allow_lambda, call, self.opener.why_whole(layer))
             if holds_weights(layer):
-                self.pairs.append((layer.weights, made, path))
+                self._add_pair(layer.weights, made, path)
             self.flags.append((layer, made))
         self.made[id(key)] = (layer, made)
         return made
@@ -197,8 +201,23 @@ class _Bridge:
         layer = operation_class()(operation, arguments, shapes, specs, name=call.operation.name)
         outputs = layer([tensors[id(x)] for x in found] if len(found) > 1 else tensors[id(found[0])])
         if variables:
-            self.pairs.append((variables, layer, path))
+            self._add_pair(variables, layer, path)
+            self.copy_weights(layer)
         return outputs
+
+    def _add_pair(self, *pair):
+        self.pairs.append(pair)
+        self.waiting.append(pair)
+
+    def copy_weights(self, layer=None):
+        """Copies the weights of a counterpart that has just been built; without one, of all that are left.
+
+        One after the other, as the values that a layer is built with are let go by then: TensorFlow keeps that memory, and gives it to the next layer.
+        """
+        for variables, made, path in self.waiting:
+            if layer is None or made is layer:
+                copy_weights(variables, made.weights, path)
+        self.waiting = [pair for pair in self.waiting if layer is not None and pair[1] is not layer]
 
     def copy_trainable(self):
         """Sets every flag as it is in the Keras 3 model; models first, as setting theirs sets all that is inside.

@@ -9,6 +9,7 @@ import json
 import weakref
 
 import keras
+import numpy as np
 
 from tfdistill.bridge.convert.layers import is_registered
 from tfdistill.bridge.parity.check import check_parity
@@ -51,7 +52,7 @@ def _digest(model, tf_keras_model, seed):
     digest = hashlib.sha256(json.dumps([seed, ours, theirs]).encode())
     for variable in [*model.weights, *tf_keras_model.weights]:
         digest.update(f"{tuple(variable.shape)} {keras.backend.standardize_dtype(variable.dtype)}".encode())
-        digest.update(variable.numpy().tobytes())
+        digest.update(np.ravel(variable.numpy()).view("uint8"))
     return digest.hexdigest()
 
 
