@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from shrinking_nets import NETS, net
-from shrinking_page import GOAL, LONG, METHODS, SHARES, TIMES, UNCHANGED, NetOfStudy, Shrunk, write_page
+from shrinking_page import GOAL, LONG, METHODS, NARROW_WHOLE, SHARES, TIMES, UNCHANGED, NetOfStudy, Shrunk, write_page
 
 import tfdistill
 from tfdistill import Distiller
@@ -42,6 +42,8 @@ BY_LABELS, BY_IMAGES = ("taylor", "fisher"), ("hrank", "output_distance")
 FOLLOWED, IN_ROUNDS, ROUNDS = ("l1", "taylor", "random"), ("l1", "taylor"), 3
 # Criteria that are also trained longer where the goals are, beside the net itself.
 LONGER = ("l1", "l2", "bn_scale", "taylor", "random")
+# Of inverted residuals, at which shares the narrow convolutions stay whole as well.
+NARROW, NARROW_SHARES = ("l2",), (0.48, 0.3)
 STEPS = (*CRITERIA, *METHODS, UNCHANGED)
 
 
@@ -55,6 +57,7 @@ class Step:
         tuned: How it is trained afterwards: some of "labels" and "teacher".
         rounds: Rounds of channel pruning, with training after each of them.
         times: So many times as many epochs of training.
+        narrow: Whether convolutions that narrow lose channels, too.
     """
 
     name: str
@@ -62,11 +65,14 @@ class Step:
     tuned: tuple[str, ...] = ()
     rounds: int = 1
     times: int = 1
+    narrow: bool = True
 
     @property
     def shown(self):
         if self.times > 1:
             return f"{self.name}{LONG}"
+        if not self.narrow:
+            return f"{self.name}{NARROW_WHOLE}"
         return self.name if self.rounds == 1 else f"{self.name}, {self.rounds} rounds"
 
     def apply(self, model, data):
@@ -79,11 +85,15 @@ class Step:
             # The method says what becomes of convolutions; a dense layer has the truncated SVD alone.
             methods = {f"{layer.name}*": "svd" for layer in model.layers if isinstance(layer, keras.layers.Dense)} | {"*": self.name}
             return LowRank(keep_parameters=self.keep, method=methods, divisor=1).apply(model, calibration=data.calibration[0])
-        step = PruneChannels(keep_macs=self.keep, criterion=self.name, divisor=1, seed=data.seed)
+        step = PruneChannels(keep_macs=self.keep, criterion=self.name, divisor=1, seed=data.seed, exclude=None if self.narrow else _narrows)
         if self.rounds > 1:
             step = step.rounds(self.rounds)[0]
         given = (*data.calibration, _labels()) if self.name in BY_LABELS else data.calibration[:1] if self.name in BY_IMAGES else ()
         return step.apply(model, *given)
+
+
+def _narrows(layer):
+    return type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1) and layer.filters < layer.kernel.shape[2]
 
 
 def steps_of(name, chosen, shares):
@@ -99,6 +109,7 @@ def steps_of(name, chosen, shares):
             # Where little is removed, factorizations lose next to nothing before any training.
             found += [Step(one, keep, ("teacher",) if keep < GOAL else ()) for one in methods]
     found += [Step(one, GOAL, ("teacher",), times=TIMES) for one in LONGER]
+    found += [Step(one, keep, ("teacher",), narrow=False) for one in NARROW for keep in NARROW_SHARES if name == "mobilenet"]
     found = [step for step in found if step.keep in shares]
     found += [Step(UNCHANGED, 1.0, ("teacher", "labels")), Step(UNCHANGED, 1.0, ("teacher",), times=TIMES)]
     return [step for step in found if step.name in chosen]

@@ -15,6 +15,8 @@ UNCHANGED = "unchanged"
 # What the name of a step ends with that is trained so much longer.
 TIMES = 3
 LONG = f", {TIMES} times as long"
+# What the name of a step ends with that leaves all channels of the convolutions with fewer channels than go in.
+NARROW_WHOLE = ", narrow layers whole"
 # Shares that stay, and the one that the goals are about: 2.1 times fewer multiply-accumulates.
 SHARES, GOAL = (0.75, 0.48, 0.3), 0.48
 LOST_AT_MOST, ABOVE_L1 = 0.3, 0.3
@@ -34,7 +36,7 @@ class Shrunk(Record):
 
     Attributes:
         step: Criterion of channel pruning, with the rounds if there are several, or method of low-rank factorization; or `UNCHANGED`. It ends with `LONG` if it
-            was trained longer.
+            was trained longer, with `NARROW_WHOLE` if convolutions that narrow kept their channels.
         keep: Largest share of multiply-accumulates, or of parameters, that was to stay.
         share: Share that stays.
         macs: Multiply-accumulates that stay.
@@ -130,7 +132,9 @@ def gain_over_l1(rows, end=""):
         means = {
             name: np.mean(found)
             for name in _steps(rows, False)
-            if "rounds" not in name and name.endswith(LONG) == bool(end) and (found := _points(others, name, GOAL, "teacher"))
+            if not ("rounds" in name or name.endswith(NARROW_WHOLE))
+            and name.endswith(LONG) == bool(end)
+            and (found := _points(others, name, GOAL, "teacher"))
         }
         l1 = row.points(f"l1{end}", GOAL, "teacher")
         means.pop(f"l1{end}", None)
@@ -195,7 +199,8 @@ def _texts(rows, by_net, pictures):
         "labels alone or with the original net as the teacher (`SoftTargets`). Figures are points of accuracy on the test images that the smaller net differs by from",
         f"the original, mean and standard deviation over the seeds. Criteria by data and low-rank factorization get {first.calibration} training images; scores are compared in the whole model",
         '(`scope="global"`), numbers of channels and ranks are free (`divisor=1`). Criteria in several rounds have the training between them, with as many epochs in all; rows that',
-        f'end with "{LONG.removeprefix(", ")}", which not every net has, are trained for {TIMES * first.tuning_epochs} epochs. Made by `benchmarks/shrinking.py`.',
+        f'end with "{LONG.removeprefix(", ")}", which not every net has, are trained for {TIMES * first.tuning_epochs} epochs. In those that end with "{NARROW_WHOLE.removeprefix(", ")}"',
+        "the convolutions keep their channels that have fewer of them than go in. Made by `benchmarks/shrinking.py`.",
         "",
         f"| net | parameters | MACs | accuracy by seed, % | trained on by the labels, points | under itself as the teacher | the same{LONG} |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -233,7 +238,9 @@ def _picture(by_net, low_rank, path):
     matplotlib.use("Agg")
     pyplot = require("matplotlib.pyplot", "draw the pictures")
     ways = ("before", "statistics", "teacher")
-    names = list(dict.fromkeys(name for rows in by_net.values() for name in _steps(rows, low_rank) if not name.endswith(LONG)))
+    names = list(
+        dict.fromkeys(name for rows in by_net.values() for name in _steps(rows, low_rank) if not name.endswith((LONG, NARROW_WHOLE)))
+    )
     with pyplot.rc_context({"svg.hashsalt": "shrinking", "svg.fonttype": "none", "font.size": 9}):
         figure, grid = pyplot.subplots(
             len(ways), len(by_net), figsize=(4 * len(by_net), 9), sharex=True, squeeze=False, layout="constrained"

@@ -18,7 +18,7 @@ from tfdistill.errors import ConfigurationError, DataError, InvariantError, Mode
 def wide(x):
     x = layers.BatchNormalization(name="norm")(conv(32, activation="relu", name="a")(x))
     x = conv(24, activation="relu", name="b")(x)
-    return layers.Add()([x, conv(24, name="c")(x)])
+    return layers.Add(name="sum")([x, conv(24, name="c")(x)])
 
 
 @functools.cache
@@ -76,6 +76,8 @@ def test_a_smallest_share_stays():
         ({"layers": "b"}, {"b", "c"}),
         ({"exclude": "c"}, {"a"}),
         ({"exclude": ["a"]}, {"b", "c"}),
+        ({"exclude": "sum"}, {"a"}),
+        ({"exclude": lambda layer: isinstance(layer, layers.BatchNormalization)}, {"b", "c"}),
         ({"layers": ["a", "b"], "exclude": "c"}, {"a"}),
         ({"layers": lambda layer: layer.name == "c"}, {"b", "c"}),
     ],
@@ -84,8 +86,8 @@ def test_layers_are_chosen_with_all_that_is_coupled_to_them(settings, changed):
     plan = PruneChannels(keep_channels=0.9, divisor=1, **settings).plan(net())
     assert {row.name for row in plan.rows if row.removed} == changed
     reasons = {row.name: row.reason for row in plan.rows}
-    if settings == {"exclude": "c"}:
-        assert "coupled to 'c', which exclude= leaves as it is" in reasons["b"]
+    if settings.get("exclude") in ("c", "sum") and "layers" not in settings:
+        assert f"coupled to '{settings['exclude']}', which exclude= leaves as it is" in reasons["b"]
     if "b" in changed:
         assert reasons["b"].startswith("together with 'c'")
         assert plan.row("b").groups == plan.row("c").groups

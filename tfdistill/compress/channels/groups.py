@@ -89,19 +89,25 @@ def groups_of(trace, divisor):
     return found
 
 
-def why_left(groups, names, chosen, excluded):
+def why_left(trace, groups, names, chosen, excluded):
     """Returns a dict of the number of each group that is left whole to the reason.
 
     Args:
+        trace: `ChannelTrace`.
         groups: List of `Group`s.
         names: Dict of id of a layer to its path.
         chosen: Set of the paths that were selected.
-        excluded: Set of the paths that were excluded.
+        excluded: Set of the paths that were excluded. What passes through such a layer stays, too: a sum makes no channels, but has them.
     """
+    passing = {}
+    for call in trace.graph.calls:
+        if (name := names.get(id(call.operation))) in excluded:
+            for labels in (labels for value in call.outputs for labels in trace.axes[id(value)]):
+                passing.update(dict.fromkeys(_units(trace, labels), name))
     left = {}
     for group in groups:
         held = [names[id(one.layer)] for one in group.written if id(one.layer) in names]
-        barred = [name for name in held if name in excluded]
+        barred = [name for name in held if name in excluded] or [passing[unit] for unit in group.units.tolist() if unit in passing]
         if group.reason is not None:
             left[group.number] = group.reason
         elif barred:

@@ -66,10 +66,12 @@ class PruneChannels(NativeStep):
             feature maps (Lin et al. 2020, https://arxiv.org/abs/2002.10179); `"output_distance"`, what the outputs lose, a run of the model for each channel.
         scope: `"global"` removes what counts least in the whole model, after the scores of each group of channels are divided by their mean; `"layer"` the same
             share of each group.
-        divisor: Numbers of channels become a multiple of it; those of attention heads do not. Kernels of int8 files are fast at multiples of 8. 1 is for any number.
+        divisor: Numbers of channels become a multiple of it; those of attention heads do not. Kernels of int8 files are fast at multiples of 8, those of processors with
+            AVX-512 at multiples of 16. 1 is for any number.
         keep_at_least: Smallest share of a group's channels that stays, in [0, 1).
         layers: Whose channels may be removed: names, paths, patterns or predicates; None is every layer that makes channels.
-        exclude: Layers whose channels stay, in the same forms; so do those of other layers that are coupled to them.
+        exclude: Layers whose channels stay, in the same forms, with all that is coupled to them. Of layers that make none (sums, normalizations, activations) those
+            that pass through them: `lambda layer: isinstance(layer, keras.layers.Add)` leaves whole what blocks add to, and the insides of the blocks get narrower.
         seed: Seed of `"random"`.
         latency: Function of the model and a smaller one that returns the time of the smaller one as a share of the other's, for `keep_latency`:
             `tfdistill.pipeline.LatencyRatio`, or one of your own that measures on a device.
@@ -240,7 +242,7 @@ class PruneChannels(NativeStep):
         names = {id(layer): name for name, layer in layers.items()}
         chosen, named = select(layers, self.layers, self.exclude)
         groups = groups_of(trace, self.divisor)
-        left = why_left(groups, names, chosen, set(layers) - select(layers, None, self.exclude)[0])
+        left = why_left(trace, groups, names, chosen, set(layers) - select(layers, None, self.exclude)[0])
         costs = Costs(model, trace)
         scores = scores_of(self.criterion, trace, model, groups, left, examples, self.seed)
         free = [group for group in groups if group.number not in left]

@@ -41,7 +41,7 @@ class Widths:
         chosen = select(layers, None, exclude)[0]
         groups = groups_of(self.trace, divisor)
         names = {id(layer): name for name, layer in layers.items()}
-        left = why_left(groups, names, chosen, set(layers) - chosen)
+        left = why_left(self.trace, groups, names, chosen, set(layers) - chosen)
         scores = scores_of(criterion, self.trace, model, groups, left, None, seed)
         self.free = [group for group in groups if group.number not in left]
         self.steps = sorted(

@@ -29,6 +29,7 @@ def _with_filters(call, made, outputs):
 
 
 def convolution(call):
+    """Filters are made of their own; of grouped convolutions whole groups go."""
     layer = call.layer
     read, outputs = _read(call)
     made = call.new(layer.filters)
@@ -49,6 +50,7 @@ def convolution(call):
 
 
 def transposed(call):
+    """As a convolution, with the two last axes of the kernel the other way round."""
     layer = call.layer
     read, outputs = _read(call)
     made = call.new(layer.filters)
@@ -58,6 +60,7 @@ def transposed(call):
 
 
 def depthwise(call):
+    """Each channel goes with the one that it is made of, `depth_multiplier` times."""
     layer = call.layer
     read, outputs = _read(call)
     made = repeated(read, layer.depth_multiplier)
@@ -68,6 +71,7 @@ def depthwise(call):
 
 
 def separable(call):
+    """A depthwise convolution, whose channels are read by one of size 1."""
     layer = call.layer
     read, outputs = _read(call)
     rank = len(layer.depthwise_kernel.shape)

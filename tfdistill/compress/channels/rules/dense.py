@@ -5,6 +5,7 @@ from tfdistill.compress.channels.rules.activations import require_elementwise
 
 
 def dense(call):
+    """Units are made of their own; features that go in are read by the rows of the kernel."""
     layer = call.layer
     *rest, read = call.inputs[0]
     made = call.new(layer.units)
@@ -16,6 +17,7 @@ def dense(call):
 
 
 def einsum_dense(call):
+    """Axes by the letters of the equation: those of the kernel and the output alone are made here."""
     layer = call.layer
     equation = layer.equation.replace(" ", "")
     if "." in equation:
@@ -49,6 +51,7 @@ def einsum_dense(call):
 
 
 def embedding(call):
+    """The widths of the table are made here; its rows are indices, and stay."""
     layer = call.layer
     made = call.new(layer.output_dim)
     call.weight(layer.embeddings, {1: made}, kernel=True)

@@ -6,6 +6,7 @@ from tfdistill.compress.channels.call import LeaveWhole
 
 
 def batch(call):
+    """All four weights go with the channels that they normalize."""
     layer, axes = call.layer, call.inputs[0]
     labels = axes[layer.axis]
     call.weight(layer.gamma, {0: labels}, gate=True)
@@ -29,6 +30,7 @@ def layer_normalization(call):
 
 
 def group(call):
+    """Whole groups go, so that statistics stay what they are; a single group has those of what is left."""
     layer, axes = call.layer, call.inputs[0]
     place = layer.axis % len(axes)
     axes = call.only(axes, place)
@@ -54,18 +56,21 @@ def unit(call):
 
 
 def rescaling(call):
+    """One number for all channels changes nothing."""
     if any(getattr(value, "shape", ()) or isinstance(value, (list, tuple)) for value in (call.layer.scale, call.layer.offset)):
         raise LeaveWhole("a number for each channel, which is no weight")
     return [call.inputs[0]]
 
 
 def of_data(call):
+    """Statistics that were adapted to data are those of all channels."""
     for labels in call.inputs[0]:
         call.keep(labels, "its statistics are those of data")
     return [call.inputs[0]]
 
 
 def layer_scale(call):
+    """A factor for each channel goes with it."""
     call.weight(call.layer.gamma, {0: call.inputs[0][-1]})
     call.setting("projection_dim", call.inputs[0][-1])
     return [call.inputs[0]]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from tfdistill.compress.channels.call import LeaveWhole
+from tfdistill.compress.channels.rules.operation_kinds import BINARY, OVER_AN_AXIS, REDUCED, STATISTICS, SUMS, UNARY
 from tfdistill.compress.channels.rules.passing import broadcast, same
 from tfdistill.compress.channels.rules.sequences import dot_product_attention
 from tfdistill.compress.channels.rules.shapes import broadcast_to, concatenated, reshaped, sizes_setting
@@ -23,6 +24,7 @@ def _operands(call):
 
 
 def arithmetic(call):
+    """Element by element, with shapes that are broadcast: the operands' channels are coupled."""
     return [broadcast(call, _operands(call))]
 
 
@@ -36,9 +38,9 @@ def reduced(call):
     operation, axes = call.layer, call.inputs[0]
     places, kind = _places(operation.axis, len(axes)), type(operation).__name__
     for place in places:
-        if kind not in (*_SUMS, *_STATISTICS):
+        if kind not in (*SUMS, *STATISTICS):
             call.keep(axes[place], f"{kind.lower()} over them")
-        elif kind in _STATISTICS and axes[place] is not None:
+        elif kind in STATISTICS and axes[place] is not None:
             call.normalizes_over()
     if getattr(operation, "keepdims", False):  # count_nonzero never keeps them
         return [tuple(None if place in places else labels for place, labels in enumerate(axes))]
@@ -46,6 +48,7 @@ def reduced(call):
 
 
 def over_an_axis(call):
+    """What is computed along an axis depends on all of it."""
     axes = call.inputs[0]
     if len(call.output_shapes[0]) != len(axes):
         raise LeaveWhole("it flattens its input")
@@ -55,6 +58,7 @@ def over_an_axis(call):
 
 
 def reshape(call):
+    """As the layer Reshape, with the batch among the axes."""
     before, after = call.input_shapes[0], call.output_shapes[0]
     if before[0] != after[0]:
         raise LeaveWhole("it changes the batch")
@@ -64,18 +68,21 @@ def reshape(call):
 
 
 def transpose(call):
+    """Axes in another order."""
     axes = call.inputs[0]
     order = call.layer.axes if call.layer.axes is not None else range(len(axes))[::-1]
     return [tuple(axes[axis] for axis in order)]
 
 
 def move_axis(call):
+    """Axes in another order."""
     rank = len(call.inputs[0])
     order = np.moveaxis(np.zeros(range(1, rank + 1)), call.layer.source, call.layer.destination).shape
     return [tuple(call.inputs[0][n - 1] for n in order)]
 
 
 def swap_axes(call):
+    """Two axes change places."""
     axes = list(call.inputs[0])
     one, other = call.layer.axis1, call.layer.axis2
     axes[one], axes[other] = axes[other], axes[one]
@@ -83,6 +90,7 @@ def swap_axes(call):
 
 
 def expand_dims(call):
+    """New axes of size 1 depend on nothing."""
     axes = list(call.inputs[0])
     for place in sorted(_places(call.layer.axis, len(call.output_shapes[0]))):
         axes.insert(place, None)
@@ -90,6 +98,7 @@ def expand_dims(call):
 
 
 def squeeze(call):
+    """Axes of size 1 are dropped."""
     axes, shape = call.inputs[0], call.input_shapes[0]
     places = {i for i, n in enumerate(shape) if n == 1} if call.layer.axis is None else _places(call.layer.axis, len(shape))
     for place in places:
@@ -98,16 +107,19 @@ def squeeze(call):
 
 
 def concatenate(call):
+    """Tensors one behind the other along an axis."""
     return [concatenated(call, _operands(call), call.layer.axis)]
 
 
 def stack(call):
+    """Tensors one behind the other along a new axis: their channels are coupled."""
     found = list(concatenated(call, [((None, *axes), (1, *shape)) for axes, shape in _operands(call)], 0)[1:])
     found.insert(call.layer.axis % (len(found) + 1), None)
     return [tuple(found)]
 
 
 def split(call):
+    """Each part has its own channels of the axis; where it is cut follows what is left."""
     axes, axis = call.inputs[0], call.layer.axis % len(call.inputs[0])
     labels = axes[axis]
     if labels is None:
@@ -121,6 +133,7 @@ def split(call):
 
 
 def get_item(call):
+    """Axes that are taken whole keep their channels; of others some are picked by number, so they stay."""
     axes = list(call.inputs[0])
     key = call.call.args[1] if len(call.call.args) > 1 else call.call.kwargs["key"]
     key = list(key) if isinstance(key, (tuple, list)) else [key]
@@ -145,6 +158,7 @@ def get_item(call):
 
 
 def matrix_product(call):
+    """The axis that is summed over couples both factors."""
     (first, one), (second, other) = _operands(call)
     if len(one) < 2 or len(other) < 2:
         raise LeaveWhole("a product with a vector")
@@ -154,6 +168,7 @@ def matrix_product(call):
 
 
 def einsum(call):
+    """Axes by the letters of the equation: one letter couples all axes that it names."""
     equation = call.layer.subscripts.replace(" ", "")
     operands, arrow, result = equation.partition("->")
     if "." in equation or not arrow:
@@ -168,136 +183,11 @@ def einsum(call):
     return [tuple(labels[letter] for letter in result)]
 
 
-_UNARY = [
-    "Relu",
-    "Relu6",
-    "Sigmoid",
-    "SparseSigmoid",
-    "Softplus",
-    "Softsign",
-    "SoftShrink",
-    "SparsePlus",
-    "Silu",
-    "Squareplus",
-    "LogSigmoid",
-    "LeakyRelu",
-    "HardSigmoid",
-    "HardSilu",
-    "Elu",
-    "Selu",
-    "Gelu",
-    "Celu",
-    "TanhShrink",
-    "HardTanh",
-    "HardShrink",
-    "Threshold",
-    "Abs",
-    "Absolute",
-    "Arccos",
-    "Arcsin",
-    "Arctan",
-    "Arcsinh",
-    "Arctanh",
-    "Cbrt",
-    "Ceil",
-    "Clip",
-    "Cos",
-    "Cosh",
-    "Deg2rad",
-    "Exp",
-    "Exp2",
-    "Expm1",
-    "Floor",
-    "Log",
-    "Log10",
-    "Log1p",
-    "Log2",
-    "LogicalNot",
-    "Negative",
-    "Positive",
-    "Reciprocal",
-    "Round",
-    "Rint",
-    "Sign",
-    "Signbit",
-    "Sin",
-    "Sinh",
-    "Sqrt",
-    "Rsqrt",
-    "Square",
-    "Tan",
-    "Tanh",
-    "Trunc",
-    "Erf",
-    "Erfinv",
-    "Cast",
-    "Identity",
-    "NanToNum",
-    "Isnan",
-    "Isfinite",
-    "Isinf",
-    "StopGradient",
-    "Copy",
-    "OnesLike",
-    "ZerosLike",
-]
-_BINARY = [
-    "Add",
-    "Subtract",
-    "Multiply",
-    "Divide",
-    "DivideNoNan",
-    "TrueDivide",
-    "FloorDivide",
-    "Maximum",
-    "Minimum",
-    "Power",
-    "Mod",
-    "Remainder",
-    "SquaredDifference",
-    "Arctan2",
-    "Logaddexp",
-    "Logaddexp2",
-    "Hypot",
-    "Heaviside",
-    "Equal",
-    "NotEqual",
-    "Greater",
-    "GreaterEqual",
-    "Less",
-    "LessEqual",
-    "LogicalAnd",
-    "LogicalOr",
-    "LogicalXor",
-    "Where",
-]
-_REDUCED = [
-    "Mean",
-    "Sum",
-    "Max",
-    "Min",
-    "Prod",
-    "Std",
-    "Var",
-    "Any",
-    "All",
-    "Argmax",
-    "Argmin",
-    "Logsumexp",
-    "CountNonzero",
-    "Amax",
-    "Amin",
-    "Median",
-]
-# Of these, what zeros count nothing in, and what is computed over those channels that are left.
-_SUMS = ("Sum", "CountNonzero", "Any")
-_STATISTICS = ("Mean", "Max", "Amax", "Min", "Amin", "Std", "Var", "Median", "Logsumexp")
-_OVER = ["Softmax", "LogSoftmax", "Sparsemax", "Normalize", "Cumsum", "Cumprod", "Sort", "Argsort", "Flip", "Roll"]
 RULES = {
-    **dict.fromkeys(_UNARY, same),
-    **dict.fromkeys(_BINARY, arithmetic),
-    **dict.fromkeys(_REDUCED, reduced),
-    **dict.fromkeys(_OVER, over_an_axis),
+    **dict.fromkeys(UNARY, same),
+    **dict.fromkeys(BINARY, arithmetic),
+    **dict.fromkeys(REDUCED, reduced),
+    **dict.fromkeys(OVER_AN_AXIS, over_an_axis),
     "Reshape": reshape,
     "BroadcastTo": broadcast_to,
     "Transpose": transpose,

@@ -9,16 +9,19 @@ from tfdistill.graph.layers import IDLE
 
 
 def same(call):
+    """Each element is computed of one element of the input."""
     return [call.inputs[0]]
 
 
 def activation(call):
+    """Element by element, or over channels that stay then, as the function says."""
     for labels in call.inputs[0]:
         require_elementwise(call, call.layer.activation, labels)
     return [call.inputs[0]]
 
 
 def prelu(call):
+    """Slopes go with the channels that they are for."""
     axes, alpha = call.inputs[0], call.layer.alpha
     # An axis of size 1 is shared.
     call.weight(
@@ -28,6 +31,7 @@ def prelu(call):
 
 
 def softmax(call):
+    """A softmax over channels depends on all of them."""
     axes = call.inputs[0]
     for axis in [call.layer.axis] if isinstance(call.layer.axis, int) else call.layer.axis:
         call.keep(axes[axis], "a softmax over them")
@@ -41,6 +45,7 @@ def spatial(call):
 
 
 def pooled(call):
+    """Of each channel one number, or one in each place where sizes are kept as 1."""
     axes = call.inputs[0]
     place = channel_axis(call.layer, axes)
     labels = call.only(axes, place)[place]
@@ -71,12 +76,14 @@ def broadcast(call, tensors):
 
 
 def merged(call):
+    """Tensors computed element by element: their channels are coupled."""
     if len({len(shape) for shape in call.input_shapes}) > 1:
         raise LeaveWhole("its inputs have different numbers of axes")
     return [broadcast(call, list(zip(call.inputs, call.input_shapes, strict=True)))]
 
 
 def masking(call):
+    """A step is masked by all of its channels."""
     for labels in call.inputs[0]:
         call.keep(labels, "the mask depends on them")
     return [call.inputs[0]]

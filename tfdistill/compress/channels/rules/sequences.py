@@ -34,6 +34,7 @@ def _attention_outputs(call, made, heads):
 
 
 def attention(call):
+    """Heads, key widths, value widths and the output's width are four axes of their own."""
     layer, parts = call.layer, attention_projections(call.layer)
     query, value, key = _attended(call)
     heads = call.new(layer.num_heads, "heads", aligned=False)
@@ -57,6 +58,7 @@ def attention(call):
 
 
 def grouped_attention(call):
+    """A head of keys and values goes with all heads of queries that share it."""
     layer, parts = call.layer, attention_projections(call.layer)
     query, value, key = _attended(call)
     kept = call.new(layer.num_key_value_heads, "key and value heads", aligned=False)
@@ -80,6 +82,7 @@ _STATES = {"SimpleRNN": 1, "GRU": 1, "LSTM": 2}
 
 
 def recurrent(call, key="channels"):
+    """Units go with their gates, with what they feed back, and with the channels of a first state."""
     layer = call.layer
     if layer.stateful:
         raise LeaveWhole("it keeps its state from batch to batch")
@@ -104,6 +107,7 @@ def recurrent(call, key="channels"):
 
 
 def bidirectional(call):
+    """Both directions lose the same units, each in its part of the output."""
     layer = call.layer
     kinds = {type(one) for one in (layer.forward_layer, layer.backward_layer)}
     if (
@@ -129,6 +133,7 @@ _INSIDE = {**convolutions.RULES, **dense.RULES, **normalizations.RULES, **passin
 
 
 def each_step(call):
+    """The rule of the layer inside, without the axis of steps."""
     rule = _INSIDE.get(type(call.layer.layer).__name__) if type(call.layer.layer).__module__.startswith("keras.") else None
     if rule is None or len(call.inputs) != 1:
         raise LeaveWhole("no rule is known for the layer inside")

@@ -93,6 +93,7 @@ def _split(call, columns, sizes):
 
 
 def flatten(call):
+    """A channel becomes as many features as there are places."""
     axes, shape = call.inputs[0], call.input_shapes[0]
     if getattr(call.layer, "data_format", None) == "channels_first" and len(axes) > 2:
         order = (0, *range(2, len(axes)), 1)
@@ -118,12 +119,14 @@ def sizes_setting(call, name, axes):
 
 
 def reshape(call):
+    """Axes that are split and merged, as `reshaped` matches them."""
     found = (None, *reshaped(call, call.inputs[0][1:], call.input_shapes[0][1:], call.output_shapes[0][1:]))
     sizes_setting(call, "target_shape", found[1:])
     return [found]
 
 
 def broadcast_to(call):
+    """Axes of size 1 are repeated; the others stay what they are."""
     axes, before, after = call.inputs[0], call.input_shapes[0], call.output_shapes[0]
     found = [None] * len(after)
     for place in range(-len(before), 0):
@@ -136,11 +139,13 @@ def broadcast_to(call):
 
 
 def permute(call):
+    """Axes in another order."""
     axes = call.inputs[0]
     return [(axes[0], *(axes[axis] for axis in call.layer.dims))]
 
 
 def repeat_vector(call):
+    """The features are those of each step."""
     return [(call.inputs[0][0], None, call.inputs[0][1])]
 
 
@@ -171,6 +176,7 @@ def concatenated(call, tensors, axis):
 
 
 def concatenate(call):
+    """Tensors one behind the other along an axis."""
     return [concatenated(call, list(zip(call.inputs, call.input_shapes, strict=True)), call.layer.axis)]
 
 
