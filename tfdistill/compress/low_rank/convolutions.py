@@ -52,8 +52,8 @@ class ConvForm(MatrixForm):
         return _places(self.layer, call.outputs[0].shape) * sum(self.sizes(rank))
 
     def kernels(self, rank):
-        first, second = self.factored.factors(rank)
-        return [first.reshape(*self.kernel.shape[:-1], rank), second.reshape(*(1,) * self.layer.rank, rank, -1)]
+        first, second = self.factored().factors(rank)
+        return [first.reshape(*self.kernel_shape[:-1], rank), second.reshape(*(1,) * self.layer.rank, rank, -1)]
 
     def product(self, kernels):
         return np.tensordot(kernels[0], kernels[1].reshape(kernels[1].shape[-2:]), (-1, 0))
@@ -81,7 +81,7 @@ class SpatialForm(MatrixForm):
         return kernel.transpose(0, 2, 1, 3)
 
     def linear(self):
-        layer, (rows, columns, read, written) = self.layer, self.kernel.shape
+        layer, (rows, columns, read, written) = self.layer, self.kernel_shape
         tall = _conv(self, layer.name, False, columns * written, (rows, 1), (layer.strides[0], 1), (layer.dilation_rate[0], 1))
         return tall, self._apart(self.kernel).reshape(rows, 1, read, columns * written)
 
@@ -91,8 +91,8 @@ class SpatialForm(MatrixForm):
         return after[0] * before[1] * first + math.prod(after) * second
 
     def kernels(self, rank):
-        rows, columns, read, written = self.kernel.shape
-        first, second = self.factored.factors(rank)
+        rows, columns, read, written = self.kernel_shape
+        first, second = self.factored().factors(rank)
         return [first.reshape(rows, 1, read, rank), second.reshape(1, rank, columns, written).transpose(0, 2, 1, 3)]
 
     def product(self, kernels):
@@ -143,20 +143,19 @@ class TuckerForm(Form):
     method = TUCKER
 
     @functools.cached_property
-    def factored(self):
-        """The `TuckerFactors`."""
-        return TuckerFactors(self.kernel)
+    def _losses(self):
+        return TuckerFactors(self.kernel).losses()
 
     def ranks(self, divisor):
-        read, written = self.kernel.shape[-2:]
+        read, written = self.kernel_shape[-2:]
         return [(a, b) for a in range(divisor, read, divisor) for b in range(divisor, written, divisor)]
 
     def rank_of(self, given):
         pair = given if isinstance(given, tuple) else (given, given)
-        return tuple(min(n, most) for n, most in zip(pair, self.kernel.shape[-2:], strict=True))
+        return tuple(min(n, most) for n, most in zip(pair, self.kernel_shape[-2:], strict=True))
 
     def sizes(self, rank):
-        taps, (read, written) = math.prod(self.kernel.shape[:-2]), self.kernel.shape[-2:]
+        taps, (read, written) = math.prod(self.kernel_shape[:-2]), self.kernel_shape[-2:]
         return [read * rank[0], taps * rank[0] * rank[1], rank[1] * written]
 
     def macs(self, rank, call):
@@ -164,10 +163,10 @@ class TuckerForm(Form):
         return _places(self.layer, input_shape(call)) * first + _places(self.layer, call.outputs[0].shape) * sum(others)
 
     def lost(self, rank):
-        return self.factored.lost(rank)
+        return float(self._losses[rank])
 
     def kernels(self, rank):
-        first, core, second = self.factored.factors(rank)
+        first, core, second = TuckerFactors(self.kernel).factors(rank)
         ones = (1,) * self.layer.rank
         return [first.reshape(*ones, *first.shape), core, second.reshape(*ones, *second.shape)]
 
@@ -175,7 +174,7 @@ class TuckerForm(Form):
         first, core, second = kernels
         return np.einsum(
             "...ab,ia,bo->...io", core, first.reshape(first.shape[-2:]), second.reshape(second.shape[-2:]), optimize=True
-        ).reshape(self.kernel.shape)
+        ).reshape(self.kernel_shape)
 
     def parts(self, rank, names):
         layer = self.layer
@@ -202,7 +201,7 @@ class CPForm(Form):
         self._fits: dict = {}
 
     def ranks(self, divisor):
-        most = self.kernel.size // max(sum(self.sizes(1)), 1)
+        most = math.prod(self.kernel_shape) // max(sum(self.sizes(1)), 1)
         found = list(range(divisor, most + 1, divisor))
         return found[:: math.ceil(len(found) / _CP_RANKS)] if found else []
 
@@ -212,7 +211,7 @@ class CPForm(Form):
         return given
 
     def sizes(self, rank):
-        read, written = self.kernel.shape[-2:]
+        read, written = self.kernel_shape[-2:]
         return [read * rank, *(math.prod(size) * rank for size in self._depthwise), rank * written]
 
     def macs(self, rank, call):
@@ -259,7 +258,7 @@ class CPForm(Form):
         first, *middle, last = kernels
         taps = functools.reduce(lambda a, b: a * b, [x[..., 0] for x in middle])
         return cp_product([taps.reshape(-1, taps.shape[-1]), first.reshape(first.shape[-2:]), last.reshape(last.shape[-2:]).T]).reshape(
-            self.kernel.shape
+            self.kernel_shape
         )
 
     def parts(self, rank, names):

@@ -198,7 +198,7 @@ def _row(path, layer, macs, factors, reason, named):
     form, rank = factors.form, factors.rank
     sizes = [math.prod(kernel.shape) for kernel in factors.kernels]
     sizes[0] += form.beside
-    sizes[-1] += count - form.kernel.size - form.beside
+    sizes[-1] += count - math.prod(form.kernel_shape) - form.beside
     prefix = path.rpartition("/")[0] + "/" if "/" in path else ""
     parts = {prefix + name: size for name, size in zip([*factors.names[:-1], path[len(prefix) :]], sizes, strict=True)}
     shapes = ", then ".join("x".join(map(str, kernel.shape)) for kernel in factors.kernels)

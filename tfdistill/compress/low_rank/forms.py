@@ -52,6 +52,7 @@ class Form(abc.ABC):
     Attributes:
         method: `SVD` or the like.
         by: `OUTPUTS` if the outputs on data decide what counts, `WEIGHTS` if the kernel alone does.
+        kernel_shape: Shape of the kernel.
     """
 
     method = SVD
@@ -59,7 +60,12 @@ class Form(abc.ABC):
 
     def __init__(self, layer, calls):
         self.layer, self.calls = layer, calls
-        self.kernel = keras.ops.convert_to_numpy(kernel_of(layer)).astype("float32")
+        self.kernel_shape = tuple(kernel_of(layer).shape)
+
+    @property
+    def kernel(self):
+        """The kernel in NumPy, as float32; anew each time, as the forms of all layers are there at once and would hold a copy of the model each."""
+        return keras.ops.convert_to_numpy(kernel_of(self.layer)).astype("float32", copy=False)
 
     @abc.abstractmethod
     def ranks(self, divisor):
@@ -151,10 +157,13 @@ class MatrixForm(Form):
         """Returns a new layer that computes the products with that matrix alone, its outputs along the last axis or axes, and its kernel."""
         return self._again(self.layer.name, False), self.kernel
 
-    @functools.cached_property
     def factored(self):
-        """The `MatrixFactors`."""
+        """Returns the `MatrixFactors`, which take several times the memory of the kernel."""
         return MatrixFactors(self.matrix(self.kernel), self._gram)
+
+    @functools.cached_property
+    def _losses(self):
+        return self.factored().losses()
 
     @functools.cached_property
     def shape(self):
@@ -173,7 +182,7 @@ class MatrixForm(Form):
         return [self.shape[0] * rank, rank * self.shape[1]]
 
     def lost(self, rank):
-        return self.factored.lost(rank)
+        return float(self._losses[rank])
 
 
 class DenseForm(MatrixForm):
@@ -186,7 +195,7 @@ class DenseForm(MatrixForm):
         return math.prod(call.outputs[0].shape[1:-1]) * sum(self.sizes(rank))
 
     def kernels(self, rank):
-        return list(self.factored.factors(rank))
+        return list(self.factored().factors(rank))
 
     def product(self, kernels):
         return kernels[0] @ kernels[1]
@@ -258,10 +267,10 @@ class EinsumForm(MatrixForm):
         return einsum_macs(first, [input_shape(call), kernel]) + math.prod(call.outputs[0].shape[1:]) * rank
 
     def _shape_of(self, labels):
-        return [self.kernel.shape[self._labels.index(x)] for x in labels]
+        return [self.kernel_shape[self._labels.index(x)] for x in labels]
 
     def kernels(self, rank):
-        first, second = self.factored.factors(rank)
+        first, second = self.factored().factors(rank)
         return [first.reshape(*self._shape_of(self._summed), rank), second.reshape(rank, *self._shape_of(self._new))]
 
     def product(self, kernels):

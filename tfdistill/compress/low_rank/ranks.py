@@ -26,7 +26,7 @@ class Candidate:
     @functools.cached_property
     def saved_parameters(self):
         """Parameters that it saves; negative where there are more."""
-        return self.form.kernel.size - sum(self.form.sizes(self.rank))
+        return math.prod(self.form.kernel_shape) - sum(self.form.sizes(self.rank))
 
     def macs(self):
         """Multiply-accumulates of all calls."""
@@ -109,8 +109,12 @@ def by_number(option, rank):
             continue
         if option.shrinks(candidate):
             return candidate
-        size = form.kernel.size - candidate.saved_parameters
-        more = f"{form.kernel.size:,} weights would be {size:,}" if size >= form.kernel.size else "it would multiply more"
+        size = math.prod(form.kernel_shape) - candidate.saved_parameters
+        more = (
+            f"{math.prod(form.kernel_shape):,} weights would be {size:,}"
+            if size >= math.prod(form.kernel_shape)
+            else "it would multiply more"
+        )
         reason = f"it would grow at rank {candidate.rank}: {more}"
     raise Unfit(reason)
 
