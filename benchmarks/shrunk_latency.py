@@ -1,11 +1,11 @@
 """Latency of int8 files of nets with fewer channels against their multiply-accumulates (MACs); writes docs/shrunk_latency.md.
 
-    python benchmarks/shrunk_latency.py [--only NET ...] [--seconds 20] [--records runs/shrunk_latency] [--page docs/shrunk_latency.md]
+    python benchmarks/shrunk_latency.py [--only NET ...] [--seconds 30] [--records runs/shrunk_latency] [--page docs/shrunk_latency.md]
 
-`PruneChannels` removes 5, 25, 50 and 75 % of the MACs of each net; of nets of inverted residuals, half and three quarters also with their narrow layers left whole and the other
-ones in multiples of 16. The int8 files of one net are open in one process and run by turns, on one thread with XNNPACK. The smallest time of each counts, as other programs only
-make runs longer; beside it stands the median of the shares of the whole net's time in the same round. On a machine that does nothing else the two agree. Weights are random: the
-times do not depend on them. A net whose record is there is not run again.
+`PruneChannels` removes 5, 25, 50 and 75 % of the MACs of each net; of nets of inverted residuals, half and three quarters also with their narrow layers left whole and the
+other ones in multiples of 16. The int8 files of one net are open in one process and run by turns, twice in each turn, on one thread with XNNPACK. The smallest time of the
+second runs counts, as other programs only make runs longer; beside it stands the median of the shares of the whole net's time in the same round. On a machine that does
+nothing else the two agree. Weights are random: the times do not depend on them. A net whose record is there is not run again.
 """
 
 import argparse
@@ -113,8 +113,8 @@ def page(rows):
         "# Latency of smaller shapes",
         "",
         "Int8 files of nets of which `PruneChannels(keep_macs=...)` has removed channels, against their multiply-accumulates (MACs). All files of a net are open in one process and",
-        "run by turns, on one thread with XNNPACK. The smallest time of each counts, as other programs only make runs longer; beside its share of the whole net's time stands the median",
-        "of these shares round by round. Weights are random. Made by `benchmarks/shrunk_latency.py`.",
+        "run by turns, twice in each turn, on one thread with XNNPACK. The smallest time of the second runs counts, as other programs only make runs longer; beside its share of the whole",
+        "net's time stands the median of these shares round by round. Weights are random. Made by `benchmarks/shrunk_latency.py`.",
         "",
         "The goal for convolutional nets is a share of the latency of at most 1.15 times the share of the MACs, plus 0.05. Half of the channels are a quarter of the MACs of most",
         'convolutions, but half of those of depthwise ones, and half of the activations: what takes their share of the time falls more slowly than the MACs. In the rows "wide" the narrow',
@@ -141,7 +141,7 @@ def page(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long the files of a net run")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long the files of a net run")
     parser.add_argument("--records", type=pathlib.Path, default=pathlib.Path("runs/shrunk_latency"))
     parser.add_argument("--page", type=pathlib.Path, default=pathlib.Path("docs/shrunk_latency.md"))
     arguments = parser.parse_args()
