@@ -3,8 +3,8 @@
     python benchmarks/shrunk_latency.py [--only NET ...] [--seconds 30] [--records runs/shrunk_latency] [--page docs/shrunk_latency.md]
 
 `PruneChannels` removes 5, 25, 50 and 75 % of the MACs of each net; of nets of inverted residuals, half and three quarters also with their narrow layers left whole and the
-other ones in multiples of 16. The int8 files of one net are open in one process and run by turns, twice in each turn, on one thread with XNNPACK. The smallest time of the
-second runs counts, as other programs only make runs longer; beside it stands the median of the shares of the whole net's time in the same round. On a machine that does
+other ones in multiples of 16. The int8 files of one net are open in one process and run by turns, on one thread with XNNPACK; the first run of a turn does not count. The
+smallest time is shown, as other programs only make runs longer; beside it stands the median of the shares of the whole net's time in the same round. On a machine that does
 nothing else the two agree. Weights are random: the times do not depend on them. A net whose record is there is not run again.
 """
 
@@ -113,7 +113,7 @@ def page(rows):
         "# Latency of smaller shapes",
         "",
         "Int8 files of nets of which `PruneChannels(keep_macs=...)` has removed channels, against their multiply-accumulates (MACs). All files of a net are open in one process and",
-        "run by turns, twice in each turn, on one thread with XNNPACK. The smallest time of the second runs counts, as other programs only make runs longer; beside its share of the whole",
+        "run by turns, on one thread with XNNPACK; the first run of a turn does not count. The smallest time is shown, as other programs only make runs longer; beside its share of the whole",
         "net's time stands the median of these shares round by round. Weights are random. Made by `benchmarks/shrunk_latency.py`.",
         "",
         "The goal for convolutional nets is a share of the latency of at most 1.15 times the share of the MACs, plus 0.05. Half of the channels are a quarter of the MACs of most",

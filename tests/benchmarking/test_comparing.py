@@ -9,7 +9,8 @@ from peaks import folder
 
 import tfdistill
 from tfdistill.benchmarking import ComparedFile, SpeedComparison, Timing
-from tfdistill.benchmarking.comparing import ratio_intervals, time_by_turns
+from tfdistill.benchmarking.comparing import ratio_intervals
+from tfdistill.benchmarking.turns import time_by_turns
 from tfdistill.errors import BenchmarkError, ConfigurationError
 
 # An interval that misses one time in a thousand.
@@ -86,6 +87,22 @@ def test_turns_share_the_state_of_the_machine():
     assert len(times) >= 20
     assert np.median(times[:, 1] / times[:, 0]) == pytest.approx(1.5, rel=0.02)
     assert np.median(times[-3:, 0]) > 1.5 * np.median(times[:3, 0])  # while the times themselves grow
+
+
+@pytest.mark.parametrize(("milliseconds", "counts"), [(0.1, False), (5.0, False), (300.0, True)])
+def test_what_another_function_left_in_the_caches_does_not_count(milliseconds, counts):
+    """A function's first run after another one takes twice as long; of one that is very slow, that is not worth a second run."""
+    clock, last = FakeClock(), []
+
+    def function(name):
+        def run():
+            clock.now += round(milliseconds * 1e6 * (1 if last[-1:] == [name] else 2))
+            last.append(name)
+
+        return run
+
+    times = time_by_turns([function("one"), function("other")], 0.01, 5, random.Random(0), clock)
+    assert np.median(times) == pytest.approx(milliseconds * 1e6 * (2 if counts else 1))
 
 
 MISTAKES = {

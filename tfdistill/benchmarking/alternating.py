@@ -1,25 +1,26 @@
 """Times .tflite files against each other in a process of their own: one thread, runs that alternate, medians.
 
-All have the same load of the machine then, whatever it is; times that were taken one after the other may not. In each turn a file runs twice, and the second
-run counts: the caches hold what the file reads, as they do in a program that runs this file alone.
+All have the same load of the machine then, whatever it is; times that were taken one after the other may not. In each turn the first run of a file does not count:
+the caches hold what the file reads in the others, as they do in a program that runs this file alone.
 """
 
 import dataclasses
 import json
 import pathlib
+import random
 import subprocess
 import sys
-import time
 
 import numpy as np
 
+from tfdistill.benchmarking.turns import time_by_turns
 from tfdistill.errors import RuntimeUnavailableError
 from tfdistill.runtime.amx import refuse_amx
 from tfdistill.runtime.delegated import delegation
 from tfdistill.runtime.interpreter import open_file
 from tfdistill.runtime.tensors import sample_inputs
 
-WARM_UP_RUNS, LEAST_RUNS = 5, 30
+WARM_UP_RUNS, LEAST_ROUNDS = 5, 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ def alternate(*paths, seconds=3.0, amx=True):
 
     Args:
         paths: Two or more .tflite files.
-        seconds: How long they run, at least; each runs `LEAST_RUNS` times in any case.
+        seconds: How long they run, at least; each has `LEAST_ROUNDS` turns in any case.
         amx: Whether XNNPACK may use AMX, as in `tfdistill.benchmarking.Cpu`.
 
     Returns:
@@ -76,16 +77,7 @@ def main(seconds, amx, *paths):
         file.set_inputs(sample_inputs(file.inputs, 0))
         for _ in range(WARM_UP_RUNS):
             file.invoke()
-    rounds, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(rounds) < LEAST_RUNS:
-        times = []
-        for file in files:
-            file.invoke()
-            began = time.perf_counter()
-            file.invoke()
-            times.append(1000 * (time.perf_counter() - began))
-        rounds.append(times)
-    times = np.array(rounds)
+    times = time_by_turns([file.invoke for file in files], seconds, LEAST_ROUNDS, random.Random(0)) / 1e6
     found = {
         "p50_ms": np.median(times, axis=0).tolist(),
         "least_ms": times.min(axis=0).tolist(),

@@ -19,6 +19,7 @@ from tfdistill.benchmarking.record import SpeedComparison
 from tfdistill.benchmarking.targets.base import to_spec
 from tfdistill.benchmarking.targets.cpu import Cpu
 from tfdistill.benchmarking.timing import Timing, require_fixed, whole_run
+from tfdistill.benchmarking.turns import time_by_turns
 from tfdistill.errors import ConfigurationError, TfdistillError
 from tfdistill.host import fingerprint
 from tfdistill.runtime import bootstrap
@@ -27,8 +28,6 @@ from tfdistill.runtime.interpreter import checked_shape, read_file
 from tfdistill.runtime.tensors import sample_inputs
 from tfdistill.utils.types import PathLike
 
-# A file runs this long before the next one has its turn, so that each finds its own data in the caches; one run of a slow one.
-_TURN_NANOSECONDS = 1_000_000
 # Fewer processes have no useful interval.
 _LEAST_PROCESSES = 3
 _OVERHEAD_SECONDS = 120.0
@@ -47,7 +46,7 @@ def compare_speed(
     """Measures how many times as long one .tflite file takes as another.
 
     In each of several processes all files are opened, in random order, and run by turns of about a millisecond, so that all have the same load of the
-    machine. The median ratio of the times of the same round is one observation; the interval is that of Student's t over the processes, on logarithms, as
+    machine; the first run of a turn, which finds the caches as another file has left them, does not count. The median ratio of the times of the same round is one observation; the interval is that of Student's t over the processes, on logarithms, as
     where the files come to lie in memory differs from process to process (Kalibera and Jones, Rigorous benchmarking in reasonable time, ISMM 2013). If it is wider
     than `timing.precision`, more processes follow, within the time limit.
 
@@ -158,41 +157,6 @@ def ratio_intervals(several, confidence):
     half = student_quantile(confidence, count - 1) * logarithms.std(axis=0, ddof=1) / math.sqrt(count)
     middle = logarithms.mean(axis=0)
     return [tuple(map(float, np.exp([m, m - h, m + h]))) for m, h in zip(middle, half, strict=True)]
-
-
-def time_by_turns(runs, seconds, least_rounds, random_order, clock=time.perf_counter_ns):
-    """Times functions by turns.
-
-    Args:
-        runs: The functions, each run before.
-        seconds: Least duration.
-        least_rounds: Least number of rounds.
-        random_order: `random.Random` that draws the order of each round.
-        clock: Returns nanoseconds.
-
-    Returns:
-        Array (rounds, functions) of the median times of each turn, in nanoseconds.
-    """
-    counts = []
-    for run in runs:
-        before = clock()
-        run()
-        counts.append(max(1, min(1000, round(_TURN_NANOSECONDS / max(clock() - before, 1)))))
-    rounds, order, end = [], list(range(len(runs))), clock() + seconds * 1e9
-    while clock() < end or len(rounds) < least_rounds:
-        random_order.shuffle(order)
-        medians = [0.0] * len(runs)
-        for i in order:
-            run, times = runs[i], []
-            if counts[i] > 1:
-                run()  # the first finds the caches as another file has left them
-            for _ in range(counts[i]):
-                before = clock()
-                run()
-                times.append(clock() - before)
-            medians[i] = float(np.median(times))
-        rounds.append(medians)
-    return np.array(rounds)
 
 
 def time_files(request):
