@@ -199,7 +199,7 @@ def _texts(rows, by_net, pictures):
         "labels alone or with the original net as the teacher (`SoftTargets`). Figures are points of accuracy on the test images that the smaller net differs by from",
         f"the original, mean and standard deviation over the seeds. Criteria by data and low-rank factorization get {first.calibration} training images; scores are compared in the whole model",
         '(`scope="global"`), numbers of channels and ranks are free (`divisor=1`). Criteria in several rounds have the training between them, with as many epochs in all; rows that',
-        f'end with "{LONG.removeprefix(", ")}", which not every net has, are trained for {TIMES * first.tuning_epochs} epochs. In those that end with "{NARROW_WHOLE.removeprefix(", ")}"',
+        f'end with "{LONG.removeprefix(", ")}" are trained for {TIMES * first.tuning_epochs} epochs. In those that end with "{NARROW_WHOLE.removeprefix(", ")}"',
         "the convolutions keep their channels that have fewer of them than go in. Made by `benchmarks/shrinking.py`.",
         "",
         f"| net | parameters | MACs | accuracy by seed, % | trained on by the labels, points | under itself as the teacher | the same{LONG} |",
