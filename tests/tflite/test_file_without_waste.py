@@ -87,7 +87,7 @@ def test_a_step_that_is_written_out_is_small(name, tmp_path):
     assert (sizes[24] - sizes[8]) / 16 < 1536 * directions
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_last_of_many_steps_is_as_small(tmp_path):
     keras.utils.set_random_seed(0)
     model = recurrent(L.GRU, 128)()

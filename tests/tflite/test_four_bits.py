@@ -620,7 +620,7 @@ def test_what_the_runtimes_of_devices_do_is_what_their_tables_say(runtime, make,
             assert np.abs(found - expected).max() < 0.02 * np.ptp(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_package_under_its_former_name(tmp_path):
     """In an environment that has the older one alone; it takes a file that was made here."""
     content = pathlib.Path(export(built(mlp), tmp_path, "float32").path)

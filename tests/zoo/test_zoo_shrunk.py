@@ -25,7 +25,7 @@ def test_a_model_gets_smaller_or_its_plan_says_why_not(name):
     assert states(name, columns) == {column: REFUSED if column in REFUSALS.get(name, ()) else PASSED for column in columns}
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_later_step_takes_what_is_left(name):
     assert set(states(name, COLUMNS).values()) == {PASSED}
