@@ -46,9 +46,10 @@ def compare_speed(
     """Measures how many times as long one .tflite file takes as another.
 
     In each of several processes all files are opened, in random order, and run by turns of about a millisecond, so that all have the same load of the
-    machine; the first run of a turn, which finds the caches as another file has left them, does not count. The median ratio of the times of the same round is one observation; the interval is that of Student's t over the processes, on logarithms, as
-    where the files come to lie in memory differs from process to process (Kalibera and Jones, Rigorous benchmarking in reasonable time, ISMM 2013). If it is wider
-    than `timing.precision`, more processes follow, within the time limit.
+    machine; the first run of a turn, which finds the caches as another file has left them, does not count. The median ratio of the times of the same round
+    is one observation; the interval is that of Student's t over the processes, on logarithms, as where the files come to lie in memory differs from
+    process to process (Kalibera and Jones, Rigorous benchmarking in reasonable time, ISMM 2013). If it is wider than `timing.precision`, more processes
+    follow, within the time limit.
 
     Args:
         paths: Two or more .tflite files; ratios are to the first.

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfdistill.compress.low_rank.factorize import DegenerateFit, TuckerFactors, cp_factors, cp_product
-from tfdistill.compress.low_rank.forms import CP, SPATIAL_SVD, TUCKER, Form, MatrixForm, Unfit, input_shape
+from tfdistill.compress.low_rank.forms import CP, SPATIAL_SVD, TUCKER, DecomposedForm, Form, MatrixForm, Unfit, input_shape
 
 # So many ranks of CP are tried at most for an energy or a budget: each one is a fit of its own. Fewer iterations tell which ranks are good; those chosen get all.
 _CP_RANKS, _TRIED, _CHOSEN = 8, 25, 200
@@ -137,14 +137,14 @@ class SeparableForm(ConvForm):
         return [self._again(names[0], False, filters=rank), pointwise]
 
 
-class TuckerForm(Form):
+class TuckerForm(DecomposedForm):
     """Tucker-2: a convolution of size 1, one of the layer's own size between fewer channels, and one of size 1."""
 
     method = TUCKER
 
-    @functools.cached_property
-    def _losses(self):
-        return TuckerFactors(self.kernel).losses()
+    def factored(self):
+        """Returns the `TuckerFactors`."""
+        return TuckerFactors(self.kernel)
 
     def ranks(self, divisor):
         read, written = self.kernel_shape[-2:]
@@ -162,11 +162,8 @@ class TuckerForm(Form):
         first, *others = self.sizes(rank)
         return _places(self.layer, input_shape(call)) * first + _places(self.layer, call.outputs[0].shape) * sum(others)
 
-    def lost(self, rank):
-        return float(self._losses[rank])
-
     def kernels(self, rank):
-        first, core, second = TuckerFactors(self.kernel).factors(rank)
+        first, core, second = self.factored().factors(rank)
         ones = (1,) * self.layer.rank
         return [first.reshape(*ones, *first.shape), core, second.reshape(*ones, *second.shape)]
 

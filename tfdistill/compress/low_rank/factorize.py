@@ -71,10 +71,6 @@ class MatrixFactors:
         left = np.append(self.energies[::-1].cumsum()[::-1], 0.0)
         return left / left[0] if left[0] > 0 else left
 
-    def lost(self, rank):
-        """Returns the share of the energy that is lost at a rank, from 0 to 1."""
-        return float(self.losses()[rank])
-
     def factors(self, rank):
         """Returns A and B as float32, with columns of A as large as the rows of B."""
         directions = self._directions[:, :rank]
@@ -102,10 +98,6 @@ class TuckerFactors:
         """Returns the shares of the energy that are lost at each pair of ranks from 0 on, from 1 to 0, before the factors are refined."""
         kept = np.pad(self._kept, ((1, 0), (1, 0)))
         return np.maximum(1 - kept / kept[-1, -1], 0.0) if kept[-1, -1] > 0 else np.zeros_like(kept)
-
-    def lost(self, ranks):
-        """Returns the share of the energy that is lost at a pair of ranks, from 0 to 1, before the factors are refined."""
-        return float(self.losses()[ranks])
 
     def factors(self, ranks, iterations=20, tolerance=1e-6):
         """Returns the basis of the inputs (inputs, r), the core (..., r, s) and the basis of the outputs (s, outputs), refined by higher-order orthogonal iteration."""

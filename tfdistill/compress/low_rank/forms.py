@@ -141,7 +141,22 @@ class Form(abc.ABC):
         return made_again(self.layer, settings, name)
 
 
-class MatrixForm(Form):
+class DecomposedForm(Form):
+    """A form of which one decomposition tells the losses at all ranks."""
+
+    @abc.abstractmethod
+    def factored(self):
+        """Returns the decomposition, anew each time, as it takes several times the memory of the kernel."""
+
+    @functools.cached_property
+    def _losses(self):
+        return self.factored().losses()
+
+    def lost(self, rank):
+        return float(self._losses[rank])
+
+
+class MatrixForm(DecomposedForm):
     """A kernel as one matrix of two factors."""
 
     def __init__(self, layer, calls, gram=None):
@@ -158,12 +173,8 @@ class MatrixForm(Form):
         return self._again(self.layer.name, False), self.kernel
 
     def factored(self):
-        """Returns the `MatrixFactors`, which take several times the memory of the kernel."""
+        """Returns the `MatrixFactors`."""
         return MatrixFactors(self.matrix(self.kernel), self._gram)
-
-    @functools.cached_property
-    def _losses(self):
-        return self.factored().losses()
 
     @functools.cached_property
     def shape(self):
@@ -180,9 +191,6 @@ class MatrixForm(Form):
 
     def sizes(self, rank):
         return [self.shape[0] * rank, rank * self.shape[1]]
-
-    def lost(self, rank):
-        return float(self._losses[rank])
 
 
 class DenseForm(MatrixForm):
