@@ -1,5 +1,7 @@
 """Pictures of a run, made from records."""
 
+import math
+
 from tfdistill.utils.files import write_whole
 from tfdistill.utils.optional import require
 
@@ -40,14 +42,26 @@ def _accuracy_against_size(axes, summary):
     # A float32 weight takes four bytes; files are as large as they are.
     points = [(s.name, 4 * s.parameters, s.accuracy, "o") for s in summary.stages if s.name != "quantized"]
     points += [(e.variant, e.size_bytes, e.accuracy, "s") for e in summary.exports if e.accuracy is not None]
-    for name, size, accuracy, marker in points:
+    for number, (name, size, accuracy, marker) in enumerate(points):
         label = f"{name} file" if marker == "s" else name
-        axes.scatter(size / 1024, 100 * accuracy, s=90, marker=marker, color=_COLOURS.get(name), label=label, edgecolor="white", zorder=3)
+        # Those that later ones lie upon are larger, so that a ring of them is seen.
+        upon = sum(abs(math.log(other / size)) < 0.1 and abs(value - accuracy) < 0.001 for _, other, value, _ in points[number + 1 :])
+        axes.scatter(
+            size / 1024,
+            100 * accuracy,
+            s=90 * (1 + 1.5 * upon),
+            marker=marker,
+            color=_COLOURS.get(name),
+            label=label,
+            edgecolor="white",
+            zorder=3,
+        )
     axes.set_xscale("log")
     axes.set_xlabel("size in KiB: weights at four bytes each (dots), .tflite file (squares)")
     axes.set_ylabel("accuracy on the test part, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="best")
+    for handle in axes.legend(fontsize=8, loc="best").legend_handles:
+        handle.set_sizes([60])
 
 
 def _latency(axes, summary):
